@@ -1,0 +1,54 @@
+"""Errors that say where something is wrong, what was found, what is allowed and how to mend it."""
+
+from __future__ import annotations
+
+
+class QSpinnError(Exception):
+    """Base of all errors raised on purpose; its text names the place, the value, what is allowed and the fix.
+
+    Args:
+        where: path of the tensor, config key or file the error is about, e.g. ``"exc.w"`` or ``"plan.rules[2].bits"``.
+        problem: what is wrong, one clause.
+        got: the offending value, if there is one.
+        allowed: what would have been accepted.
+        fix: what the reader can do about it.
+    """
+
+    def __init__(self, where: str, problem: str, *, got: object = None, allowed: str = "", fix: str = "") -> None:
+        self.where, self.problem, self.got, self.allowed, self.fix = where, problem, got, allowed, fix
+        parts = [f"{where}: {problem}"]
+        if got is not None:
+            parts.append(f"got {got!r}")
+        if allowed:
+            parts.append(f"allowed: {allowed}")
+        if fix:
+            parts.append(f"fix: {fix}")
+        super().__init__("; ".join(parts))
+
+    def __reduce__(self) -> tuple:
+        return _rebuild, (type(self), self.where, self.problem, self.got, self.allowed, self.fix)
+
+
+def _rebuild(kind: type[QSpinnError], where: str, problem: str, got: object, allowed: str, fix: str) -> QSpinnError:
+    """The same error on the other side of a process border."""
+    return kind(where, problem, got=got, allowed=allowed, fix=fix)
+
+
+class ConfigError(QSpinnError):
+    """A setting, a network declaration or a plan is not valid."""
+
+
+class DataError(QSpinnError):
+    """Input data are missing, damaged or of the wrong shape."""
+
+
+class LoweringError(QSpinnError):
+    """A network cannot be turned into integers as the plan asks."""
+
+
+class ArtifactError(QSpinnError):
+    """A .qspinn file is damaged, foreign or from a newer version."""
+
+
+class RunError(QSpinnError):
+    """A run cannot go on: its folder, journal or worker failed."""

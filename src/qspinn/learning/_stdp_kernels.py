@@ -1,0 +1,255 @@
+"""Compiled STDP: one float kernel, one integer kernel, the same order of operations in both.
+
+Presynaptic traces are kept as the step of the last spike: a trace that is set to its maximum by a spike is a function
+of its age. Weights are stored as rows [n_pre, width], since every input spike reads one row; a postsynaptic spike
+updates one column.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from qspinn.runtime._kernels import advance, clear_resting, draw_winner, sum_rows
+from qspinn.runtime.arithmetic import STOCHASTIC, _U, requantize, step_key, stream_base
+
+SOFT, HARD, TWO_SIDED = 0, 1, 2
+_F32 = np.float32
+_I32 = np.int32
+
+
+@nb.njit(inline="always")
+def advance_float(v, total, level, decay):
+    """Decay and integrate in float32; returns whether any neuron reached its level."""
+    crossing = _I32(0)
+    for j in range(v.size):
+        x = _F32(_F32(v[j] * decay) + total[j])
+        v[j] = x
+        crossing |= _I32(x >= level[j])
+    return crossing != 0
+
+
+@nb.njit(inline="always")
+def float_bound(w, w_max, rule, up):
+    """The factor that keeps weights in range: see `network.Stdp.bound`."""
+    if rule == HARD:
+        return _F32(1)
+    if rule == TWO_SIDED and not up:
+        return w
+    return _F32(w_max - w)
+
+
+@nb.njit(nogil=True, cache=True)
+def run_float(offsets, index, order, rows, theta, v_th, v_reset, v_min, strength, decay, n_ref, theta_plus, seed,
+              first, learn, eta_post, eta_pre, x_offset, rule, w_max, pre_table, post_table, norm, counts):
+    """Runs (and, with learn, trains) samples `order` of a winner-take-all population in float32.
+
+    rows float32 [n_pre, width] and theta float32 [N] are changed in place; counts int32 [len(order), N] are filled.
+    `first` numbers the first sample for the winner's random draws.
+    """
+    n_steps, n_pre, width, n = offsets.shape[1] - 1, rows.shape[0], rows.shape[1], theta.size
+    v = np.zeros(width, _F32)
+    total = np.zeros(width, _F32)
+    level = np.full(width, _F32(np.inf))
+    until = np.zeros(width, np.int64)
+    resting = np.empty(n_ref + 1, np.int64)
+    last = np.empty(n_pre, np.int64)
+    fired_at = np.full(n, -1, np.int64)
+    fired = np.empty(n, np.int64)
+    for j in range(n):
+        level[j] = v_th + theta[j]
+    base = stream_base(seed, 0)
+    for m in range(order.size):
+        s = order[m]
+        v[:] = 0
+        until[:] = 0
+        last[:] = -1
+        n_resting = 0
+        n_fired = 0
+        clock = (first + m) * n_steps if learn else 0
+        for t in range(n_steps):
+            start, stop = offsets[s, t], offsets[s, t + 1]
+            sum_rows(rows, index, start, stop, total)
+            n_resting = clear_resting(resting, n_resting, until, t, total)
+            crossed = advance_float(v, total, level, decay)
+            if learn:
+                for e in range(start, stop):
+                    last[index[e]] = t
+            k = draw_winner(v, level, until, t, n, step_key(base, clock + t)) if crossed else -1
+            if k >= 0:
+                for j in range(width):
+                    v[j] = max(_F32(v[j] - strength), v_min)
+                v[k] = v_reset
+                until[k] = t + n_ref + 1
+                if n_ref > 0:
+                    resting[n_resting] = k
+                    n_resting += 1
+                counts[m, k] += 1
+            if not learn:
+                continue
+            if k >= 0:
+                theta[k] += theta_plus
+                level[k] = v_th + theta[k]
+                if fired_at[k] < 0:
+                    fired[n_fired] = k
+                    n_fired += 1
+                fired_at[k] = t
+            if eta_pre > 0:
+                for e in range(start, stop):
+                    row = rows[index[e]]
+                    for q in range(n_fired):
+                        j = fired[q]
+                        w = row[j]
+                        x = post_table[t - fired_at[j]]
+                        row[j] = max(_F32(w - eta_pre * x * float_bound(w, w_max, rule, False)), _F32(0))
+            if k >= 0:
+                for i in range(n_pre):
+                    w = rows[i, k]
+                    d = _F32((pre_table[t - last[i]] if last[i] >= 0 else _F32(0)) - x_offset)
+                    w = _F32(w + eta_post * d * float_bound(w, w_max, rule, d > 0))
+                    rows[i, k] = min(max(w, _F32(0)), w_max)
+        for q in range(n_fired):
+            k = fired[q]
+            fired_at[k] = -1
+            if norm > 0:
+                total_w = _F32(0)
+                for i in range(n_pre):
+                    total_w += rows[i, k]
+                if total_w > 0:
+                    scale = _F32(norm / total_w)
+                    for i in range(n_pre):
+                        rows[i, k] = min(_F32(rows[i, k] * scale), w_max)
+
+
+@nb.njit(inline="always")
+def trace_at(age, table, top, m, shift, mode, keys_base, spike_clock, source):
+    """Trace code `age` steps after a spike: from the table, or redrawn step by step under stochastic rounding."""
+    if mode != STOCHASTIC:
+        return table[age]
+    x = np.int64(top)
+    for a in range(age):
+        if x == 0:
+            break
+        x = requantize(x * m, shift, mode, step_key(keys_base, spike_clock + a + 1), source)
+    return x
+
+
+@nb.njit(inline="always")
+def grid_bound(c, c_max, rule, up):
+    """Integer twin of `float_bound`; HARD counts as c_max, which stands for w_max = 1."""
+    if rule == HARD:
+        return np.int64(c_max)
+    if rule == TWO_SIDED and not up:
+        return np.int64(c)
+    return np.int64(c_max) - np.int64(c)
+
+
+@nb.njit(inline="always")
+def neuron_level(v_th, theta, total, per_neuron, pre_shift, post_shift, theta_shift, never):
+    """Threshold code of one neuron from its learned codes; per neuron it is proportional to the sum of its weights."""
+    if per_neuron:
+        level = ((np.int64(v_th) + np.int64(theta)) * (total >> pre_shift)) >> post_shift
+    else:
+        level = np.int64(v_th) + (np.int64(theta) << theta_shift)
+    return min(level, np.int64(never))
+
+
+@nb.njit(nogil=True, cache=True)
+def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, strength, decay, gain, decay_scale,
+             in_shift, v_max, n_ref, v_mode, per_neuron, pre_shift, post_shift, theta_shift, theta_max, never,
+             theta_step, theta_step_shift, theta_mode, seed, stream, first, eta_post, eta_pre, eta_shift, x_fine, x_offset, rule,
+             c_max, w_mode, pre_table, pre_top, pre_m, pre_k, pre_mode, post_table, post_top, post_m, post_k, post_mode,
+             norm_code, counts):
+    """Trains samples `order` on the grid: weights, potentials, thresholds and traces are integers throughout.
+
+    rows uint8 / uint16 [n_pre, width], theta int64 [N] and sums int64 [N] (column sums) change in place. The forward
+    step is that of `runtime._kernels.narrow`. Random streams: +0 winner, +1 decay, +2 input, +3 post update,
+    +4 pre update, +5 theta, +6 x_pre, +7 x_post; their step is the clock (first + m) * T + t.
+    """
+    n_steps, n_pre, width, n = offsets.shape[1] - 1, rows.shape[0], rows.shape[1], theta.size
+    v = np.zeros_like(reset)
+    total = np.zeros_like(room)
+    level = np.full_like(reset, never)
+    until = np.zeros(width, np.int64)
+    resting = np.empty(n_ref + 1, np.int64)
+    last = np.empty(n_pre, np.int64)
+    fired_at = np.full(n, -1, np.int64)
+    fired = np.empty(n, np.int64)
+    for j in range(n):
+        level[j] = neuron_level(v_th, theta[j], sums[j], per_neuron, pre_shift, post_shift, theta_shift, never)
+    base = np.empty(8, np.uint32)
+    for b in range(8):
+        base[b] = stream_base(seed, stream + b)
+    for m in range(order.size):
+        s = order[m]
+        v[:] = 0
+        until[:] = 0
+        last[:] = -1
+        n_resting = 0
+        n_fired = 0
+        clock = (first + m) * n_steps
+        for t in range(n_steps):
+            now = clock + t
+            start, stop = offsets[s, t], offsets[s, t + 1]
+            sum_rows(rows, index, start, stop, total)
+            n_resting = clear_resting(resting, n_resting, until, t, total)
+            crossed = advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, v_mode,
+                              step_key(base[1], now), step_key(base[2], now))
+            for e in range(start, stop):
+                last[index[e]] = t
+            k = draw_winner(v, level, until, t, n, step_key(base[0], now)) if crossed else -1
+            if k >= 0:
+                for j in range(width):
+                    v[j] = max(_I32(_I32(v[j]) - strength[j]), _I32(0))
+                v[k] = reset[k]
+                until[k] = t + n_ref + 1
+                if n_ref > 0:
+                    resting[n_resting] = k
+                    n_resting += 1
+                counts[m, k] += 1
+                raised = theta[k] + requantize(theta_step, theta_step_shift, theta_mode, step_key(base[5], now), k)
+                theta[k] = min(raised, theta_max)
+                if fired_at[k] < 0:
+                    fired[n_fired] = k
+                    n_fired += 1
+                fired_at[k] = t
+            if eta_pre > 0:
+                key = step_key(base[4], now)
+                for e in range(start, stop):
+                    i = np.int64(index[e])
+                    for q in range(n_fired):
+                        j = fired[q]
+                        x = trace_at(t - fired_at[j], post_table, post_top, post_m, post_k, post_mode, base[7],
+                                     clock + fired_at[j], j)
+                        c = np.int64(rows[i, j])
+                        change = requantize(-eta_pre * (x << x_fine) * grid_bound(c, c_max, rule, False), eta_shift, w_mode, key,
+                                            i * n + j)
+                        new = min(max(c + change, 0), c_max)
+                        sums[j] += new - c
+                        rows[i, j] = new
+            if k >= 0:
+                key = step_key(base[3], now)
+                for i in range(n_pre):
+                    x = np.int64(0)
+                    if last[i] >= 0:
+                        x = trace_at(t - last[i], pre_table, pre_top, pre_m, pre_k, pre_mode, base[6], clock + last[i], i)
+                    d = (x << x_fine) - x_offset
+                    c = np.int64(rows[i, k])
+                    change = requantize(eta_post * d * grid_bound(c, c_max, rule, d > 0), eta_shift, w_mode, key, i)
+                    new = min(max(c + change, 0), c_max)
+                    sums[k] += new - c
+                    rows[i, k] = new
+                level[k] = neuron_level(v_th, theta[k], sums[k], per_neuron, pre_shift, post_shift, theta_shift, never)
+        for q in range(n_fired):
+            k = fired[q]
+            fired_at[k] = -1
+            if norm_code > 0 and sums[k] > 0:
+                factor = (norm_code << 12) // sums[k]
+                key = step_key(base[4], clock + n_steps - 1)
+                new_sum = np.int64(0)
+                for i in range(n_pre):
+                    c = min(requantize(np.int64(rows[i, k]) * factor, 12, w_mode, key, n_pre * n + i), c_max)
+                    rows[i, k] = c
+                    new_sum += c
+                sums[k] = new_sum
+            level[k] = neuron_level(v_th, theta[k], sums[k], per_neuron, pre_shift, post_shift, theta_shift, never)

@@ -1,0 +1,169 @@
+"""Unsupervised STDP training in float32, and the float network's responses: the baseline of every comparison."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.checkpoint import Parameters, Trained
+from qspinn.errors import ConfigError, DataError
+from qspinn.network import Dense, Lateral, Network, Population, Stdp, _need, decay_factor
+from qspinn.records import Record
+from qspinn.spikes import Spikes
+
+BLOCK = 500  # samples between two progress reports
+BOUNDS = {"soft": 0, "hard": 1, "two_sided": 2}
+Progress = Callable[[int, int], None]
+
+
+class StdpTraining(Record, frozen=True):
+    """How STDP goes over the data.
+
+    Attributes:
+        n_passes: times every sample is shown, in an order drawn anew for each pass.
+        anneal: in pass p (from 0) learning rates and theta_plus are divided by 1 + p, so that late passes settle.
+    """
+
+    n_passes: int = 3
+    anneal: bool = True
+
+    def __post_init__(self) -> None:
+        _need(0 <= self.n_passes <= 1000, "training.n_passes", self.n_passes, "0..1000")
+
+    def rate(self, number: int) -> float:
+        """Factor on learning rates and theta_plus in a pass."""
+        return 1.0 / (1 + number) if self.anneal else 1.0
+
+
+def plastic(network: Network) -> tuple[Population, Dense, Lateral, Stdp]:
+    """The one population that STDP trains, with its connections.
+
+    Raises:
+        ConfigError: the network is not a single plastic winner-take-all population on unsigned potentials.
+    """
+    if len(network.populations) != 1:
+        raise ConfigError("network.populations", "STDP trains networks of one population",
+                          got=[p.name for p in network.populations])
+    population = network.populations[0]
+    dense, lateral = network.dense_into(population.name), network.lateral_of(population.name)
+    if dense.stdp is None or lateral is None:
+        raise ConfigError(f"network.{population.name}", "needs a plastic dense and a lateral connection",
+                          fix="give the dense connection an stdp record and add a lateral connection")
+    return population, dense, lateral, dense.stdp
+
+
+def init_params(network: Network, seed: int) -> Parameters:
+    """Weights uniform in [0, 0.3 * w_max], scaled to the declared sum; theta zero. Source: Diehl & Cook (2015)."""
+    population, dense, _, stdp = plastic(network)
+    rng = np.random.default_rng([seed, 1])
+    w = rng.random((population.n, network.input.n)) * 0.3 * dense.w_max
+    if stdp.norm > 0:
+        w *= stdp.norm / w.sum(axis=1, keepdims=True)
+    return {f"{population.name}.w": np.minimum(w, dense.w_max).astype(np.float32),
+            f"{population.name}.theta": np.zeros(population.n, dtype=np.float32)}
+
+
+def train(
+    network: Network, spikes: Spikes, training: StdpTraining, *, seed: int = 0, progress: Progress | None = None
+) -> Trained:
+    """The network after STDP on the encoded samples; deterministic by seed.
+
+    Args:
+        spikes: encoded training samples.
+        progress: called with (samples done, samples in all).
+    """
+    population, _, _, _ = plastic(network)
+    start = Trained(network=network, params=init_params(network, seed))
+    rows = _rows(start)
+    theta = start.params[f"{population.name}.theta"].copy()
+    counts = np.zeros((BLOCK, population.n), dtype=np.int32)
+    n, total = spikes.n_samples, spikes.n_samples * training.n_passes
+    for number in range(training.n_passes):
+        order = sample_order(n, seed, number)
+        for at in range(0, n, BLOCK):
+            block = order[at : at + BLOCK]
+            _call(network, spikes, block, rows, theta, counts[: len(block)], seed=seed, first=number * n + at,
+                  rate=training.rate(number), learn=True)
+            if progress:
+                progress(number * n + at + len(block), total)
+    w = np.ascontiguousarray(rows[:, : population.n].T)
+    if not np.isfinite(w).all():
+        raise DataError(f"{population.name}.w", "became NaN or infinite in training", fix="lower eta_post")
+    return Trained(network=network, params={f"{population.name}.w": w, f"{population.name}.theta": theta})
+
+
+def sample_order(n: int, seed: int, number: int) -> NDArray[np.int64]:
+    """The order of the samples in a pass."""
+    return np.random.default_rng([seed, 2, number]).permutation(n)
+
+
+def respond(trained: Trained, spikes: Spikes, *, n_threads: int = 0) -> NDArray[np.int64]:
+    """Spike counts int64 [B, N] of the frozen float network."""
+    population, _, _, _ = plastic(trained.network)
+    rows, theta = _rows(trained), trained.params[f"{population.name}.theta"]
+    counts = np.zeros((spikes.n_samples, population.n), dtype=np.int32)
+    n_threads = n_threads or os.cpu_count() or 1
+    edges = np.linspace(0, spikes.n_samples, n_threads + 1).astype(int)
+
+    def part(i: int) -> None:
+        order = np.arange(edges[i], edges[i + 1])
+        _call(trained.network, spikes, order, rows, theta, counts[edges[i] : edges[i + 1]], seed=0, first=0, rate=0.0,
+              learn=False)
+
+    with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(part, range(n_threads)))
+    return counts.astype(np.int64)
+
+
+def mean_responses(counts: NDArray, labels: NDArray, n_classes: int) -> NDArray[np.float64]:
+    """Mean spike count per sample of every class, [N, n_classes].
+
+    Raises:
+        DataError: a class has no sample; it is named.
+    """
+    if len(counts) != len(labels):
+        raise DataError("labels", "do not match the samples", got=len(labels), allowed=str(len(counts)))
+    per_class = np.bincount(labels, minlength=n_classes)
+    if len(per_class) > n_classes:
+        raise DataError("labels", "class out of range", got=int(labels.max()), allowed=f"0..{n_classes - 1}")
+    if not per_class.all():
+        raise DataError("labels", "no sample of a class", got=np.flatnonzero(per_class == 0).tolist(),
+                        fix="use more training samples, or lower readout.n_classes")
+    return np.stack([counts[labels == c].mean(axis=0) for c in range(n_classes)], axis=1)
+
+
+def _rows(trained: Trained) -> NDArray[np.float32]:
+    """Weights as rows [n_pre, width], width filled up to whole vector registers with zeros."""
+    population = trained.network.populations[0]
+    w = trained.params[f"{population.name}.w"]
+    rows = np.zeros((w.shape[1], -(-w.shape[0] // 16) * 16), dtype=np.float32)
+    rows[:, : w.shape[0]] = w.T
+    return rows
+
+
+def trace_table(tau_ms: float, dt_ms: float, n_steps: int) -> NDArray[np.float32]:
+    """Value of a trace 0, 1, ... n_steps steps after a spike set it to 1."""
+    return (decay_factor(tau_ms, dt_ms) ** np.arange(n_steps + 1)).astype(np.float32)
+
+
+def _call(
+    network: Network, spikes: Spikes, order: NDArray[np.int64], rows: NDArray[np.float32], theta: NDArray[np.float32],
+    counts: NDArray[np.int32], *, seed: int, first: int, rate: float, learn: bool,
+) -> None:
+    """One call of the compiled kernel with the declared constants."""
+    from qspinn.learning._stdp_kernels import run_float
+
+    population, dense, lateral, stdp = plastic(network)
+    neuron = population.neuron
+    f = np.float32
+    run_float(
+        spikes.offsets, spikes.index, order, rows, theta, f(neuron.v_th_mv), f(neuron.v_reset_mv), f(neuron.v_min_mv),
+        f(lateral.strength_mv), f(decay_factor(neuron.tau_ms, network.dt_ms)), neuron.n_ref_steps,
+        f(neuron.theta_plus_mv * rate), np.uint32(seed), first, learn, f(stdp.eta_post * rate), f(stdp.eta_pre * rate),
+        f(stdp.x_offset), BOUNDS[stdp.bound], f(dense.w_max), trace_table(stdp.tau_pre_ms, network.dt_ms, spikes.n_steps),
+        trace_table(stdp.tau_post_ms, network.dt_ms, spikes.n_steps), f(stdp.norm), counts,
+    )

@@ -1,0 +1,277 @@
+"""(trained network, plan, ranges) -> Program: the only border between floats and integers.
+
+Each population counts its potential in units of its own weight step times a power of two, so a step per neuron costs
+no multiplier at run time: thresholds, inhibition and reset are divided by that unit here, once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.calibrate import Ranges
+from qspinn.checkpoint import Trained
+from qspinn.errors import LoweringError
+from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
+from qspinn.network import Lif, Network, Population, decay_factor
+from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve
+from qspinn.program import CodeTensor, DenseOp, LifOp, Op, PoissonOp, Program, SelectOp, VoteOp
+
+Floats = NDArray[np.float64]
+STREAMS_PER_POPULATION = 16
+LOWERING_STREAM = 8  # first of the streams that stochastic encoding uses; 0..7 belong to run time and learning
+
+
+def poisson_op(network: Network, seed: int) -> PoissonOp:
+    """The integer encoder of the declared Poisson input.
+
+    Raises:
+        LoweringError: rate and step would need a spike probability above 1.
+    """
+    per_level = round(network.input.rate_hz * network.dt_ms / 1000 / 255 * 2**32)
+    if per_level * 255 >= 1 << 32:
+        raise LoweringError("network.input.rate_hz", "more than one spike per step", got=network.input.rate_hz,
+                            allowed=f"below {1000 / network.dt_ms:g} Hz at dt = {network.dt_ms:g} ms")
+    return PoissonOp(per_level=per_level, seed=seed)
+
+
+def lower(
+    trained: Trained,
+    plan: QuantPlan,
+    ranges: Ranges,
+    *,
+    seed: int = 0,
+    labels: tuple[str, ...] = (),
+    provenance: dict[str, Any] | None = None,
+) -> Program:
+    """The integer program of a trained network under a plan.
+
+    Raises:
+        ConfigError: the plan does not fit the network's tensors.
+        LoweringError: an accumulator could overflow 32 bits, or a tensor is missing or not finite.
+    """
+    network, rules = trained.network, resolve(plan, trained.network)
+    tensors: dict[str, CodeTensor] = {}
+    ops: list[Op] = [poisson_op(network, seed)]
+    source = "input"
+    kept = np.asarray(ranges.input_rate) >= plan.min_input_rate
+    if plan.min_input_rate > 0 and not kept.all():
+        if not kept.any():
+            raise LoweringError("plan.min_input_rate", "leaves no input", got=plan.min_input_rate,
+                                allowed=f"below {float(np.max(ranges.input_rate)):.3g}")
+        tensors["input.kept"] = CodeTensor(codes=kept.astype(np.int32), fmt=QFormat(bits=1))
+        ops.append(SelectOp(source="input", target="kept", kept="input.kept"))
+        source = "kept"
+    for number, population in enumerate(network.populations):
+        dense = network.dense_into(population.name)
+        w = _array(trained, f"{population.name}.w", (population.n, network.size_of(dense.source)))
+        from_input = dense.source == "input"
+        w = w[:, kept] if from_input and source == "kept" else w
+        stream = STREAMS_PER_POPULATION * (number + 1)
+        new, op = _lower_population(trained, population, w, rules, plan, seed, stream)
+        tensors |= new
+        ops += [DenseOp(source=source if from_input else dense.source, target=population.name,
+                        weight=f"{population.name}.w"), op]
+        _prove_accumulator(op, new)
+    votes = readout_votes(trained)
+    tensors["readout.votes"] = _unit_interval_codes(votes, rules["readout.votes"])
+    ops.append(VoteOp(source=network.readout.source, votes="readout.votes"))
+    return Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
+                   tensors=tensors, labels=labels, provenance=provenance or {})
+
+
+def _array(trained: Trained, path: str, shape: tuple[int, ...]) -> Floats:
+    """The array at path, checked for shape and finiteness."""
+    if path not in trained.params:
+        raise LoweringError(path, "is not among the trained arrays", allowed=", ".join(sorted(trained.params)))
+    array = np.asarray(trained.params[path], dtype=np.float64)
+    if array.shape != shape:
+        raise LoweringError(path, "has the wrong shape", got=array.shape, allowed=str(shape))
+    if not np.isfinite(array).all():
+        raise LoweringError(path, "holds NaN or infinity", fix="train again with a smaller learning rate")
+    return array
+
+
+def weight_codes(
+    w: Floats, rule: QuantRule, *, keep_sum: bool, key: int = 0
+) -> tuple[CodeTensor, Floats]:
+    """(codes [N_post, N_pre], unit [N_post] in mV per code) of non-negative weights.
+
+    GLOBAL: one power-of-two step that covers clip * max. PER_NEURON: levels 0..clip * max of the neuron's weights;
+    with keep_sum the unit is then sum(w) / sum(codes), so the neuron's total drive is what it was.
+    """
+    if w.min(initial=0.0) < 0:
+        raise LoweringError("w", "negative weights are not covered by unsigned formats", got=float(w.min()))
+    if rule.granularity is Granularity.GLOBAL:
+        top = float(w.max(initial=0.0)) * rule.clip or 1.0
+        fmt = QFormat(bits=rule.bits, frac=rule.bits - math.ceil(math.log2(top)))
+        codes, _ = encode(w, fmt, rule.rounding, key=key)
+        return CodeTensor(codes=codes.astype(np.int32), fmt=fmt), np.full(len(w), fmt.delta)
+    fmt = QFormat(bits=rule.bits)
+    top_of = w.max(axis=1) * rule.clip
+    unit = np.where(top_of > 0, top_of, 1.0) / fmt.code_max
+    codes, _ = encode(w, fmt, rule.rounding, scale=unit[:, None], key=key)
+    total = codes.sum(axis=1)
+    if keep_sum:
+        unit = np.where((total > 0) & (w.sum(axis=1) > 0), w.sum(axis=1) / np.maximum(total, 1), unit)
+    return CodeTensor(codes=codes.astype(np.int32), fmt=fmt), unit
+
+
+class _Coder(msgspec.Struct):
+    """Encodes a population's potentials: real mV over the unit of each neuron, at a common power-of-two shift."""
+
+    unit: Floats
+    uniform: bool
+    seed: int
+    stream: int
+
+    def potential(self, mv: Floats, rule: QuantRule) -> tuple[CodeTensor, int]:
+        """(codes, left shift) of a potential that must fit rule.bits; [1] where all neurons share one value."""
+        ratio = np.broadcast_to(mv, self.unit.shape) / self.unit
+        if self.uniform and np.all(ratio == ratio[0]):
+            ratio = ratio[:1]
+        shift = max(0, fitting_shift(float(ratio.max(initial=0.0)), rule.bits))
+        self.stream += 1
+        codes, _ = encode(ratio, QFormat(bits=rule.bits, frac=-shift), rule.rounding,
+                          key=stream_key(self.seed, self.stream, 0))
+        return CodeTensor(codes=codes.astype(np.int32), fmt=QFormat(bits=rule.bits, frac=-shift)), shift
+
+
+def fitting_shift(largest: float, bits: int) -> int:
+    """The smallest shift s with largest / 2**s rounded to nearest still within 0..2**bits - 1 (negative: guard bits)."""
+    if largest <= 0:
+        return 0
+    top = (1 << bits) - 1
+    shift = math.floor(math.log2(largest / top)) - 1
+    while math.floor(largest / 2.0**shift + 0.5) > top:
+        shift += 1
+    return shift
+
+
+def _lower_population(
+    trained: Trained, population: Population, w: Floats, rules: dict[str, QuantRule], plan: QuantPlan, seed: int,
+    stream: int,
+) -> tuple[dict[str, CodeTensor], LifOp]:
+    """The tensors and the operation of one population of LIF neurons."""
+    name, neuron = population.name, population.neuron
+    rule = {kind: rules.get(f"{name}.{kind}") for kind in ("w", "v", "v_th", "theta", "decay", "inhibition")}
+    w_rule, v_rule = rules[f"{name}.w"], rules[f"{name}.v"]
+    weights, w_unit = weight_codes(w, w_rule, keep_sum=plan.keep_sum,
+                                   key=stream_key(seed, stream + LOWERING_STREAM, 0))
+    theta = _array(trained, f"{name}.theta", (population.n,))
+    threshold = neuron.v_th_mv + theta
+    v_fmt, in_shift = _potential_format(neuron, threshold / w_unit, v_rule.bits, w_unit)
+    unit = w_unit * 2.0**in_shift
+    uniform = w_rule.granularity is Granularity.GLOBAL
+    coder = _Coder(unit=unit, uniform=uniform, seed=seed, stream=stream + LOWERING_STREAM)
+    tensors = {f"{name}.w": weights}
+
+    def put(kind: str, mv: Floats, own: QuantRule | None) -> int:
+        assert own is not None
+        tensors[f"{name}.{kind}"], shift = coder.potential(mv, own)
+        return shift
+
+    v_th_shift = put("v_th", threshold if plan.fold_theta else np.full(population.n, neuron.v_th_mv), rule["v_th"])
+    theta_shift = 0 if plan.fold_theta else put("theta", theta, rule["theta"])
+    lateral = trained.network.lateral_of(name)
+    inhibition_shift = 0
+    if lateral is not None:
+        span = v_fmt.code_max - v_fmt.code_min
+        strength = np.minimum(lateral.strength_mv, span * unit)  # more than the whole range clears v all the same
+        inhibition_shift = _put_inhibition(tensors, name, strength / unit, span, rule["inhibition"], coder)
+    reset = np.rint(neuron.v_reset_mv / unit)
+    tensors[f"{name}.v_reset"] = CodeTensor(
+        codes=(reset[:1] if np.all(reset == reset[0]) else reset).astype(np.int32), fmt=v_fmt)
+    decay_rule = rules[f"{name}.decay"]
+    tensors[f"{name}.decay"] = decay_codes(decay_factor(neuron.tau_ms, trained.network.dt_ms), decay_rule)
+    op = LifOp(
+        name=name, n=population.n, v_fmt=v_fmt, v_min=v_fmt.code_min if neuron.v_min_mv < 0 else 0, in_shift=in_shift,
+        decay=f"{name}.decay", decay_shift=decay_rule.bits, rounding=v_rule.rounding, v_th=f"{name}.v_th",
+        v_th_shift=v_th_shift, v_reset=f"{name}.v_reset", n_ref=neuron.n_ref_steps, winner=lateral is not None,
+        stream=stream, theta="" if plan.fold_theta else f"{name}.theta", theta_shift=theta_shift,
+        inhibition=f"{name}.inhibition" if lateral else "", inhibition_shift=inhibition_shift,
+    )
+    return tensors, op
+
+
+def _put_inhibition(
+    tensors: dict[str, CodeTensor], name: str, ratio: Floats, span: int, rule: QuantRule | None, coder: _Coder
+) -> int:
+    """Stores the inhibition codes and returns their shift; one saturated code where a spike clears everybody."""
+    assert rule is not None
+    if np.all(ratio >= span):
+        shift = max(0, (span // ((1 << rule.bits) - 1)).bit_length())
+        tensors[f"{name}.inhibition"] = CodeTensor(codes=np.array([(1 << rule.bits) - 1], dtype=np.int32),
+                                                   fmt=QFormat(bits=rule.bits, frac=-shift))
+        return shift
+    tensors[f"{name}.inhibition"], shift = coder.potential(ratio * coder.unit, rule)
+    return shift
+
+
+def _potential_format(neuron: Lif, threshold: Floats, bits: int, w_unit: Floats) -> tuple[QFormat, int]:
+    """(format of v, in_shift): as many guard bits as the largest threshold, and the lower bound, leave room for."""
+    if neuron.v_min_mv >= 0:
+        return QFormat(bits=bits), fitting_shift(float(threshold.max()), bits)
+    if bits < 2:
+        raise LoweringError("v", "a potential with negative values needs 2 bits at least", got=bits,
+                            fix="raise the bits of v, or set v_min_mv = 0")
+    reach = max(float(threshold.max()), float((-neuron.v_min_mv / w_unit).max()))
+    return QFormat(bits=bits, signed=True), fitting_shift(reach, bits - 1)
+
+
+def decay_codes(decay: float, rule: QuantRule) -> CodeTensor:
+    """The decay factor as m / 2**bits, m in 0..2**bits - 1."""
+    fmt = QFormat(bits=rule.bits, frac=rule.bits)
+    codes, _ = encode([decay], fmt, rule.rounding)
+    return CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
+
+
+def readout_votes(trained: Trained) -> Floats:
+    """Votes [N, n_classes] in [0, 1] from the mean responses, by the declared rule; neurons that never spike have none."""
+    readout = trained.network.readout
+    n = trained.network.population(readout.source).n
+    responses = _array(trained, "readout.responses", (n, readout.n_classes))
+    total = responses.sum(axis=1, keepdims=True)
+    if readout.rule == "proportion":
+        return np.divide(responses, total, out=np.zeros_like(responses), where=total > 0)
+    best = np.zeros_like(responses)
+    best[np.arange(n), responses.argmax(axis=1)] = total[:, 0] > 0
+    return best / np.maximum(best.sum(axis=0), 1)
+
+
+def _unit_interval_codes(x: Floats, rule: QuantRule) -> CodeTensor:
+    """Non-negative x scaled so that the largest value takes the largest code; scores keep their order."""
+    fmt = QFormat(bits=rule.bits)
+    top = float(x.max(initial=0.0)) * rule.clip or 1.0
+    codes, _ = encode(x, fmt, rule.rounding, scale=top / fmt.code_max)
+    return CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
+
+
+def _prove_accumulator(op: LifOp, tensors: dict[str, CodeTensor]) -> None:
+    """Every intermediate of the step fits 32 signed bits even if all inputs spike at once.
+
+    Raises:
+        LoweringError: with the bound that failed.
+    """
+    limit = (1 << 31) - 1
+    decay = int(tensors[op.decay].codes.max())
+    current = int(np.abs(tensors[f"{op.name}.w"].codes.astype(np.int64)).sum(axis=1).max())
+    bounds = {
+        "decay * v": max(op.v_fmt.code_max, -op.v_fmt.code_min) * decay + (1 << op.decay_shift),
+        "input current": (current << max(0, -op.in_shift)) + (1 << max(0, op.in_shift)) + op.v_fmt.code_max,
+        "threshold": sum(int(tensors[name].codes.max()) << shift
+                         for name, shift in ((op.v_th, op.v_th_shift), (op.theta, op.theta_shift)) if name),
+    }
+    for what, bound in bounds.items():
+        if bound > limit:
+            raise LoweringError(f"{op.name}.v", f"the accumulator of {what} may overflow 32 bits", got=bound,
+                                allowed=f"at most {limit}", fix="fewer bits for v, decay or the weights")
+    if max(op.in_shift, op.decay_shift) > 31:
+        raise LoweringError(f"{op.name}.v", "input is shifted out of the potential", got=op.in_shift, allowed="<= 31",
+                            fix="more bits for v")
+
+

@@ -1,0 +1,122 @@
+"""Which format every tensor gets: ordered rules as plain data; the first rule that matches a tensor wins."""
+
+from __future__ import annotations
+
+import enum
+import fnmatch
+
+from qspinn.errors import ConfigError
+from qspinn.fixedpoint import Rounding
+from qspinn.network import Network, _need
+from qspinn.records import Record, content_key, unknown_key
+
+WIDE_BITS = 16
+
+
+class Granularity(enum.Enum):
+    """One step for the whole tensor (a power of two), or one per target neuron (its potential counts in that step)."""
+
+    GLOBAL = "global"
+    PER_NEURON = "per_neuron"
+
+
+class QuantRule(Record, frozen=True):
+    """The format of the tensors whose path matches.
+
+    Keys:
+        tensor: path or shell pattern, e.g. ``"exc.w"``, ``"*.theta"``, ``"*"``.
+    Format:
+        bits: width 1..16. How they split into integer and fraction bits follows from the calibrated range.
+        rounding: how real values, and for `v` and the traces also every step's result, are brought onto the grid.
+        granularity: of the step; only weights may be PER_NEURON.
+        clip: share of the largest value that the largest code stands for; what lies above saturates.
+    """
+
+    tensor: str
+    bits: int
+    rounding: Rounding = Rounding.NEAREST
+    granularity: Granularity = Granularity.GLOBAL
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _need(1 <= self.bits <= 16, f"plan rule {self.tensor!r}: bits", self.bits, "1..16")
+        _need(0.0 < self.clip <= 1.0, f"plan rule {self.tensor!r}: clip", self.clip, "above 0, at most 1")
+
+
+class QuantPlan(Record, frozen=True):
+    """How a network becomes integers.
+
+    Attributes:
+        rules: ordered; first match wins. A rule without a tensor and a tensor without a rule are errors.
+        fold_theta: store v_th + theta as one tensor of thresholds (possible once learning is over).
+        keep_sum: after rounding, choose each neuron's unit so that the sum of its weights is what it was
+            (needs PER_NEURON weights; in integers this only moves the thresholds).
+        min_input_rate: inputs that spike less often than this (per step, on the calibration data) are left out.
+    """
+
+    rules: tuple[QuantRule, ...]
+    fold_theta: bool = False
+    keep_sum: bool = True
+    min_input_rate: float = 0.0
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        _need(0.0 <= self.min_input_rate < 1.0, "plan.min_input_rate", self.min_input_rate, "0 <= rate < 1")
+        if self.version != 1:
+            raise ConfigError("plan.version", "unknown version", got=self.version, allowed="1")
+
+    def key(self) -> str:
+        """Content key (sha256, hex) of the plan."""
+        return content_key(self)
+
+
+INFERENCE_KINDS = ("w", "v", "v_th", "theta", "decay", "inhibition")
+LEARNING_KINDS = ("x_pre", "x_post")
+
+
+def tensor_paths(network: Network, *, learning: bool = False) -> list[str]:
+    """Paths of all tensors a plan must speak of, in execution order."""
+    paths: list[str] = []
+    for population in network.populations:
+        kinds = [k for k in INFERENCE_KINDS if k != "inhibition" or network.lateral_of(population.name)]
+        if learning and network.dense_into(population.name).stdp is not None:
+            kinds += LEARNING_KINDS
+        paths += [f"{population.name}.{kind}" for kind in kinds]
+    return [*paths, "readout.votes"]
+
+
+def resolve(plan: QuantPlan, network: Network, *, learning: bool = False) -> dict[str, QuantRule]:
+    """The rule of every tensor path.
+
+    Raises:
+        ConfigError: a rule matches no tensor (the nearest path is named), a tensor is matched by no rule, or
+            PER_NEURON is asked for something other than weights.
+    """
+    paths = tensor_paths(network, learning=learning)
+    known = tensor_paths(network, learning=True)
+    for i, rule in enumerate(plan.rules):
+        if not fnmatch.filter(known, rule.tensor):
+            raise unknown_key(f"plan.rules[{i}].tensor", rule.tensor, known)
+    chosen: dict[str, QuantRule] = {}
+    for path in paths:
+        rule_of = next((r for r in plan.rules if fnmatch.fnmatchcase(path, r.tensor)), None)
+        if rule_of is None:
+            raise ConfigError(f"plan: {path}", "no rule matches this tensor",
+                              fix=f"add a rule for {path!r}, or a last rule for '*'")
+        if rule_of.granularity is Granularity.PER_NEURON and not path.endswith(".w"):
+            raise ConfigError(f"plan: {path}", "only weights can have a step per neuron", got=rule_of.tensor,
+                              fix="use granularity = 'global' here; potentials and thresholds follow the weights' unit")
+        chosen[path] = rule_of
+    return chosen
+
+
+def wide_plan(network: Network, *, rounding: Rounding = Rounding.NEAREST) -> QuantPlan:
+    """Every tensor at 16 bits: the integer stand-in for the float network in single-group sweeps."""
+    rules = tuple(QuantRule(tensor=p, bits=WIDE_BITS, rounding=rounding) for p in tensor_paths(network, learning=True))
+    return QuantPlan(rules=rules)
+
+
+def with_rule(plan: QuantPlan, rule: QuantRule) -> QuantPlan:
+    """The plan with one more rule in front, so that it wins."""
+    return QuantPlan(rules=(rule, *plan.rules), fold_theta=plan.fold_theta, keep_sum=plan.keep_sum,
+                     min_input_rate=plan.min_input_rate)

@@ -1,0 +1,262 @@
+"""The integer program: tensors of codes and an ordered list of operations; and its file, `.qspinn`.
+
+A Program is all that a backend needs. It holds no float: formats, shifts and codes only. The file is a safetensors
+file whose tensors are the packed bit streams of the codes and whose one metadata entry is the canonical JSON of the
+rest, with a sha256 over both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from qspinn.errors import ArtifactError, ConfigError
+from qspinn.fixedpoint import QFormat, Rounding
+from qspinn.records import Record, canonical_json, from_plain, to_plain
+
+FORMAT_VERSION = 1
+
+
+class CodeTensor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Integer codes with their format. codes: int32, any shape, C order."""
+
+    codes: NDArray[np.int32]
+    fmt: QFormat
+
+
+class PoissonOp(Record, frozen=True, tag="poisson"):
+    """Draws input spikes: source i spikes at step t when hash(seed, stream 0, t; i) < pixel_i * per_level.
+
+    per_level = round(rate * dt / 1000 / 255 * 2**32), so the product is the spike probability in units of 2**-32.
+    """
+
+    per_level: int
+    seed: int
+
+
+class SelectOp(Record, frozen=True, tag="select"):
+    """Keeps the sources of `source` whose bit in tensor `kept` [n] is 1, renumbered without gaps, as `target`."""
+
+    source: str
+    target: str
+    kept: str
+
+
+class DenseOp(Record, frozen=True, tag="dense"):
+    """Input current of `target` at a step: the sum of the weight columns of the spiking sources (exact integers)."""
+
+    source: str
+    target: str
+    weight: str
+
+
+class LifOp(Record, frozen=True, tag="lif"):
+    """One step of a population, in this order (all integers; the normative text is docs/numerics.md):
+
+    1. v <- requantize(v * decay, decay_shift, rounding)
+    2. active = (ref == 0); ref <- max(ref - 1, 0)
+    3. where active: v <- saturate(v + requantize(I, in_shift, rounding)); lower bound v_min
+    4. crossing = active and v >= (v_th << v_th_shift) + (theta << theta_shift)
+    5. spikes = crossing; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
+    6. v of spiking neurons <- v_reset; their ref <- n_ref
+    7. for each spike, v of all other neurons <- max(v_min, v - (inhibition << inhibition_shift))
+
+    Tensor names are empty where a quantity is absent. Tensors have shape [N], or [1] for all neurons alike.
+    Random streams: stream + 0 the winner, + 1 the decay's rounding, + 2 the input's rounding.
+    """
+
+    name: str
+    n: int
+    v_fmt: QFormat
+    v_min: int
+    in_shift: int
+    decay: str
+    decay_shift: int
+    rounding: Rounding
+    v_th: str
+    v_th_shift: int
+    v_reset: str
+    n_ref: int
+    winner: bool
+    stream: int
+    theta: str = ""
+    theta_shift: int = 0
+    inhibition: str = ""
+    inhibition_shift: int = 0
+
+
+class VoteOp(Record, frozen=True, tag="vote"):
+    """Class scores = spike counts of `source` times tensor `votes` [N, C]; argmax, ties to the lowest class."""
+
+    source: str
+    votes: str
+
+
+Op = PoissonOp | SelectOp | DenseOp | LifOp | VoteOp
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """An executable integer network.
+
+    Attributes:
+        n_inputs: sources of the input, before any selection.
+        n_steps: steps per sample.
+        seed: of every random draw at run time.
+        ops: in execution order.
+        tensors: by path.
+        labels: class names, in the order of the vote columns.
+        provenance: where the program comes from (configuration, data checksum, versions); not used in execution.
+    """
+
+    name: str
+    n_inputs: int
+    n_steps: int
+    seed: int
+    ops: tuple[Op, ...]
+    tensors: dict[str, CodeTensor]
+    labels: tuple[str, ...] = ()
+    provenance: dict[str, Any] = {}
+
+    def codes(self, name: str) -> NDArray[np.int32]:
+        return self.tensors[name].codes
+
+    def ops_of(self, kind: type) -> list[Any]:
+        return [op for op in self.ops if isinstance(op, kind)]
+
+
+class _Header(Record, frozen=True):
+    """What the metadata entry of a .qspinn file holds."""
+
+    format_version: int
+    name: str
+    n_inputs: int
+    n_steps: int
+    seed: int
+    ops: tuple[Op, ...]
+    formats: dict[str, QFormat]
+    shapes: dict[str, tuple[int, ...]]
+    labels: tuple[str, ...]
+    provenance: dict[str, Any]
+
+
+def pack(codes: NDArray, fmt: QFormat) -> NDArray[np.uint8]:
+    """Codes as a stream of fmt.bits bits each, lowest bit first, two's complement where signed; zero-padded to bytes."""
+    flat = np.ascontiguousarray(codes, dtype=np.int64).ravel() & ((1 << fmt.bits) - 1)
+    planes = (flat[:, None] >> np.arange(fmt.bits)) & 1
+    return np.packbits(planes.astype(np.uint8).ravel(), bitorder="little")
+
+
+def unpack(stream: NDArray[np.uint8], fmt: QFormat, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """The codes of a packed stream; inverse of `pack`."""
+    count = int(np.prod(shape, dtype=np.int64))
+    bits = np.unpackbits(stream, count=count * fmt.bits, bitorder="little").reshape(count, fmt.bits)
+    flat = bits.astype(np.int64) @ (1 << np.arange(fmt.bits, dtype=np.int64))
+    if fmt.signed:
+        flat = np.where(flat > fmt.code_max, flat - (1 << fmt.bits), flat)
+    return flat.astype(np.int32).reshape(shape)
+
+
+def to_bytes(program: Program) -> bytes:
+    """The canonical bytes of a program: equal programs give equal bytes."""
+    streams = {name: pack(t.codes, t.fmt) for name, t in sorted(program.tensors.items())}
+    header = _Header(
+        format_version=FORMAT_VERSION, name=program.name, n_inputs=program.n_inputs, n_steps=program.n_steps,
+        seed=program.seed, ops=program.ops, formats={n: t.fmt for n, t in program.tensors.items()},
+        shapes={n: t.codes.shape for n, t in program.tensors.items()}, labels=program.labels,
+        provenance=program.provenance,
+    )
+    text = canonical_json(header)
+    entry = msgspec.json.encode({"header": to_plain(header), "sha256": _digest(text, streams)}, order="sorted")
+    return safetensors.numpy.save(streams, metadata={"qspinn": entry.decode()})
+
+
+def _digest(text: bytes, streams: dict[str, NDArray[np.uint8]]) -> str:
+    sha = hashlib.sha256(text)
+    for name, stream in sorted(streams.items()):
+        sha.update(name.encode() + b"\0" + struct.pack("<Q", stream.size) + stream.tobytes())
+    return sha.hexdigest()
+
+
+def from_bytes(data: bytes, where: str = "program") -> Program:
+    """The program stored in bytes.
+
+    Raises:
+        ArtifactError: truncated, altered, foreign, or written by a newer version.
+    """
+    streams, entry = _parse(data, where)
+    plain = entry.get("header")
+    if not isinstance(plain, dict) or not isinstance(plain.get("format_version"), int):
+        raise ArtifactError(where, "is not a Q-SpiNN program")
+    if plain["format_version"] > FORMAT_VERSION:
+        raise ArtifactError(where, "was written by a newer version of qspinn", got=plain["format_version"],
+                            allowed=f"up to {FORMAT_VERSION}", fix="upgrade qspinn")
+    if entry.get("sha256") != _digest(msgspec.json.encode(plain, order="sorted"), streams):
+        raise ArtifactError(where, "checksum does not match: the file was damaged or edited",
+                            fix="restore it from a copy or run the export again")
+    try:
+        header = from_plain(_Header, plain, where)
+    except ConfigError as error:
+        raise ArtifactError(where, f"header is not valid ({error})") from None
+    tensors = {n: CodeTensor(codes=unpack(streams[n], header.formats[n], header.shapes[n]), fmt=header.formats[n])
+               for n in header.formats}
+    return Program(name=header.name, n_inputs=header.n_inputs, n_steps=header.n_steps, seed=header.seed,
+                   ops=header.ops, tensors=tensors, labels=header.labels, provenance=header.provenance)
+
+
+def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]:
+    """The packed streams and the metadata entry; the container's own checks come first."""
+    try:
+        streams = safetensors.numpy.load(data)
+        size = struct.unpack("<Q", data[:8])[0]
+        text = msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn"]
+        entry = msgspec.json.decode(text)
+    except (safetensors.SafetensorError, msgspec.DecodeError, struct.error, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(where, "is truncated, damaged or not a .qspinn file", got=str(error)[:120]) from None
+    if not isinstance(entry, dict) or not isinstance(entry.get("header"), dict):
+        raise ArtifactError(where, "is not a Q-SpiNN program")
+    return streams, entry
+
+
+def save(program: Program, path: str | Path) -> Path:
+    """Writes the program to path: to a temporary name first, then renamed, so that no half file is ever seen."""
+    path = Path(path)
+    write_atomic(path, to_bytes(program))
+    return path
+
+
+def load(path: str | Path) -> Program:
+    """The program in the file at path."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ArtifactError(str(path), "cannot be read", got=error.strerror) from None
+    return from_bytes(data, str(path))
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes bytes under a temporary name beside path and renames; the old file stays whole if anything fails.
+
+    Raises:
+        ArtifactError: the disk is full or the place is not writable.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ArtifactError(str(path), "cannot be written", got=error.strerror,
+                            fix="free some space or choose another place with --out") from None

@@ -1,0 +1,40 @@
+"""Executors of integer programs. All backends give the same spikes and states, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qspinn.errors import ConfigError, DataError
+from qspinn.program import Program
+from qspinn.runtime.result import Result
+from qspinn.spikes import Spikes
+
+BACKENDS = ("numba", "reference")
+
+
+def run(program: Program, spikes: Spikes, *, backend: str = "numba", record: bool = False) -> Result:
+    """Runs a batch of samples; see `Result` for what comes back.
+
+    Args:
+        backend: "numba" (compiled, event driven, all cores) or "reference" (plain NumPy).
+        record: also return the spike rasters of every population.
+
+    Raises:
+        DataError: the spikes do not fit the program's inputs.
+    """
+    if spikes.n != program.n_inputs:
+        raise DataError("spikes.n", "does not match the program's inputs", got=spikes.n, allowed=str(program.n_inputs))
+    return backend_run(backend)(program, spikes, record=record)
+
+
+def backend_run(name: str) -> Callable[..., Result]:
+    """The run function of a backend, imported on first use."""
+    if name == "numba":
+        from qspinn.runtime import numba_engine
+
+        return numba_engine.run
+    if name == "reference":
+        from qspinn.runtime import reference
+
+        return reference.run
+    raise ConfigError("backend", "unknown backend", got=name, allowed=", ".join(BACKENDS))

@@ -1,0 +1,158 @@
+"""The compiled engine: event driven, layer by layer over all steps, threads over samples.
+
+Per step and population it adds the weight rows of the sources that spiked, then makes one pass over the potentials
+(decay, integrate, compare). Only a step in which something crosses pays for the winner and the inhibition.
+
+Two kernels share that shape and are chosen by proof, never by hope:
+
+- `narrow`: unsigned potentials with one winner per step; 16-bit lanes where sums and potentials provably fit;
+- `wide`: everything else, 64-bit arithmetic.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.fixedpoint import QFormat
+from qspinn.program import DenseOp, LifOp, PoissonOp, Program, SelectOp, VoteOp
+from qspinn.runtime import _kernels
+from qspinn.runtime.arithmetic import MODE
+from qspinn.runtime.reference import thresholds
+from qspinn.runtime.result import Result, vote
+from qspinn.spikes import Spikes
+
+LANES = 32  # 16-bit lanes of the widest vector registers; padded neurons never spike
+NEVER = (1 << 31) - 1
+
+
+def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: int = 0) -> Result:
+    """Runs every sample from a fresh state over all its steps; equal to `reference.run` in every bit.
+
+    Args:
+        n_threads: 0 for all cores.
+    """
+    signals: dict[str, Spikes] = {"input": spikes}
+    feeding: dict[str, DenseOp] = {}
+    lifs = program.ops_of(LifOp)
+    outcome: dict[str, tuple[NDArray, NDArray, NDArray, NDArray]] = {}
+    for op in program.ops:
+        match op:
+            case SelectOp():
+                signals[op.target] = signals[op.source].select(program.codes(op.kept))
+            case DenseOp():
+                feeding[op.target] = op
+            case LifOp():
+                dense = feeding[op.name]
+                source = signals[dense.source]
+                more = record or any(d.source == op.name for d in program.ops_of(DenseOp))
+                outcome[op.name] = _population(program, op, dense, source, more, n_threads or os.cpu_count() or 1)
+                if any(d.source == op.name for d in program.ops_of(DenseOp)):
+                    signals[op.name] = _from_raster(outcome[op.name][3])
+            case PoissonOp() | VoteOp():
+                pass
+    counts = {n: o[0].astype(np.int64) for n, o in outcome.items()}
+    return Result(
+        counts=counts, scores=vote(program, counts), v={op.name: outcome[op.name][1] for op in lifs},
+        ref={op.name: outcome[op.name][2] for op in lifs},
+        spikes={op.name: outcome[op.name][3].transpose(1, 0, 2) for op in lifs} if record else {},
+    )
+
+
+def _from_raster(raster: NDArray[np.uint8]) -> Spikes:
+    """Event lists of a recorded raster uint8 [B, T, N]."""
+    n_samples, n_steps, n = raster.shape
+    ends = np.cumsum(raster.sum(axis=2, dtype=np.int64).ravel()).reshape(n_samples, n_steps)
+    first = np.concatenate([[0], ends[:-1, -1]])[:, None]
+    return Spikes(offsets=np.concatenate([first, ends], axis=1), index=np.nonzero(raster)[2].astype(np.uint32), n=n)
+
+
+def _population(
+    program: Program, op: LifOp, dense: DenseOp, source: Spikes, record: bool, n_threads: int
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """(counts [B, N], v [B, N], ref [B, N], raster [B, T, N] or empty) of one population."""
+    kernel, arguments = _plan(program, op, dense, source)
+    n_samples, n_steps = source.n_samples, source.n_steps
+    counts = np.zeros((n_samples, op.n), dtype=np.int32)
+    v = np.zeros((n_samples, op.n), dtype=np.int64)
+    ref = np.zeros((n_samples, op.n), dtype=np.int64)
+    raster = np.zeros((n_samples if record else 0, n_steps, op.n), dtype=np.uint8)
+    edges = np.linspace(0, n_samples, min(n_threads, max(n_samples, 1)) + 1).astype(int)
+
+    def part(i: int) -> None:
+        a, b = edges[i], edges[i + 1]
+        kernel(source.offsets[a:b], source.index, *arguments, counts[a:b], v[a:b], ref[a:b],
+               raster[a:b] if record else raster)
+
+    with concurrent.futures.ThreadPoolExecutor(len(edges) - 1) as pool:
+        list(pool.map(part, range(len(edges) - 1)))
+    return counts, v, ref, raster
+
+
+def _plan(program: Program, op: LifOp, dense: DenseOp, source: Spikes) -> tuple:
+    """The kernel whose conditions hold for this population and these inputs, with its arguments."""
+    w = np.ascontiguousarray(program.codes(dense.weight).T)
+    level = np.broadcast_to(thresholds(program, op), (op.n,))
+    decay = int(program.codes(op.decay)[0])
+    reset = np.broadcast_to(program.codes(op.v_reset).astype(np.int64), (op.n,))
+    strength = np.zeros(1, np.int64)
+    if op.inhibition:
+        strength = program.codes(op.inhibition).astype(np.int64) << op.inhibition_shift
+    strength = np.broadcast_to(np.minimum(strength, NEVER), (op.n,))
+    common = (np.uint32(program.seed), op.stream, op.n_ref, MODE[op.rounding])
+    busiest = int(np.diff(source.offsets, axis=1).max(initial=0))
+    lanes = lanes_for(op.v_fmt, op.v_min, op.in_shift, op.decay_shift, op.winner, w, busiest)
+    if lanes is None:
+        return _kernels.wide, (
+            w, decay, op.decay_shift, op.in_shift, op.v_min, op.v_fmt.code_max, level.astype(np.int64),
+            reset.copy(), strength.copy(), bool(op.inhibition), op.winner, *common)
+    rows = padded(w.astype(np.int64) << max(0, -op.in_shift), lanes.row, 0)
+    settings = narrow_settings(op.v_fmt, op.in_shift, decay, op.decay_shift)
+    vectors = (padded(np.minimum(level, lanes.never), lanes.v, lanes.never), padded(reset, lanes.v, 0),
+               padded(np.minimum(strength, lanes.never), lanes.v, 0))
+    return _kernels.narrow, (rows, np.zeros(rows.shape[1], lanes.total), *settings, *vectors, *common)
+
+
+class Lanes(NamedTuple):
+    """Array types under which every intermediate of the narrow kernel provably fits."""
+
+    row: type
+    total: type
+    v: type
+    never: int
+
+
+def lanes_for(
+    v_fmt: QFormat, v_min: int, in_shift: int, decay_shift: int, winner: bool, w: NDArray, busiest: int
+) -> Lanes | None:
+    """Lane types for these weights and at most `busiest` input spikes a step; None where only `wide` is exact."""
+    top = int(w.max(initial=0)) << max(0, -in_shift)
+    largest_sum = min(busiest * top, int(w.sum(axis=0).max(initial=0)) << max(0, -in_shift))
+    if v_fmt.signed or v_min != 0 or not winner or int(w.min(initial=0)) < 0 or top >= 1 << 16:
+        return None
+    if v_fmt.bits > 16 or not 0 <= decay_shift <= 16 or in_shift > 16:
+        return None
+    if largest_sum >= 1 << min(16 + max(in_shift, 0), 30):
+        return None
+    small = v_fmt.bits <= 15
+    return Lanes(row=np.uint8 if top < 256 else np.uint16, total=np.int16 if largest_sum < 1 << 15 else np.int32,
+                 v=np.int16 if small else np.int32, never=32767 if small else NEVER)
+
+
+def narrow_settings(v_fmt: QFormat, in_shift: int, decay: int, decay_shift: int) -> tuple:
+    """(decay, gain, decay_scale, in_shift, v_max) as the narrow kernel takes them, at the common shift of 16."""
+    scale = 16 - decay_shift
+    right = max(in_shift, 0)
+    return np.uint32(decay << scale), np.uint32(1 << (16 - right)), scale, right, np.int32(v_fmt.code_max)
+
+
+def padded(x: NDArray, kind: type, fill: int) -> NDArray:
+    """x with its last axis filled up to whole vector registers."""
+    width = -(-x.shape[-1] // LANES) * LANES
+    wide = np.full((*x.shape[:-1], width), fill, dtype=kind)
+    wide[..., : x.shape[-1]] = x
+    return wide

@@ -1,0 +1,36 @@
+"""What running a program returns, the same from every backend."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.program import Program, VoteOp
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Outcome of a batch of B samples.
+
+    Attributes:
+        counts: spike counts int64 [B, N] of every population, by name.
+        scores: int64 [B, n_classes].
+        spikes: rasters uint8 [T, B, N] by population; only when recording was asked for.
+        v, ref: final potentials and refractory counters int64 [B, N] by population.
+    """
+
+    counts: dict[str, NDArray[np.int64]]
+    scores: NDArray[np.int64]
+    v: dict[str, NDArray[np.int64]]
+    ref: dict[str, NDArray[np.int64]]
+    spikes: dict[str, NDArray[np.uint8]] = {}
+
+    def predictions(self) -> NDArray[np.int64]:
+        """The class with the largest score; ties go to the lowest class."""
+        return self.scores.argmax(axis=1)
+
+
+def vote(program: Program, counts: dict[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Class scores of the program's read-out."""
+    (op,) = program.ops_of(VoteOp)
+    return counts[op.source] @ program.codes(op.votes).astype(np.int64)

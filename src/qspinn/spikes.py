@@ -1,0 +1,90 @@
+"""Spike trains as event lists: the form in which inputs are stored, shared and executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.errors import DataError
+
+
+class Spikes(msgspec.Struct, frozen=True, kw_only=True):
+    """Binary spikes of B samples over T steps from n sources, as compressed rows.
+
+    The sources that spike in sample b at step t are ``index[offsets[b, t]:offsets[b, t + 1]]``, ascending.
+
+    Attributes:
+        offsets: int64 [B, T + 1], positions in `index`.
+        index: uint16 [n_events] (uint32 where n > 65536).
+        n: number of sources.
+    """
+
+    offsets: NDArray[np.int64]
+    index: NDArray
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.offsets.ndim != 2 or self.offsets.shape[1] < 2:
+            raise DataError("spikes.offsets", "wrong shape", got=self.offsets.shape, allowed="[B, T + 1] with T >= 1")
+
+    @property
+    def n_samples(self) -> int:
+        return self.offsets.shape[0]
+
+    @property
+    def n_steps(self) -> int:
+        return self.offsets.shape[1] - 1
+
+    @property
+    def n_events(self) -> int:
+        return int((self.offsets[:, -1] - self.offsets[:, 0]).sum())
+
+    def slice(self, start: int, stop: int) -> Spikes:
+        """Samples start..stop-1, sharing memory."""
+        return Spikes(offsets=self.offsets[start:stop], index=self.index, n=self.n)
+
+    def batches(self, size: int) -> Iterator[Spikes]:
+        """Consecutive slices of at most `size` samples."""
+        for start in range(0, self.n_samples, size):
+            yield self.slice(start, min(start + size, self.n_samples))
+
+    def select(self, kept: NDArray) -> Spikes:
+        """The spikes of the sources whose entry in kept [n] is not zero, renumbered without gaps."""
+        if kept.shape != (self.n,):
+            raise DataError("spikes.select", "wrong shape", got=kept.shape, allowed=f"({self.n},)")
+        number = np.cumsum(kept != 0) - 1
+        index = self.index[self.offsets[0, 0] : self.offsets[-1, -1]]
+        stays = kept[index] != 0
+        before = np.concatenate([[0], np.cumsum(stays)])
+        return Spikes(offsets=before[self.offsets - self.offsets[0, 0]], index=number[index[stays]].astype(index.dtype),
+                      n=int(np.count_nonzero(kept)))
+
+    def dense(self) -> NDArray[np.uint8]:
+        """The same spikes as zeros and ones, uint8 [T, B, n]."""
+        raster = np.zeros((self.n_steps, self.n_samples, self.n), dtype=np.uint8)
+        for b in range(self.n_samples):
+            for t in range(self.n_steps):
+                raster[t, b, self.index[self.offsets[b, t] : self.offsets[b, t + 1]]] = 1
+        return raster
+
+
+def from_dense(raster: NDArray) -> Spikes:
+    """Event lists of a raster [T, B, n]; every non-zero entry is one spike."""
+    if raster.ndim != 3:
+        raise DataError("spikes", "wrong shape", got=raster.shape, allowed="[T, B, n]")
+    n_steps, n_samples, n = raster.shape
+    by_sample = np.ascontiguousarray(np.swapaxes(raster != 0, 0, 1))
+    ends = np.cumsum(by_sample.sum(axis=2).ravel()).astype(np.int64)
+    offsets = np.empty((n_samples, n_steps + 1), dtype=np.int64)
+    offsets[:, 1:] = ends.reshape(n_samples, n_steps)
+    offsets[:, 0] = np.concatenate([[0], offsets[:-1, -1]]) if n_samples else 0
+    index = np.nonzero(by_sample)[2].astype(index_dtype(n))
+    return Spikes(offsets=offsets, index=index, n=n)
+
+
+def index_dtype(n: int) -> type[np.unsignedinteger]:
+    """The narrowest type that addresses n sources."""
+    return np.uint16 if n <= 1 << 16 else np.uint32
