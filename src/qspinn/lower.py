@@ -252,21 +252,23 @@ def _unit_interval_codes(x: Floats, rule: QuantRule) -> CodeTensor:
 
 
 def _prove_accumulator(op: LifOp, tensors: dict[str, CodeTensor]) -> None:
-    """Every intermediate of the step fits 32 signed bits even if all inputs spike at once.
+    """Every intermediate of the step fits 32 bits even if all inputs spike at once: the decay product unsigned where
+    potentials are unsigned, everything else signed.
 
     Raises:
         LoweringError: with the bound that failed.
     """
-    limit = (1 << 31) - 1
+    signed_limit = (1 << 31) - 1
     decay = int(tensors[op.decay].codes.max())
     current = int(np.abs(tensors[f"{op.name}.w"].codes.astype(np.int64)).sum(axis=1).max())
     bounds = {
-        "decay * v": max(op.v_fmt.code_max, -op.v_fmt.code_min) * decay + (1 << op.decay_shift),
+        "decay * v": max(op.v_fmt.code_max, -op.v_fmt.code_min) * decay + (1 << op.decay_shift) - 1,
         "input current": (current << max(0, -op.in_shift)) + (1 << max(0, op.in_shift)) + op.v_fmt.code_max,
         "threshold": sum(int(tensors[name].codes.max()) << shift
                          for name, shift in ((op.v_th, op.v_th_shift), (op.theta, op.theta_shift)) if name),
     }
     for what, bound in bounds.items():
+        limit = (1 << 32) - 1 if what == "decay * v" and not op.v_fmt.signed else signed_limit
         if bound > limit:
             raise LoweringError(f"{op.name}.v", f"the accumulator of {what} may overflow 32 bits", got=bound,
                                 allowed=f"at most {limit}", fix="fewer bits for v, decay or the weights")

@@ -148,7 +148,8 @@ def grid_bound(c, c_max, rule, up):
 def neuron_level(v_th, theta, total, per_neuron, pre_shift, post_shift, theta_shift, never):
     """Threshold code of one neuron from its learned codes; per neuron it is proportional to the sum of its weights."""
     if per_neuron:
-        level = ((np.int64(v_th) + np.int64(theta)) * (total >> pre_shift)) >> post_shift
+        level = (np.int64(v_th) + np.int64(theta)) * (total >> pre_shift)
+        level = level >> post_shift if post_shift >= 0 else level << -post_shift
     else:
         level = np.int64(v_th) + (np.int64(theta) << theta_shift)
     return min(level, np.int64(never))
@@ -159,7 +160,7 @@ def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, streng
              in_shift, v_max, n_ref, v_mode, per_neuron, pre_shift, post_shift, theta_shift, theta_max, never,
              theta_step, theta_step_shift, theta_mode, seed, stream, first, eta_post, eta_pre, eta_shift, x_fine, x_offset, rule,
              c_max, w_mode, pre_table, pre_top, pre_m, pre_k, pre_mode, post_table, post_top, post_m, post_k, post_mode,
-             norm_code, counts):
+             norm_code, learn_weights, left, counts):
     """Trains samples `order` on the grid: weights, potentials, thresholds and traces are integers throughout.
 
     rows uint8 / uint16 [n_pre, width], theta int64 [N] and sums int64 [N] (column sums) change in place. The forward
@@ -192,6 +193,9 @@ def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, streng
             now = clock + t
             start, stop = offsets[s, t], offsets[s, t + 1]
             sum_rows(rows, index, start, stop, total)
+            if left > 0:
+                for j in range(width):
+                    total[j] = total[j] << left
             n_resting = clear_resting(resting, n_resting, until, t, total)
             crossed = advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, v_mode,
                               step_key(base[1], now), step_key(base[2], now))
@@ -213,7 +217,7 @@ def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, streng
                     fired[n_fired] = k
                     n_fired += 1
                 fired_at[k] = t
-            if eta_pre > 0:
+            if learn_weights and eta_pre > 0:
                 key = step_key(base[4], now)
                 for e in range(start, stop):
                     i = np.int64(index[e])
@@ -229,7 +233,7 @@ def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, streng
                         rows[i, j] = new
             if k >= 0:
                 key = step_key(base[3], now)
-                for i in range(n_pre):
+                for i in range(n_pre if learn_weights else 0):
                     x = np.int64(0)
                     if last[i] >= 0:
                         x = trace_at(t - last[i], pre_table, pre_top, pre_m, pre_k, pre_mode, base[6], clock + last[i], i)
@@ -243,7 +247,7 @@ def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, streng
         for q in range(n_fired):
             k = fired[q]
             fired_at[k] = -1
-            if norm_code > 0 and sums[k] > 0:
+            if learn_weights and norm_code > 0 and sums[k] > 0:
                 factor = (norm_code << 12) // sums[k]
                 key = step_key(base[4], clock + n_steps - 1)
                 new_sum = np.int64(0)

@@ -1,0 +1,37 @@
+"""Rewards: one number for the trade between accuracy and memory; the largest wins."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from qspinn.network import _need
+from qspinn.records import Record
+
+
+class Reward(Record, frozen=True):
+    """How candidates that meet the target are ranked.
+
+    ``additive``: R = A_q - mu * M_q / M_0; ``multiplicative``: R = (M_0 / M_q) * exp(-max(0, A_0 - A_q) / softness).
+    A is accuracy in 0..1, M memory in bits, index 0 the float network, q the candidate.
+    Source: both are reconstructions of Putra & Shafique (2021), whose text only says that memory and accuracy are
+    traded; their mu is not known.
+
+    Attributes:
+        mu: accuracy that is given for the whole memory of the float network (0.02: two points).
+        softness: accuracy loss at which the multiplicative reward has fallen to 1/e.
+    """
+
+    form: Literal["additive", "multiplicative"] = "additive"
+    mu: float = 0.5
+    softness: float = 0.005
+
+    def __post_init__(self) -> None:
+        _need(self.mu >= 0, "reward.mu", self.mu, ">= 0")
+        _need(self.softness > 0, "reward.softness", self.softness, "> 0")
+
+    def value(self, accuracy: float, bits: int, float_accuracy: float, float_bits: int) -> float:
+        """The reward of one candidate."""
+        if self.form == "additive":
+            return accuracy - self.mu * bits / float_bits
+        return float_bits / bits * math.exp(-max(0.0, float_accuracy - accuracy) / self.softness)

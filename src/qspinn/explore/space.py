@@ -1,0 +1,156 @@
+"""What is searched: the experiment record, candidates, and the plans they stand for."""
+
+from __future__ import annotations
+
+import enum
+from typing import Literal
+
+from qspinn.data import DataConfig
+from qspinn.explore.reward import Reward
+from qspinn.fixedpoint import Rounding
+from qspinn.learning.stdp import StdpTraining
+from qspinn.models import diehl_cook, lif_for
+from qspinn.network import Lif, Network, Stdp, _need
+from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.records import Record, content_key
+
+
+class Scheme(enum.Enum):
+    """When quantization happens.
+
+    PTQ: after float training, in one go. PTQ_ADAPT: the same, then only the thresholds are learned anew on the grid.
+    ITQ: STDP itself runs on the grid, from fresh weights.
+    """
+
+    PTQ = "ptq"
+    PTQ_ADAPT = "ptq_adapt"
+    ITQ = "itq"
+
+
+class NetworkConfig(Record, frozen=True):
+    """The searched architecture: `models.diehl_cook` with these constants.
+
+    Attributes:
+        n_neurons: N of the baseline.
+        neuron: LIF constants for every N; without them they follow N (`models.lif_for`).
+        stdp: the float network's learning rule; `norm` is per 784 inputs.
+    """
+
+    model: Literal["diehl_cook"] = "diehl_cook"
+    n_neurons: int = 400
+    n_steps: int = 250
+    rate_hz: float = 128.0
+    neuron: Lif | None = None
+    stdp: Stdp = Stdp()
+    inhibition_mv: float = 1000.0
+
+    def build(self, n_inputs: int, n_classes: int, n_neurons: int = 0, stdp: Stdp | None = None) -> Network:
+        """The declared network for this many inputs and classes, with another N or learning rule where given."""
+        n = n_neurons or self.n_neurons
+        return diehl_cook(n_inputs, n, n_steps=self.n_steps, rate_hz=self.rate_hz, n_classes=n_classes,
+                          neuron=self.neuron or lif_for(n), stdp=stdp or self.stdp, inhibition_mv=self.inhibition_mv)
+
+
+class SearchConfig(Record, frozen=True):
+    """The candidates that are tried, and how they are judged.
+
+    Attributes:
+        schemes, roundings, weight_bits, granularities: their product is the grid of the search.
+        state_bits: widths of potentials and thresholds tried beside the cheapest ones that significance finds harmless.
+        input_rates: thresholds under which inputs are left out (spikes per step); 0 keeps all.
+        n_neurons: further network sizes that are searched together with precision, PTQ only.
+        max_drop_points: accuracy a candidate may lose against float, on validation.
+        sensitivity_bits: widths of the one-group-at-a-time sweep.
+        sensitivity_images: validation images for the sweep; 0 for all.
+        harmless_points: a width is harmless while the sweep loses no more than this.
+        hopeless_points: PTQ candidates are skipped where quantizing the weights alone loses more than this.
+        assign_images: training images on which votes are assigned; 0 for all.
+        adapt_images: training images for PTQ_ADAPT.
+        itq_passes: passes of STDP on the grid.
+        itq_stdp: learning rule on a grid with a step per neuron, where rescaled weights do not exist.
+    """
+
+    schemes: tuple[Scheme, ...] = (Scheme.PTQ, Scheme.PTQ_ADAPT, Scheme.ITQ)
+    roundings: tuple[Rounding, ...] = (Rounding.TRUNCATE, Rounding.NEAREST, Rounding.STOCHASTIC)
+    weight_bits: tuple[int, ...] = (8, 4, 3, 2, 1)
+    granularities: tuple[Granularity, ...] = (Granularity.GLOBAL, Granularity.PER_NEURON)
+    state_bits: tuple[int, ...] = (16,)
+    input_rates: tuple[float, ...] = (0.0, 0.003)
+    n_neurons: tuple[int, ...] = ()
+    max_drop_points: float = 0.5
+    sensitivity_bits: tuple[int, ...] = (16, 12, 10, 8, 6, 5, 4, 3, 2, 1)
+    sensitivity_images: int = 2000
+    harmless_points: float = 0.25
+    hopeless_points: float = 10.0
+    assign_images: int = 10_000
+    adapt_images: int = 10_000
+    itq_passes: int = 1
+    itq_stdp: Stdp = Stdp(eta_post=0.03, x_offset=0.3, bound="two_sided")
+
+    def __post_init__(self) -> None:
+        for name in ("weight_bits", "sensitivity_bits", "state_bits"):
+            for bits in getattr(self, name):
+                _need(1 <= bits <= 16, f"search.{name}", bits, "1..16")
+        for name in ("schemes", "roundings", "weight_bits", "granularities", "input_rates", "sensitivity_bits"):
+            _need(len(getattr(self, name)) > 0, f"search.{name}", getattr(self, name), "at least one entry")
+        for name in ("max_drop_points", "harmless_points", "hopeless_points", "sensitivity_images", "assign_images",
+                     "adapt_images"):
+            _need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
+
+
+class Experiment(Record, frozen=True):
+    """A whole exploration as one file: data, network, training, search, reward."""
+
+    name: str
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    training: StdpTraining = StdpTraining()
+    search: SearchConfig = SearchConfig()
+    reward: Reward = Reward()
+    seed: int = 0
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        _need(0 <= self.seed < 1 << 32, "seed", self.seed, "0 <= seed < 2**32")
+        _need(self.version == 1, "version", self.version, "1 (a newer file needs a newer qspinn)")
+
+
+class Candidate(Record, frozen=True):
+    """One point of the search: a plan, a scheme, a network size and a seed. Its key is the hash of its content."""
+
+    scheme: Scheme
+    plan: QuantPlan
+    n_neurons: int
+    seed: int
+    label: str
+
+    def key(self) -> str:
+        return content_key(self)[:16]
+
+
+def sensitivity_plan(base: QuantPlan, path: str, bits: int, rounding: Rounding) -> QuantPlan:
+    """The wide plan with one tensor at the given width and rounding."""
+    rule = QuantRule(tensor=path, bits=bits, rounding=rounding)
+    return QuantPlan(rules=(rule, *base.rules))
+
+
+def candidate_plan(
+    weight_bits: int, granularity: Granularity, rounding: Rounding, states: dict[str, int], input_rate: float,
+) -> QuantPlan:
+    """A plan for all tensors: weights as given, states at the given widths by kind, everything rounded alike.
+
+    With a unit per neuron, v_th and theta are folded into one threshold per neuron.
+    """
+    rules = [QuantRule(tensor="exc.w", bits=weight_bits, rounding=rounding, granularity=granularity)]
+    rules += [QuantRule(tensor=path, bits=bits, rounding=rounding) for path, bits in sorted(states.items())]
+    return QuantPlan(rules=tuple(rules), fold_theta=granularity is Granularity.PER_NEURON, min_input_rate=input_rate)
+
+
+def label_of(scheme: Scheme, weight_bits: int, granularity: Granularity, rounding: Rounding, states: str,
+             input_rate: float, n_neurons: int) -> str:
+    """A short readable name, unique within a search."""
+    parts = [scheme.value, f"w{weight_bits}", "per-neuron" if granularity is Granularity.PER_NEURON else "global",
+             rounding.value, states]
+    if input_rate > 0:
+        parts.append(f"inputs>{input_rate:g}")
+    return " ".join([*parts, f"N{n_neurons}"])
