@@ -13,13 +13,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.calibrate import Ranges
+from qspinn.calibrate import Ranges, calibrate
 from qspinn.checkpoint import Trained
 from qspinn.errors import LoweringError
-from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
+from qspinn.fixedpoint import QFormat, encode, stream_key
 from qspinn.network import Lif, Network, Population, decay_factor
 from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve
 from qspinn.program import CodeTensor, DenseOp, LifOp, Op, PoissonOp, Program, SelectOp, VoteOp
+from qspinn.spikes import Spikes
 
 Floats = NDArray[np.float64]
 STREAMS_PER_POPULATION = 16
@@ -82,6 +83,14 @@ def lower(
     ops.append(VoteOp(source=network.readout.source, votes="readout.votes"))
     return Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
                    tensors=tensors, labels=labels, provenance=provenance or {})
+
+
+def quantize(trained: Trained, plan: QuantPlan, spikes: Spikes, *, seed: int = 0) -> Program:
+    """The integer program of a trained network: calibrated on encoded samples, then lowered.
+
+    This is post-training quantization in one call; see `lower` for the errors.
+    """
+    return lower(trained, plan, calibrate(trained, spikes), seed=seed)
 
 
 def _array(trained: Trained, path: str, shape: tuple[int, ...]) -> Floats:

@@ -31,7 +31,7 @@ from qspinn.lower import lower, poisson_op, readout_votes
 from qspinn.memory import MemoryAccount, learning_account, program_account
 from qspinn.plan import Granularity, resolve
 from qspinn.program import Program, VoteOp
-from qspinn.records import canonical_json, content_key, from_plain, to_plain
+from qspinn.records import content_key, from_plain, to_plain
 from qspinn.runtime import numba_engine
 from qspinn.spikes import Spikes
 
@@ -120,8 +120,8 @@ def assigned(trained: Trained, program: Program, data: Encoded, n_classes: int, 
     return trained.with_params(readout__responses=mean_responses(counts, data.labels, n_classes))
 
 
-def build(bench: Bench, candidate: Candidate) -> tuple[Program, MemoryAccount]:
-    """(program, memory of learning it on the device) of a candidate: quantized or trained, classes assigned."""
+def build(bench: Bench, candidate: Candidate) -> tuple[Program, MemoryAccount | None]:
+    """(program, memory of learning it on the grid) of a candidate: quantized or trained, classes assigned."""
     search = bench.experiment.search
     trained, ranges = bench.float_network(candidate.n_neurons), bench.ranges(candidate.n_neurons)
     n_classes = trained.network.readout.n_classes
@@ -133,6 +133,8 @@ def build(bench: Bench, candidate: Candidate) -> tuple[Program, MemoryAccount]:
     votes = lower(trained, candidate.plan, ranges, seed=candidate.seed).tensors["readout.votes"]
     provenance = {"candidate": to_plain(candidate), "experiment": to_plain(bench.experiment)}
     done = msgspec.structs.replace(draft, tensors={**draft.tensors, "readout.votes": votes}, provenance=provenance)
+    if candidate.scheme is Scheme.PTQ:
+        return done, None
     rules = resolve(candidate.plan, trained.network, learning=True)
     return done, learning_account(trained.network, done, {path: rule.bits for path, rule in rules.items()})
 
@@ -169,7 +171,7 @@ def evaluate(bench: Bench, candidate: Candidate) -> dict[str, Any]:
     path = program_path(bench.folder, candidate)
     program_file.save(program, path)
     return record | {
-        "accuracy": float(right.mean()), "bits": account.total_bits, "learning_bits": learning.total_bits,
+        "accuracy": float(right.mean()), "bits": account.total_bits, "learning_bits": learning.total_bits if learning else 0,
         "memory": [to_plain(row) for row in account.rows], "seconds": round(time.perf_counter() - start, 3),
     }
 

@@ -7,7 +7,9 @@ command after an interruption continues. Work goes to anything with the `concurr
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib.metadata
+import itertools
 import multiprocessing
 import multiprocessing.context
 import os
@@ -15,7 +17,7 @@ import platform
 import sys
 import time
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,9 @@ from qspinn.explore import sensitivity
 from qspinn.explore.journal import Journal
 from qspinn.explore.pareto import pareto_front
 from qspinn.explore.sensitivity import Significance
-from qspinn.explore.space import Candidate, Experiment, Scheme, SearchConfig, candidate_plan, label_of
+from qspinn.explore.space import Candidate, Experiment, Scheme, candidate_plan, label_of
 from qspinn.explore.statistics import Difference, paired_difference
+from qspinn.fixedpoint import Rounding
 from qspinn.learning.stdp import respond
 from qspinn.lower import readout_votes
 from qspinn.memory import MemoryAccount, float_account
@@ -127,8 +130,48 @@ def explore(
         DataError: the data are missing or damaged.
     """
     start = time.perf_counter()
+    report = on_event or _silent
+    with _opened(experiment, out, n_workers, report, executors) as job:
+        judge = _candidates(experiment, job.crew, *_floats_and_sweep(experiment, job))
+        bench = ev.open_bench(job.folder, experiment, job.dataset.labels, job.splits)
+        report(Event(stage="test", done=0, total=1))
+        outcome = _outcome(experiment, job.dataset, bench, job.crew.journal.records, judge,
+                           time.perf_counter() - start)
+    write_atomic(job.folder / "result.json", msgspec.json.format(msgspec.json.encode(outcome), indent=1))
+    report(Event(stage="test", done=1, total=1))
+    return outcome
+
+
+def sweep(
+    experiment: Experiment, out: str | Path, *, n_workers: int = 0, on_event: OnEvent | None = None,
+    executors: Executors = local_processes,
+) -> list[Significance]:
+    """Runs, or continues, the part of `explore` up to the ranked significance curves, and returns those."""
+    with _opened(experiment, out, n_workers, on_event or _silent, executors) as job:
+        _floats_and_sweep(experiment, job)
+        return ranked(experiment, job.crew.journal.records, float_account(job.network))
+
+
+def _silent(event: Event) -> None:
+    """Nobody listens."""
+
+
+class _Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """An opened run: folder, data, encoded files, and the workers."""
+
+    folder: Path
+    dataset: datasets.Dataset
+    network: Network
+    splits: dict[str, tuple[str, str, str, int]]
+    crew: Crew
+
+
+@contextlib.contextmanager
+def _opened(
+    experiment: Experiment, out: str | Path, n_workers: int, report: OnEvent, executors: Executors
+) -> Iterator[_Job]:
+    """Loads and encodes the data, opens the journal and starts the workers; stops them again whatever happens."""
     folder = Path(out).resolve()
-    report = on_event or (lambda event: None)
     report(Event(stage="data", done=0, total=1))
     dataset = datasets.load(experiment.data)
     n_workers = n_workers or os.cpu_count() or 1
@@ -136,19 +179,15 @@ def explore(
     with Journal(folder / "journal") as journal:
         _claim(journal, experiment, dataset, folder)
         splits = _encoded(folder, experiment, dataset)
+        report(Event(stage="data", done=1, total=1))
         arguments = (str(folder), canonical_json(experiment), dataset.labels, splits)
         with executors(n_workers, ev.start_worker, arguments) as pool:
             crew = Crew(journal=journal, pool=pool, report=report, room=2 * n_workers)
             try:
-                judge = _stages(experiment, crew, network)
+                yield _Job(folder=folder, dataset=dataset, network=network, splits=splits, crew=crew)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        bench = ev.open_bench(folder, experiment, dataset.labels, splits)
-        report(Event(stage="test", done=0, total=1))
-        outcome = _outcome(experiment, dataset, bench, journal.records, judge, time.perf_counter() - start)
-    write_atomic(folder / "result.json", msgspec.json.format(msgspec.json.encode(outcome), indent=1))
-    return outcome
 
 
 class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -255,23 +294,27 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
         return best["key"] if best else ""
 
 
-def _stages(experiment: Experiment, crew: Crew, network: Network) -> Judge:
-    """Float networks, significance, candidates; their records are in the journal afterwards."""
+def _floats_and_sweep(experiment: Experiment, job: _Job) -> tuple[Judge, list[Significance]]:
+    """Float networks and the significance sweep."""
     n0 = experiment.network.n_neurons
     sizes = sorted({n0, *experiment.search.n_neurons}, reverse=True)
-    floats = crew.run("float training", "float", [(f"float-n{n}", msgspec.json.encode(n)) for n in sizes])
-    account = float_account(network)
+    floats = job.crew.run("float training", "float", [(f"float-n{n}", msgspec.json.encode(n)) for n in sizes])
+    account = float_account(job.network)
+    points = sensitivity.points(experiment, job.network)
+    job.crew.run("significance", "sensitivity", [(c.key(), canonical_json(c)) for c in points])
     judge = Judge(experiment=experiment, float_accuracy=floats[f"float-n{n0}"]["accuracy"],
                   float_bits=account.total_bits)
-    sweep = sensitivity.points(experiment, network)
-    crew.run("significance", "sensitivity", [(c.key(), canonical_json(c)) for c in sweep])
-    candidates = propose(experiment, ranked(experiment, crew.journal.records, account))
+    return judge, ranked(experiment, job.crew.journal.records, account)
+
+
+def _candidates(experiment: Experiment, crew: Crew, judge: Judge, curves: list[Significance]) -> Judge:
+    """All candidates; their records are in the journal afterwards."""
 
     def best() -> str:
         found = crew.done("candidate").get(judge.winner(crew.measured()))
         return f"{found['accuracy'] * 100:.2f} % at {judge.float_bits / found['bits']:.1f}x" if found else ""
 
-    crew.run("candidates", "candidate", [(c.key(), canonical_json(c)) for c in candidates], best)
+    crew.run("candidates", "candidate", [(c.key(), canonical_json(c)) for c in propose(experiment, curves)], best)
     return judge
 
 
@@ -285,48 +328,53 @@ def propose(experiment: Experiment, curves: list[Significance]) -> list[Candidat
     """The candidates in the order in which they are tried, from most to fewest weight bits.
 
     The tensors other than the weights get either the widths that significance found harmless under the same rounding
-    ("lean") or one of the fixed `state_bits`. Left out: PTQ with a global step where quantizing the weights alone
-    already loses more than `hopeless_points`; ITQ with other than the smallest and the largest input rate; other
-    network sizes in anything but PTQ with a step per neuron.
+    ("lean") or one of the fixed `state_bits`. Left out as hopeless: PTQ with a global step where quantizing the
+    weights alone already loses more than `hopeless_points`. ITQ is tried lean and with all inputs; network sizes other
+    than the baseline's by PTQ with a step per neuron.
     """
-    search = experiment.search
+    search, n0 = experiment.search, experiment.network.n_neurons
     found: list[Candidate] = []
-    for bits in sorted(search.weight_bits, reverse=True):
-        for rounding in search.roundings:
-            own = {s.path: s for s in curves if s.rounding is rounding}
-            for granularity in search.granularities:
-                hopeless = granularity is Granularity.GLOBAL and (
-                    own["exc.w"].drop_at(bits) * 100 > search.hopeless_points)
-                for states, widths in state_levels(search, own).items():
-                    for rate in search.input_rates:
-                        plan = candidate_plan(bits, granularity, rounding, widths, rate)
-                        for scheme, n in _ways(experiment, granularity, rate, hopeless):
-                            label = label_of(scheme, bits, granularity, rounding, states, rate, n)
-                            found.append(Candidate(scheme=scheme, plan=plan, n_neurons=n, seed=experiment.seed,
-                                                   label=label))
+
+    def add(scheme: Scheme, bits: int, granularity: Granularity, rounding: Rounding, states: str,
+            widths: dict[str, int], rate: float, n: int) -> None:
+        plan = candidate_plan(bits, granularity, rounding, widths, rate)
+        label = label_of(scheme, bits, granularity, rounding, states, rate, n)
+        found.append(Candidate(scheme=scheme, plan=plan, n_neurons=n, seed=experiment.seed, label=label))
+
+    for bits, rounding, granularity in itertools.product(
+            sorted(search.weight_bits, reverse=True), search.roundings, search.granularities):
+        own = {s.path: s for s in curves if s.rounding is rounding}
+        per_neuron = granularity is Granularity.PER_NEURON
+        if Scheme.ITQ in search.schemes:
+            add(Scheme.ITQ, bits, granularity, rounding, "lean", learning_widths(lean_widths(own)), 0.0, n0)
+        if not per_neuron and own["exc.w"].drop_at(bits) * 100 > search.hopeless_points:
+            continue
+        levels = {"lean": lean_widths(own)} | {f"s{b}": dict.fromkeys(lean_widths(own), b) for b in search.state_bits}
+        for (states, widths), rate in itertools.product(levels.items(), search.input_rates):
+            for scheme in search.schemes:
+                if scheme is not Scheme.ITQ:
+                    add(scheme, bits, granularity, rounding, states, widths, rate, n0)
+            for n in search.n_neurons:
+                if per_neuron and Scheme.PTQ in search.schemes and n != n0:
+                    add(Scheme.PTQ, bits, granularity, rounding, states, widths, rate, n)
     return found
 
 
-def state_levels(search: SearchConfig, own: dict[str, Significance]) -> dict[str, dict[str, int]]:
-    """Widths of everything but the weights, by level: "lean" from the curves, "s<bits>" fixed. Traces: 8 bits lean."""
-    lean = {path: s.harmless_bits for path, s in own.items() if path != "exc.w"}
-    lean |= {"exc.x_pre": 8, "exc.x_post": 8}
-    return {"lean": lean} | {f"s{bits}": dict.fromkeys(lean, bits) for bits in search.state_bits}
+TRACE_BITS = 8
+LEARNING_BITS = {"v": 12, "decay": 12, "theta": 16, "v_th": 16}
+"""Least widths while learning: small increments and slow decays that inference may round away must be kept here."""
 
 
-def _ways(experiment: Experiment, granularity: Granularity, rate: float, hopeless: bool) -> list[tuple[Scheme, int]]:
-    """(scheme, network size) pairs that are worth trying for a plan."""
-    search, n0 = experiment.search, experiment.network.n_neurons
-    ways = []
-    for scheme in search.schemes:
-        if scheme is Scheme.ITQ and rate not in (min(search.input_rates), max(search.input_rates)):
-            continue
-        if scheme is not Scheme.ITQ and hopeless:
-            continue
-        ways.append((scheme, n0))
-        if scheme is Scheme.PTQ and granularity is Granularity.PER_NEURON:
-            ways += [(scheme, n) for n in search.n_neurons if n != n0]
-    return ways
+def lean_widths(own: dict[str, Significance]) -> dict[str, int]:
+    """The harmless width of everything but the weights."""
+    return {path: s.harmless_bits for path, s in own.items() if path != "exc.w"}
+
+
+def learning_widths(lean: dict[str, int]) -> dict[str, int]:
+    """Lean widths, raised to what learning on the grid needs, and traces."""
+    raised = {path: max(bits, LEARNING_BITS.get(path.split(".")[-1], 0)) for path, bits in lean.items()}
+    raised["exc.v"] = min(raised["exc.v"], 15)  # up to 15 bits the engine keeps potentials in 16-bit lanes
+    return raised | {"exc.x_pre": TRACE_BITS, "exc.x_post": TRACE_BITS}
 
 
 def _outcome(

@@ -84,7 +84,7 @@ class SearchConfig(Record, frozen=True):
     hopeless_points: float = 10.0
     assign_images: int = 10_000
     adapt_images: int = 10_000
-    itq_passes: int = 1
+    itq_passes: int = 3
     itq_stdp: Stdp = Stdp(eta_post=0.03, x_offset=0.3, bound="two_sided")
 
     def __post_init__(self) -> None:
@@ -139,11 +139,15 @@ def candidate_plan(
 ) -> QuantPlan:
     """A plan for all tensors: weights as given, states at the given widths by kind, everything rounded alike.
 
-    With a unit per neuron, v_th and theta are folded into one threshold per neuron.
+    With a unit per neuron, v_th and theta are folded into one threshold per neuron, at the wider of their widths.
     """
+    folded = granularity is Granularity.PER_NEURON
+    if folded:
+        states = states | {"exc.v_th": max(states["exc.v_th"], states["exc.theta"])}
+    states = {"exc.x_*": 16} | states if "exc.x_pre" not in states else states
     rules = [QuantRule(tensor="exc.w", bits=weight_bits, rounding=rounding, granularity=granularity)]
     rules += [QuantRule(tensor=path, bits=bits, rounding=rounding) for path, bits in sorted(states.items())]
-    return QuantPlan(rules=tuple(rules), fold_theta=granularity is Granularity.PER_NEURON, min_input_rate=input_rate)
+    return QuantPlan(rules=tuple(rules), fold_theta=folded, min_input_rate=input_rate)
 
 
 def label_of(scheme: Scheme, weight_bits: int, granularity: Granularity, rounding: Rounding, states: str,

@@ -42,3 +42,14 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     middle = (c - d) / m
     half = z * math.sqrt(c + d - (c - d) ** 2 / m) / m
     return Difference(points=100 * (gained - lost) / n, low=100 * (middle - half), high=100 * (middle + half))
+
+
+def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of a proportion. Source: Wilson (1927), score interval."""
+    if n <= 0:
+        raise DataError("wilson_interval", "needs at least one sample", got=n)
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    p, z2 = hits / n, z * z / n
+    middle = (p + z2 / 2) / (1 + z2)
+    half = z / (1 + z2) * math.sqrt(p * (1 - p) / n + z2 / (4 * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

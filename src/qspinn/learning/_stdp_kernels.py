@@ -1,8 +1,10 @@
 """Compiled STDP: one float kernel, one integer kernel, the same order of operations in both.
 
 Presynaptic traces are kept as the step of the last spike: a trace that is set to its maximum by a spike is a function
-of its age. Weights are stored as rows [n_pre, width], since every input spike reads one row; a postsynaptic spike
-updates one column.
+of its age. Weights are stored twice: as rows [n_pre, width], since every input spike reads one row, and as columns
+[N, n_pre], since a postsynaptic spike updates one column. An update works on the contiguous column and writes only the
+rows of inputs that have spiked in this sample; the rest of a changed column reaches the rows when its input spikes for
+the first time, or at the end of the sample.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import numba as nb
 import numpy as np
 
 from qspinn.runtime._kernels import advance, clear_resting, draw_winner, sum_rows
-from qspinn.runtime.arithmetic import STOCHASTIC, _U, requantize, step_key, stream_base
+from qspinn.runtime.arithmetic import STOCHASTIC, requantize, step_key, stream_base
 
 SOFT, HARD, TWO_SIDED = 0, 1, 2
 _F32 = np.float32
@@ -39,13 +41,28 @@ def float_bound(w, w_max, rule, up):
     return _F32(w_max - w)
 
 
+@nb.njit(inline="always")
+def light(index, start, stop, t, last, lit, n_lit, rows, cols, fired, n_fired):
+    """Notes the spikes of step t; an input that spikes for the first time in this sample gets its row brought up to
+    date with the columns that changed since. Returns the number of inputs lit so far."""
+    for e in range(start, stop):
+        i = np.int64(index[e])
+        if last[i] < 0:
+            lit[n_lit] = i
+            n_lit += 1
+            for q in range(n_fired):
+                rows[i, fired[q]] = cols[fired[q], i]
+        last[i] = t
+    return n_lit
+
+
 @nb.njit(nogil=True, cache=True)
-def run_float(offsets, index, order, rows, theta, v_th, v_reset, v_min, strength, decay, n_ref, theta_plus, seed,
+def run_float(offsets, index, order, rows, cols, theta, v_th, v_reset, v_min, strength, decay, n_ref, theta_plus, seed,
               first, learn, eta_post, eta_pre, x_offset, rule, w_max, pre_table, post_table, norm, counts):
     """Runs (and, with learn, trains) samples `order` of a winner-take-all population in float32.
 
-    rows float32 [n_pre, width] and theta float32 [N] are changed in place; counts int32 [len(order), N] are filled.
-    `first` numbers the first sample for the winner's random draws.
+    rows float32 [n_pre, width], their transpose cols [N, n_pre] and theta float32 [N] are changed in place; counts
+    int32 [len(order), N] are filled. `first` numbers the first sample for the winner's random draws.
     """
     n_steps, n_pre, width, n = offsets.shape[1] - 1, rows.shape[0], rows.shape[1], theta.size
     v = np.zeros(width, _F32)
@@ -54,8 +71,11 @@ def run_float(offsets, index, order, rows, theta, v_th, v_reset, v_min, strength
     until = np.zeros(width, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
     last = np.empty(n_pre, np.int64)
+    lit = np.empty(n_pre, np.int64)
+    x_pre = np.zeros(n_pre, _F32)
     fired_at = np.full(n, -1, np.int64)
     fired = np.empty(n, np.int64)
+    part = np.empty(16, _F32)
     for j in range(n):
         level[j] = v_th + theta[j]
     base = stream_base(seed, 0)
@@ -66,16 +86,16 @@ def run_float(offsets, index, order, rows, theta, v_th, v_reset, v_min, strength
         last[:] = -1
         n_resting = 0
         n_fired = 0
+        n_lit = 0
         clock = (first + m) * n_steps if learn else 0
         for t in range(n_steps):
             start, stop = offsets[s, t], offsets[s, t + 1]
+            if learn:
+                n_lit = light(index, start, stop, t, last, lit, n_lit, rows, cols, fired, n_fired)
             sum_rows(rows, index, start, stop, total)
             n_resting = clear_resting(resting, n_resting, until, t, total)
             crossed = advance_float(v, total, level, decay)
-            if learn:
-                for e in range(start, stop):
-                    last[index[e]] = t
-            k = draw_winner(v, level, until, t, n, step_key(base, clock + t)) if crossed else -1
+            k = draw_winner(v, level, until, t, step_key(base, clock + t)) if crossed else -1
             if k >= 0:
                 for j in range(width):
                     v[j] = max(_F32(v[j] - strength), v_min)
@@ -93,32 +113,57 @@ def run_float(offsets, index, order, rows, theta, v_th, v_reset, v_min, strength
                 if fired_at[k] < 0:
                     fired[n_fired] = k
                     n_fired += 1
+                    for a in range(n_lit):
+                        rows[lit[a], k] = cols[k, lit[a]]
                 fired_at[k] = t
             if eta_pre > 0:
-                for e in range(start, stop):
-                    row = rows[index[e]]
-                    for q in range(n_fired):
-                        j = fired[q]
-                        w = row[j]
-                        x = post_table[t - fired_at[j]]
-                        row[j] = max(_F32(w - eta_pre * x * float_bound(w, w_max, rule, False)), _F32(0))
+                for q in range(n_fired):
+                    j = fired[q]
+                    x = _F32(eta_pre * post_table[t - fired_at[j]])
+                    for e in range(start, stop):
+                        w = rows[index[e], j]
+                        rows[index[e], j] = max(_F32(w - x * float_bound(w, w_max, rule, False)), _F32(0))
             if k >= 0:
+                col = cols[k]
+                for a in range(n_lit):
+                    i = lit[a]
+                    x_pre[i] = pre_table[t - last[i]]
+                    col[i] = rows[i, k]
                 for i in range(n_pre):
-                    w = rows[i, k]
-                    d = _F32((pre_table[t - last[i]] if last[i] >= 0 else _F32(0)) - x_offset)
-                    w = _F32(w + eta_post * d * float_bound(w, w_max, rule, d > 0))
-                    rows[i, k] = min(max(w, _F32(0)), w_max)
+                    w = col[i]
+                    d = _F32(x_pre[i] - x_offset)
+                    w = _F32(w + _F32(eta_post * d) * float_bound(w, w_max, rule, d > 0))
+                    col[i] = min(max(w, _F32(0)), w_max)
+                for a in range(n_lit):
+                    rows[lit[a], k] = col[lit[a]]
+        for a in range(n_lit):
+            x_pre[lit[a]] = 0
         for q in range(n_fired):
             k = fired[q]
             fired_at[k] = -1
+            col = cols[k]
+            if eta_pre > 0:
+                for a in range(n_lit):
+                    col[lit[a]] = rows[lit[a], k]
             if norm > 0:
+                part[:] = 0  # sixteen partial sums: a fixed order that vectorizes
+                whole = n_pre - n_pre % 16
+                for i in range(0, whole, 16):
+                    for p in range(16):
+                        part[p] += col[i + p]
                 total_w = _F32(0)
-                for i in range(n_pre):
-                    total_w += rows[i, k]
+                for i in range(whole, n_pre):
+                    total_w += col[i]
+                for p in range(16):
+                    total_w += part[p]
                 if total_w > 0:
                     scale = _F32(norm / total_w)
                     for i in range(n_pre):
-                        rows[i, k] = min(_F32(rows[i, k] * scale), w_max)
+                        col[i] = min(_F32(col[i] * scale), w_max)
+        if n_fired > 0:
+            for i in range(n_pre):
+                for q in range(n_fired):
+                    rows[i, fired[q]] = cols[fired[q], i]
 
 
 @nb.njit(inline="always")
@@ -156,24 +201,27 @@ def neuron_level(v_th, theta, total, per_neuron, pre_shift, post_shift, theta_sh
 
 
 @nb.njit(nogil=True, cache=True)
-def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, strength, decay, gain, decay_scale,
+def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, strength, decay, gain, decay_scale,
              in_shift, v_max, n_ref, v_mode, per_neuron, pre_shift, post_shift, theta_shift, theta_max, never,
-             theta_step, theta_step_shift, theta_mode, seed, stream, first, eta_post, eta_pre, eta_shift, x_fine, x_offset, rule,
-             c_max, w_mode, pre_table, pre_top, pre_m, pre_k, pre_mode, post_table, post_top, post_m, post_k, post_mode,
-             norm_code, learn_weights, left, counts):
+             theta_step, theta_step_shift, theta_mode, seed, stream, first, eta_post, eta_pre, eta_shift, x_fine,
+             x_offset, rule, c_max, w_mode, pre_table, pre_top, pre_m, pre_k, pre_mode, post_table, post_top, post_m,
+             post_k, post_mode, norm_code, learn_weights, left, counts):
     """Trains samples `order` on the grid: weights, potentials, thresholds and traces are integers throughout.
 
-    rows uint8 / uint16 [n_pre, width], theta int64 [N] and sums int64 [N] (column sums) change in place. The forward
-    step is that of `runtime._kernels.narrow`. Random streams: +0 winner, +1 decay, +2 input, +3 post update,
-    +4 pre update, +5 theta, +6 x_pre, +7 x_post; their step is the clock (first + m) * T + t.
+    rows uint8 / uint16 [n_pre, width], their transpose cols [N, n_pre], theta int64 [N] and sums int64 [N] (column
+    sums) change in place. The forward step is that of `runtime._kernels.narrow`. Random streams: +0 winner, +1 decay,
+    +2 input, +3 post update, +4 pre update and normalization, +5 theta, +6 x_pre, +7 x_post; their step is the clock
+    (first + m) * T + t.
     """
     n_steps, n_pre, width, n = offsets.shape[1] - 1, rows.shape[0], rows.shape[1], theta.size
     v = np.zeros_like(reset)
     total = np.zeros_like(room)
-    level = np.full_like(reset, never)
+    level = np.full_like(reset, np.iinfo(reset.dtype).max)
     until = np.zeros(width, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
     last = np.empty(n_pre, np.int64)
+    lit = np.empty(n_pre, np.int64)
+    x_pre = np.zeros(n_pre, np.int64)
     fired_at = np.full(n, -1, np.int64)
     fired = np.empty(n, np.int64)
     for j in range(n):
@@ -188,10 +236,12 @@ def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, streng
         last[:] = -1
         n_resting = 0
         n_fired = 0
+        n_lit = 0
         clock = (first + m) * n_steps
         for t in range(n_steps):
             now = clock + t
             start, stop = offsets[s, t], offsets[s, t + 1]
+            n_lit = light(index, start, stop, t, last, lit, n_lit, rows, cols, fired, n_fired)
             sum_rows(rows, index, start, stop, total)
             if left > 0:
                 for j in range(width):
@@ -199,9 +249,7 @@ def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, streng
             n_resting = clear_resting(resting, n_resting, until, t, total)
             crossed = advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, v_mode,
                               step_key(base[1], now), step_key(base[2], now))
-            for e in range(start, stop):
-                last[index[e]] = t
-            k = draw_winner(v, level, until, t, n, step_key(base[0], now)) if crossed else -1
+            k = draw_winner(v, level, until, t, step_key(base[0], now)) if crossed else -1
             if k >= 0:
                 for j in range(width):
                     v[j] = max(_I32(_I32(v[j]) - strength[j]), _I32(0))
@@ -216,44 +264,64 @@ def run_grid(offsets, index, order, rows, room, theta, sums, v_th, reset, streng
                 if fired_at[k] < 0:
                     fired[n_fired] = k
                     n_fired += 1
+                    for a in range(n_lit):
+                        rows[lit[a], k] = cols[k, lit[a]]
                 fired_at[k] = t
             if learn_weights and eta_pre > 0:
                 key = step_key(base[4], now)
-                for e in range(start, stop):
-                    i = np.int64(index[e])
-                    for q in range(n_fired):
-                        j = fired[q]
-                        x = trace_at(t - fired_at[j], post_table, post_top, post_m, post_k, post_mode, base[7],
-                                     clock + fired_at[j], j)
+                for q in range(n_fired):
+                    j = fired[q]
+                    x = trace_at(t - fired_at[j], post_table, post_top, post_m, post_k, post_mode, base[7],
+                                 clock + fired_at[j], j)
+                    for e in range(start, stop):
+                        i = np.int64(index[e])
                         c = np.int64(rows[i, j])
-                        change = requantize(-eta_pre * (x << x_fine) * grid_bound(c, c_max, rule, False), eta_shift, w_mode, key,
-                                            i * n + j)
-                        new = min(max(c + change, 0), c_max)
+                        push = -eta_pre * (x << x_fine) * grid_bound(c, c_max, rule, False)
+                        new = min(max(c + requantize(push, eta_shift, w_mode, key, i * n + j), 0), c_max)
                         sums[j] += new - c
                         rows[i, j] = new
-            if k >= 0:
+            if k >= 0 and learn_weights:
                 key = step_key(base[3], now)
-                for i in range(n_pre if learn_weights else 0):
-                    x = np.int64(0)
-                    if last[i] >= 0:
-                        x = trace_at(t - last[i], pre_table, pre_top, pre_m, pre_k, pre_mode, base[6], clock + last[i], i)
-                    d = (x << x_fine) - x_offset
-                    c = np.int64(rows[i, k])
-                    change = requantize(eta_post * d * grid_bound(c, c_max, rule, d > 0), eta_shift, w_mode, key, i)
-                    new = min(max(c + change, 0), c_max)
-                    sums[k] += new - c
-                    rows[i, k] = new
+                col = cols[k]
+                for a in range(n_lit):
+                    i = lit[a]
+                    x_pre[i] = trace_at(t - last[i], pre_table, pre_top, pre_m, pre_k, pre_mode, base[6],
+                                        clock + last[i], i) << x_fine
+                    col[i] = rows[i, k]
+                new_sum = np.int64(0)
+                for i in range(n_pre):
+                    d = x_pre[i] - x_offset
+                    c = np.int64(col[i])
+                    push = eta_post * d * grid_bound(c, c_max, rule, d > 0)
+                    new = min(max(c + requantize(push, eta_shift, w_mode, key, i), 0), c_max)
+                    new_sum += new
+                    col[i] = new
+                sums[k] = new_sum
+                for a in range(n_lit):
+                    rows[lit[a], k] = col[lit[a]]
+            if k >= 0:
                 level[k] = neuron_level(v_th, theta[k], sums[k], per_neuron, pre_shift, post_shift, theta_shift, never)
-        for q in range(n_fired):
+        for a in range(n_lit):
+            x_pre[lit[a]] = 0
+        for q in range(n_fired if learn_weights else 0):
             k = fired[q]
-            fired_at[k] = -1
-            if learn_weights and norm_code > 0 and sums[k] > 0:
+            col = cols[k]
+            if eta_pre > 0:
+                for a in range(n_lit):
+                    col[lit[a]] = rows[lit[a], k]
+            if norm_code > 0 and sums[k] > 0:
                 factor = (norm_code << 12) // sums[k]
                 key = step_key(base[4], clock + n_steps - 1)
                 new_sum = np.int64(0)
                 for i in range(n_pre):
-                    c = min(requantize(np.int64(rows[i, k]) * factor, 12, w_mode, key, n_pre * n + i), c_max)
-                    rows[i, k] = c
+                    c = min(requantize(np.int64(col[i]) * factor, 12, w_mode, key, n_pre * n + i), c_max)
+                    col[i] = c
                     new_sum += c
                 sums[k] = new_sum
             level[k] = neuron_level(v_th, theta[k], sums[k], per_neuron, pre_shift, post_shift, theta_shift, never)
+        for q in range(n_fired):
+            fired_at[fired[q]] = -1
+        if learn_weights and n_fired > 0:
+            for i in range(n_pre):
+                for q in range(n_fired):
+                    rows[i, fired[q]] = cols[fired[q], i]

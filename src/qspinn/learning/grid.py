@@ -220,19 +220,20 @@ def fit(
     selected = spikes if model.kept.all() else spikes.select(model.kept)
     n, total = spikes.n_samples, spikes.n_samples * training.n_passes
     counts = np.zeros((BLOCK, len(model.w)), dtype=np.int32)
-    rows = _grid_rows(model, selected)
+    rows = _grid_rows(model)
+    cols = model.w.astype(rows.dtype)
     for number in range(training.n_passes):
         order = sample_order(n, model.seed, number)
         for at in range(0, n, BLOCK):
             block = order[at : at + BLOCK]
-            _call(model, selected, block, rows, counts[: len(block)], training.rate(number), learn_weights)
+            _call(model, selected, block, rows, cols, counts[: len(block)], training.rate(number), learn_weights)
             model.samples_seen += len(block)
             if progress:
                 progress(number * n + at + len(block), total)
-    model.w = np.ascontiguousarray(rows[:, : len(model.w)].T.astype(np.int64))
+    model.w = cols.astype(np.int64)
 
 
-def _grid_rows(model: GridModel, spikes: Spikes) -> NDArray:
+def _grid_rows(model: GridModel) -> NDArray:
     """Weight codes as rows in the narrowest unsigned type."""
     from qspinn.runtime.numba_engine import padded
 
@@ -240,7 +241,8 @@ def _grid_rows(model: GridModel, spikes: Spikes) -> NDArray:
 
 
 def _call(
-    model: GridModel, spikes: Spikes, order: Codes, rows: NDArray, counts: NDArray, rate: float, learn_weights: bool
+    model: GridModel, spikes: Spikes, order: Codes, rows: NDArray, cols: NDArray, counts: NDArray, rate: float,
+    learn_weights: bool,
 ) -> None:
     """One call of the compiled kernel."""
     from qspinn.learning._stdp_kernels import run_grid
@@ -264,7 +266,7 @@ def _call(
     settings = narrow_settings(model.v_fmt, model.in_shift, model.decay, model.decay_shift)
     x_offset = round(stdp.x_offset * model.x_pre.top * (1 << fine))
     run_grid(
-        spikes.offsets, spikes.index, order, rows, np.zeros(rows.shape[1], total_kind), model.theta, model.sums,
+        spikes.offsets, spikes.index, order, rows, np.zeros(rows.shape[1], total_kind), cols, model.theta, model.sums,
         model.v_th, padded(np.broadcast_to(model.reset, (n,)), v_kind, 0),
         padded(np.broadcast_to(model.inhibition, (n,)), v_kind, 0), *settings, population.neuron.n_ref_steps,
         MODE[model.rules[f"{name}.v"].rounding], model.per_neuron, model.pre_shift, model.post_shift,

@@ -78,7 +78,7 @@ def train(
     """
     population, _, _, _ = plastic(network)
     start = Trained(network=network, params=init_params(network, seed))
-    rows = _rows(start)
+    rows, cols = _rows(start), start.params[f"{population.name}.w"].copy()
     theta = start.params[f"{population.name}.theta"].copy()
     counts = np.zeros((BLOCK, population.n), dtype=np.int32)
     n, total = spikes.n_samples, spikes.n_samples * training.n_passes
@@ -86,14 +86,13 @@ def train(
         order = sample_order(n, seed, number)
         for at in range(0, n, BLOCK):
             block = order[at : at + BLOCK]
-            _call(network, spikes, block, rows, theta, counts[: len(block)], seed=seed, first=number * n + at,
+            _call(network, spikes, block, rows, cols, theta, counts[: len(block)], seed=seed, first=number * n + at,
                   rate=training.rate(number), learn=True)
             if progress:
                 progress(number * n + at + len(block), total)
-    w = np.ascontiguousarray(rows[:, : population.n].T)
-    if not np.isfinite(w).all():
+    if not np.isfinite(cols).all():
         raise DataError(f"{population.name}.w", "became NaN or infinite in training", fix="lower eta_post")
-    return Trained(network=network, params={f"{population.name}.w": w, f"{population.name}.theta": theta})
+    return Trained(network=network, params={f"{population.name}.w": cols, f"{population.name}.theta": theta})
 
 
 def sample_order(n: int, seed: int, number: int) -> NDArray[np.int64]:
@@ -111,7 +110,7 @@ def respond(trained: Trained, spikes: Spikes, *, n_threads: int = 0) -> NDArray[
 
     def part(i: int) -> None:
         order = np.arange(edges[i], edges[i + 1])
-        _call(trained.network, spikes, order, rows, theta, counts[edges[i] : edges[i + 1]], seed=0, first=0, rate=0.0,
+        _call(trained.network, spikes, order, rows, rows[:0], theta, counts[edges[i] : edges[i + 1]], seed=0, first=0, rate=0.0,
               learn=False)
 
     with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
@@ -140,9 +139,9 @@ def _rows(trained: Trained) -> NDArray[np.float32]:
     """Weights as rows [n_pre, width], width filled up to whole vector registers with zeros."""
     population = trained.network.populations[0]
     w = trained.params[f"{population.name}.w"]
-    rows = np.zeros((w.shape[1], -(-w.shape[0] // 16) * 16), dtype=np.float32)
-    rows[:, : w.shape[0]] = w.T
-    return rows
+    from qspinn.runtime.numba_engine import padded
+
+    return padded(w.T, np.float32, 0)
 
 
 def trace_table(tau_ms: float, dt_ms: float, n_steps: int) -> NDArray[np.float32]:
@@ -151,8 +150,8 @@ def trace_table(tau_ms: float, dt_ms: float, n_steps: int) -> NDArray[np.float32
 
 
 def _call(
-    network: Network, spikes: Spikes, order: NDArray[np.int64], rows: NDArray[np.float32], theta: NDArray[np.float32],
-    counts: NDArray[np.int32], *, seed: int, first: int, rate: float, learn: bool,
+    network: Network, spikes: Spikes, order: NDArray[np.int64], rows: NDArray[np.float32], cols: NDArray[np.float32],
+    theta: NDArray[np.float32], counts: NDArray[np.int32], *, seed: int, first: int, rate: float, learn: bool,
 ) -> None:
     """One call of the compiled kernel with the declared constants."""
     from qspinn.learning._stdp_kernels import run_float
@@ -161,7 +160,7 @@ def _call(
     neuron = population.neuron
     f = np.float32
     run_float(
-        spikes.offsets, spikes.index, order, rows, theta, f(neuron.v_th_mv), f(neuron.v_reset_mv), f(neuron.v_min_mv),
+        spikes.offsets, spikes.index, order, rows, cols, theta, f(neuron.v_th_mv), f(neuron.v_reset_mv), f(neuron.v_min_mv),
         f(lateral.strength_mv), f(decay_factor(neuron.tau_ms, network.dt_ms)), neuron.n_ref_steps,
         f(neuron.theta_plus_mv * rate), np.uint32(seed), first, learn, f(stdp.eta_post * rate), f(stdp.eta_pre * rate),
         f(stdp.x_offset), BOUNDS[stdp.bound], f(dense.w_max), trace_table(stdp.tau_pre_ms, network.dt_ms, spikes.n_steps),

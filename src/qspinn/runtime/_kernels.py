@@ -8,10 +8,11 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from qspinn.runtime.arithmetic import NEAREST, STOCHASTIC, _U, random_word, requantize, step_key, stream_base
+from qspinn.runtime.arithmetic import _U, NEAREST, STOCHASTIC, random_word, requantize, step_key, stream_base
 
 _I32 = np.int32
 _SIXTEEN = np.uint32(16)
+CHUNK = 32  # rows are padded to a multiple of this; padded neurons have a level that nothing reaches
 
 
 @nb.njit(inline="always")
@@ -78,16 +79,22 @@ def advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, mode, de
 
 
 @nb.njit(inline="always")
-def draw_winner(v, level, until, t, n, key):
-    """The crossing active neuron with the largest random word, or -1."""
+def draw_winner(v, level, until, t, key):
+    """The crossing active neuron with the largest random word, or -1. Width is a multiple of CHUNK."""
     best = -1
     best_word = _U(0)
-    for j in range(n):
-        if v[j] >= level[j] and until[j] <= t:
-            word = random_word(key, j)
-            if best < 0 or word > best_word:
-                best = j
-                best_word = word
+    for start in range(0, v.size, CHUNK):
+        crossing = _I32(0)
+        for j in range(start, start + CHUNK):
+            crossing |= _I32(v[j] >= level[j])
+        if crossing == 0:
+            continue
+        for j in range(start, start + CHUNK):
+            if v[j] >= level[j] and until[j] <= t:
+                word = random_word(key, j)
+                if best < 0 or word > best_word:
+                    best = j
+                    best_word = word
     return best
 
 
@@ -130,7 +137,7 @@ def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max
             k2 = step_key(bases[2], t)
             if not advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, mode, k1, k2):
                 continue
-            k = draw_winner(v, level, until, t, n, step_key(bases[0], t))
+            k = draw_winner(v, level, until, t, step_key(bases[0], t))
             if k < 0:
                 continue
             for j in range(width):
@@ -178,7 +185,12 @@ def wide(offsets, index, rows, decay, decay_shift, in_shift, v_min, v_max, level
             if n_crossing == 0:
                 continue
             if winner:
-                fired[0] = draw_winner(v, level, until, t, n, step_key(bases[0], t))
+                key = step_key(bases[0], t)
+                best = fired[0]
+                for q in range(1, n_crossing):
+                    if random_word(key, fired[q]) > random_word(key, best):
+                        best = fired[q]
+                fired[0] = best
                 n_crossing = 1
             if inhibits:
                 for j in range(n):

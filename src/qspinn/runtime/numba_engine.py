@@ -26,7 +26,6 @@ from qspinn.runtime.reference import thresholds
 from qspinn.runtime.result import Result, vote
 from qspinn.spikes import Spikes
 
-LANES = 32  # 16-bit lanes of the widest vector registers; padded neurons never spike
 NEVER = (1 << 31) - 1
 
 
@@ -151,8 +150,8 @@ def narrow_settings(v_fmt: QFormat, in_shift: int, decay: int, decay_shift: int)
 
 
 def padded(x: NDArray, kind: type, fill: int) -> NDArray:
-    """x with its last axis filled up to whole vector registers."""
-    width = -(-x.shape[-1] // LANES) * LANES
+    """x with its last axis filled up to whole vector registers; padded neurons never spike."""
+    width = -(-x.shape[-1] // _kernels.CHUNK) * _kernels.CHUNK
     wide = np.full((*x.shape[:-1], width), fill, dtype=kind)
     wide[..., : x.shape[-1]] = x
     return wide

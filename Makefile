@@ -1,0 +1,41 @@
+# Everything runs in .venv inside the checkout; every target builds it first, and does so only once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test check bench bench-table peers clean
+
+help:  ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+install: $(STAMP)  ## Build .venv with the package and everything its tests need.
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: install  ## The whole job on the built-in digits: search, best integer model, report.
+	$(BIN)/qspinn explore experiments/digits_stdp.toml --out runs/demo
+
+test: install  ## All tests.
+	$(BIN)/python -m pytest
+
+check: install  ## Lint, types, tests.
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: install  ## All measurements on MNIST (hours; needs QSPINN_DATA and, for peers, make peers).
+	$(BIN)/python benchmarks/run.py
+
+bench-table: install  ## Render benchmarks/results/*.json into benchmarks/README.md.
+	$(BIN)/python benchmarks/table.py
+
+peers:  ## An environment of its own for the libraries we compare with.
+	bash benchmarks/peers/install.sh
+
+clean:  ## Remove the environment and all runs.
+	rm -rf $(VENV) .venv-peers runs

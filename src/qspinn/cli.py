@@ -1,0 +1,291 @@
+"""Command line: argument parsing and printing only; each verb is one Python call of the same name.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import qspinn
+from qspinn.errors import ConfigError, QSpinnError
+from qspinn.version import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+                  help="Find the cheapest integer version of a spiking network that keeps its accuracy.")
+err = Console(stderr=True)
+FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
+
+Config = Annotated[Path, typer.Argument(help="Experiment file (.toml or .json).", show_default=False)]
+Model = Annotated[Path, typer.Argument(help="A .qspinn file.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random; overrides the experiment's.")]
+Out = Annotated[Path | None, typer.Option(help="Folder (or file) to write to.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one key, e.g. network.n_neurons=100.")]
+Data = Annotated[str, typer.Option(help="Folder with the data set's files.")]
+Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one per core.")]
+
+
+def main() -> None:
+    """Entry point: turns errors into one line and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except ConfigError as error:
+        _fail(error, BAD_USAGE)
+    except QSpinnError as error:
+        _fail(error, FAILED)
+    except KeyboardInterrupt:
+        err.print("\ninterrupted")
+        sys.exit(INTERRUPTED)
+
+
+def _fail(error: QSpinnError, code: int) -> None:
+    err.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    """Find the cheapest integer version of a spiking network that keeps its accuracy."""
+
+
+@app.command(epilog="Example: qspinn explore experiments/digits_stdp.toml --out runs/digits")
+def explore(
+    config: Config, out: Out = None, seed: Seed = None, data: Data = "", workers: Workers = 0,
+    sets: Sets = None, as_json: Json = False,
+) -> None:
+    """Search schemes, roundings and precisions; write the best integer model and a report.
+
+    Running the same command again continues an interrupted run.
+    """
+    experiment = _experiment(config, seed, data, sets)
+    folder = out or Path("runs") / experiment.name
+    try:
+        with _progress(as_json) as on_event:
+            outcome = qspinn.explore(experiment, folder, n_workers=workers, on_event=on_event)
+    except KeyboardInterrupt:
+        command = " ".join(["qspinn", *sys.argv[1:]])
+        err.print(f"\ninterrupted; everything finished is kept. To continue: [bold]{command}[/bold]", soft_wrap=True)
+        sys.exit(INTERRUPTED)
+    page = qspinn.write_report(folder)
+    if as_json:
+        _print_json(_headline(outcome) | {"model": str(folder / "model.qspinn"), "report": str(page)})
+        return
+    _print_outcome(outcome)
+    print(f"model   {folder / 'model.qspinn'}\nreport  {page}")
+
+
+@app.command(epilog="Example: qspinn train experiments/digits_stdp.toml --out runs/float.safetensors")
+def train(
+    config: Config, out: Out = None, seed: Seed = None, data: Data = "", sets: Sets = None, as_json: Json = False,
+) -> None:
+    """Train the float network of an experiment with STDP and store it."""
+    from qspinn.workflow import save_trained
+
+    experiment = _experiment(config, seed, data, sets)
+    with _progress(as_json) as on_event:
+        trained, accuracy = qspinn.train(
+            experiment, progress=lambda done, total: on_event(_event("float training", done, total)))
+    path = save_trained(trained, out or Path("runs") / f"{experiment.name}.safetensors")
+    if as_json:
+        _print_json(msgspec.to_builtins(accuracy) | {"checkpoint": str(path)})
+    else:
+        print(f"{_accuracy_line(accuracy)}\ncheckpoint  {path}")
+
+
+@app.command(epilog="Example: qspinn sensitivity experiments/digits_stdp.toml --out runs/digits")
+def sensitivity(
+    config: Config, out: Out = None, seed: Seed = None, data: Data = "", workers: Workers = 0, sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Sweep the precision of one tensor at a time and rank the tensors by significance.
+
+    Uses the same folder as `explore`, which then need not repeat the sweep.
+    """
+    experiment = _experiment(config, seed, data, sets)
+    with _progress(as_json) as on_event:
+        curves = qspinn.sensitivity(experiment, out or Path("runs") / experiment.name, n_workers=workers,
+                                    on_event=on_event)
+    if as_json:
+        _print_json(msgspec.to_builtins(curves))
+        return
+    table = Table(title="significance, most significant first", title_justify="left")
+    for head in ("tensor", "rounding", "harmless at", "points lost per kbit saved"):
+        table.add_column(head, justify="left" if head in ("tensor", "rounding") else "right")
+    for c in curves:
+        table.add_row(c.path, c.rounding.value, f"{c.harmless_bits} bit", f"{c.significance:.3g}")
+    Console().print(table)
+
+
+@app.command(epilog="Example: qspinn evaluate runs/digits/model.qspinn --split test")
+def evaluate(
+    model: Model, out: Out = None, seed: Seed = None, data: Data = "",
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    dataset: Annotated[str, typer.Option(help="digits or mnist; default: what the model was made for.")] = "",
+    backend: Annotated[str, typer.Option(help="numba or reference.")] = "numba", as_json: Json = False,
+) -> None:
+    """Measure a model's accuracy on a split. --seed draws the input spikes anew; --out stores the predictions."""
+    from qspinn.workflow import SPLITS
+
+    if split not in SPLITS:
+        raise ConfigError("--split", "unknown split", got=split, allowed=", ".join(SPLITS))
+    program = qspinn.load(model)
+    if seed is not None:
+        ops = tuple(msgspec.structs.replace(op, seed=seed) if hasattr(op, "per_level") else op for op in program.ops)
+        program = msgspec.structs.replace(program, ops=ops)
+    loaded = qspinn.load_data(_data_config(program, dataset, data))
+    accuracy, predicted = qspinn.evaluate(program, getattr(loaded, split), split, backend=backend)
+    if out:
+        qspinn.program.write_atomic(out, ("\n".join(map(str, predicted)) + "\n").encode())
+    if as_json:
+        _print_json(msgspec.to_builtins(accuracy))
+    else:
+        print(_accuracy_line(accuracy))
+
+
+@app.command(epilog="Example: qspinn inspect runs/digits/model.qspinn")
+def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = False) -> None:
+    """Show what is in a model: operations, tensors with their formats, memory to the bit. --seed is not used."""
+    from qspinn.memory import program_account
+
+    program = qspinn.load(model)
+    account = program_account(program)
+    found = {
+        "name": program.name, "inputs": program.n_inputs, "steps": program.n_steps,
+        "operations": [msgspec.to_builtins(op) for op in program.ops],
+        "memory": [msgspec.to_builtins(r) | {"total_bits": r.total_bits} for r in account.rows],
+        "total_bits": account.total_bits, "labels": list(program.labels), "provenance": program.provenance,
+    }
+    if out:
+        qspinn.program.write_atomic(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(title=f"{program.name}: {program.n_inputs} inputs, {program.n_steps} steps", title_justify="left")
+    for head in ("tensor", "role", "format", "count", "bits", "total bits"):
+        table.add_column(head, justify="left" if head in ("tensor", "role", "format") else "right")
+    for r in account.rows:
+        fmt = str(program.tensors[r.path].fmt) if r.path in program.tensors else f"{r.bits} bit"
+        table.add_row(r.path, r.role, fmt, f"{r.count:,}", str(r.bits), f"{r.total_bits:,}")
+    table.add_row("total", "", "", "", "", f"{account.total_bits:,}", style="bold")
+    Console().print(table)
+
+
+@app.command(epilog="Example: qspinn report runs/digits")
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of an exploration.", show_default=False)], out: Out = None,
+    seed: Seed = None, as_json: Json = False,
+) -> None:
+    """Write the report of a finished exploration again. --seed is not used."""
+    page = qspinn.write_report(run, out)
+    if as_json:
+        _print_json({"report": str(page)})
+    else:
+        print(f"report  {page}")
+
+
+def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | None) -> Any:
+    overrides = list(sets or [])
+    if seed is not None:
+        overrides.append(f"seed={seed}")
+    if data:
+        overrides.append(f"data.folder={data}")
+    return qspinn.load_experiment(config, overrides)
+
+
+def _data_config(program: Any, name: str, folder: str) -> Any:
+    """The data a model was made for, or those named."""
+    stored = program.provenance.get("experiment", {}).get("data", {})
+    name = name or stored.get("name", "")
+    if not name:
+        raise ConfigError("--dataset", "the model does not say which data it was made for", allowed="digits, mnist")
+    if name not in ("digits", "mnist"):
+        raise ConfigError("--dataset", "unknown data set", got=name, allowed="digits, mnist")
+    return qspinn.DataConfig(name=name, folder=folder)
+
+
+def _event(stage: str, done: int, total: int) -> Any:
+    from qspinn.explore.search import Event
+
+    return Event(stage=stage, done=done, total=total)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[Any], None]]:
+    """A callback for progress events: a bar on a terminal, silence elsewhere."""
+    if quiet or not err.is_terminal:
+        yield lambda event: None
+        return
+    columns = (TextColumn("{task.description:15}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[best]}"))
+    with Progress(*columns, console=err) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(event: Any) -> None:
+            if event.stage not in tasks:
+                tasks[event.stage] = bar.add_task(event.stage, total=event.total, best="")
+            best = f"best {event.best}" if event.best else ""
+            bar.update(tasks[event.stage], completed=event.done, total=event.total, best=best)
+
+        yield show
+
+
+def _headline(outcome: Any) -> dict[str, Any]:
+    """The result in a few numbers."""
+    winner = next(c for c in outcome.candidates if c["key"] == outcome.winner)
+    return {
+        "winner": winner["candidate"]["label"], "memory_reduction": round(outcome.float_bits / winner["bits"], 2),
+        "float_bits": outcome.float_bits, "winner_bits": winner["bits"], "float_test": outcome.float_test,
+        "winner_test": outcome.winner_test, "difference_points": outcome.test_difference.points,
+        "interval_points": [outcome.test_difference.low, outcome.test_difference.high],
+        "candidates": len(outcome.candidates), "seconds": outcome.seconds,
+    }
+
+
+def _print_outcome(outcome: Any) -> None:
+    """The front as a table, and the answer below it."""
+    by_key = {c["key"]: c for c in outcome.candidates}
+    table = Table(title="Pareto front (accuracy on validation)", title_justify="left")
+    for head in ("", "candidate", "memory", "less", "accuracy", "reward"):
+        table.add_column(head, justify="left" if head in ("", "candidate") else "right")
+    table.add_row("", "float", _size(outcome.float_bits), "1.0x", f"{outcome.float_validation * 100:.2f} %", "")
+    for key in reversed(outcome.front):
+        c = by_key[key]
+        table.add_row("*" if key == outcome.winner else "", c["candidate"]["label"], _size(c["bits"]),
+                      f"{outcome.float_bits / c['bits']:.1f}x", f"{c['accuracy'] * 100:.2f} %",
+                      f"{outcome.rewards[key]:.4f}", style="bold green" if key == outcome.winner else "")
+    Console().print(table)
+    d, head = outcome.test_difference, _headline(outcome)
+    print(f"{_size(outcome.float_bits)} -> {_size(head['winner_bits'])} ({head['memory_reduction']:.1f}x) at "
+          f"{d.points:+.2f} points on test (95 % interval {d.low:+.2f} to {d.high:+.2f}): "
+          f"float {outcome.float_test * 100:.2f} %, winner {outcome.winner_test * 100:.2f} %")
+
+
+def _size(bits: int) -> str:
+    """Bits as kB or MB (decimal)."""
+    return f"{bits / 8e6:.2f} MB" if bits >= 8e6 else f"{bits / 8e3:.2f} kB"
+
+
+def _accuracy_line(a: Any) -> str:
+    return (f"{a.split}: {a.accuracy * 100:.2f} % of {a.n:,} (95 % interval {a.low * 100:.2f} to {a.high * 100:.2f}), "
+            f"{a.spikes_per_sample:.1f} spikes per sample")
+
+
+def _print_json(value: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())

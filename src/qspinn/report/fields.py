@@ -1,0 +1,68 @@
+"""Receptive fields as small PNG images inside the page."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.report.source import Fields
+
+N_SHOWN = 36
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """One neuron's image as a data URI, with the text that describes it."""
+
+    uri: str
+    tip: str
+
+
+def png(grey: NDArray[np.uint8], opaque: NDArray[np.bool_]) -> bytes:
+    """A PNG file of a grey image [H, W]; pixels that are not opaque are transparent."""
+    height, width = grey.shape
+    pixels = np.stack([grey, np.where(opaque, 255, 0)], axis=-1).astype(np.uint8).reshape(height, -1)
+    rows = np.hstack([np.zeros((height, 1), np.uint8), pixels])
+    header = struct.pack(">IIBBBBB", width, height, 8, 4, 0, 0, 0)  # 8 bits, grey with alpha
+    return (b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
+            + _chunk(b"IEND", b""))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def grey_of(weights: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Weights of one neuron as 0..255: zero (or the smallest, if negative) is black, its largest is white."""
+    low, high = min(0.0, float(weights.min())), float(weights.max())
+    return np.rint((weights - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+
+
+def shown(n: int) -> list[int]:
+    """At most N_SHOWN neurons, evenly spaced."""
+    return sorted({int(k) for k in np.linspace(0, n - 1, min(n, N_SHOWN)).round()})
+
+
+def grids(fields: Fields, labels: Sequence[str]) -> tuple[list[Field], list[Field]]:
+    """The images before and after, of the same neurons in the same order; empty where inputs are not an image."""
+    if not fields.shape[0]:
+        return [], []
+    neurons = shown(fields.before.shape[0])
+    everywhere = np.ones_like(fields.kept)
+    return (_grid(fields.before, everywhere, fields.votes_before, neurons, fields.shape, labels),
+            _grid(fields.after, fields.kept, fields.votes_after, neurons, fields.shape, labels))
+
+
+def _grid(weights: NDArray, opaque: NDArray[np.bool_], votes: NDArray, neurons: list[int], shape: tuple[int, int],
+          labels: Sequence[str]) -> list[Field]:
+    return [Field(uri=_uri(png(grey_of(weights[k]).reshape(shape), opaque.reshape(shape))),
+                  tip=f"neuron {k}\nvotes most for “{labels[votes[k]]}”") for k in neurons]
+
+
+def _uri(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()

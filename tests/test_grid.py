@@ -1,0 +1,362 @@
+"""Integer training against a plain integer implementation, code for code, and its Program against the reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pytest
+
+from qspinn.calibrate import Ranges
+from qspinn.checkpoint import Trained
+from qspinn.errors import ConfigError, LoweringError
+from qspinn.fixedpoint import QFormat, Rounding, random_words, requantize, stream_key
+from qspinn.learning.grid import GridModel, fit, learning_rate_codes, prepare, to_program
+from qspinn.learning.stdp import StdpTraining, sample_order
+from qspinn.models import diehl_cook
+from qspinn.network import Lif, Network, Stdp
+from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.program import CodeTensor
+from qspinn.runtime import numba_engine, reference
+from qspinn.spikes import Spikes, from_dense
+
+GLOBAL, PER_NEURON = Granularity.GLOBAL, Granularity.PER_NEURON
+STREAM = 16
+VOTES = CodeTensor(codes=np.ones((6, 3), np.int32), fmt=QFormat(bits=1))
+
+
+def network_of(bound: str = "soft", eta_pre: float = 0.0, *, strength: float = 1000.0, norm: float = 78.4,
+               eta_post: float = 0.1, **neuron: float) -> Network:
+    stdp = Stdp(eta_post=eta_post, eta_pre=eta_pre, bound=bound, x_offset=0.3, tau_pre_ms=8.0, tau_post_ms=5.0,
+                norm=norm)
+    lif = Lif(**{"v_th_mv": 2.0, "theta_plus_mv": 0.1, **neuron})
+    return diehl_cook(13, 6, n_steps=40, n_classes=3, neuron=lif, stdp=stdp, inhibition_mv=strength)
+
+
+def plan_of(w: int = 4, granularity: Granularity = GLOBAL, rounding: Rounding = Rounding.NEAREST, *, v: int = 10,
+            x: int = 6, others: int = 8, inhibition: int = 8, rate: float = 0.0) -> QuantPlan:
+    rules = (QuantRule(tensor="exc.w", bits=w, rounding=rounding, granularity=granularity),
+             QuantRule(tensor="exc.v", bits=v, rounding=rounding), QuantRule(tensor="*.x_*", bits=x, rounding=rounding),
+             QuantRule(tensor="exc.inhibition", bits=inhibition, rounding=rounding),
+             QuantRule(tensor="*", bits=others, rounding=rounding))
+    return QuantPlan(rules=rules, min_input_rate=rate)
+
+
+def ranges_of(network: Network) -> Ranges:
+    return Ranges(input_rate=np.linspace(0.0, 0.6, network.input.n), busiest_step=network.input.n,
+                  threshold_max_mv={"exc": network.population("exc").neuron.v_th_mv + 3.0})
+
+
+@dataclasses.dataclass
+class Plain:
+    """The integer model written down from the docstrings: one loop over steps, whole vectors, traces that decay."""
+
+    model: GridModel
+    w: np.ndarray
+    theta: np.ndarray
+    seen: int = 0
+
+    def rounded(self, x: np.ndarray, shift: int, kind: str, stream: int, now: int, index: np.ndarray) -> np.ndarray:
+        rounding = self.model.rules[f"exc.{kind}"].rounding
+        key = stream_key(self.model.seed, STREAM + stream, now)
+        return requantize(x, shift, rounding, key=key, index=np.broadcast_to(index, np.shape(x)))
+
+    def level(self) -> np.ndarray:
+        m = self.model
+        if m.per_neuron:
+            exact = (m.v_th + self.theta) * (self.w.sum(axis=1) >> m.pre_shift)
+            level = exact >> m.post_shift if m.post_shift >= 0 else exact << -m.post_shift
+        else:
+            level = m.v_th + (self.theta << m.theta_shift)
+        return np.minimum(level, m.v_fmt.code_max)
+
+    def bound(self, c: np.ndarray, up: np.ndarray | bool) -> np.ndarray:
+        rule, top = self.model.network.dense_into("exc").stdp.bound, self.model.c_max
+        return {"soft": top - c, "hard": np.full_like(c, top), "two_sided": np.where(up, top - c, c)}[rule]
+
+    def sample(self, raster: np.ndarray, rate: float, *, learn: bool = True) -> np.ndarray:
+        """Spikes [T, N] of one sample [T, n_pre], learning as it goes."""
+        m, stdp = self.model, self.model.network.dense_into("exc").stdp
+        lif = m.network.population("exc").neuron
+        n, n_pre = self.w.shape
+        every, inputs = np.arange(n), np.arange(n_pre)
+        fine = max(0, 8 - m.rules["exc.x_pre"].bits)
+        top_pre, top_post = ((1 << m.rules[f"exc.{x}"].bits) - 1 for x in ("x_pre", "x_post"))
+        e_post, e_pre, e_shift = learning_rate_codes(stdp.eta_post * rate / (top_pre << fine),
+                                                     stdp.eta_pre * rate / (top_post << fine))
+        offset = round(stdp.x_offset * top_pre * (1 << fine))
+        theta_step = round(lif.theta_plus_mv * rate / m.theta_delta * 65536)
+        theta_max = (1 << m.rules["exc.theta"].bits) - 1
+        v, ref, level = np.zeros(n, int), np.zeros(n, int), self.level()
+        x_pre, x_post, fired = np.zeros(n_pre, int), np.zeros(n, int), np.zeros(n, bool)
+        out = np.zeros((len(raster), n), int)
+        for t, spikes in enumerate(raster.astype(bool)):
+            now = self.seen * len(raster) + t
+            x_pre = self.rounded(x_pre * m.x_pre.m, m.x_pre.shift, "x_pre", 6, now, inputs)
+            x_post = self.rounded(x_post * m.x_post.m, m.x_post.shift, "x_post", 7, now, every)
+            x_pre[spikes] = top_pre
+            v = self.rounded(v * m.decay, m.decay_shift, "v", 1, now, every)
+            drive = self.rounded(self.w @ spikes, m.in_shift, "v", 2, now, every)
+            active, ref = ref == 0, np.maximum(ref - 1, 0)
+            v = np.where(active, np.minimum(v + drive, m.v_fmt.code_max), v)
+            crossing = active & (v >= level)
+            k = -1
+            if crossing.any():
+                words = random_words(stream_key(m.seed, STREAM, now), every).astype(np.int64)
+                k = int(np.where(crossing, words, -1).argmax())
+                v = np.maximum(v - m.inhibition[0], 0)
+                v[k], ref[k], x_post[k], fired[k], out[t, k] = m.reset[0], lif.n_ref_steps, top_post, True, 1
+                step = self.rounded(np.full(n, theta_step), 16, "theta", 5, now, every)[k]
+                self.theta[k] = min(self.theta[k] + step, theta_max)
+            if learn and e_pre > 0:
+                for i, j in itertools.product(np.flatnonzero(spikes), np.flatnonzero(fired)):
+                    change = -e_pre * (x_post[j] << fine) * self.bound(self.w[j, i], False)
+                    change = self.rounded(np.array([change]), e_shift, "w", 4, now, np.array([i * n + j]))[0]
+                    self.w[j, i] = np.clip(self.w[j, i] + change, 0, m.c_max)
+            if k >= 0:
+                if learn:
+                    d = (x_pre << fine) - offset
+                    change = self.rounded(e_post * d * self.bound(self.w[k], d > 0), e_shift, "w", 3, now, inputs)
+                    self.w[k] = np.clip(self.w[k] + change, 0, m.c_max)
+                level[k] = self.level()[k]
+        last = self.seen * len(raster) + len(raster) - 1
+        for k in np.flatnonzero(fired):
+            total = self.w[k].sum()
+            if learn and m.norm_code > 0 and total > 0:
+                scaled = self.rounded(self.w[k] * ((m.norm_code << 12) // total), 12, "w", 4, last, n_pre * n + inputs)
+                self.w[k] = np.minimum(scaled, m.c_max)
+        self.seen += 1
+        return out
+
+    def fit(self, spikes: Spikes, training: StdpTraining, *, learn: bool = True) -> int:
+        """Number of spikes of a whole training."""
+        raster, count = spikes.dense()[:, :, self.model.kept], 0
+        for number in range(training.n_passes):
+            for s in sample_order(spikes.n_samples, self.model.seed, number):
+                count += int(self.sample(raster[:, s], training.rate(number), learn=learn).sum())
+        return count
+
+
+def both(network: Network, plan: QuantPlan, spikes: Spikes, training: StdpTraining | None = None, *, seed: int = 3,
+         learn: bool = True) -> tuple[GridModel, Plain, int]:
+    """The compiled and the plain model after the same training, and how often neurons spiked."""
+    training = training or StdpTraining(n_passes=2)
+    model = prepare(network, plan, ranges_of(network), seed=seed)
+    plain = Plain(model=prepare(network, plan, ranges_of(network), seed=seed), w=model.w.copy(),
+                  theta=model.theta.copy())
+    fit(model, spikes, training, learn_weights=learn)
+    return model, plain, plain.fit(spikes, training, learn=learn)
+
+
+def check_same(model: GridModel, plain: Plain) -> None:
+    np.testing.assert_array_equal(model.w, plain.w)
+    np.testing.assert_array_equal(model.theta, plain.theta)
+    np.testing.assert_array_equal(model.sums, plain.w.sum(axis=1))
+    np.testing.assert_array_equal(model.levels(), plain.level())
+
+
+@pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
+@pytest.mark.parametrize("granularity", [GLOBAL, PER_NEURON], ids=lambda g: g.value)
+@pytest.mark.parametrize(("bound", "eta_pre"), [("soft", 0.0), ("hard", 0.05), ("two_sided", 0.05)])
+def test_training_equals_a_plain_implementation(
+    rounding: Rounding, granularity: Granularity, bound: str, eta_pre: float, make_spikes: Callable[..., Spikes]
+) -> None:
+    network = network_of(bound, eta_pre)
+    before = prepare(network, plan_of(4, granularity, rounding), ranges_of(network), seed=3).w
+    model, plain, n_spikes = both(network, plan_of(4, granularity, rounding), make_spikes(13, 40, 7))
+    check_same(model, plain)
+    assert n_spikes > 20
+    assert (model.w != before).any()
+
+
+@pytest.mark.parametrize("granularity", [GLOBAL, PER_NEURON], ids=lambda g: g.value)
+@pytest.mark.parametrize(("w", "v", "x", "others"), [(1, 8, 8, 8), (2, 5, 1, 4), (8, 14, 10, 16), (12, 14, 8, 12)])
+def test_widths(granularity: Granularity, w: int, v: int, x: int, others: int,
+                make_spikes: Callable[..., Spikes]) -> None:
+    plan = plan_of(w, granularity, Rounding.STOCHASTIC, v=v, x=x, others=others)
+    model, plain, n_spikes = both(network_of("two_sided", 0.03), plan, make_spikes(13, 40, 5))
+    check_same(model, plain)
+    assert n_spikes > 5
+
+
+@pytest.mark.parametrize("settings", [
+    {"n_ref_steps": 0}, {"n_ref_steps": 5}, {"v_reset_mv": 0.7}, {"strength": 0.6}, {"strength": 0.0}, {"norm": 0.0}],
+    ids=str)
+def test_declared_constants(settings: dict[str, float], make_spikes: Callable[..., Spikes]) -> None:
+    model, plain, n_spikes = both(network_of(**settings), plan_of(5), make_spikes(13, 40, 6))
+    check_same(model, plain)
+    assert n_spikes > 20
+
+
+def test_left_out_inputs_and_adapting_thresholds_only(make_spikes: Callable[..., Spikes]) -> None:
+    network, plan = network_of(), plan_of(4, PER_NEURON, rate=0.2)
+    before = prepare(network, plan, ranges_of(network), seed=3)
+    model, plain, _ = both(network, plan, make_spikes(13, 40, 6), learn=False)
+    check_same(model, plain)
+    assert 0 < model.w.shape[1] < 13
+    np.testing.assert_array_equal(model.w, before.w)
+    assert (model.theta > before.theta).any()
+
+
+def test_training_goes_on_where_it_stopped(make_spikes: Callable[..., Spikes]) -> None:
+    """Random bits are numbered by the samples seen, so a second call continues and does not repeat."""
+    network, spikes = network_of(), make_spikes(13, 40, 4)
+    model, plain, _ = both(network, plan_of(rounding=Rounding.STOCHASTIC), spikes, StdpTraining(n_passes=1))
+    fit(model, spikes, StdpTraining(n_passes=1))
+    plain.fit(spikes, StdpTraining(n_passes=1))
+    check_same(model, plain)
+    assert model.samples_seen == plain.seen == 8
+
+
+def test_blocks_of_samples_change_nothing(make_spikes: Callable[..., Spikes], monkeypatch: pytest.MonkeyPatch) -> None:
+    network, spikes, training = network_of("two_sided", 0.03), make_spikes(13, 40, 7), StdpTraining(n_passes=1)
+    plan = plan_of(rounding=Rounding.STOCHASTIC)
+    whole, parts = (prepare(network, plan, ranges_of(network), seed=1) for _ in range(2))
+    fit(whole, spikes, training)
+    monkeypatch.setattr("qspinn.learning.grid.BLOCK", 3)
+    fit(parts, spikes, training)
+    np.testing.assert_array_equal(parts.w, whole.w)
+    np.testing.assert_array_equal(parts.theta, whole.theta)
+
+
+@pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
+@pytest.mark.parametrize("granularity", [GLOBAL, PER_NEURON], ids=lambda g: g.value)
+def test_the_program_runs_as_training_did(rounding: Rounding, granularity: Granularity,
+                                          make_spikes: Callable[..., Spikes]) -> None:
+    """After training, with learning frozen, the plain forward step (equal to the compiled one by the tests above) and
+    the program on both engines give the same spikes."""
+    network = network_of("two_sided", v_reset_mv=0.4 if granularity is GLOBAL else 0.0)
+    check_program(network, plan_of(5, granularity, rounding, rate=0.1), make_spikes)
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.6, 1.7])
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_the_program_inhibits_as_training_did(strength: float, bits: int, make_spikes: Callable[..., Spikes]) -> None:
+    check_program(network_of(strength=strength), plan_of(5, inhibition=bits), make_spikes)
+
+
+def check_program(network: Network, plan: QuantPlan, make_spikes: Callable[..., Spikes]) -> None:
+    model = prepare(network, plan, ranges_of(network), seed=3)
+    fit(model, make_spikes(13, 40, 6), StdpTraining(n_passes=1))
+    program = to_program(model, VOTES)
+    frozen = msgspec.structs.replace(model, network=msgspec.structs.replace(network, populations=(
+        msgspec.structs.replace(network.populations[0], neuron=msgspec.structs.replace(
+            network.populations[0].neuron, theta_plus_mv=0.0)),)))
+    fresh = make_spikes(13, 40, 8, seed=9)
+    raster = fresh.dense()[:, :, model.kept]
+    expected = np.stack([Plain(model=frozen, w=model.w.copy(), theta=model.theta.copy()).sample(
+        raster[:, b], 1.0, learn=False) for b in range(8)], axis=1)
+    assert expected.sum() > 25
+    for engine in (reference.run, numba_engine.run):
+        np.testing.assert_array_equal(engine(program, fresh, record=True).spikes["exc"], expected)
+
+
+def test_training_is_deterministic_by_seed(make_spikes: Callable[..., Spikes]) -> None:
+    spikes, plan = make_spikes(13, 40, 6), plan_of(rounding=Rounding.STOCHASTIC)
+    first, again, other = (both(network_of(), plan, spikes, StdpTraining(n_passes=1), seed=s)[0] for s in (1, 1, 2))
+    np.testing.assert_array_equal(first.w, again.w)
+    assert (first.w != other.w).any()
+
+
+@pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
+def test_updates_below_half_a_step(rounding: Rounding, make_spikes: Callable[..., Spikes]) -> None:
+    """Nearest and toward zero never move a weight, truncation only lowers it, stochastic moves it both ways."""
+    network, plan = network_of(eta_post=0.01, v_th_mv=1.0), plan_of(2, PER_NEURON, rounding)
+    start = prepare(network, plan, ranges_of(network), seed=3).w
+    model, _, n_spikes = both(network, plan, make_spikes(13, 40, 30, 0.1), StdpTraining(n_passes=3, anneal=False))
+    moved = model.w - start
+    assert n_spikes > 20
+    if rounding in (Rounding.NEAREST, Rounding.TOWARD_ZERO):
+        assert not moved.any()
+    elif rounding is Rounding.TRUNCATE:
+        assert moved.min() < 0 == moved.max()
+    else:
+        assert moved.min() < 0 < moved.max()
+
+
+@pytest.mark.parametrize("eta_post", [0.02, 0.3])
+def test_stochastic_updates_are_unbiased(eta_post: float) -> None:
+    """One postsynaptic spike over 1,000 inputs, half of them lit, by 12 seeds: the mean change is the exact one."""
+    network = diehl_cook(1000, 1, n_steps=1, n_classes=2, neuron=Lif(v_th_mv=20.0),
+                         stdp=Stdp(eta_post=eta_post, x_offset=0.4))
+    ranges = Ranges(input_rate=np.ones(1000), busiest_step=1000, threshold_max_mv={"exc": 21.0})
+    lit, exact, moved = np.arange(1000) % 2 == 0, [], []
+    e_post, _, shift = learning_rate_codes(eta_post / (63 << 2), 0.0)
+    d = np.where(lit, 63 << 2, 0) - round(0.4 * (63 << 2))
+    for seed in range(12):
+        model = prepare(network, plan_of(4, PER_NEURON, Rounding.STOCHASTIC, v=12), ranges, seed=seed)
+        start = model.w[0].copy()
+        fit(model, from_dense(lit[None, None]), StdpTraining(n_passes=1))
+        inside = (start > 2) & (start < 13)  # where clipping cannot bend the mean
+        exact.append(np.where(inside, e_post * d * (model.c_max - start) / 2.0**shift, np.nan))
+        moved.append(np.where(inside, model.w[0] - start, np.nan))
+    assert np.nanmax(np.abs(moved)) > 0
+    for group in (lit, ~lit):
+        x, got = (np.array(a)[:, group].ravel() for a in (exact, moved))
+        x, got = x[~np.isnan(x)], got[~np.isnan(got)]
+        spread = math.sqrt(((x - np.floor(x)) * (np.floor(x) + 1 - x)).sum()) / len(x)
+        assert abs((got - x).mean()) < 4 * spread
+        assert set(np.unique(got - np.floor(x))) <= {0.0, 1.0}
+
+
+def test_unit_per_neuron_keeps_weights_and_moves_thresholds(make_spikes: Callable[..., Spikes]) -> None:
+    """Normalization in a unit per neuron is exact: the threshold in codes follows the sum of the codes."""
+    network, plan = network_of(theta_plus_mv=0.0), plan_of(6, PER_NEURON, v=16, others=16)
+    model, _, _ = both(network, plan, make_spikes(13, 40, 6))
+    norm = network.dense_into("exc").stdp.norm
+    mv_per_code = norm / model.sums * 2.0**model.in_shift
+    np.testing.assert_allclose(model.levels() * mv_per_code, 2.0, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("post", "pre"), [(0.01, 0.0), (0.01, 1e-4), (0.5, 0.9), (3.0, 0.001), (1e-12, 0.0)])
+def test_learning_rate_codes(post: float, pre: float) -> None:
+    e_post, e_pre, shift = learning_rate_codes(post, pre)
+    assert 0 <= shift <= 31
+    assert max(e_post, e_pre) <= 255
+    if 1e-9 < max(post, pre) < 255:
+        assert max(e_post, e_pre) >= 127
+        assert math.isclose(max(e_post, e_pre) / 2.0**shift, max(post, pre), rel_tol=1 / 127)
+    assert (e_pre > 0) == (pre > 0)
+    assert learning_rate_codes(0.0, 0.0) == (0, 0, 0)
+
+
+def test_starting_from_a_trained_network(make_trained: Callable[..., Trained],
+                                         make_spikes: Callable[..., Spikes]) -> None:
+    network = network_of()
+    trained = make_trained(network)
+    model = prepare(network, plan_of(8, GLOBAL), ranges_of(network), start=trained)
+    np.testing.assert_array_equal(model.w, np.minimum(np.floor(trained.params["exc.w"] * 256.0 + 0.5), 255))
+    theta = model.theta * model.theta_delta
+    np.testing.assert_allclose(theta, trained.params["exc.theta"], atol=0.51 * model.theta_delta)
+    fit(model, make_spikes(13, 40, 3), StdpTraining(n_passes=1))
+
+
+def test_what_the_grid_cannot_do_is_refused() -> None:
+    signed = network_of(v_min_mv=-1.0)
+    with pytest.raises(LoweringError, match=r"exc\.v: learning on the grid needs unsigned potentials"):
+        prepare(signed, plan_of(), ranges_of(signed))
+    weak = network_of(strength=1.0)
+    with pytest.raises(LoweringError, match=r"exc\.inhibition.*strength_mv >= "):
+        prepare(weak, plan_of(4, PER_NEURON), ranges_of(weak))
+    network = network_of()
+    with pytest.raises(ConfigError, match=r"exc\.x_pre: no rule matches"):
+        rules = tuple(QuantRule(tensor=f"exc.{k}", bits=8) for k in ("w", "v", "v_th", "theta", "decay", "inhibition"))
+        prepare(network, QuantPlan(rules=(*rules, QuantRule(tensor="readout.votes", bits=8))), ranges_of(network))
+
+
+def test_a_plan_that_leaves_no_input_is_refused() -> None:
+    network = network_of()
+    with pytest.raises(LoweringError, match="leaves no input"):
+        prepare(network, plan_of(rate=0.9), ranges_of(network))
+
+
+def test_input_sums_that_could_overflow_are_refused() -> None:
+    network = diehl_cook(70_000, 2, n_steps=2, n_classes=2, neuron=Lif(v_th_mv=1.0))
+    ranges = Ranges(input_rate=np.ones(70_000), busiest_step=70_000, threshold_max_mv={"exc": 2.0})
+    model = prepare(network, plan_of(16, GLOBAL, v=16), ranges)
+    with pytest.raises(LoweringError, match="the input sum of one step may overflow"):
+        fit(model, from_dense(np.ones((2, 1, 70_000), bool)), StdpTraining(n_passes=1))
