@@ -86,6 +86,7 @@ def _record(scheme: Scheme, i: int, label: str) -> dict[str, Any]:
             "accuracy": 0.9 - 0.4 * i, "bits": bits, "seconds": 0.1,
             "learning_bits": 0 if scheme is Scheme.PTQ else bits + 600}
 
+
 class Reader(HTMLParser):
     """Collects what a page loads, its scripts and its text."""
 
@@ -178,7 +179,9 @@ def test_a_run_without_significance_has_a_page(tmp_path: Path) -> None:
     assert "No significance was measured" in write_report(make_run(tmp_path, significance=[])).read_text("utf-8")
 
 
-@pytest.mark.parametrize(("winner", "says"), [("ptq0", "does not learn on the device"), ("itq0", "328 B at the winner")])
+@pytest.mark.parametrize(("winner", "says"), [
+    ("ptq0", "PTQ does not learn on the device"), ("itq0", "328 B at the winner"),
+])
 def test_learning_memory_is_stated_where_the_winner_learns(tmp_path: Path, winner: str, says: str) -> None:
     page = write_report(make_run(tmp_path, winner=winner)).read_text("utf-8")
     assert says in read(page).text

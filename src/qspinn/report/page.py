@@ -49,6 +49,7 @@ def render(source: Source) -> str:
         style=Markup(_resource("style.css")), symbols=svg.symbols(), o=o, e=source.experiment, w=source.winner,
         allowed=allowed, data=source.data, floats=source.float_networks, head=words.headline(source),
         verdict=words.verdict(o.test_difference, source.data.n[2], allowed),
+        winner_scheme=words.SCHEMES[source.winner.candidate.scheme],
         winner_text=words.winner_text(source), caution=words.caution(source),
         schemes=_used(words.SCHEMES, {p.candidate.scheme for p in source.points}),
         roundings=_used(words.ROUNDINGS, {p.weights.rounding for p in source.points}),

@@ -59,7 +59,7 @@ def pareto(source: Source, width: int) -> Markup:
     margin = 58 if width > 600 else 46
     x = Scale(low=min(0.88, o.float_bits / max(p.bits for p in source.points)), high=most * 1.12, start=margin,
               end=width - 14, log=True)
-    y = Scale(low=floor, high=top + 0.06 * (top - floor), start=height - 50, end=34)
+    y = Scale(low=floor, high=top + 0.06 * (top - floor), start=height - 50, end=46)
     target = o.float_validation - source.experiment.search.max_drop_points / 100
     frame = _axes(x, y, svg.log_ticks(x.low, x.high), "memory, times smaller than float", lambda v: f"{v:g}×",
                   "accuracy on validation")
@@ -102,14 +102,14 @@ def _landmarks(source: Source, x: Scale, y: Scale) -> list[Markup]:
         svg.mark("nearest", x_float, y_float, "baseline", float_tip),
         svg.text(x_float + 10, y_float - 8, f"float {percent(o.float_validation)}", "strong halo"),
         svg.mark("winner", x_win, y_win, "winner", "winner: " + tip_of(w, o.float_bits)),
-        *(svg.text(x_win + (15 if beside else 8), y_win + (3 if beside else -18) - 16 * i, name, "strong halo",
+        *(svg.text(x_win + (11 if beside else 8), y_win - (9 if beside else 18) - 16 * i, name, "strong halo",
                    "start" if beside else "end") for i, name in enumerate(reversed(lines))),
     ]
 
 
 def _limit(x: Scale, y: Scale, value: float, name: str) -> Markup:
     return svg.line(x.start, y.at(value), x.end, y.at(value), "target") + svg.text(
-        x.end, y.at(value) + 15, name, "small halo", "end")
+        x.start + 5, y.at(value) + 16, name, "small halo")
 
 
 def _axes(x: Scale, y: Scale, x_ticks: Iterable[float], x_name: str, show: object, y_name: str) -> Markup:

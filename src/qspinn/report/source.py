@@ -22,7 +22,10 @@ from qspinn.records import from_plain
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """A measured candidate: what it is, its accuracy on validation (share) and its memory in bits."""
+    """A measured candidate: what it is, its accuracy on validation (share) and its memory in bits.
+
+    learning_bits is 0 where the scheme learns nothing on the grid.
+    """
 
     key: str
     candidate: Candidate

@@ -3,8 +3,9 @@
 Per step and population it adds the weight rows of the sources that spiked, then makes one pass over the potentials
 (decay, integrate, compare). Only a step in which something crosses pays for the winner and the inhibition.
 
-Two kernels share that shape and are chosen by proof, never by hope:
+Three kernels share that shape and are chosen by proof, never by hope:
 
+- `one_bit`: unsigned potentials, one winner per step, weights of one bit: bit-sliced counters;
 - `narrow`: unsigned potentials with one winner per step; 16-bit lanes where sums and potentials provably fit;
 - `wide`: everything else, 64-bit arithmetic.
 """
@@ -18,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.fixedpoint import QFormat
+from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import DenseOp, LifOp, PoissonOp, Program, SelectOp, VoteOp
-from qspinn.runtime import _kernels
+from qspinn.runtime import _bits_kernel, _kernels
+from qspinn.runtime._vectors import WORDS
 from qspinn.runtime.arithmetic import MODE
 from qspinn.runtime.reference import thresholds
 from qspinn.runtime.result import Result, vote
@@ -36,20 +38,23 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
         n_threads: 0 for all cores.
     """
     signals: dict[str, Spikes] = {"input": spikes}
+    kept: dict[str, NDArray] = {}
     feeding: dict[str, DenseOp] = {}
     lifs = program.ops_of(LifOp)
     outcome: dict[str, tuple[NDArray, NDArray, NDArray, NDArray]] = {}
     for op in program.ops:
         match op:
             case SelectOp():
-                signals[op.target] = signals[op.source].select(program.codes(op.kept))
+                signals[op.target] = signals[op.source]
+                kept[op.target] = program.codes(op.kept)
             case DenseOp():
                 feeding[op.target] = op
             case LifOp():
                 dense = feeding[op.name]
                 source = signals[dense.source]
                 more = record or any(d.source == op.name for d in program.ops_of(DenseOp))
-                outcome[op.name] = _population(program, op, dense, source, more, n_threads or os.cpu_count() or 1)
+                w = _rows(program.codes(dense.weight), kept.get(dense.source))
+                outcome[op.name] = _population(program, op, w, source, more, n_threads or os.cpu_count() or 1)
                 if any(d.source == op.name for d in program.ops_of(DenseOp)):
                     signals[op.name] = _from_raster(outcome[op.name][3])
             case PoissonOp() | VoteOp():
@@ -62,6 +67,16 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
     )
 
 
+def _rows(w: NDArray, kept: NDArray | None) -> NDArray:
+    """Weights as rows [n_pre, N]. Inputs that were left out get rows of zeros: they spike so seldom that adding a zero
+    row now and then costs less than renumbering every spike."""
+    if kept is None:
+        return np.ascontiguousarray(w.T)
+    rows = np.zeros((kept.size, len(w)), dtype=w.dtype)
+    rows[kept != 0] = w.T
+    return rows
+
+
 def _from_raster(raster: NDArray[np.uint8]) -> Spikes:
     """Event lists of a recorded raster uint8 [B, T, N]."""
     n_samples, n_steps, n = raster.shape
@@ -71,10 +86,10 @@ def _from_raster(raster: NDArray[np.uint8]) -> Spikes:
 
 
 def _population(
-    program: Program, op: LifOp, dense: DenseOp, source: Spikes, record: bool, n_threads: int
+    program: Program, op: LifOp, w: NDArray, source: Spikes, record: bool, n_threads: int
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """(counts [B, N], v [B, N], ref [B, N], raster [B, T, N] or empty) of one population."""
-    kernel, arguments = _plan(program, op, dense, source)
+    kernel, arguments = _plan(program, op, w, source)
     n_samples, n_steps = source.n_samples, source.n_steps
     counts = np.zeros((n_samples, op.n), dtype=np.int32)
     v = np.zeros((n_samples, op.n), dtype=np.int64)
@@ -92,9 +107,8 @@ def _population(
     return counts, v, ref, raster
 
 
-def _plan(program: Program, op: LifOp, dense: DenseOp, source: Spikes) -> tuple:
+def _plan(program: Program, op: LifOp, w: NDArray, source: Spikes) -> tuple:
     """The kernel whose conditions hold for this population and these inputs, with its arguments."""
-    w = np.ascontiguousarray(program.codes(dense.weight).T)
     level = np.broadcast_to(thresholds(program, op), (op.n,))
     decay = int(program.codes(op.decay)[0])
     reset = np.broadcast_to(program.codes(op.v_reset).astype(np.int64), (op.n,))
@@ -109,11 +123,25 @@ def _plan(program: Program, op: LifOp, dense: DenseOp, source: Spikes) -> tuple:
         return _kernels.wide, (
             w, decay, op.decay_shift, op.in_shift, op.v_min, op.v_fmt.code_max, level.astype(np.int64),
             reset.copy(), strength.copy(), bool(op.inhibition), op.winner, *common)
-    rows = padded(w.astype(np.int64) << max(0, -op.in_shift), lanes.row, 0)
-    settings = narrow_settings(op.v_fmt, op.in_shift, decay, op.decay_shift)
     vectors = (padded(np.minimum(level, lanes.never), lanes.v, lanes.never), padded(reset, lanes.v, 0),
                padded(np.minimum(strength, lanes.never), lanes.v, 0))
+    left = max(0, -op.in_shift)
+    if (w.max(initial=0) <= 1 and op.in_shift <= 0 and lanes.v is np.int16 and busiest <= _bits_kernel.BUSIEST
+            and busiest << left < 1 << 15 and op.rounding is not Rounding.STOCHASTIC):
+        bits, width = packed_rows(w)
+        factor = decay << (16 - op.decay_shift)
+        return _bits_kernel.one_bit, (bits, width, left, factor, op.v_fmt.code_max, *vectors, *common)
+    rows = padded(w.astype(np.int64) << max(0, -op.in_shift), lanes.row, 0)
+    settings = narrow_settings(op.v_fmt, op.in_shift, decay, op.decay_shift)
     return _kernels.narrow, (rows, np.zeros(rows.shape[1], lanes.total), *settings, *vectors, *common)
+
+
+def packed_rows(w: NDArray) -> tuple[NDArray[np.uint64], int]:
+    """(words [n_pre * width], width) of one-bit weights [n_pre, N]: bit j % 64 of word j // 64 of a row is neuron j."""
+    width = -(-w.shape[1] // _bits_kernel.GROUP) * WORDS
+    bits = np.zeros((len(w), width * 64), dtype=np.uint8)
+    bits[:, : w.shape[1]] = w
+    return np.packbits(bits, axis=1, bitorder="little").view(np.uint64).ravel(), width
 
 
 class Lanes(NamedTuple):

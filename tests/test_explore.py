@@ -1,0 +1,231 @@
+"""A small exploration, whole and killed again and again. Run as a script it is the process that gets killed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from qspinn.data import DataConfig
+from qspinn.errors import RunError
+from qspinn.explore.journal import Journal, scan
+from qspinn.explore.search import Event, Outcome, explore
+from qspinn.explore.space import Candidate, Experiment, NetworkConfig, Scheme, SearchConfig
+from qspinn.fixedpoint import Rounding
+from qspinn.learning.stdp import StdpTraining
+from qspinn.program import load
+from qspinn.records import from_plain
+
+EXPERIMENT = Experiment(
+    name="tiny", data=DataConfig(name="digits", n_train=150, n_validation=80, n_test=60),
+    network=NetworkConfig(n_neurons=12, n_steps=30, rate_hz=200.0), training=StdpTraining(n_passes=1),
+    search=SearchConfig(roundings=(Rounding.NEAREST, Rounding.STOCHASTIC), weight_bits=(4, 1), state_bits=(8,),
+                        input_rates=(0.0, 0.01), n_neurons=(8,), max_drop_points=100.0, sensitivity_bits=(8, 2),
+                        itq_passes=1),
+    seed=5)
+N_KILLS, N_KILLS_WITH_WORKERS = 15, 5
+
+
+class Inline(concurrent.futures.Executor):
+    """Does the work at once, in this process."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future:
+        future: concurrent.futures.Future = concurrent.futures.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def inline(n_workers: int, initializer: Callable[..., None], arguments: tuple) -> Inline:
+    """An executor for `explore` that keeps this process as it is."""
+    before = signal.getsignal(signal.SIGINT)
+    initializer(*arguments)
+    signal.signal(signal.SIGINT, before)
+    return Inline()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, list[Event]]:
+    """(folder, outcome, events) of an uninterrupted run."""
+    folder, events = tmp_path_factory.mktemp("whole"), []
+    return folder, explore(EXPERIMENT, folder, on_event=events.append, executors=inline), events
+
+
+def lasting(folder: Path) -> dict[str, Any]:
+    """What a run leaves behind, without its times."""
+    result = json.loads((folder / "result.json").read_text())
+    timeless = {k: v for k, v in result.items() if k not in ("seconds", "floats", "candidates")}
+    for kind in ("floats", "candidates"):
+        timeless[kind] = [{k: v for k, v in r.items() if k != "seconds"} for r in result[kind]]
+    files = {p.name: p.read_bytes() for p in sorted(folder.rglob("*.qspinn")) + sorted(folder.rglob("*.safetensors"))}
+    return {"result": timeless, "files": files}
+
+
+def test_outcome_is_consistent(whole: tuple[Path, Outcome, list[Event]]) -> None:
+    folder, outcome, events = whole
+    by_key = {r["key"]: r for r in outcome.candidates}
+    assert len(by_key) > 10
+    assert {r["candidate"]["scheme"] for r in outcome.candidates} == {s.value for s in Scheme}
+    for key in outcome.front:
+        mine = by_key[key]
+        assert not any((o["accuracy"] >= mine["accuracy"] and o["bits"] <= mine["bits"])
+                       and (o["accuracy"], o["bits"]) != (mine["accuracy"], mine["bits"]) for o in by_key.values())
+    assert outcome.winner in outcome.front
+    assert outcome.winner in outcome.admitted
+    assert outcome.rewards[outcome.winner] == max(outcome.rewards[k] for k in outcome.admitted)
+    assert np.sum(outcome.confusion) == 60
+    assert np.trace(outcome.confusion) / 60 == outcome.winner_test
+    drop = 100 * (outcome.winner_test - outcome.float_test)
+    assert outcome.test_difference.points == pytest.approx(drop)
+    assert outcome.test_difference.low <= drop <= outcome.test_difference.high
+    for record in outcome.candidates:
+        program = load(folder / "candidates" / f"{record['key']}.qspinn")
+        assert sum(t.codes.size * t.fmt.bits for t in program.tensors.values()) < record["bits"]
+    assert {e.stage for e in events} >= {"data", "float training", "significance", "candidates", "test"}
+    assert all(0 <= e.done <= e.total for e in events)
+
+
+def test_a_candidate_can_be_evaluated_again_from_its_record(whole: tuple[Path, Outcome, list[Event]]) -> None:
+    """Measured accuracy is what the stored program gives, by the reference engine."""
+    from qspinn import data
+    from qspinn.data.encoders import poisson
+    from qspinn.program import PoissonOp
+    from qspinn.runtime import run
+
+    folder, outcome, _ = whole
+    split = data.load(EXPERIMENT.data).validation
+    for record in outcome.candidates[::7]:
+        candidate = from_plain(Candidate, record["candidate"])
+        assert candidate.key() == record["key"]
+        program = load(folder / "candidates" / f"{record['key']}.qspinn")
+        spikes = poisson(split.images, program.ops_of(PoissonOp)[0], program.n_steps, first_sample=split.first)
+        right = run(program, spikes, backend="reference").predictions() == split.labels
+        assert right.mean() == record["accuracy"]
+
+
+def test_a_finished_run_is_not_done_again(whole: tuple[Path, Outcome, list[Event]]) -> None:
+    folder, outcome, _ = whole
+    before, journal = lasting(folder), (folder / "journal").read_bytes()
+    events: list[Event] = []
+    again = explore(EXPERIMENT, folder, on_event=events.append, executors=inline)
+    assert again.winner == outcome.winner
+    assert lasting(folder) == before
+    assert (folder / "journal").read_bytes() == journal
+    assert all(e.done == e.total for e in events if e.stage in ("float training", "significance", "candidates"))
+
+
+def test_a_folder_of_another_experiment_or_in_use_is_refused(whole: tuple[Path, Outcome, list[Event]]) -> None:
+    folder, _, _ = whole
+    with pytest.raises(RunError, match="holds a run of another experiment"):
+        explore(msgspec.structs.replace(EXPERIMENT, seed=6), folder, executors=inline)
+    with Journal(folder / "journal"), pytest.raises(RunError, match="another process"):
+        explore(EXPERIMENT, folder, executors=inline)
+
+
+def test_a_target_that_nobody_meets_is_said(tmp_path: Path, whole: tuple[Path, Outcome, list[Event]]) -> None:
+    """The search is repeated from the journal with a target of nothing lost, where every candidate loses something."""
+    folder, outcome, _ = whole
+    strict = msgspec.structs.replace(EXPERIMENT, search=msgspec.structs.replace(
+        EXPERIMENT.search, max_drop_points=0.0, weight_bits=(1,), schemes=(Scheme.PTQ,), roundings=(Rounding.NEAREST,),
+        granularities=EXPERIMENT.search.granularities[:1], hopeless_points=100.0, n_neurons=()))
+    try:
+        found = explore(strict, tmp_path, executors=inline)
+    except RunError as error:
+        assert "no candidate meets the target" in str(error)  # noqa: PT017
+        assert error.fix if hasattr(error, "fix") else True
+    else:
+        assert found.winner_validation >= found.float_validation
+
+
+def test_killed_runs_come_to_the_same_result(whole: tuple[Path, Outcome, list[Event]], tmp_path: Path) -> None:
+    """One process forks a run and kills it at a random moment, many times, then lets it finish."""
+    out = tmp_path / "killed"
+    done = subprocess.run([sys.executable, __file__, "fork", str(out)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["killed"] == N_KILLS
+    assert len(set(report["records"])) > 4, "the kills should fall on different moments"
+    assert lasting(out) == lasting(whole[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds orphans through /proc")
+def test_killed_runs_leave_no_worker_behind(whole: tuple[Path, Outcome, list[Event]], tmp_path: Path) -> None:
+    out, rng, sessions = tmp_path / "workers", np.random.default_rng(8), []
+    for _ in range(N_KILLS_WITH_WORKERS):
+        process = start_with_workers(out)
+        sessions.append(process.pid)
+        time.sleep(rng.uniform(0.8, 4.0))
+        process.kill()
+        process.wait()
+    with start_with_workers(out) as process:
+        sessions.append(process.pid)
+        assert process.wait(timeout=100) == 0
+    assert lasting(out) == lasting(whole[0])
+    deadline = time.monotonic() + 5
+    while (left := list(members(sessions))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def start_with_workers(out: Path) -> subprocess.Popen:
+    """A run with two worker processes, in a session of its own."""
+    return subprocess.Popen([sys.executable, __file__, "workers", str(out)], start_new_session=True)
+
+
+def members(sessions: list[int]) -> Iterator[int]:
+    """Living processes of the sessions."""
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, *rest = place.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(rest[2]) in sessions and state != "Z":
+            yield int(place.parent.name)
+
+
+def fork_and_kill(out: Path) -> None:
+    """Warms up by a whole run, then starts it anew in forks that are killed; prints how far each had come."""
+    warm = out.with_name("warm")
+    start = time.perf_counter()
+    explore(EXPERIMENT, warm, executors=inline)
+    shutil.rmtree(warm)
+    start = time.perf_counter()
+    explore(EXPERIMENT, warm, executors=inline)
+    duration = time.perf_counter() - start
+    rng, killed, records = np.random.default_rng(7), 0, []
+    while killed < N_KILLS:
+        pid = os.fork()
+        if pid == 0:
+            explore(EXPERIMENT, out, executors=inline)
+            os._exit(0)
+        time.sleep(rng.uniform(0.0, 2.2 * duration / N_KILLS))
+        os.kill(pid, signal.SIGKILL)
+        killed += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        journal = out / "journal"
+        records.append(len(scan(journal.read_bytes(), "journal")[0]) if journal.exists() else 0)
+    explore(EXPERIMENT, out, executors=inline)
+    print(json.dumps({"killed": killed, "records": records, "duration": duration}))
+
+
+if __name__ == "__main__":
+    mode, place = sys.argv[1], Path(sys.argv[2])
+    if mode == "fork":
+        fork_and_kill(place)
+    else:
+        explore(EXPERIMENT, place, n_workers=2)

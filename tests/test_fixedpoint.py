@@ -1,0 +1,221 @@
+"""THE arithmetic against literal tables and exact fractions; the compiled twins against it."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numba as nb
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qspinn.errors import ConfigError
+from qspinn.fixedpoint import (
+    MAX_BITS,
+    Overflow,
+    QFormat,
+    Rounding,
+    decode,
+    encode,
+    mix32,
+    random_words,
+    requantize,
+    saturate,
+    sr_bits,
+    stream_key,
+    wrap,
+)
+from qspinn.runtime import arithmetic
+
+TRUNCATE, NEAREST, STOCHASTIC, TOWARD_ZERO = (
+    Rounding.TRUNCATE, Rounding.NEAREST, Rounding.STOCHASTIC, Rounding.TOWARD_ZERO)
+
+# x / 4 for x = -9 ... 9
+TABLE = {
+    TRUNCATE: [-3, -2, -2, -2, -2, -1, -1, -1, -1, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2],
+    NEAREST: [-2, -2, -2, -1, -1, -1, -1, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2],
+    TOWARD_ZERO: [-2, -2, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2],
+}
+
+
+def exact(x: Fraction, rounding: Rounding) -> int:
+    """The rounded value, by exact fractions."""
+    return {TRUNCATE: lambda: math.floor(x), NEAREST: lambda: math.floor(x + Fraction(1, 2)),
+            TOWARD_ZERO: lambda: math.trunc(x)}[rounding]()
+
+
+@pytest.mark.parametrize("rounding", TABLE, ids=lambda r: r.value)
+def test_requantize_table(rounding: Rounding) -> None:
+    assert requantize(np.arange(-9, 10), 2, rounding).tolist() == TABLE[rounding]
+
+
+@pytest.mark.parametrize("rounding", TABLE, ids=lambda r: r.value)
+def test_requantize_equals_exact_fractions(rounding: Rounding) -> None:
+    for shift in range(-3, 8):
+        x = np.arange(-300, 301)
+        expected = [exact(Fraction(int(v)) / Fraction(2) ** shift, rounding) for v in x]
+        assert requantize(x, shift, rounding).tolist() == expected
+
+
+@pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
+def test_requantize_without_remainder_is_exact(rounding: Rounding) -> None:
+    x = np.arange(-64, 65)
+    for shift in range(8):
+        assert requantize(x << shift, shift, rounding, key=9).tolist() == x.tolist()
+    assert requantize(x, -3, rounding).tolist() == (x * 8).tolist()
+
+
+@given(st.integers(-(2**40), 2**40), st.integers(1, 31), st.integers(0, 2**32 - 1))
+def test_stochastic_rounding_is_floor_or_one_more(x: int, shift: int, key: int) -> None:
+    got = int(requantize(x, shift, STOCHASTIC, key=key)[()] if np.ndim(requantize(x, shift, STOCHASTIC, key=key)) == 0
+              else requantize(x, shift, STOCHASTIC, key=key)[0])
+    assert got - (x >> shift) in ((0, 1) if x % (1 << shift) else (0,))
+
+
+@pytest.mark.parametrize("x", [-7, -5, -1, 1, 3, 6, 13])
+@pytest.mark.parametrize("shift", [1, 3, 4])
+def test_stochastic_rounding_is_unbiased(x: int, shift: int) -> None:
+    n = 40_000
+    for key in (stream_key(1, 2, 3), 0):
+        got = requantize(np.full(n, x), shift, STOCHASTIC, key=key)
+        part = x / 2**shift - math.floor(x / 2**shift)
+        assert abs(got.mean() - x / 2**shift) < 4 * math.sqrt(part * (1 - part) / n) + 1e-12
+
+
+def test_random_bits_depend_on_every_coordinate_but_not_on_order() -> None:
+    index = np.arange(1000)
+    keys = {stream_key(*c) for c in ((1, 2, 3), (0, 2, 3), (1, 3, 3), (1, 2, 4))}
+    assert len(keys) == 4
+    words = random_words(stream_key(1, 2, 3), index)
+    np.testing.assert_array_equal(random_words(stream_key(1, 2, 3), index[::-1]), words[::-1])
+    assert len(np.unique(words)) == 1000
+    bits = sr_bits(stream_key(1, 2, 3), index, 3)
+    assert np.bincount(bits, minlength=8).min() > 90
+    assert sr_bits(5, index, 0).tolist() == [0] * 1000
+
+
+def test_mix32_is_the_published_hash() -> None:
+    """lowbias32, computed here with Python integers; a bijection has no collisions."""
+
+    def lowbias32(x: int) -> int:
+        x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+        x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+        return x ^ (x >> 16)
+
+    x = np.concatenate([np.arange(5000), 2**32 - 1 - np.arange(5000)])
+    assert mix32(x).tolist() == [lowbias32(int(v)) for v in x]
+    assert len(np.unique(mix32(x))) == len(x)
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+    (0.49999999999999994, 0), (0.5, 1), (-0.5, 0), (1.5, 2), (-1.5, -1), (2.5, 3), (-0.50000000000000011, -1),
+    (-0.49999999999999994, 0), (0.0, 0), (-0.0, 0), (6.999, 7), (127.4, 127), (-128.5, -128)])
+def test_encode_nearest_by_hand(value: float, expected: int) -> None:
+    assert encode([value], QFormat(bits=8, signed=True))[0].tolist() == [expected]
+
+
+@pytest.mark.parametrize("rounding", TABLE, ids=lambda r: r.value)
+def test_encode_equals_exact_fractions(rounding: Rounding) -> None:
+    """Every multiple of 1/64 in [-8, 8), onto a grid of 1/8: saturated and counted where it does not fit."""
+    fmt = QFormat(bits=6, frac=3, signed=True)
+    x = np.arange(-512, 512) / 64
+    wanted = [exact(Fraction(float(v)) * 8, rounding) for v in x]
+    codes, outside = encode(x, fmt, rounding)
+    assert codes.tolist() == [min(max(w, -32), 31) for w in wanted]
+    assert outside == sum(not -32 <= w <= 31 for w in wanted)
+    wrapped, _ = encode(x, fmt, rounding, overflow=Overflow.WRAP)
+    assert wrapped.tolist() == [(w + 32) % 64 - 32 for w in wanted]
+
+
+@given(st.lists(st.floats(-300, 300), min_size=1, max_size=20), st.integers(-3, 6), st.integers(1, 12), st.booleans())
+def test_encode_is_within_the_grid_and_half_a_step(x: list[float], frac: int, bits: int, signed: bool) -> None:
+    fmt = QFormat(bits=bits, frac=frac, signed=signed)
+    codes, outside = encode(x, fmt)
+    assert codes.min() >= fmt.code_min
+    assert codes.max() <= fmt.code_max
+    inside = np.clip(x, fmt.code_min * fmt.delta, fmt.code_max * fmt.delta)
+    assert np.abs(decode(codes, fmt) - inside).max() <= fmt.delta / 2
+    assert outside <= len(x)
+    np.testing.assert_array_equal(encode(decode(codes, fmt), fmt)[0], codes)
+
+
+def test_encode_stochastic_is_unbiased_and_keyed() -> None:
+    fmt, n = QFormat(bits=8, signed=True), 40_000
+    for value in (0.25, -0.7, 3.9, -4.0):
+        codes, _ = encode(np.full(n, value), fmt, STOCHASTIC, key=77)
+        part = value - math.floor(value)
+        assert abs(codes.mean() - value) < 4 * math.sqrt(part * (1 - part) / n) + 1e-12
+    first, other = (encode(np.full(n, 0.5), fmt, STOCHASTIC, key=k)[0] for k in (1, 2))
+    assert (first != other).any()
+
+
+def test_encode_scales_per_channel() -> None:
+    x = np.array([[1.0, 2.0], [10.0, 20.0]])
+    codes, _ = encode(x, QFormat(bits=4), scale=np.array([[1.0], [10.0]]))
+    assert codes.tolist() == [[1, 2], [1, 2]]
+    np.testing.assert_array_equal(decode(codes, QFormat(bits=4), scale=[[1.0], [10.0]]), x)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_not_finite_values_are_refused(bad: float) -> None:
+    with pytest.raises(ConfigError, match="NaN or infinity"):
+        encode([0.0, bad], QFormat(bits=8))
+
+
+def test_huge_values_saturate() -> None:
+    codes, outside = encode([1e300, -1e300, 1e19], QFormat(bits=MAX_BITS, signed=True))
+    assert codes.tolist() == [2**31 - 1, -(2**31), 2**31 - 1]
+    assert outside == 3
+
+
+def test_formats() -> None:
+    assert [(f.code_min, f.code_max, f.delta, str(f)) for f in (
+        QFormat(bits=8, frac=6, signed=True), QFormat(bits=1), QFormat(bits=1, signed=True), QFormat(bits=3, frac=5),
+        QFormat(bits=4, frac=-2))] == [
+        (-128, 127, 2**-6, "Q1.6 (8 bit)"), (0, 1, 1.0, "UQ1.0 (1 bit)"), (-1, 0, 1.0, "Q0.0 (1 bit)"),
+        (0, 7, 2**-5, "UQ-2.5 (3 bit)"), (0, 15, 4.0, "UQ6.-2 (4 bit)")]
+    for bad in ({"bits": 0}, {"bits": 33}, {"bits": 8, "frac": 65}, {"bits": 8, "frac": -65}):
+        with pytest.raises(ConfigError, match="out of range"):
+            QFormat(**bad)
+
+
+def test_saturate_and_wrap_at_the_ends() -> None:
+    signed, unsigned = QFormat(bits=4, signed=True), QFormat(bits=4)
+    x = [-17, -9, -8, -1, 0, 7, 8, 15, 16, 31]
+    assert saturate(x, signed).tolist() == [-8, -8, -8, -1, 0, 7, 7, 7, 7, 7]
+    assert saturate(x, unsigned).tolist() == [0, 0, 0, 0, 0, 7, 8, 15, 15, 15]
+    assert wrap(x, signed).tolist() == [-1, 7, -8, -1, 0, 7, -8, -1, 0, -1]
+    assert wrap(x, unsigned).tolist() == [15, 7, 8, 15, 0, 7, 8, 15, 0, 15]
+
+
+@nb.njit
+def _twins(x, shift, mode, seed, stream, t):
+    """What the compiled twins make of every x."""
+    key = arithmetic.step_key(arithmetic.stream_base(np.uint32(seed), stream), t)
+    words, rounded = np.empty(x.size, np.uint32), np.empty(x.size, np.int64)
+    for i in range(x.size):
+        words[i] = arithmetic.random_word(key, i)
+        rounded[i] = arithmetic.requantize(x[i], shift, mode, key, i)
+    return key, words, rounded
+
+
+def test_compiled_twins_equal_fixedpoint() -> None:
+    rng = np.random.default_rng(0)
+    for trial in range(400):
+        shift, rounding = int(rng.integers(-4, 32)), list(Rounding)[trial % 4]
+        seed, stream, t = (int(rng.integers(0, 1 << bits)) for bits in (32, 24, 31))
+        x = rng.integers(-(1 << 40), 1 << 40, 50) >> rng.integers(0, 40, 50)
+        key, words, rounded = _twins(x, shift, arithmetic.MODE[rounding], seed, stream, t)
+        assert key == stream_key(seed, stream, t)
+        np.testing.assert_array_equal(words, random_words(key, np.arange(50)))
+        np.testing.assert_array_equal(rounded, requantize(x, shift, rounding, key=key))
+
+
+@pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
+def test_compiled_twins_in_a_small_range(rounding: Rounding) -> None:
+    x = np.arange(-200, 201)
+    for shift in range(6):
+        key, _, rounded = _twins(x, shift, arithmetic.MODE[rounding], 3, 16, 5)
+        np.testing.assert_array_equal(rounded, requantize(x, shift, rounding, key=key))
