@@ -19,7 +19,7 @@ from qspinn.learning.grid import GridModel, fit, learning_rate_codes, prepare, t
 from qspinn.learning.stdp import StdpTraining, sample_order
 from qspinn.models import diehl_cook
 from qspinn.network import Lif, Network, Stdp
-from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.plan import Granularity, QuantPlan, QuantRule, tensor_paths
 from qspinn.program import CodeTensor
 from qspinn.runtime import numba_engine, reference
 from qspinn.spikes import Spikes, from_dense
@@ -343,9 +343,9 @@ def test_what_the_grid_cannot_do_is_refused() -> None:
     with pytest.raises(LoweringError, match=r"exc\.inhibition.*strength_mv >= "):
         prepare(weak, plan_of(4, PER_NEURON), ranges_of(weak))
     network = network_of()
+    rules = tuple(QuantRule(tensor=p, bits=8) for p in tensor_paths(network))
     with pytest.raises(ConfigError, match=r"exc\.x_pre: no rule matches"):
-        rules = tuple(QuantRule(tensor=f"exc.{k}", bits=8) for k in ("w", "v", "v_th", "theta", "decay", "inhibition"))
-        prepare(network, QuantPlan(rules=(*rules, QuantRule(tensor="readout.votes", bits=8))), ranges_of(network))
+        prepare(network, QuantPlan(rules=rules), ranges_of(network))
 
 
 def test_a_plan_that_leaves_no_input_is_refused() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 
 from qspinn.errors import ConfigError, DataError
-from qspinn.program import DenseOp, LifOp
-from qspinn.runtime import numba_engine, reference, run
-from qspinn.spikes import Spikes, from_dense
+from qspinn.program import LifOp
+from qspinn.runtime import _bits_kernel, _kernels, numba_engine, reference, run
+from qspinn.spikes import from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
 from qspinn.testing.programs import Recipe, constant, single
@@ -70,16 +70,11 @@ def test_random_programs_are_lively_and_use_every_kernel() -> None:
     everything = frozenset().union(*(observed(c.program, c.spikes) for c in cases))
     assert {"equal", "upper", "lower", "tie", "negative_tie", "negative_remainder", "crowd", "joint",
             "refractory_drive", "unreachable", "zero_threshold"} <= everything
-    lanes = {numba_lanes(c.program, c.spikes) for c in [*cases, *adversarial()]}
-    assert len(lanes) >= 8, "both kernels, with 16-bit and 32-bit lanes, should be exercised"
-
-
-def numba_lanes(program, spikes: Spikes) -> object:
-    """Which kernel and array types the compiled engine would choose for the first population."""
-    op, dense = program.ops_of(LifOp)[0], program.ops_of(DenseOp)[0]
-    lanes = numba_engine.lanes_for(op.v_fmt, op.v_min, op.in_shift, op.decay_shift, op.winner,
-                                   program.codes(dense.weight).T, int(np.diff(spikes.offsets, axis=1).max()))
-    return lanes and (lanes.row, lanes.total, lanes.v)
+    for case in [*cases, *adversarial()]:
+        numba_engine.run(case.program, case.spikes)
+    assert len(_kernels.narrow.signatures) >= 7, "row, sum and potential types of 16 and 32 bits"
+    assert _kernels.wide.signatures
+    assert _bits_kernel.one_bit.signatures
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])

@@ -74,11 +74,13 @@ def explore(
 
     Running the same command again continues an interrupted run.
     """
+    from qspinn.explore.search import explore as search
+
     experiment = _experiment(config, seed, data, sets)
     folder = out or Path("runs") / experiment.name
     try:
         with _progress(as_json) as on_event:
-            outcome = qspinn.explore(experiment, folder, n_workers=workers, on_event=on_event)
+            outcome = search(experiment, folder, n_workers=workers, on_event=on_event)
     except KeyboardInterrupt:
         command = " ".join(["qspinn", *sys.argv[1:]])
         err.print(f"\ninterrupted; everything finished is kept. To continue: [bold]{command}[/bold]", soft_wrap=True)
@@ -221,7 +223,7 @@ def _data_config(program: Any, name: str, folder: str) -> Any:
 
 
 def _event(stage: str, done: int, total: int) -> Any:
-    from qspinn.explore.search import Event
+    from qspinn.explore.crew import Event
 
     return Event(stage=stage, done=done, total=total)
 
@@ -271,8 +273,8 @@ def _print_outcome(outcome: Any) -> None:
                       f"{outcome.float_bits / c['bits']:.1f}x", f"{c['accuracy'] * 100:.2f} %",
                       f"{outcome.rewards[key]:.4f}", style="bold green" if key == outcome.winner else "")
     Console().print(table)
-    d, head = outcome.test_difference, _headline(outcome)
-    print(f"{_size(outcome.float_bits)} -> {_size(head['winner_bits'])} ({head['memory_reduction']:.1f}x) at "
+    d, winner = outcome.test_difference, by_key[outcome.winner]
+    print(f"{_size(outcome.float_bits)} -> {_size(winner['bits'])} ({outcome.float_bits / winner['bits']:.1f}x) at "
           f"{d.points:+.2f} points on test (95 % interval {d.low:+.2f} to {d.high:+.2f}): "
           f"float {outcome.float_test * 100:.2f} %, winner {outcome.winner_test * 100:.2f} %")
 

@@ -151,7 +151,7 @@ class _Coder(msgspec.Struct):
 
 
 def fitting_shift(largest: float, bits: int) -> int:
-    """The smallest shift s with largest / 2**s rounded to nearest still within 0..2**bits - 1 (negative: guard bits)."""
+    """The smallest shift s with largest / 2**s, rounded to nearest, within 0..2**bits - 1 (negative: guard bits)."""
     if largest <= 0:
         return 0
     top = (1 << bits) - 1
@@ -240,7 +240,7 @@ def decay_codes(decay: float, rule: QuantRule) -> CodeTensor:
 
 
 def readout_votes(trained: Trained) -> Floats:
-    """Votes [N, n_classes] in [0, 1] from the mean responses, by the declared rule; neurons that never spike have none."""
+    """Votes [N, n_classes] in [0, 1] from the mean responses, by the declared rule; silent neurons have none."""
     readout = trained.network.readout
     n = trained.network.population(readout.source).n
     responses = _array(trained, "readout.responses", (n, readout.n_classes))

@@ -22,7 +22,7 @@ def diehl_cook(
     rate_hz: float = 128.0,
     n_classes: int = 10,
     neuron: Lif | None = None,
-    stdp: Stdp = Stdp(),
+    stdp: Stdp | None = None,
     inhibition_mv: float = 1000.0,
 ) -> Network:
     """The unsupervised digit network: Poisson inputs, N excitatory LIF neurons, direct lateral inhibition, STDP.
@@ -34,6 +34,7 @@ def diehl_cook(
     >>> diehl_cook(64, 100).dense_into("exc").stdp.norm
     6.4
     """
+    stdp = stdp or Stdp()
     norm = round(stdp.norm * n_inputs / 784, 6)
     plastic = Stdp(**{**{f: getattr(stdp, f) for f in stdp.__struct_fields__}, "norm": norm})
     return Network(

@@ -149,7 +149,7 @@ class _Header(Record, frozen=True):
 
 
 def pack(codes: NDArray, fmt: QFormat) -> NDArray[np.uint8]:
-    """Codes as a stream of fmt.bits bits each, lowest bit first, two's complement where signed; zero-padded to bytes."""
+    """Codes as a stream of fmt.bits bits each, lowest bit first, two's complement where signed, padded to bytes."""
     flat = np.ascontiguousarray(codes, dtype=np.int64).ravel() & ((1 << fmt.bits) - 1)
     planes = (flat[:, None] >> np.arange(fmt.bits)) & 1
     return np.packbits(planes.astype(np.uint8).ravel(), bitorder="little")

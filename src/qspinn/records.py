@@ -66,7 +66,7 @@ def _check_keys(kind: Any, data: Any, where: str) -> None:
         return
     hints = typing.get_type_hints(kind)
     tag_field = kind.__struct_config__.tag_field
-    known = [f for f in kind.__struct_fields__] + ([tag_field] if tag_field else [])
+    known = list(kind.__struct_fields__) + ([tag_field] if tag_field else [])
     for key in data:
         if key not in known:
             raise unknown_key(f"{where}.{key}", key, known)

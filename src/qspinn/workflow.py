@@ -47,7 +47,8 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
     except OSError as error:
         raise ConfigError(str(path), "cannot be read", got=error.strerror) from None
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"is not valid {path.suffix.lstrip('.').upper() or 'TOML'}", got=str(error)) from None
+        kind = path.suffix.lstrip(".").upper() or "TOML"
+        raise ConfigError(str(path), f"is not valid {kind}", got=str(error)) from None
     for assignment in overrides:
         plain = with_override(plain, assignment)
     return from_plain(Experiment, plain, "config")

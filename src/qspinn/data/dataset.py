@@ -26,7 +26,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise DataError("images", "wrong shape or type", got=f"{self.images.dtype} {self.images.shape}",
                             allowed="uint8 [n, n_pixels]")
         if self.labels.shape != (len(self.images),):
-            raise DataError("labels", "do not match the images", got=self.labels.shape, allowed=f"({len(self.images)},)")
+            raise DataError("labels", "do not match the images", got=self.labels.shape,
+                            allowed=f"({len(self.images)},)")
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):

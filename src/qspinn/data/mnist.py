@@ -35,7 +35,8 @@ def load(folder: str = "") -> Dataset:
     test_images, test_labels = (read_idx(_file(place, f"t10k-{k}")) for k in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     train, edge = _split(images, labels, 0, place), len(images) - N_VALIDATION
     if edge <= 0:
-        raise DataError(str(place), "training file is too short", got=len(images), allowed=f"over {N_VALIDATION} images")
+        raise DataError(str(place), "training file is too short", got=len(images),
+                        allowed=f"over {N_VALIDATION} images")
     return Dataset(
         name="mnist", shape=(28, 28), labels=tuple(str(d) for d in range(10)),
         train=Split(images=train.images[:edge], labels=train.labels[:edge], first=0),
@@ -102,7 +103,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(str(path), "cannot be read", got=str(error), fix="copy the file anew") from None
     if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise DataError(str(path), "is not an idx file of unsigned bytes", got=data[:4], allowed="b'\\x00\\x00\\x08' + rank")
+        raise DataError(str(path), "is not an idx file of unsigned bytes", got=data[:4],
+                        allowed="b'\\x00\\x00\\x08' + rank")
     rank = data[3]
     header = 4 + 4 * rank
     if rank == 0 or len(data) < header:

@@ -171,7 +171,8 @@ def evaluate(bench: Bench, candidate: Candidate) -> dict[str, Any]:
     path = program_path(bench.folder, candidate)
     program_file.save(program, path)
     return record | {
-        "accuracy": float(right.mean()), "bits": account.total_bits, "learning_bits": learning.total_bits if learning else 0,
+        "accuracy": float(right.mean()), "bits": account.total_bits,
+        "learning_bits": learning.total_bits if learning else 0,
         "memory": [to_plain(row) for row in account.rows], "seconds": round(time.perf_counter() - start, 3),
     }
 
@@ -185,7 +186,8 @@ def sensitivity_point(bench: Bench, candidate: Candidate) -> dict[str, Any]:
     trained = bench.float_network(candidate.n_neurons)
     program = lower(trained, candidate.plan, bench.ranges(candidate.n_neurons), seed=candidate.seed)
     data = bench.validation.first(bench.experiment.search.sensitivity_images)
-    return {"kind": "sensitivity", "key": candidate.key(), "label": candidate.label, "accuracy": accuracy(program, data)}
+    return {"kind": "sensitivity", "key": candidate.key(), "label": candidate.label,
+            "accuracy": accuracy(program, data)}
 
 
 def train_float(bench: Bench, n_neurons: int) -> dict[str, Any]:
@@ -205,7 +207,6 @@ def train_float(bench: Bench, n_neurons: int) -> dict[str, Any]:
             "seconds": round(time.perf_counter() - start, 3)}
 
 
-_TASKS = {"candidate": evaluate, "sensitivity": sensitivity_point, "float": train_float}
 _bench: Bench | None = None
 
 
@@ -243,4 +244,5 @@ def work(task: str, argument: bytes) -> dict[str, Any]:
         raise RunError("worker", "was not started")
     if task == "float":
         return train_float(_bench, msgspec.json.decode(argument))
-    return _TASKS[task](_bench, from_plain(Candidate, msgspec.json.decode(argument)))
+    measure = {"candidate": evaluate, "sensitivity": sensitivity_point}[task]
+    return measure(_bench, from_plain(Candidate, msgspec.json.decode(argument)))

@@ -1,7 +1,8 @@
 """Append-only journal of finished work: length and checksum per record, a torn tail is ignored.
 
 Format: the file starts with the line ``qspinn-journal 1``; each record is its length, the length's complement and the
-CRC-32 of the payload (4 bytes each, little-endian), then the payload, canonical JSON. One writer appends; a record is written by a single call and synced.
+CRC-32 of the payload (4 bytes each, little-endian), then the payload, canonical JSON. One writer appends; a record is
+written by a single call and synced.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def scan(data: bytes, where: str) -> tuple[list[dict[str, Any]], int]:
         if MAGIC.startswith(data):
             return [], 0
         raise RunError(where, "is not a journal of this version", got=data[:20], allowed=MAGIC.decode().strip())
-    records, at = [], len(MAGIC)
+    records: list[dict[str, Any]] = []
+    at = len(MAGIC)
     while at < len(data):
         payload = _payload(data, at)
         if payload is None:
@@ -114,7 +116,8 @@ def _locked(path: Path) -> BinaryIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
     except OSError as error:
-        raise RunError(str(path), "cannot be opened", got=error.strerror, fix="choose another folder with --out") from None
+        raise RunError(str(path), "cannot be opened", got=error.strerror,
+                       fix="choose another folder with --out") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -57,7 +57,8 @@ class GridModel(msgspec.Struct, kw_only=True, eq=False):
         w: codes [N_post, N_pre]; theta: codes [N]; sums: column sums of w, [N].
         kept: 1 for the inputs that take part, [n_inputs].
         v_th: code of the fixed threshold in the unit in which theta counts (PER_NEURON) or v counts (GLOBAL).
-        pre_shift, post_shift: right shifts in threshold * sum (PER_NEURON; a negative post_shift goes left); theta_shift: left shift of theta (GLOBAL).
+        pre_shift, post_shift: right shifts in threshold * sum (PER_NEURON; a negative post_shift goes left).
+        theta_shift: left shift of theta (GLOBAL).
         theta_delta: mV of one theta code.
     """
 
@@ -205,7 +206,8 @@ def learning_rate_codes(post: float, pre: float) -> tuple[int, int, int]:
     if largest <= 0:
         return 0, 0, 0
     shift = max(0, min(31, math.floor(math.log2(255 / largest))))
-    return tuple(0 if rate <= 0 else max(1, round(rate * 2.0**shift)) for rate in (post, pre)) + (shift,)
+    e_post, e_pre = (0 if rate <= 0 else max(1, round(rate * 2.0**shift)) for rate in (post, pre))
+    return e_post, e_pre, shift
 
 
 def fit(
@@ -249,7 +251,7 @@ def _call(
     from qspinn.runtime.arithmetic import MODE
     from qspinn.runtime.numba_engine import narrow_settings, padded
 
-    population, dense, _, stdp = plastic(model.network)
+    population, _, _, stdp = plastic(model.network)
     name = population.name
     busiest = int(np.diff(spikes.offsets, axis=1).max(initial=0))
     left = max(0, -model.in_shift)
@@ -265,7 +267,7 @@ def _call(
     theta_fine = round(population.neuron.theta_plus_mv * rate / model.theta_delta * 65536)
     settings = narrow_settings(model.v_fmt, model.in_shift, model.decay, model.decay_shift)
     x_offset = round(stdp.x_offset * model.x_pre.top * (1 << fine))
-    run_grid(
+    run_grid(  # type: ignore[call-arg]  # starred tuples: mypy cannot count them
         spikes.offsets, spikes.index, order, rows, np.zeros(rows.shape[1], total_kind), cols, model.theta, model.sums,
         model.v_th, padded(np.broadcast_to(model.reset, (n,)), v_kind, 0),
         padded(np.broadcast_to(model.inhibition, (n,)), v_kind, 0), *settings, population.neuron.n_ref_steps,

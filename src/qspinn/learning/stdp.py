@@ -110,8 +110,8 @@ def respond(trained: Trained, spikes: Spikes, *, n_threads: int = 0) -> NDArray[
 
     def part(i: int) -> None:
         order = np.arange(edges[i], edges[i + 1])
-        _call(trained.network, spikes, order, rows, rows[:0], theta, counts[edges[i] : edges[i + 1]], seed=0, first=0, rate=0.0,
-              learn=False)
+        _call(trained.network, spikes, order, rows, rows[:0], theta, counts[edges[i] : edges[i + 1]], seed=0, first=0,
+              rate=0.0, learn=False)
 
     with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(part, range(n_threads)))
@@ -159,10 +159,11 @@ def _call(
     population, dense, lateral, stdp = plastic(network)
     neuron = population.neuron
     f = np.float32
+    x_pre, x_post = (trace_table(tau, network.dt_ms, spikes.n_steps) for tau in (stdp.tau_pre_ms, stdp.tau_post_ms))
     run_float(
-        spikes.offsets, spikes.index, order, rows, cols, theta, f(neuron.v_th_mv), f(neuron.v_reset_mv), f(neuron.v_min_mv),
-        f(lateral.strength_mv), f(decay_factor(neuron.tau_ms, network.dt_ms)), neuron.n_ref_steps,
-        f(neuron.theta_plus_mv * rate), np.uint32(seed), first, learn, f(stdp.eta_post * rate), f(stdp.eta_pre * rate),
-        f(stdp.x_offset), BOUNDS[stdp.bound], f(dense.w_max), trace_table(stdp.tau_pre_ms, network.dt_ms, spikes.n_steps),
-        trace_table(stdp.tau_post_ms, network.dt_ms, spikes.n_steps), f(stdp.norm), counts,
+        spikes.offsets, spikes.index, order, rows, cols, theta, f(neuron.v_th_mv), f(neuron.v_reset_mv),
+        f(neuron.v_min_mv), f(lateral.strength_mv), f(decay_factor(neuron.tau_ms, network.dt_ms)),
+        neuron.n_ref_steps, f(neuron.theta_plus_mv * rate), np.uint32(seed), first, learn,
+        f(stdp.eta_post * rate), f(stdp.eta_pre * rate), f(stdp.x_offset),
+        BOUNDS[stdp.bound], f(dense.w_max), x_pre, x_post, f(stdp.norm), counts,
     )

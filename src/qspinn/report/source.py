@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qspinn import checkpoint
 from qspinn import program as program_file
 from qspinn.errors import ArtifactError, ConfigError, RunError
-from qspinn.explore.search import Outcome
+from qspinn.explore.outcome import Outcome
 from qspinn.explore.sensitivity import Significance
 from qspinn.explore.space import Candidate, Experiment
 from qspinn.memory import MemoryRow, float_account

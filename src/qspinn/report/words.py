@@ -6,8 +6,8 @@ from collections import Counter
 
 import msgspec
 
+from qspinn.explore.outcome import Outcome
 from qspinn.explore.reward import Reward
-from qspinn.explore.search import Outcome
 from qspinn.explore.space import Scheme
 from qspinn.explore.statistics import Difference
 from qspinn.fixedpoint import Rounding

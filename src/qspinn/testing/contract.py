@@ -99,7 +99,8 @@ class BackendContract:
             for n_ref in (0, 2):
                 rise = -(-100 // drive)
                 expected = np.arange(rise - 1, 300, rise + n_ref)
-                got = _spike_times(self.backend, single([[drive]], v_th=100, n_ref=n_ref, n_steps=300), constant(1, 300))
+                program = single([[drive]], v_th=100, n_ref=n_ref, n_steps=300)
+                got = _spike_times(self.backend, program, constant(1, 300))
                 if not np.array_equal(got, expected):
                     raise AssertionError(f"drive {drive}, n_ref {n_ref}: spikes at {got}, expected {expected}")
 
@@ -113,8 +114,8 @@ class BackendContract:
 
 def _sample(result: Result, b: int) -> Result:
     """Sample b of a result, as a batch of one."""
-    return Result(counts={n: x[b : b + 1] for n, x in result.counts.items()}, scores=result.scores[b : b + 1],
-                  v={n: x[b : b + 1] for n, x in result.v.items()}, ref={n: x[b : b + 1] for n, x in result.ref.items()},
+    counts, v, ref = ({n: x[b : b + 1] for n, x in part.items()} for part in (result.counts, result.v, result.ref))
+    return Result(counts=counts, scores=result.scores[b : b + 1], v=v, ref=ref,
                   spikes={n: x[:, b : b + 1] for n, x in result.spikes.items()})
 
 

@@ -85,8 +85,8 @@ def random_recipe(rng: np.random.Generator, *, signed_weights: bool = True) -> R
     def layer() -> Layer:
         signed = yes(0.4)
         return Layer(
-            n=int(rng.integers(1, 36)), v_bits=int(rng.integers(2 if signed else 1, 17)), v_signed=signed,
-            w_bits=int(rng.integers(2, 17)) if signed else int(rng.integers(1, 17)),
+            n=int(rng.choice([rng.integers(1, 36), rng.integers(500, 600)], p=[0.93, 0.07])), v_bits=int(rng.integers(2 if signed else 1, 17)), v_signed=signed,
+            w_bits=2 if signed and yes(0.2) else 1 if yes(0.25) and not signed else int(rng.integers(2, 17)),
             w_signed=signed_weights and signed and yes(), decay_shift=int(rng.integers(0, 17)),
             shift_bias=int(rng.integers(-3, 3)), rounding=ROUNDINGS[rng.integers(4)], per_neuron=yes(), theta=yes(),
             n_ref=int(rng.integers(0, 5)), winner=yes(0.7), inhibition=yes(0.7))
@@ -240,9 +240,8 @@ def _rounded(rounding: Rounding) -> Iterator[Case]:
     full = constant(3, 4)
     for s in (1, 2, 5):  # the largest sums that a 32-bit product at the common shift of 16 can take
         top, rest = 65535, (1 << (16 + s)) - 1
-        w = [min(top, max(rest - top * i, 0)) for i in range(40)]
-        w = [x for x in w if x > 0] + [0]
-        yield case(f"input sum 2**{16 + s} - 1", "upper equal", constant(len(w), 4), [w] * 2, v_bits=16, w_bits=16,
+        row = [min(top, rest - at) for at in range(0, rest, top)]
+        yield case(f"input sum 2**{16 + s} - 1", "upper equal", constant(len(row), 4), [row] * 2, v_bits=16, w_bits=16,
                    in_shift=s, v_th=65535)
     yield case("inputs shifted out", "empty_current", full, [[1, 1, 1]], in_shift=16, v_th=1, decay_shift=16, decay=9)
 
@@ -287,6 +286,11 @@ def _edges() -> Iterator[Case]:
     for bits in (15, 16):  # small codes whose sum needs more than 16 bits
         yield case(f"many inputs into {bits} bits", "upper equal", constant(250, 4), [[255] * 250] * 2, v_bits=bits,
                    v_th=(1 << bits) - 1)
+    for n in (62, 63, 64):  # counts of one-bit weights around a power of two, in more neurons than one register row
+        yield case(f"{n} one-bit inputs", "upper equal crowd ends", constant(n, 12, 1), np.ones((530, n), int), w_bits=1,
+                   v_bits=15, in_shift=-8, decay=7, decay_shift=3, v_th=np.arange(530) % 5 * 8000 + 767, n_ref=2,
+                   inhibition=9)
+    yield case("one-bit weights without leak", "equal crowd", noisy, [[1, 1, 0], [1, 1, 1]] * 3, w_bits=1, v_th=7)
     yield case("a wide crowd", "crowd ends", constant(1, 200, 3), [[4]] * 33, v_th=np.full(33, 4), n_ref=1)
     yield case("one winner among thresholds", "crowd", full, [[4, 4, 4]] * 5, v_th=[300, 5, 9, 11, 200], n_ref=2)
     yield case("signed upper end", "upper equal", full, [[50, 50, 9]], signed=True, v_min=-128, v_th=127)

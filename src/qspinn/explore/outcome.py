@@ -1,0 +1,143 @@
+"""Choosing the winner, measuring it once on test, and the record of the whole exploration."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from qspinn import data as datasets
+from qspinn import program as program_file
+from qspinn.data.encoders import poisson
+from qspinn.errors import RunError
+from qspinn.explore import evaluate as ev
+from qspinn.explore import sensitivity
+from qspinn.explore.pareto import pareto_front
+from qspinn.explore.sensitivity import Significance
+from qspinn.explore.space import Candidate, Experiment
+from qspinn.explore.statistics import Difference, paired_difference
+from qspinn.learning.stdp import respond
+from qspinn.lower import readout_votes
+from qspinn.memory import MemoryAccount, float_account
+from qspinn.program import PoissonOp
+from qspinn.records import from_plain, to_plain
+from qspinn.runtime import run
+from qspinn.version import __version__
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of an exploration, as written to result.json.
+
+    Accuracies are shares in 0..1: on validation for the search, on test for the baseline and the winner only.
+    """
+
+    experiment: dict[str, Any]
+    data: dict[str, Any]
+    versions: dict[str, str]
+    float_bits: int
+    float_memory: list[dict[str, Any]]
+    floats: list[dict[str, Any]]
+    significance: list[dict[str, Any]]
+    candidates: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
+    front: list[str]
+    admitted: list[str]
+    winner: str
+    rewards: dict[str, float]
+    float_validation: float
+    winner_validation: float
+    float_test: float
+    winner_test: float
+    test_difference: Difference
+    confusion: list[list[int]]
+    seconds: float
+
+
+class Judge(msgspec.Struct, frozen=True, kw_only=True):
+    """Target, front and reward, with what they compare against."""
+
+    experiment: Experiment
+    float_accuracy: float
+    float_bits: int
+
+    def front(self, records: list[dict[str, Any]]) -> list[str]:
+        """Keys of the candidates that no other beats in both accuracy and memory, cheapest first."""
+        if not records:
+            return []
+        mask = pareto_front([(-r["accuracy"], r["bits"]) for r in records])
+        on = [r for r, m in zip(records, mask, strict=True) if m]
+        return [r["key"] for r in sorted(on, key=lambda r: (r["bits"], r["key"]))]
+
+    def admitted(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The candidates that lose no more than the target allows."""
+        floor = self.float_accuracy - self.experiment.search.max_drop_points / 100
+        return [r for r in records if r["accuracy"] >= floor - 1e-12]
+
+    def reward(self, record: dict[str, Any]) -> float:
+        return self.experiment.reward.value(record["accuracy"], record["bits"], self.float_accuracy, self.float_bits)
+
+    def winner(self, records: list[dict[str, Any]]) -> str:
+        """Key of the admitted candidate with the largest reward; "" when none is admitted. It is on the front."""
+        best = max(self.admitted(records), key=lambda r: (self.reward(r), -r["bits"], r["key"]), default=None)
+        return best["key"] if best else ""
+
+
+def ranked(experiment: Experiment, records: list[dict[str, Any]], account: MemoryAccount) -> list[Significance]:
+    """The significance curves of a journal."""
+    accuracy = {r["label"]: r["accuracy"] for r in records if r["kind"] == "sensitivity"}
+    return sensitivity.significance(experiment, accuracy, account)
+
+
+def conclude(
+    experiment: Experiment, dataset: datasets.Dataset, bench: ev.Bench, records: list[dict[str, Any]], judge: Judge,
+    seconds: float,
+) -> Outcome:
+    """Chooses on validation, measures baseline and winner once on test, and stores the winner's program."""
+    by_kind = {kind: [r for r in records if r["kind"] == kind] for kind in ("float", "sensitivity", "candidate")}
+    rejected = [r for r in by_kind["candidate"] if "rejected" in r]
+    candidates = sorted((r for r in by_kind["candidate"] if "rejected" not in r), key=lambda r: r["key"])
+    winner = judge.winner(candidates)
+    if not winner:
+        best = max(candidates, key=lambda r: r["accuracy"])
+        raise RunError("search", "no candidate meets the target", got=f"best loses "
+                       f"{(judge.float_accuracy - best['accuracy']) * 100:.2f} points",
+                       allowed=f"{experiment.search.max_drop_points} points",
+                       fix="allow a larger search.max_drop_points in a new folder, or add weight_bits")
+    chosen = next(r for r in candidates if r["key"] == winner)
+    candidate = from_plain(Candidate, chosen["candidate"])
+    program = program_file.load(ev.program_path(bench.folder, candidate))
+    test = dataset.test
+    spikes = poisson(test.images, program.ops_of(PoissonOp)[0], program.n_steps, first_sample=test.first)
+    trained = bench.float_network(experiment.network.n_neurons)
+    float_right = (respond(trained, spikes) @ readout_votes(trained)).argmax(axis=1) == test.labels
+    predicted = run(program, spikes).predictions()
+    right = predicted == test.labels
+    provenance = program.provenance | {"data": dataset.checksum(), "qspinn": __version__,
+                                       "validation_accuracy": chosen["accuracy"], "test_accuracy": float(right.mean())}
+    program_file.save(msgspec.structs.replace(program, provenance=provenance), bench.folder / "model.qspinn")
+    account = float_account(trained.network)
+    confusion = np.zeros((len(dataset.labels), len(dataset.labels)), dtype=int)
+    np.add.at(confusion, (test.labels, predicted), 1)
+    return Outcome(
+        experiment=to_plain(experiment),
+        data={"name": dataset.name, "split_rule": dataset.split_rule, "sha256": dataset.checksum(),
+              "shape": list(dataset.shape), "labels": list(dataset.labels),
+              "n": [len(dataset.train.labels), len(dataset.validation.labels), len(test.labels)]},
+        versions=versions(), float_bits=judge.float_bits, float_memory=[to_plain(r) for r in account.rows],
+        floats=sorted(by_kind["float"], key=lambda r: r["n_neurons"]),
+        significance=[to_plain(s) for s in ranked(experiment, records, account)], candidates=candidates,
+        rejected=rejected,
+        front=judge.front(candidates), admitted=[r["key"] for r in judge.admitted(candidates)], winner=winner,
+        rewards={r["key"]: judge.reward(r) for r in candidates}, float_validation=judge.float_accuracy,
+        winner_validation=chosen["accuracy"], float_test=float(float_right.mean()), winner_test=float(right.mean()),
+        test_difference=paired_difference(float_right, right), confusion=confusion.tolist(), seconds=round(seconds, 1),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {"qspinn": __version__, "python": platform.python_version(), "numpy": np.__version__,
+            "numba": importlib.metadata.version("numba")}

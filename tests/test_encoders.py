@@ -1,0 +1,67 @@
+"""The compiled Poisson encoder against its definition."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from qspinn.data.encoders import poisson, poisson_reference
+from qspinn.errors import DataError
+from qspinn.program import PoissonOp
+
+OP = PoissonOp(per_level=int(0.2 / 255 * 2**32), seed=7)
+IMAGES = np.random.default_rng(0).integers(0, 256, (9, 20)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("first", [0, 12_345])
+@pytest.mark.parametrize("per_level", [0, 1, OP.per_level, (2**32 - 1) // 255])
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_equals_the_definition(first: int, per_level: int, seed: int) -> None:
+    op = PoissonOp(per_level=per_level, seed=seed)
+    spikes = poisson(IMAGES, op, 15, first_sample=first)
+    np.testing.assert_array_equal(spikes.dense(), poisson_reference(IMAGES, op, 15, first_sample=first))
+    assert all(np.all(np.diff(spikes.index[a:b].astype(int)) > 0) for row in spikes.offsets
+               for a, b in itertools.pairwise(row))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4, 30])
+def test_threads_change_nothing(n_threads: int) -> None:
+    spikes = poisson(IMAGES, OP, 15, n_threads=n_threads)
+    np.testing.assert_array_equal(spikes.dense(), poisson_reference(IMAGES, OP, 15))
+
+
+def test_samples_do_not_depend_on_their_batch() -> None:
+    whole = poisson(IMAGES, OP, 15).dense()
+    for s in range(9):
+        np.testing.assert_array_equal(poisson(IMAGES[s : s + 1], OP, 15, first_sample=s).dense()[:, 0], whole[:, s])
+    np.testing.assert_array_equal(poisson(IMAGES, OP, 9).dense(), whole[:9])
+
+
+def test_rates_are_the_declared_probabilities() -> None:
+    image = np.array([[0, 51, 255]], dtype=np.uint8)
+    rate = poisson(image, OP, 30_000).dense().mean(axis=(0, 1))
+    for got, p in zip(rate, (0.0, 0.04, 0.2), strict=True):
+        assert abs(got - p) <= 4 * math.sqrt(p * (1 - p) / 30_000)
+
+
+def test_neighbours_are_independent() -> None:
+    raster = poisson(np.full((2, 2), 255, np.uint8), PoissonOp(per_level=2**31 // 255, seed=1), 20_000).dense()
+    flat = raster.transpose(1, 2, 0).reshape(4, -1).astype(float)
+    correlation = np.corrcoef(np.concatenate([flat, flat[:, ::-1]])) - np.eye(8)
+    assert np.abs(correlation).max() < 0.035
+    assert abs(np.corrcoef(flat[0, :-1], flat[0, 1:])[0, 1]) < 0.035
+
+
+def test_dark_and_no_images() -> None:
+    assert poisson(np.zeros((3, 4), np.uint8), OP, 5).n_events == 0
+    empty = poisson(np.zeros((0, 4), np.uint8), OP, 5)
+    assert (empty.n_samples, empty.n_steps, empty.n) == (0, 5, 4)
+
+
+def test_wrong_images_are_refused() -> None:
+    for bad in (IMAGES.astype(float), IMAGES.ravel()):
+        with pytest.raises(DataError, match=r"uint8 \[B, n\]"):
+            poisson(bad, OP, 5)

@@ -1,0 +1,74 @@
+"""The memory account, computed by hand to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from qspinn.calibrate import Ranges
+from qspinn.checkpoint import Trained
+from qspinn.lower import lower
+from qspinn.memory import counter_bits, float_account, learning_account, program_account
+from qspinn.models import diehl_cook
+from qspinn.network import Lif, Network
+from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.program import to_bytes
+
+NET = diehl_cook(784, 400, neuron=Lif(n_ref_steps=5))
+
+
+def test_float_784_by_400() -> None:
+    """w 313,600 + v_th 1 + theta 400 + decay 1 + reset 1 + inhibition 1 + votes 4,000; v and ref 400 each."""
+    account = float_account(NET)
+    parameters = 313_600 + 1 + 400 + 1 + 1 + 1 + 4_000
+    assert sum(r.count for r in account.rows if r.role == "parameter") == parameters == 318_004
+    assert account.total_bits == 32 * (parameters + 800) == 10_201_728
+    assert account.total_bytes == 1_275_216
+    assert float_account(NET, batch=16).total_bits == 32 * (parameters + 16 * 800)
+    assert float_account(NET, learning=True).total_bits == 32 * (parameters + 800 + 784 + 400)
+    no_ref = diehl_cook(784, 400, neuron=Lif(n_ref_steps=0))
+    assert float_account(no_ref).total_bits == 32 * (parameters + 400)
+
+
+def test_quantized_784_by_400(make_trained: Callable[..., Trained]) -> None:
+    """Weights of 1 bit with a unit per neuron, so a threshold per neuron; 100 inputs left out."""
+    plan = QuantPlan(fold_theta=True, min_input_rate=0.05, rules=(
+        QuantRule(tensor="exc.w", bits=1, granularity=Granularity.PER_NEURON), QuantRule(tensor="exc.v", bits=7),
+        QuantRule(tensor="exc.v_th", bits=6), QuantRule(tensor="readout.votes", bits=3),
+        QuantRule(tensor="exc.x_*", bits=4), QuantRule(tensor="*", bits=9)))
+    rates = np.where(np.arange(784) < 100, 0.0, 0.1)
+    program = lower(make_trained(NET), plan, Ranges(input_rate=rates, busiest_step=400,
+                                                    threshold_max_mv={"exc": 20.0}))
+    account = program_account(program)
+    kept, weights, thresholds, votes = 784 * 1, 684 * 400 * 1, 400 * 6, 4_000 * 3
+    decay, inhibition, reset = 9, 9, 7
+    states = 400 * 7 + 400 * 3  # v, and a counter that holds 0..5
+    assert {r.path: r.total_bits for r in account.rows} == {
+        "input.kept": kept, "exc.w": weights, "exc.v_th": thresholds, "readout.votes": votes, "exc.decay": decay,
+        "exc.inhibition": inhibition, "exc.v_reset": reset, "exc.v": 2_800, "exc.ref": 1_200}
+    assert account.total_bits == kept + weights + thresholds + votes + decay + inhibition + reset + states == 292_809
+    assert program_account(program, batch=3).total_bits == account.total_bits + 2 * states
+    learning = learning_account(NET, program, {"exc.x_pre": 4, "exc.x_post": 4})
+    assert learning.total_bits == account.total_bits + 4 * (784 + 400)
+
+
+@pytest.mark.parametrize(("n_ref", "bits"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (255, 8)])
+def test_counter_bits(n_ref: int, bits: int) -> None:
+    assert counter_bits(n_ref) == bits
+
+
+def test_parameters_are_what_the_file_packs(two_layers: Network, make_trained: Callable[..., Trained],
+                                            make_ranges: Callable[[Network], Ranges]) -> None:
+    for bits in (2, 5, 16):
+        program = lower(make_trained(two_layers), QuantPlan(rules=(QuantRule(tensor="*", bits=bits),)),
+                        make_ranges(two_layers))
+        rows = [r for r in program_account(program).rows if r.role == "parameter"]
+        packed = sum(-(-r.total_bits // 8) for r in rows)
+        data = to_bytes(program)
+        assert len(data) == 8 + int.from_bytes(data[:8], "little") + packed
+
+
+def test_learning_counts_only_plastic_connections(two_layers: Network) -> None:
+    assert float_account(two_layers, learning=True) == float_account(two_layers)

@@ -1,0 +1,84 @@
+"""Plans: first match wins, nothing is silently ignored."""
+
+from __future__ import annotations
+
+import pytest
+
+from qspinn.errors import ConfigError
+from qspinn.fixedpoint import Rounding
+from qspinn.network import Network
+from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve, tensor_paths, wide_plan, with_rule
+
+EVERY = QuantRule(tensor="*", bits=8)
+
+
+def test_paths_in_execution_order(tiny: Network, two_layers: Network) -> None:
+    assert tensor_paths(tiny) == ["exc.w", "exc.v", "exc.v_th", "exc.theta", "exc.decay", "exc.inhibition",
+                                  "readout.votes"]
+    assert tensor_paths(tiny, learning=True) == [*tensor_paths(tiny)[:-1], "exc.x_pre", "exc.x_post", "readout.votes"]
+    assert tensor_paths(two_layers, learning=True) == [f"{p}.{k}" for p in "ab" for k in (
+        "w", "v", "v_th", "theta", "decay")] + ["readout.votes"]
+
+
+def test_the_first_match_wins(tiny: Network) -> None:
+    rules = (QuantRule(tensor="exc.w", bits=3), QuantRule(tensor="exc.*", bits=5), QuantRule(tensor="exc.v", bits=2),
+             EVERY)
+    chosen = resolve(QuantPlan(rules=rules), tiny)
+    assert (chosen["exc.w"].bits, chosen["exc.v"].bits, chosen["readout.votes"].bits) == (3, 5, 8)
+    front = resolve(with_rule(QuantPlan(rules=rules), QuantRule(tensor="*.v", bits=7)), tiny)
+    assert (front["exc.v"].bits, front["exc.w"].bits) == (7, 3)
+
+
+def test_with_rule_keeps_the_rest() -> None:
+    plan = QuantPlan(rules=(EVERY,), fold_theta=True, keep_sum=False, min_input_rate=0.25)
+    more = with_rule(plan, QuantRule(tensor="exc.w", bits=1))
+    assert (more.fold_theta, more.keep_sum, more.min_input_rate) == (True, False, 0.25)
+
+
+def test_a_rule_that_matches_nothing_is_an_error(tiny: Network) -> None:
+    with pytest.raises(ConfigError, match=r"plan\.rules\[1\]\.tensor: unknown key; got 'exc\.thetta'.*"
+                                          r"did you mean 'exc\.theta'\?"):
+        resolve(QuantPlan(rules=(EVERY, QuantRule(tensor="exc.thetta", bits=4))), tiny)
+    with pytest.raises(ConfigError, match="unknown key"):
+        resolve(QuantPlan(rules=(EVERY, QuantRule(tensor="EXC.w", bits=4))), tiny)
+
+
+def test_a_rule_for_traces_is_no_error_where_nothing_learns(tiny: Network) -> None:
+    assert "exc.x_pre" not in resolve(QuantPlan(rules=(QuantRule(tensor="*.x_pre", bits=4), EVERY)), tiny)
+
+
+def test_a_tensor_without_a_rule_is_an_error(tiny: Network) -> None:
+    with pytest.raises(ConfigError, match=r"plan: readout\.votes: no rule matches this tensor.*a last rule for '\*'"):
+        resolve(QuantPlan(rules=(QuantRule(tensor="exc.*", bits=4),)), tiny)
+    rules = tuple(QuantRule(tensor=p, bits=4) for p in tensor_paths(tiny))
+    with pytest.raises(ConfigError, match=r"exc\.x_pre: no rule"):
+        resolve(QuantPlan(rules=rules), tiny, learning=True)
+
+
+def test_only_weights_have_a_step_per_neuron(tiny: Network) -> None:
+    weights = QuantRule(tensor="exc.w", bits=4, granularity=Granularity.PER_NEURON)
+    assert resolve(QuantPlan(rules=(weights, EVERY)), tiny)["exc.w"] is weights
+    with pytest.raises(ConfigError, match=r"exc\.v: only weights can have a step per neuron"):
+        resolve(QuantPlan(rules=(QuantRule(tensor="exc.*", bits=4, granularity=Granularity.PER_NEURON), EVERY)), tiny)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"bits": 0}, r"'\*': bits.*got 0; allowed: 1\.\.16"), ({"bits": 17}, "17"), ({"bits": 4, "clip": 0.0}, "clip"),
+    ({"bits": 4, "clip": 1.1}, "clip"), ({"bits": 4, "clip": float("nan")}, "clip")])
+def test_rules_out_of_range(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        QuantRule(tensor="*", **settings)
+
+
+def test_plans_out_of_range() -> None:
+    for rate in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ConfigError, match="min_input_rate"):
+            QuantPlan(rules=(EVERY,), min_input_rate=rate)
+    with pytest.raises(ConfigError, match=r"plan\.version: unknown version; got 2"):
+        QuantPlan(rules=(EVERY,), version=2)
+
+
+def test_the_wide_plan_covers_everything(two_layers: Network, tiny: Network) -> None:
+    for network in (tiny, two_layers):
+        chosen = resolve(wide_plan(network, rounding=Rounding.TRUNCATE), network, learning=True)
+        assert {(r.bits, r.rounding) for r in chosen.values()} == {(16, Rounding.TRUNCATE)}
