@@ -72,7 +72,7 @@ def lasting(folder: Path) -> dict[str, Any]:
     for kind in ("floats", "candidates"):
         timeless[kind] = [{k: v for k, v in r.items() if k != "seconds"} for r in result[kind]]
     files = {p.name: p.read_bytes() for p in sorted(folder.rglob("*.qspinn")) + sorted(folder.rglob("*.safetensors"))}
-    return {"result": timeless, "files": files}
+    return {**timeless, **files}
 
 
 def test_outcome_is_consistent(whole: tuple[Path, Outcome, list[Event]]) -> None:

@@ -79,7 +79,7 @@ def test_random_programs_are_lively_and_use_every_kernel() -> None:
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 def test_threads_change_nothing(n_threads: int) -> None:
-    case = random_case(5)
+    case = random_case(6)
     check_equal(numba_engine.run(case.program, case.spikes, record=True, n_threads=n_threads),
                 reference.run(case.program, case.spikes, record=True), "threads")
 

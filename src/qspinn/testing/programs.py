@@ -287,7 +287,7 @@ def _edges() -> Iterator[Case]:
         yield case(f"many inputs into {bits} bits", "upper equal", constant(250, 4), [[255] * 250] * 2, v_bits=bits,
                    v_th=(1 << bits) - 1)
     for n in (62, 63, 64):  # counts of one-bit weights around a power of two, in more neurons than one register row
-        yield case(f"{n} one-bit inputs", "upper equal crowd ends", constant(n, 12, 1), np.ones((530, n), int), w_bits=1,
+        yield case(f"{n} one-bit inputs", "upper equal crowd", constant(n, 12, 1), np.ones((530, n), int), w_bits=1,
                    v_bits=15, in_shift=-8, decay=7, decay_shift=3, v_th=np.arange(530) % 5 * 8000 + 767, n_ref=2,
                    inhibition=9)
     yield case("one-bit weights without leak", "equal crowd", noisy, [[1, 1, 0], [1, 1, 1]] * 3, w_bits=1, v_th=7)

@@ -1,0 +1,162 @@
+"""The command line: one process per call, as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXPERIMENT = """
+version = 1
+name = "tiny"
+[data]
+name = "digits"
+n_train = 200
+n_validation = 80
+n_test = 80
+[network]
+n_neurons = 16
+n_steps = 40
+rate_hz = 400.0
+[network.neuron]
+theta_plus_mv = 0.5
+[training]
+n_passes = 1
+[search]
+schemes = ["ptq"]
+roundings = ["nearest"]
+weight_bits = [4, 1]
+granularities = ["per_neuron"]
+state_bits = []
+sensitivity_bits = [16, 8]
+max_drop_points = 60.0
+"""
+
+
+def qspinn(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "qspinn", *map(str, arguments)], cwd=cwd, capture_output=True,
+                          text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an experiment file and a finished run of it in `run`."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.toml").write_text(EXPERIMENT)
+    done = qspinn("explore", "tiny.toml", "--out", "run", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "explore.json").write_text(done.stdout)
+    return folder
+
+
+def test_explore_prints_nothing_but_json_and_writes_model_and_report(place: Path) -> None:
+    result = json.loads((place / "explore.json").read_text())
+    assert result["memory_reduction"] > 4
+    assert result["candidates"] == 4
+    assert (place / "run" / "model.qspinn").stat().st_size < 10_000
+    assert (place / "run" / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_explore_again_continues_and_says_the_same(place: Path) -> None:
+    journal = (place / "run" / "journal").read_bytes()
+    again = qspinn("explore", "tiny.toml", "--out", "run", cwd=place)
+    assert again.returncode == 0
+    assert "Pareto front" in again.stdout
+    assert again.stderr == ""  # no progress bar where nobody watches
+    assert (place / "run" / "journal").read_bytes() == journal
+
+
+def test_evaluate_repeats_the_test_accuracy_on_both_engines(place: Path) -> None:
+    expected = json.loads((place / "explore.json").read_text())["winner_test"]
+    for backend in ("numba", "reference"):
+        done = qspinn("evaluate", "run/model.qspinn", "--json", "--backend", backend, cwd=place)
+        whole = json.loads(done.stdout)
+        assert whole["n"] == 300  # the model is measured on the whole split, the run used its first 80
+        assert abs(whole["accuracy"] - expected) < 0.2
+    other = json.loads(qspinn("evaluate", "run/model.qspinn", "--json", "--seed", 9, cwd=place).stdout)
+    assert other["spikes_per_sample"] != whole["spikes_per_sample"]
+
+
+def test_evaluate_stores_predictions(place: Path) -> None:
+    qspinn("evaluate", "run/model.qspinn", "--out", "p.txt", "--split", "validation", cwd=place)
+    assert {int(line) for line in (place / "p.txt").read_text().split()} <= set(range(10))
+
+
+def test_inspect_accounts_for_every_bit(place: Path) -> None:
+    found = json.loads(qspinn("inspect", "run/model.qspinn", "--json", cwd=place).stdout)
+    assert found["total_bits"] == sum(row["count"] * row["bits"] for row in found["memory"])
+    assert found["total_bits"] == json.loads((place / "explore.json").read_text())["winner_bits"]
+    assert "exc.w" in qspinn("inspect", "run/model.qspinn", cwd=place).stdout
+
+
+def test_sensitivity_uses_the_same_folder(place: Path) -> None:
+    curves = json.loads(qspinn("sensitivity", "tiny.toml", "--out", "run", "--json", cwd=place).stdout)
+    assert {c["path"] for c in curves} >= {"exc.w", "exc.v", "exc.theta", "readout.votes"}
+
+
+def test_train_writes_a_checkpoint(place: Path) -> None:
+    done = qspinn("train", "tiny.toml", "--out", "float.safetensors", "--set", "network.n_neurons=8", cwd=place)
+    assert done.returncode == 0
+    assert "validation:" in done.stdout
+    assert (place / "float.safetensors").exists()
+
+
+def test_report_is_written_again(place: Path) -> None:
+    (place / "run" / "report.html").unlink()
+    assert qspinn("report", "run", cwd=place).returncode == 0
+    assert (place / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["explore", "tiny.toml", "--set", "search.wieght_bits=[1]"], 2, ["config.search.wieght_bits", "weight_bits"]),
+        (["explore", "tiny.toml", "--set", "search.weight_bits=[17]"], 2, ["weight_bits", "17", "1..16"]),
+        (["explore", "tiny.toml", "--set", "nonsense"], 2, ["--set", "nonsense"]),
+        (["explore", "missing.toml"], 2, ["missing.toml"]),
+        (["explore", "tiny.toml", "--workers", "-1"], 2, ["workers"]),
+        (["explore", "tiny.toml", "--out", "run", "--seed", "5"], 1, ["another experiment", "--out"]),
+        (["explore", "tiny.toml", "--set", "data.name=mnist", "--data", "nowhere", "--out", "m"], 1, ["nowhere", "idx"]),
+        (["evaluate", "tiny.toml"], 1, ["tiny.toml", "not a .qspinn"]),
+        (["evaluate", "run/model.qspinn", "--split", "tset"], 2, ["tset", "validation"]),
+        (["evaluate", "run/model.qspinn", "--dataset", "cifar"], 2, ["cifar", "digits"]),
+        (["report", "nowhere"], 1, ["nowhere", "explore"]),
+        (["frobnicate"], 2, ["frobnicate"]),
+    ],
+)
+def test_mistakes_name_the_place_and_the_fix(place: Path, arguments: list[str], code: int, words: list[str]) -> None:
+    done = qspinn(*arguments, cwd=place)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["explore", "train", "sensitivity", "evaluate", "inspect", "report"])
+def test_every_verb_has_help_with_an_example_and_the_common_options(verb: str, place: Path) -> None:
+    text = qspinn(verb, "--help", cwd=place).stdout
+    for word in ("Example: qspinn " + verb, "--json", "--seed", "--out"):
+        assert word in text
+
+
+def test_interrupt_leaves_a_run_that_continues(place: Path) -> None:
+    call = [sys.executable, "-m", "qspinn", "explore", "tiny.toml", "--out", "broken"]
+    process = subprocess.Popen(call, cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    journal = place / "broken" / "journal"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (journal.exists() and journal.stat().st_size > 2000):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "To continue: qspinn explore tiny.toml --out broken" in " ".join(told.split())
+    done = qspinn("explore", "tiny.toml", "--out", "broken", "--json", cwd=place)
+    expected = json.loads((place / "explore.json").read_text())
+    assert {k: v for k, v in json.loads(done.stdout).items() if k not in ("seconds", "model", "report")} == {
+        k: v for k, v in expected.items() if k not in ("seconds", "model", "report")}
