@@ -136,6 +136,20 @@ def test_a_folder_of_another_experiment_or_in_use_is_refused(whole: tuple[Path, 
         explore(EXPERIMENT, folder, executors=inline)
 
 
+def test_the_order_in_which_work_is_finished_does_not_matter(
+    tmp_path: Path, whole: tuple[Path, Outcome, list[Event]]
+) -> None:
+    folder = shutil.copytree(whole[0], tmp_path / "copy")
+    records, _ = scan((folder / "journal").read_bytes(), "journal")
+    (folder / "journal").unlink()
+    with Journal(folder / "journal") as journal:
+        journal.append(records[0])
+        for i in np.random.default_rng(1).permutation(len(records) - 1):
+            journal.append(records[i + 1])
+    explore(EXPERIMENT, folder, executors=inline)
+    assert lasting(folder) == lasting(whole[0])
+
+
 def test_a_target_that_nobody_meets_is_said(tmp_path: Path, whole: tuple[Path, Outcome, list[Event]]) -> None:
     """The same run, with a float accuracy in its journal that is out of reach."""
     folder = shutil.copytree(whole[0], tmp_path / "copy")

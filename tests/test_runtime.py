@@ -65,7 +65,7 @@ def test_numba_equals_reference(recipe: Recipe) -> None:
 def test_random_programs_are_lively_and_use_every_kernel() -> None:
     cases = [random_case(seed) for seed in range(80)]
     alive = [all(c.any() for c in reference.run(c.program, c.spikes).counts.values()) for c in cases]
-    assert np.mean(alive) > 0.7
+    assert np.mean(alive) > 0.6
     assert {len(c.program.ops_of(LifOp)) for c in cases} == {1, 2, 3}
     everything = frozenset().union(*(observed(c.program, c.spikes) for c in cases))
     assert {"equal", "upper", "lower", "tie", "negative_tie", "negative_remainder", "crowd", "joint",

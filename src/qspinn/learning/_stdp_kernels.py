@@ -13,6 +13,15 @@ import numba as nb
 import numpy as np
 
 from qspinn.runtime._kernels import advance, clear_resting, draw_winner, sum_rows
+from qspinn.runtime._vectors import (
+    FLOATS,
+    floats_add,
+    floats_mul,
+    floats_reach,
+    floats_splat,
+    load_floats,
+    store_floats,
+)
 from qspinn.runtime.arithmetic import STOCHASTIC, requantize, step_key, stream_base
 
 SOFT, HARD, TWO_SIDED = 0, 1, 2
@@ -21,13 +30,42 @@ _I32 = np.int32
 
 
 @nb.njit(inline="always")
-def advance_float(v, total, level, decay):
-    """Decay and integrate in float32; returns whether any neuron reached its level."""
-    crossing = _I32(0)
-    for j in range(v.size):
-        x = _F32(_F32(v[j] * decay) + total[j])
-        v[j] = x
-        crossing |= _I32(x >= level[j])
+def step_float(flat, places, n_places, v, level, decay):
+    """v <- decay * v + sum of the weight rows that start at flat[places]; returns whether anything reached its level.
+
+    Sixty-four neurons at a time stay in registers over all rows, so every weight is read once and nothing is written
+    but v. The width is a multiple of 32.
+    """
+    width = v.size
+    leak = floats_splat(decay)
+    crossing = np.uint16(0)
+    j = 0
+    while j + 4 * FLOATS <= width:
+        a = floats_mul(load_floats(v, j), leak)
+        b = floats_mul(load_floats(v, j + FLOATS), leak)
+        c = floats_mul(load_floats(v, j + 2 * FLOATS), leak)
+        d = floats_mul(load_floats(v, j + 3 * FLOATS), leak)
+        for e in range(n_places):
+            at = places[e] + j
+            a = floats_add(a, load_floats(flat, at))
+            b = floats_add(b, load_floats(flat, at + FLOATS))
+            c = floats_add(c, load_floats(flat, at + 2 * FLOATS))
+            d = floats_add(d, load_floats(flat, at + 3 * FLOATS))
+        store_floats(v, j, a)
+        store_floats(v, j + FLOATS, b)
+        store_floats(v, j + 2 * FLOATS, c)
+        store_floats(v, j + 3 * FLOATS, d)
+        crossing |= floats_reach(a, load_floats(level, j)) | floats_reach(b, load_floats(level, j + FLOATS))
+        crossing |= (floats_reach(c, load_floats(level, j + 2 * FLOATS))
+                     | floats_reach(d, load_floats(level, j + 3 * FLOATS)))
+        j += 4 * FLOATS
+    while j < width:
+        a = floats_mul(load_floats(v, j), leak)
+        for e in range(n_places):
+            a = floats_add(a, load_floats(flat, places[e] + j))
+        store_floats(v, j, a)
+        crossing |= floats_reach(a, load_floats(level, j))
+        j += FLOATS
     return crossing != 0
 
 
@@ -65,11 +103,14 @@ def run_float(offsets, index, order, rows, cols, theta, v_th, v_reset, v_min, st
     int32 [len(order), N] are filled. `first` numbers the first sample for the winner's random draws.
     """
     n_steps, n_pre, width, n = offsets.shape[1] - 1, rows.shape[0], rows.shape[1], theta.size
+    flat = rows.reshape(rows.size)
+    places = np.empty(n_pre, np.int64)
     v = np.zeros(width, _F32)
-    total = np.zeros(width, _F32)
     level = np.full(width, _F32(np.inf))
     until = np.zeros(width, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
+    held = np.empty(n_ref + 1, _F32)
+    pull = np.empty(n, _F32)
     last = np.empty(n_pre, np.int64)
     lit = np.empty(n_pre, np.int64)
     x_pre = np.zeros(n_pre, _F32)
@@ -92,9 +133,19 @@ def run_float(offsets, index, order, rows, cols, theta, v_th, v_reset, v_min, st
             start, stop = offsets[s, t], offsets[s, t + 1]
             if learn:
                 n_lit = light(index, start, stop, t, last, lit, n_lit, rows, cols, fired, n_fired)
-            sum_rows(rows, index, start, stop, total)
-            n_resting = clear_resting(resting, n_resting, until, t, total)
-            crossed = advance_float(v, total, level, decay)
+            for e in range(start, stop):
+                places[e - start] = np.int64(index[e]) * width
+            still = 0
+            for q in range(n_resting):  # refractory neurons only decay: their potential is put back after the pass
+                j = resting[q]
+                if until[j] > t:
+                    resting[still] = j
+                    held[still] = _F32(v[j] * decay)
+                    still += 1
+            n_resting = still
+            crossed = step_float(flat, places, stop - start, v, level, decay)
+            for q in range(n_resting):
+                v[resting[q]] = held[q]
             k = draw_winner(v, level, until, t, step_key(base, clock + t)) if crossed else -1
             if k >= 0:
                 for j in range(width):
@@ -118,17 +169,19 @@ def run_float(offsets, index, order, rows, cols, theta, v_th, v_reset, v_min, st
                 fired_at[k] = t
             if eta_pre > 0:
                 for q in range(n_fired):
-                    j = fired[q]
-                    x = _F32(eta_pre * post_table[t - fired_at[j]])
-                    for e in range(start, stop):
-                        w = rows[index[e], j]
-                        rows[index[e], j] = max(_F32(w - x * float_bound(w, w_max, rule, False)), _F32(0))
+                    pull[q] = _F32(eta_pre * post_table[t - fired_at[fired[q]]])
+                for e in range(start, stop):
+                    row = rows[index[e]]
+                    for q in range(n_fired):
+                        w = row[fired[q]]
+                        row[fired[q]] = max(_F32(w - pull[q] * float_bound(w, w_max, rule, False)), _F32(0))
             if k >= 0:
                 col = cols[k]
                 for a in range(n_lit):
-                    i = lit[a]
-                    x_pre[i] = pre_table[t - last[i]]
-                    col[i] = rows[i, k]
+                    x_pre[lit[a]] = pre_table[t - last[lit[a]]]
+                if eta_pre > 0:
+                    for a in range(n_lit):
+                        col[lit[a]] = rows[lit[a], k]
                 for i in range(n_pre):
                     w = col[i]
                     d = _F32(x_pre[i] - x_offset)
@@ -224,6 +277,7 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
     x_pre = np.zeros(n_pre, np.int64)
     fired_at = np.full(n, -1, np.int64)
     fired = np.empty(n, np.int64)
+    pull = np.empty(n, np.int64)
     for j in range(n):
         level[j] = neuron_level(v_th, theta[j], sums[j], per_neuron, pre_shift, post_shift, theta_shift, never)
     base = np.empty(8, np.uint32)
@@ -273,13 +327,19 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
                     j = fired[q]
                     x = trace_at(t - fired_at[j], post_table, post_top, post_m, post_k, post_mode, base[7],
                                  clock + fired_at[j], j)
-                    for e in range(start, stop):
-                        i = np.int64(index[e])
-                        c = np.int64(rows[i, j])
-                        push = -eta_pre * (x << x_fine) * grid_bound(c, c_max, rule, False)
+                    pull[q] = -eta_pre * (x << x_fine)
+                for e in range(start, stop):
+                    i = np.int64(index[e])
+                    row = rows[i]
+                    for q in range(n_fired):
+                        j = fired[q]
+                        if pull[q] == 0:
+                            continue  # a trace that has decayed to zero changes nothing under any rounding
+                        c = np.int64(row[j])
+                        push = pull[q] * grid_bound(c, c_max, rule, False)
                         new = min(max(c + requantize(push, eta_shift, w_mode, key, i * n + j), 0), c_max)
                         sums[j] += new - c
-                        rows[i, j] = new
+                        row[j] = new
             if k >= 0 and learn_weights:
                 key = step_key(base[3], now)
                 col = cols[k]
@@ -287,7 +347,9 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
                     i = lit[a]
                     x_pre[i] = trace_at(t - last[i], pre_table, pre_top, pre_m, pre_k, pre_mode, base[6],
                                         clock + last[i], i) << x_fine
-                    col[i] = rows[i, k]
+                if eta_pre > 0:
+                    for a in range(n_lit):
+                        col[lit[a]] = rows[lit[a], k]
                 new_sum = np.int64(0)
                 for i in range(n_pre):
                     d = x_pre[i] - x_offset

@@ -1,4 +1,5 @@
-"""Whole vector registers inside compiled kernels: 512 bits as words for bit-sliced counting, 32 lanes of 16 bits.
+"""Whole vector registers inside compiled kernels: 512 bits as words for bit-sliced counting, as 32 lanes
+of 16 bits, as 16 floats.
 
 Numba has no vector values; these intrinsics emit LLVM vector instructions, which LLVM maps to whatever the processor
 has (512-bit registers at best, pairs or loops of narrower ones elsewhere). Results do not depend on the mapping.
@@ -13,15 +14,15 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
-WORDS, LANES = 8, 32
+WORDS, LANES, FLOATS = 8, 32, 16
 
 
 class _Vector(types.Type):
     """A Numba type for one LLVM vector."""
 
-    def __init__(self, count: int, bits: int) -> None:
-        self.count, self.bits = count, bits
-        super().__init__(name=f"vector_{count}x{bits}")
+    def __init__(self, count: int, element: ir.Type) -> None:
+        self.count, self.element = count, element
+        super().__init__(name=f"vector_{count}x{element}")
 
 
 @register_model(_Vector)
@@ -31,10 +32,11 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def _llvm(kind: _Vector) -> ir.VectorType:
-    return ir.VectorType(ir.IntType(kind.bits), kind.count)
+    return ir.VectorType(kind.element, kind.count)
 
 
-WORDS_T, LANES_T = _Vector(WORDS, 64), _Vector(LANES, 16)
+WORDS_T, LANES_T = _Vector(WORDS, ir.IntType(64)), _Vector(LANES, ir.IntType(16))
+FLOATS_T = _Vector(FLOATS, ir.FloatType())
 
 
 def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Value:
@@ -85,8 +87,10 @@ def _binary(kind: _Vector, emit: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir
     return intrinsic(operate)
 
 
-load_words, load_lanes = _loader(WORDS_T), _loader(LANES_T)
-store_words, store_lanes = _storer(WORDS_T), _storer(LANES_T)
+load_words, load_lanes, load_floats = _loader(WORDS_T), _loader(LANES_T), _loader(FLOATS_T)
+store_words, store_lanes, store_floats = _storer(WORDS_T), _storer(LANES_T), _storer(FLOATS_T)
+floats_add = _binary(FLOATS_T, lambda b, x, y: b.fadd(x, y))
+floats_mul = _binary(FLOATS_T, lambda b, x, y: b.fmul(x, y))
 words_xor = _binary(WORDS_T, lambda b, x, y: b.xor(x, y))
 words_and = _binary(WORDS_T, lambda b, x, y: b.and_(x, y))
 words_or = _binary(WORDS_T, lambda b, x, y: b.or_(x, y))
@@ -144,3 +148,21 @@ def lanes_reach(typingctx: Any, x: Any, level: Any) -> Any:
         return builder.bitcast(builder.icmp_unsigned(">=", *arguments), ir.IntType(32))
 
     return types.uint32(LANES_T, LANES_T), generate
+
+
+@intrinsic
+def floats_splat(typingctx: Any, scalar: Any) -> Any:
+    """A float32 in every lane."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        return _splat(builder, arguments[0], _llvm(FLOATS_T))
+
+    return FLOATS_T(types.float32), generate
+
+
+@intrinsic
+def floats_reach(typingctx: Any, x: Any, level: Any) -> Any:
+    """Bit per lane (uint16): x >= level."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        return builder.bitcast(builder.fcmp_ordered(">=", *arguments), ir.IntType(16))
+
+    return types.uint16(FLOATS_T, FLOATS_T), generate
