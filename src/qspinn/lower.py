@@ -59,11 +59,8 @@ def lower(
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [poisson_op(network, seed)]
     source = "input"
-    kept = np.asarray(ranges.input_rate) >= plan.min_input_rate
-    if plan.min_input_rate > 0 and not kept.all():
-        if not kept.any():
-            raise LoweringError("plan.min_input_rate", "leaves no input", got=plan.min_input_rate,
-                                allowed=f"below {float(np.max(ranges.input_rate)):.3g}")
+    kept = kept_inputs(plan, ranges)
+    if not kept.all():
         tensors["input.kept"] = CodeTensor(codes=kept.astype(np.int32), fmt=QFormat(bits=1))
         ops.append(SelectOp(source="input", target="kept", kept="input.kept"))
         source = "kept"
@@ -91,6 +88,19 @@ def quantize(trained: Trained, plan: QuantPlan, spikes: Spikes, *, seed: int = 0
     This is post-training quantization in one call; see `lower` for the errors.
     """
     return lower(trained, plan, calibrate(trained, spikes), seed=seed)
+
+
+def kept_inputs(plan: QuantPlan, ranges: Ranges) -> NDArray[np.bool_]:
+    """Which inputs spike often enough to take part, bool [n_inputs].
+
+    Raises:
+        LoweringError: none does.
+    """
+    kept = np.asarray(ranges.input_rate) >= plan.min_input_rate
+    if not kept.any():
+        raise LoweringError("plan.min_input_rate", "leaves no input", got=plan.min_input_rate,
+                            allowed=f"below {float(np.max(ranges.input_rate)):.3g}")
+    return kept
 
 
 def _array(trained: Trained, path: str, shape: tuple[int, ...]) -> Floats:
@@ -190,9 +200,14 @@ def _lower_population(
     inhibition_shift = 0
     if lateral is not None:
         span = v_fmt.code_max - v_fmt.code_min
-        strength = np.minimum(lateral.strength_mv, span * unit)  # more than the whole range clears v all the same
-        inhibition_shift = _put_inhibition(tensors, name, strength / unit, span, rule["inhibition"], coder)
-    reset = np.rint(neuron.v_reset_mv / unit)
+        if np.all(lateral.strength_mv >= span * unit):
+            own = rules[f"{name}.inhibition"]
+            code, inhibition_shift = inhibition_code(float(span), span, own)
+            tensors[f"{name}.inhibition"] = CodeTensor(codes=np.array([code], dtype=np.int32),
+                                                       fmt=QFormat(bits=own.bits, frac=-inhibition_shift))
+        else:  # more than the whole range clears v all the same
+            inhibition_shift = put("inhibition", np.minimum(lateral.strength_mv, span * unit), rule["inhibition"])
+    reset, _ = encode(np.full(population.n, neuron.v_reset_mv), v_fmt, scale=unit)
     tensors[f"{name}.v_reset"] = CodeTensor(
         codes=(reset[:1] if np.all(reset == reset[0]) else reset).astype(np.int32), fmt=v_fmt)
     decay_rule = rules[f"{name}.decay"]
@@ -207,18 +222,15 @@ def _lower_population(
     return tensors, op
 
 
-def _put_inhibition(
-    tensors: dict[str, CodeTensor], name: str, ratio: Floats, span: int, rule: QuantRule | None, coder: _Coder
-) -> int:
-    """Stores the inhibition codes and returns their shift; one saturated code where a spike clears everybody."""
-    assert rule is not None
-    if np.all(ratio >= span):
-        shift = max(0, (span // ((1 << rule.bits) - 1)).bit_length())
-        tensors[f"{name}.inhibition"] = CodeTensor(codes=np.array([(1 << rule.bits) - 1], dtype=np.int32),
-                                                   fmt=QFormat(bits=rule.bits, frac=-shift))
-        return shift
-    tensors[f"{name}.inhibition"], shift = coder.potential(ratio * coder.unit, rule)
-    return shift
+def inhibition_code(ratio: float, span: int, rule: QuantRule) -> tuple[int, int]:
+    """(code, left shift) of an inhibition of `ratio` potential codes; the top code where it spans the whole range: a
+    spike then clears everybody."""
+    top = (1 << rule.bits) - 1
+    if ratio >= span:
+        return top, max(0, (span // top).bit_length())
+    shift = max(0, fitting_shift(ratio, rule.bits))
+    code, _ = encode([ratio], QFormat(bits=rule.bits, frac=-shift), rule.rounding)
+    return int(code[0]), shift
 
 
 def _potential_format(neuron: Lif, threshold: Floats, bits: int, w_unit: Floats) -> tuple[QFormat, int]:

@@ -84,7 +84,7 @@ class SearchConfig(Record, frozen=True):
     hopeless_points: float = 10.0
     assign_images: int = 10_000
     adapt_images: int = 10_000
-    itq_passes: int = 3
+    itq_passes: int = 2
     itq_stdp: Stdp = Stdp(eta_post=0.03, x_offset=0.3, bound="two_sided")
 
     def __post_init__(self) -> None:

@@ -15,14 +15,23 @@ import numpy as np
 from qspinn.runtime._kernels import advance, clear_resting, draw_winner, sum_rows
 from qspinn.runtime._vectors import (
     FLOATS,
+    LANES,
     floats_add,
     floats_mul,
     floats_reach,
     floats_splat,
+    lanes_add,
+    lanes_min,
+    lanes_reach,
+    lanes_scale,
+    lanes_splat,
+    load_bytes,
     load_floats,
+    load_lanes,
     store_floats,
+    store_lanes,
 )
-from qspinn.runtime.arithmetic import STOCHASTIC, requantize, step_key, stream_base
+from qspinn.runtime.arithmetic import _U, NEAREST, STOCHASTIC, random_word, requantize, step_key, stream_base
 
 SOFT, HARD, TWO_SIDED = 0, 1, 2
 _F32 = np.float32
@@ -253,18 +262,89 @@ def neuron_level(v_th, theta, total, per_neuron, pre_shift, post_shift, theta_sh
     return min(level, np.int64(never))
 
 
+@nb.njit(inline="always")
+def step_bytes(flat, places, n_places, v, level, decay, gain, in_shift, v_max, mode):
+    """`runtime._kernels.sum_rows` and `advance` in one pass over registers: byte weights, 16-bit potentials, no
+    stochastic rounding of potentials. Returns whether anything reached its level."""
+    leak = lanes_splat(np.int64(decay))
+    scale = lanes_splat(np.int64(gain))
+    half = lanes_splat(np.int64(32768 if mode == NEAREST else 0))
+    top = lanes_splat(np.int64(v_max))
+    crossing = np.uint32(0)
+    j = 0
+    while j < v.size:
+        if j + 2 * LANES <= v.size:
+            a = lanes_splat(np.int64(0))
+            b = lanes_splat(np.int64(0))
+            for e in range(n_places):
+                a = lanes_add(a, load_bytes(flat, places[e] + j))
+                b = lanes_add(b, load_bytes(flat, places[e] + j + LANES))
+            if in_shift > 0:
+                a = lanes_scale(a, scale, half)
+                b = lanes_scale(b, scale, half)
+            a = lanes_min(lanes_add(a, lanes_scale(load_lanes(v, j), leak, half)), top)
+            b = lanes_min(lanes_add(b, lanes_scale(load_lanes(v, j + LANES), leak, half)), top)
+            store_lanes(v, j, a)
+            store_lanes(v, j + LANES, b)
+            crossing |= lanes_reach(a, load_lanes(level, j)) | lanes_reach(b, load_lanes(level, j + LANES))
+            j += 2 * LANES
+        else:
+            a = lanes_splat(np.int64(0))
+            for e in range(n_places):
+                a = lanes_add(a, load_bytes(flat, places[e] + j))
+            if in_shift > 0:
+                a = lanes_scale(a, scale, half)
+            a = lanes_min(lanes_add(a, lanes_scale(load_lanes(v, j), leak, half)), top)
+            store_lanes(v, j, a)
+            crossing |= lanes_reach(a, load_lanes(level, j))
+            j += LANES
+    return crossing != 0
+
+
+@nb.njit(inline="always")
+def draw_changes(push, n_fired, fired, first, shift, key, change):
+    """change[q] = push[q] / 2**shift rounded stochastically with index first + fired[q]; |push| < 2**30, shift < 31."""
+    back = _U(32 - shift) & _U(31)
+    right = shift & 31
+    for q in range(n_fired):
+        r = _I32(random_word(key, first + fired[q]) >> back) if shift > 0 else _I32(0)
+        change[q] = _I32(_I32(push[q] + r) >> right)
+
+
+@nb.njit(inline="always")
+def update_column(col, x_pre, x_offset, eta, shift, key, c_max, rule):
+    """The postsynaptic update of one column in 32-bit lanes with stochastic rounding; the products are below 2**30 and
+    shift below 31. Returns the new column sum."""
+    back = _U(32 - shift) & _U(31)
+    right = shift & 31
+    total = np.int64(0)
+    for i in range(col.size):
+        d = _I32(x_pre[i] - x_offset)
+        c = _I32(col[i])
+        up = _I32(c_max - c)
+        bound = up if rule == SOFT else (_I32(c_max) if rule == HARD else (up if d > 0 else c))
+        r = _I32(random_word(key, i) >> back) if shift > 0 else _I32(0)
+        push = _I32(_I32(_I32(eta) * d) * bound)
+        new = _I32(c + _I32(_I32(push + r) >> right))
+        new = min(max(new, _I32(0)), _I32(c_max))
+        total += new
+        col[i] = new
+    return total
+
+
 @nb.njit(nogil=True, cache=True)
 def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, strength, decay, gain, decay_scale,
              in_shift, v_max, n_ref, v_mode, per_neuron, pre_shift, post_shift, theta_shift, theta_max, never,
              theta_step, theta_step_shift, theta_mode, seed, stream, first, eta_post, eta_pre, eta_shift, x_fine,
              x_offset, rule, c_max, w_mode, pre_table, pre_top, pre_m, pre_k, pre_mode, post_table, post_top, post_m,
-             post_k, post_mode, norm_code, learn_weights, left, counts):
+             post_k, post_mode, norm_code, learn_weights, left, fused, small, counts):
     """Trains samples `order` on the grid: weights, potentials, thresholds and traces are integers throughout.
 
     rows uint8 / uint16 [n_pre, width], their transpose cols [N, n_pre], theta int64 [N] and sums int64 [N] (column
-    sums) change in place. The forward step is that of `runtime._kernels.narrow`. Random streams: +0 winner, +1 decay,
-    +2 input, +3 post update, +4 pre update and normalization, +5 theta, +6 x_pre, +7 x_post; their step is the clock
-    (first + m) * T + t.
+    sums) change in place. The forward step is that of `runtime._kernels.narrow`; with `fused` it is `step_bytes`, with
+    `small` updates run in 32-bit lanes: the caller has proved that both give the same codes.
+    Random streams: +0 winner, +1 decay, +2 input, +3 post update, +4 pre update and normalization, +5 theta, +6 x_pre,
+    +7 x_post; their step is the clock (first + m) * T + t.
     """
     n_steps, n_pre, width, n = offsets.shape[1] - 1, rows.shape[0], rows.shape[1], theta.size
     v = np.zeros_like(reset)
@@ -274,10 +354,15 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
     resting = np.empty(n_ref + 1, np.int64)
     last = np.empty(n_pre, np.int64)
     lit = np.empty(n_pre, np.int64)
-    x_pre = np.zeros(n_pre, np.int64)
     fired_at = np.full(n, -1, np.int64)
     fired = np.empty(n, np.int64)
     pull = np.empty(n, np.int64)
+    push32 = np.empty(n, np.int32)
+    change = np.empty(n, np.int32)
+    flat = rows.reshape(rows.size)
+    places = np.empty(n_pre, np.int64)
+    held = np.empty(n_ref + 1, np.int64)
+    x_pre = np.zeros(n_pre, np.int32)
     for j in range(n):
         level[j] = neuron_level(v_th, theta[j], sums[j], per_neuron, pre_shift, post_shift, theta_shift, never)
     base = np.empty(8, np.uint32)
@@ -296,13 +381,28 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
             now = clock + t
             start, stop = offsets[s, t], offsets[s, t + 1]
             n_lit = light(index, start, stop, t, last, lit, n_lit, rows, cols, fired, n_fired)
-            sum_rows(rows, index, start, stop, total)
-            if left > 0:
-                for j in range(width):
-                    total[j] = total[j] << left
-            n_resting = clear_resting(resting, n_resting, until, t, total)
-            crossed = advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, v_mode,
-                              step_key(base[1], now), step_key(base[2], now))
+            if fused:
+                for e in range(start, stop):
+                    places[e - start] = np.int64(index[e]) * width
+                still = 0
+                for q in range(n_resting):  # refractory neurons only decay: their potential is put back after the pass
+                    j = resting[q]
+                    if until[j] > t:
+                        resting[still] = j
+                        held[still] = requantize(np.int64(v[j]) * np.int64(decay), 16, v_mode, _U(0), 0)
+                        still += 1
+                n_resting = still
+                crossed = step_bytes(flat, places, stop - start, v, level, decay, gain, in_shift, v_max, v_mode)
+                for q in range(n_resting):
+                    v[resting[q]] = held[q]
+            else:
+                sum_rows(rows, index, start, stop, total)
+                if left > 0:
+                    for j in range(width):
+                        total[j] = total[j] << left
+                n_resting = clear_resting(resting, n_resting, until, t, total)
+                crossed = advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, v_mode,
+                                  step_key(base[1], now), step_key(base[2], now))
             k = draw_winner(v, level, until, t, step_key(base[0], now)) if crossed else -1
             if k >= 0:
                 for j in range(width):
@@ -328,9 +428,21 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
                     x = trace_at(t - fired_at[j], post_table, post_top, post_m, post_k, post_mode, base[7],
                                  clock + fired_at[j], j)
                     pull[q] = -eta_pre * (x << x_fine)
+                if small and rule == HARD:
+                    for q in range(n_fired):
+                        push32[q] = pull[q] * c_max
                 for e in range(start, stop):
                     i = np.int64(index[e])
                     row = rows[i]
+                    if small and rule == HARD:
+                        draw_changes(push32, n_fired, fired, i * n, eta_shift, key, change)
+                        for q in range(n_fired):
+                            if change[q] != 0:
+                                c = np.int64(row[fired[q]])
+                                new = min(max(c + change[q], 0), c_max)
+                                sums[fired[q]] += new - c
+                                row[fired[q]] = new
+                        continue
                     for q in range(n_fired):
                         j = fired[q]
                         if pull[q] == 0:
@@ -350,9 +462,10 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
                 if eta_pre > 0:
                     for a in range(n_lit):
                         col[lit[a]] = rows[lit[a], k]
-                new_sum = np.int64(0)
-                for i in range(n_pre):
-                    d = x_pre[i] - x_offset
+                new_sum = update_column(col, x_pre, x_offset, eta_post, eta_shift, key, c_max, rule) if small else (
+                    np.int64(0))
+                for i in range(0 if small else n_pre):
+                    d = np.int64(x_pre[i]) - x_offset
                     c = np.int64(col[i])
                     push = eta_post * d * grid_bound(c, c_max, rule, d > 0)
                     new = min(max(c + requantize(push, eta_shift, w_mode, key, i), 0), c_max)

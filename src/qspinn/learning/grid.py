@@ -28,7 +28,16 @@ from qspinn.checkpoint import Trained
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, requantize, stream_key
 from qspinn.learning.stdp import BLOCK, BOUNDS, Progress, StdpTraining, init_params, plastic, sample_order
-from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes, fitting_shift, poisson_op, weight_codes
+from qspinn.lower import (
+    LOWERING_STREAM,
+    STREAMS_PER_POPULATION,
+    decay_codes,
+    fitting_shift,
+    inhibition_code,
+    kept_inputs,
+    poisson_op,
+    weight_codes,
+)
 from qspinn.network import Network, decay_factor
 from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve
 from qspinn.program import CodeTensor, DenseOp, LifOp, Op, Program, SelectOp, VoteOp
@@ -77,6 +86,7 @@ class GridModel(msgspec.Struct, kw_only=True, eq=False):
     decay: int
     decay_shift: int
     inhibition: Codes
+    inhibition_shift: int
     reset: Codes
     v_th: int
     pre_shift: int
@@ -114,7 +124,7 @@ def prepare(
     if neuron.v_min_mv < 0:
         raise LoweringError(f"{name}.v", "learning on the grid needs unsigned potentials", got=neuron.v_min_mv,
                             fix="set neuron.v_min_mv = 0")
-    kept = ranges.input_rate >= plan.min_input_rate
+    kept = kept_inputs(plan, ranges)
     params = start.params if start else init_params(network, seed)
     w_float = np.asarray(params[f"{name}.w"], dtype=np.float64)[:, kept]
     theta_float = np.asarray(params[f"{name}.theta"], dtype=np.float64)
@@ -140,12 +150,14 @@ def prepare(
                             "inhibition above every threshold", got=(neuron.v_reset_mv, lateral.strength_mv),
                             allowed=f"v_reset_mv = 0, strength_mv >= {reach:.4g}")
     unit = delta_w * 2.0**in_shift
-    strength = v_fmt.code_max if cleared else min(round(lateral.strength_mv / unit), v_fmt.code_max)
+    ratio = v_fmt.code_max if cleared else min(lateral.strength_mv / unit, float(v_fmt.code_max))
+    code, inhibition_shift = inhibition_code(ratio, v_fmt.code_max, rule["inhibition"])
     dt = network.dt_ms
     return GridModel(
         network=network, plan=plan, rules=rules, kept=kept, seed=seed, w=w, theta=theta, sums=w.sum(axis=1),
         per_neuron=per_neuron, c_max=c_max, v_fmt=v_fmt, in_shift=in_shift, decay=int(decay.codes[0]),
-        decay_shift=rule["decay"].bits, inhibition=np.array([strength]),
+        decay_shift=rule["decay"].bits, inhibition=np.array([code << inhibition_shift]),
+        inhibition_shift=inhibition_shift,
         reset=np.array([0 if per_neuron else round(neuron.v_reset_mv / unit)]),
         norm_code=0 if per_neuron or stdp.norm == 0 else round(stdp.norm / delta_w),
         x_pre=_trace(stdp.tau_pre_ms, dt, network.n_steps, rules[f"{name}.x_pre"], rule["decay"]),
@@ -266,18 +278,24 @@ def _call(
     eta_post, eta_pre, eta_shift = learning_rate_codes(stdp.eta_post / unit_post, stdp.eta_pre / unit_pre)
     theta_fine = round(population.neuron.theta_plus_mv * rate / model.theta_delta * 65536)
     settings = narrow_settings(model.v_fmt, model.in_shift, model.decay, model.decay_shift)
+    v_rounding, w_rounding = (model.rules[f"{name}.{kind}"].rounding for kind in ("v", "w"))
+    fused = (model.c_max < 256 and v_kind is np.int16 and total_kind is np.int16 and left == 0
+             and v_rounding is not Rounding.STOCHASTIC)
+    largest = max(eta_post, eta_pre) * (max(model.x_pre.top, model.x_post.top) << fine) * model.c_max
+    small = w_rounding is Rounding.STOCHASTIC and largest < 1 << 30 and eta_shift <= 30
     x_offset = round(stdp.x_offset * model.x_pre.top * (1 << fine))
     run_grid(  # type: ignore[call-arg]  # starred tuples: mypy cannot count them
         spikes.offsets, spikes.index, order, rows, np.zeros(rows.shape[1], total_kind), cols, model.theta, model.sums,
         model.v_th, padded(np.broadcast_to(model.reset, (n,)), v_kind, 0),
-        padded(np.broadcast_to(model.inhibition, (n,)), v_kind, 0), *settings, population.neuron.n_ref_steps,
+        padded(np.broadcast_to(np.minimum(model.inhibition, model.v_fmt.code_max), (n,)), v_kind, 0), *settings,
+        population.neuron.n_ref_steps,
         MODE[model.rules[f"{name}.v"].rounding], model.per_neuron, model.pre_shift, model.post_shift,
         model.theta_shift, (1 << model.rules[f"{name}.theta"].bits) - 1, model.v_fmt.code_max, theta_fine, 16,
         MODE[model.rules[f"{name}.theta"].rounding], np.uint32(model.seed), STREAM, model.samples_seen,
         eta_post, eta_pre, eta_shift, fine, x_offset,
         BOUNDS[stdp.bound], model.c_max, MODE[model.rules[f"{name}.w"].rounding],
         *_trace_arguments(model.x_pre), *_trace_arguments(model.x_post),
-        model.norm_code, learn_weights, left, counts,
+        model.norm_code, learn_weights, left, fused, small, counts,
     )
 
 
@@ -301,16 +319,9 @@ def to_program(
         f"{name}.v_reset": CodeTensor(codes=model.reset.astype(np.int32), fmt=model.v_fmt),
         "readout.votes": votes,
     }
-    clears = bool(np.all(model.inhibition >= model.v_fmt.code_max))
-    inhibition_bits = rule[f"{name}.inhibition"].bits
-    span = model.v_fmt.code_max
-    shift = max(0, fitting_shift(float(model.inhibition.max()), inhibition_bits))
-    top = (1 << inhibition_bits) - 1
-    if clears:
-        shift = max(0, (span // top).bit_length())
-    codes = np.array([top]) if clears else model.inhibition >> shift
-    tensors[f"{name}.inhibition"] = CodeTensor(codes=codes.astype(np.int32),
-                                               fmt=QFormat(bits=inhibition_bits, frac=-shift))
+    tensors[f"{name}.inhibition"] = CodeTensor(
+        codes=(model.inhibition >> model.inhibition_shift).astype(np.int32),
+        fmt=QFormat(bits=rule[f"{name}.inhibition"].bits, frac=-model.inhibition_shift))
     tensors[f"{name}.v_th"] = CodeTensor(codes=model.levels().astype(np.int32), fmt=model.v_fmt)
     ops: list[Op] = [poisson_op(model.network, model.seed)]
     source = "input"
@@ -323,7 +334,7 @@ def to_program(
         LifOp(name=name, n=population.n, v_fmt=model.v_fmt, v_min=0, in_shift=model.in_shift, decay=f"{name}.decay",
               decay_shift=model.decay_shift, rounding=rule[f"{name}.v"].rounding, v_th=f"{name}.v_th", v_th_shift=0,
               v_reset=f"{name}.v_reset", n_ref=population.neuron.n_ref_steps, winner=True, stream=STREAM,
-              inhibition=f"{name}.inhibition", inhibition_shift=shift),
+              inhibition=f"{name}.inhibition", inhibition_shift=model.inhibition_shift),
         VoteOp(source=name, votes="readout.votes"),
     ]
     return Program(name=model.network.name, n_inputs=model.network.input.n, n_steps=model.network.n_steps,

@@ -99,6 +99,18 @@ lanes_min = _binary(LANES_T, lambda b, x, y: b.select(b.icmp_unsigned("<", x, y)
 
 
 @intrinsic
+def load_bytes(typingctx: Any, array: Any, at: Any) -> Any:
+    """32 bytes of a uint8 array as 16-bit lanes."""
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        place = _pointer(context, builder, signature.args[0], *arguments)
+        value = builder.load(builder.bitcast(place, ir.VectorType(ir.IntType(8), LANES).as_pointer()))
+        value.align = 1
+        return builder.zext(value, _llvm(LANES_T))
+
+    return LANES_T(array, types.intp), generate
+
+
+@intrinsic
 def words_zero(typingctx: Any) -> Any:
     """Eight words of zero."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
