@@ -1,4 +1,6 @@
-"""Accuracy on MNIST: the float baseline by size, and the searches. Usage: accuracy.py float|search|sizes [--seeds 0 1 2]
+"""Accuracy on MNIST: the float baseline by size, and the searches.
+
+Usage: accuracy.py float|search|sizes [--seeds 0 1 2]
 
 Reads MNIST from QSPINN_DATA. Runs are kept in runs/bench and continue where they were.
 """
@@ -8,13 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from claims import ROOT, claim, write
-
 import qspinn
+from claims import ROOT, claim, write
 from qspinn.explore.search import Outcome
 from qspinn.workflow import evaluate_float
 
@@ -104,8 +104,8 @@ def search(seeds: list[int]) -> None:
                          for o in outcomes]
                 found = [d for d in drops if d is not None]
                 if found:
-                    records.append(claim(f"at {factor} times less memory: {scheme.upper()}, {rounding}: lost on validation",
-                                         found, POINTS, "", None, seeds=seeds, command=command))
+                    text = f"at {factor} times less memory: {scheme.upper()}, {rounding}: lost on validation"
+                    records.append(claim(text, found, POINTS, "", None, seeds=seeds, command=command))
     write("search", records)
 
 
@@ -117,12 +117,13 @@ def sizes(seeds: list[int]) -> None:
         better = [c["bits"] for c in o.candidates if c["accuracy"] >= o.float_validation + 0.01]
         shares.append(min(better) / o.float_bits if better else float("inf"))
     command = "python benchmarks/accuracy.py sizes"
-    records = [claim("memory of the cheapest candidate one point above float N = 400 (validation), as a share of its memory",
-                     shares, "", "at most 0.125", median(shares) <= 0.125, seeds=seeds, command=command, digits=4)]
+    text = "memory of the cheapest candidate one point above float N = 400 (validation), as a share of its memory"
+    met = median(shares) <= 0.125
+    records = [claim(text, shares, "", "at most 0.125", met, seeds=seeds, command=command, digits=4)]
     top = [max(o.candidates, key=lambda c: c["accuracy"]) for o in outcomes]
     records.append(claim("most accurate candidate of the size search: above float N = 400 (validation)",
-                         [(c["accuracy"] - o.float_validation) * 100 for c, o in zip(top, outcomes, strict=True)], POINTS,
-                         "", None, seeds=seeds, command=command,
+                         [(c["accuracy"] - o.float_validation) * 100 for c, o in zip(top, outcomes, strict=True)],
+                         POINTS, "", None, seeds=seeds, command=command,
                          note="; ".join(f"{c['candidate']['label']} at {o.float_bits / c['bits']:.1f}x"
                                         for c, o in zip(top, outcomes, strict=True))))
     write("sizes", records)

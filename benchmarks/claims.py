@@ -35,8 +35,8 @@ def machine() -> str:
 
 
 def claim(
-    text: str, values: list[float], unit: str, target: str, met: bool | None, *, command: str, seeds: list[int] | None = None,
-    peer: str | None = None, digits: int = 2, note: str | None = None,
+    text: str, values: list[float], unit: str, target: str, met: bool | None, *, command: str,
+    seeds: list[int] | None = None, peer: str | None = None, digits: int = 2, note: str | None = None,
 ) -> dict[str, Any]:
     """One record; value is the median of the values, spread their range."""
     return {

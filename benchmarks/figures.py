@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from claims import RESULTS, ROOT
 
+from claims import RESULTS, ROOT
 from qspinn.fixedpoint import Rounding, requantize, stream_key
 from qspinn.report import plots, svg
 from qspinn.report.source import read_run
@@ -23,7 +23,8 @@ DASHES = ("none", "7 4", "none", "2 4")
 def standalone(picture: str, size: tuple[int, int]) -> str:
     """An SVG file of a figure of the report: style and symbols inside, white or dark with the reader's theme."""
     style = files("qspinn.report").joinpath("style.css").read_text()
-    picture = re.sub(r"<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" ', picture, 1)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" '
+    picture = picture.replace("<svg ", head, 1)
     own = "svg{background:var(--page);font-family:system-ui,sans-serif}"
     return picture.replace(">", f"><style>{style}{own}</style>{svg.symbols()}", 1)
 
@@ -48,14 +49,15 @@ def chart(name: str, series: dict[str, list[tuple[float, float]]], x_name: str, 
     x = svg.Scale(low=min(xs), high=max(xs), start=64, end=width - 150, log=log)
     y = svg.Scale(low=min(ys), high=max(ys), start=height - 52, end=16, log=log)
     ticks = (svg.log_ticks if log else svg.nice_ticks)(y.low, y.high)
-    parts = [svg.line(x.start, y.at(v), x.end, y.at(v), "grid") + svg.text(x.start - 7, y.at(v) + 4, f"{v:g}", "tick", "end")
-             for v in ticks]
+    parts = [svg.line(x.start, y.at(v), x.end, y.at(v), "grid") for v in ticks]
+    parts += [svg.text(x.start - 7, y.at(v) + 4, f"{v:g}", "tick", "end") for v in ticks]
     parts += [svg.text(x.at(v), y.start + 19, f"{v:g}", "tick", "middle")
               for v in (svg.log_ticks if log else svg.nice_ticks)(x.low, x.high)]
     for i, (label, line) in enumerate(series.items()):
         colour = f"var(--{COLOURS[i]})"
         d = "M" + " L".join(f"{x.at(a):.1f} {y.at(b):.1f}" for a, b in line)
-        parts.append(svg.tag("path", d=d, style=f"fill:none;stroke:{colour};stroke-width:2.5", stroke_dasharray=DASHES[i]))
+        parts.append(svg.tag("path", d=d, style=f"fill:none;stroke:{colour};stroke-width:2.5",
+                             stroke_dasharray=DASHES[i]))
         key_y = 30.0 + 22 * i
         parts.append(svg.tag("path", d=f"M{x.end + 12} {key_y} h24", style=f"stroke:{colour};stroke-width:2.5",
                              stroke_dasharray=DASHES[i]))
@@ -77,7 +79,8 @@ def rounding() -> None:
             mean = requantize(x, shift, mode, key=stream_key(0, 3, 1), index=np.arange(n)).mean()
             line.append((float(w), float(mean)))
         series[mode.value.replace("_", " ")] = line
-    chart("rounding_stdp", series, "wanted update, in steps of the weight grid", "mean update applied, in steps", log=False)
+    chart("rounding_stdp", series, "wanted update, in steps of the weight grid", "mean update applied, in steps",
+          log=False)
 
 
 def growth() -> None:

@@ -18,19 +18,19 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-from claims import ROOT, claim, write
 from numpy.typing import NDArray
 
 import qspinn
+from claims import ROOT, claim, write
 from qspinn.calibrate import Ranges, calibrate
 from qspinn.checkpoint import Trained
 from qspinn.data.encoders import poisson
+from qspinn.fixedpoint import Rounding
 from qspinn.learning import grid, stdp
 from qspinn.lower import lower, poisson_op
 from qspinn.network import Network, Stdp
 from qspinn.plan import Granularity, QuantPlan, QuantRule
 from qspinn.program import Program
-from qspinn.fixedpoint import Rounding
 from qspinn.runtime import numba_engine
 from qspinn.spikes import Spikes
 
@@ -139,15 +139,16 @@ def speed_records(own: dict[str, list[float]], other: dict[tuple[str, int], list
     records += [claim(f"BindsNET DiehlAndCook2015 {mode}, batch {batch}", values, "images/s", "", None, command=COMMAND,
                       peer=name, digits=2) for (mode, batch), values in other.items()]
     for kind in ("float32", "8-bit"):
-        records.append(record(f"{kind} training, one core, against BindsNET batch 1", f"{kind} training", "train", 1, 1000))
+        records.append(record(f"{kind} training, one core, against BindsNET batch 1", f"{kind} training", "train", 1,
+                              1000))
         records.append(record(f"{kind} training, one core, against BindsNET's best batch ({best_batch})",
                               f"{kind} training", "train", best_batch, 30))
-    records.append(record("8-bit inference, both cores, against BindsNET batch 1", "8-bit inference, both cores", "infer",
-                          1, 2000))
+    records.append(record("8-bit inference, both cores, against BindsNET batch 1", "8-bit inference, both cores",
+                          "infer", 1, 2000))
     one, eight = own["1-bit inference, both cores"], own["8-bit inference, both cores"]
     gain = [a / b for a, b in zip(one, eight, strict=True)]
-    records.append(claim("1-bit engine against 8-bit engine, both cores", gain, "times", "at least 3", median(gain) >= 3,
-                         command=COMMAND))
+    records.append(claim("1-bit engine against 8-bit engine, both cores", gain, "times", "at least 3",
+                         median(gain) >= 3, command=COMMAND))
     records.append(claim("one PTQ candidate (8 bit) on 10,000 images", [10_000 / r for r in eight], "s", "at most 1",
                          10_000 / median(eight) <= 1, command=COMMAND))
     return records
@@ -190,7 +191,8 @@ def growth() -> None:
         for bits in (8, 1):
             program = program_of(trained, ranges, bits)
             numba_engine.run(program, spikes.slice(0, 2), n_threads=1)
-            took = [seconds(lambda p=program: numba_engine.run(p, spikes, n_threads=1)) / count for _ in range(3)]
+            took = [seconds(lambda p=program, s=spikes: numba_engine.run(p, s, n_threads=1)) / count
+                    for _ in range(3)]
             row_bytes = -(-n // 32) * 32 if bits == 8 else -(-n // 512) * 64
             moved = spikes.n_events / count * row_bytes + t * n * 2 * 4  # v in and out, input sum, threshold
             floor = moved / bandwidth(row_bytes * 784 + n * 8)

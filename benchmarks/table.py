@@ -1,4 +1,4 @@
-"""Renders all benchmarks/results/*.json into benchmarks/README.md, and lists what is not met. Run by make bench-table."""
+"""Renders all benchmarks/results/*.json into benchmarks/README.md, and lists what is not met: make bench-table."""
 
 from __future__ import annotations
 

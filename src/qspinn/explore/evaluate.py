@@ -89,17 +89,26 @@ def encode_split(folder: Path, name: str, images: NDArray[np.uint8], first: int,
     if not (offsets.exists() and index.exists()):
         spikes = poisson(images, op, network.n_steps, first_sample=first)
         stem.parent.mkdir(parents=True, exist_ok=True)
-        for path, array in ((index, spikes.index), (offsets, spikes.offsets)):
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            try:
-                with part.open("wb") as file:
-                    np.save(file, array)
-                part.replace(path)
-            except OSError as error:
-                part.unlink(missing_ok=True)
-                raise RunError(str(path), "cannot be written", got=error.strerror,
-                               fix="free some space or choose another folder with --out") from None
+        store_array(index, spikes.index)
+        store_array(offsets, spikes.offsets)
     return Spikes(offsets=np.load(offsets, mmap_mode="r"), index=np.load(index, mmap_mode="r"), n=images.shape[1])
+
+
+def store_array(path: Path, array: NDArray) -> None:
+    """Writes an array as .npy under a temporary name, then renames it.
+
+    Raises:
+        RunError: the disk is full or the place is not writable.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.save(file, array)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunError(str(path), "cannot be written", got=error.strerror or str(error),
+                       fix="free some space or choose another folder with --out") from None
 
 
 def accuracy(program: Program, data: Encoded, *, n_threads: int = 1) -> float:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from qspinn import data as datasets
 from qspinn.errors import RunError
@@ -132,9 +131,7 @@ def _encoded(folder: Path, experiment: Experiment, dataset: datasets.Dataset) ->
         spikes = ev.encode_split(folder, name, split.images, split.first, experiment, len(dataset.labels))
         stem = str(spikes.offsets.filename).removesuffix(".offsets.npy")  # type: ignore[attr-defined]
         labels = Path(f"{stem}.labels.npy")
-        with labels.with_suffix(".part").open("wb") as file:
-            np.save(file, split.labels)
-        labels.with_suffix(".part").replace(labels)
+        ev.store_array(labels, split.labels)
         files[name] = (f"{stem}.offsets.npy", f"{stem}.index.npy", str(labels), spikes.n)
     return files
 
