@@ -37,5 +37,6 @@ bench-table: install  ## Render benchmarks/results/*.json into benchmarks/README
 peers:  ## An environment of its own for the libraries we compare with.
 	bash benchmarks/peers/install.sh
 
-clean:  ## Remove the environment and all runs.
+clean:  ## Remove compiled kernels, the environment and all runs.
+	find src -name '*.nb[ic]' -delete
 	rm -rf $(VENV) .venv-peers runs

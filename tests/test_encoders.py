@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from qspinn.data.encoders import poisson, poisson_reference
+from qspinn.data.encoders import INPUT_STREAM, poisson, poisson_reference
 from qspinn.errors import DataError
+from qspinn.fixedpoint import random_words, stream_key
 from qspinn.program import PoissonOp
 
 OP = PoissonOp(per_level=int(0.2 / 255 * 2**32), seed=7)
@@ -25,6 +26,13 @@ def test_equals_the_definition(first: int, per_level: int, seed: int) -> None:
     np.testing.assert_array_equal(spikes.dense(), poisson_reference(IMAGES, op, 15, first_sample=first))
     assert all(np.all(np.diff(spikes.index[a:b].astype(int)) > 0) for row in spikes.offsets
                for a, b in itertools.pairwise(row))
+
+
+def test_a_word_equal_to_the_level_is_no_spike() -> None:
+    image = np.array([[0, 0, 1]], dtype=np.uint8)
+    word = int(random_words(stream_key(7, INPUT_STREAM, 0), [2])[0])
+    for per_level, n_events in ((word, 0), (word + 1, 1)):
+        assert poisson(image, PoissonOp(per_level=per_level, seed=7), 1).n_events == n_events
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4, 30])

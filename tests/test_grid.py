@@ -192,6 +192,16 @@ def test_declared_constants(settings: dict[str, float], make_spikes: Callable[..
     assert n_spikes > 20
 
 
+def test_thresholds_that_outgrow_the_potential_stay_at_its_upper_end(make_spikes: Callable[..., Spikes]) -> None:
+    """With a unit per neuron thresholds follow the sum of the weights, here beyond what v can hold: a neuron then
+    spikes where its potential saturates."""
+    network = network_of("hard", eta_post=2.0, theta_plus_mv=0.5, v_th_mv=4.0)
+    model, plain, n_spikes = both(network, plan_of(4, PER_NEURON, v=15), make_spikes(13, 40, 20, 0.6))
+    check_same(model, plain)
+    assert n_spikes > 20
+    assert model.levels().max() == model.v_fmt.code_max
+
+
 def test_left_out_inputs_and_adapting_thresholds_only(make_spikes: Callable[..., Spikes]) -> None:
     network, plan = network_of(), plan_of(4, PER_NEURON, rate=0.2)
     before = prepare(network, plan, ranges_of(network), seed=3)

@@ -73,24 +73,3 @@ class DataConfig(Record, frozen=True):
     def __post_init__(self) -> None:
         for field in ("n_train", "n_validation", "n_test"):
             _need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), ">= 0")
-
-
-def load(config: DataConfig) -> Dataset:
-    """The data set of a configuration."""
-    if config.name == "digits":
-        from qspinn.data import digits
-
-        whole = digits.load()
-    else:
-        from qspinn.data import mnist
-
-        whole = mnist.load(config.folder)
-    return Dataset(
-        name=whole.name, shape=whole.shape, labels=whole.labels, split_rule=whole.split_rule,
-        train=_first(whole.train, config.n_train), validation=_first(whole.validation, config.n_validation),
-        test=_first(whole.test, config.n_test),
-    )
-
-
-def _first(split: Split, n: int) -> Split:
-    return Split(images=split.images[: n or None], labels=split.labels[: n or None], first=split.first)

@@ -6,6 +6,7 @@ Source: LeCun, Cortes, Burges (1998); format: http://yann.lecun.com/exdb/mnist (
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import struct
 import zlib
@@ -110,7 +111,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     if rank == 0 or len(data) < header:
         raise DataError(str(path), "header is cut short", got=f"{len(data)} bytes", allowed=f"{header} bytes or more")
     shape = struct.unpack(f">{rank}I", data[4:header])
-    expected = header + int(np.prod(shape, dtype=np.uint64))
+    expected = header + math.prod(shape)
     if len(data) != expected:
         raise DataError(str(path), "has the wrong length", got=f"{len(data)} bytes", allowed=f"{expected} bytes",
                         fix="copy the file anew")

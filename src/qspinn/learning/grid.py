@@ -259,7 +259,7 @@ def _call(
     learn_weights: bool,
 ) -> None:
     """One call of the compiled kernel."""
-    from qspinn.learning._stdp_kernels import run_grid
+    from qspinn.learning._grid_kernel import run_grid
     from qspinn.runtime.arithmetic import MODE
     from qspinn.runtime.numba_engine import narrow_settings, padded
 

@@ -154,7 +154,7 @@ def _call(
     theta: NDArray[np.float32], counts: NDArray[np.int32], *, seed: int, first: int, rate: float, learn: bool,
 ) -> None:
     """One call of the compiled kernel with the declared constants."""
-    from qspinn.learning._stdp_kernels import run_float
+    from qspinn.learning._float_kernel import run_float
 
     population, dense, lateral, stdp = plastic(network)
     neuron = population.neuron
