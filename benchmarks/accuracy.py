@@ -15,6 +15,7 @@ from typing import Any
 
 import qspinn
 from claims import ROOT, claim, write
+from qspinn import checkpoint
 from qspinn.explore.search import Outcome
 from qspinn.workflow import evaluate_float
 
@@ -30,17 +31,20 @@ def float_baselines(seeds: list[int], sizes: list[int]) -> None:
                if not any(f"N = {n}," in r["claim"] for n in sizes)]
     for n in sizes:
         hits = []
+        passes = 3 if n < 6400 else 1
         for seed in seeds if n < 6400 else seeds[:1]:
-            experiment = qspinn.load_experiment(ROOT / "experiments" / "mnist_stdp.toml",
-                                                [f"network.n_neurons={n}", f"seed={seed}"])
-            trained, validation = qspinn.train(experiment)
+            experiment = qspinn.load_experiment(
+                ROOT / "experiments" / "mnist_stdp.toml",
+                [f"network.n_neurons={n}", f"seed={seed}", f"training.n_passes={passes}"])
+            stored_net = RUNS / f"mnist_sizes-{seed}" / "float" / f"n{n}.safetensors"  # the same training, done before
+            trained = checkpoint.load(stored_net) if stored_net.exists() else qspinn.train(experiment)[0]
             test = evaluate_float(trained, qspinn.load_data(experiment.data).test, "test", seed=seed)
             hits.append(test.accuracy * 100)
-            print(f"N={n} seed={seed} validation {validation.accuracy:.4f} test {test.accuracy:.4f}", flush=True)
+            print(f"N={n} seed={seed} test {test.accuracy:.4f}", flush=True)
         least, aim = FLOAT_TARGETS[n]
         target = f"at least {least}, aim {aim}" if least else f"aim {aim}"
-        records.append(claim(f"float baseline, N = {n}, 10,000 test images", hits, "%", target,
-                             median(hits) >= (least or aim), seeds=seeds[: len(hits)],
+        text = f"float baseline, N = {n}, {passes} {'passes' if passes > 1 else 'pass'} over 50,000, 10,000 test images"
+        records.append(claim(text, hits, "%", target, median(hits) >= (least or aim), seeds=seeds[: len(hits)],
                              command="python benchmarks/accuracy.py float"))
         write("float", sorted(records, key=lambda r: int(r["claim"].split("N = ")[1].split(",")[0])))
 

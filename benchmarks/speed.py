@@ -75,10 +75,11 @@ def program_of(trained: Trained, ranges: Ranges, bits: int) -> Program:
     return lower(trained.with_params(readout__responses=np.ones((n, 10))), inference_plan(bits), ranges)
 
 
-def peer(spikes_file: Path, mode: str, batch: int, n: int, threads: int) -> float:
-    """Images per second of BindsNET in its own environment."""
+def peer(spikes_file: Path, mode: str, batch: int, n: int, threads: int, *, sparse: bool = False) -> float:
+    """Images per second of BindsNET in its own environment; `sparse` switches its sparse_compute option on."""
     call = [str(PEER), str(ROOT / "benchmarks/peers/bindsnet_stdp.py"), "--spikes", str(spikes_file), "--mode", mode,
-            "--batch", str(batch), "--images", str(n), "--threads", str(threads), "--neurons", str(N)]
+            "--batch", str(batch), "--images", str(n), "--threads", str(threads), "--neurons", str(N),
+            *(["--sparse-compute"] if sparse else [])]
     done = subprocess.run(call, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["results"][0]["images_per_second"]
 
@@ -116,6 +117,9 @@ def peers(rounds: int) -> None:
             for mode, batch, n in (("train", 1, 30), ("train", 32, 64), ("train", 128, 128), ("train", 256, 256),
                                    ("infer", 1, 40)):
                 other.setdefault((mode, batch), []).append(peer(file, mode, batch, n, threads))
+            for mode in ("train", "infer"):
+                rate = peer(file, mode, 1, 30, threads, sparse=True)
+                other.setdefault((f"{mode}, sparse_compute", 1), []).append(rate)
             print({k: round(v[-1]) for k, v in own.items()}, {k: round(v[-1], 2) for k, v in other.items()}, flush=True)
     write("speed", speed_records(own, other, threads))
 
@@ -138,6 +142,11 @@ def speed_records(own: dict[str, list[float]], other: dict[tuple[str, int], list
                for what, values in own.items()]
     records += [claim(f"BindsNET DiehlAndCook2015 {mode}, batch {batch}", values, "images/s", "", None, command=COMMAND,
                       peer=name, digits=2) for (mode, batch), values in other.items()]
+    for mode, ours in (("train", "float32 training"), ("train", "8-bit training"),
+                       ("infer", "8-bit inference, both cores")):
+        values = ratio(ours, f"{mode}, sparse_compute", 1)
+        records.append(claim(f"{ours} against BindsNET batch 1 with its sparse_compute option on", values, "times", "",
+                             None, command=COMMAND, peer=name, digits=0))
     for kind in ("float32", "8-bit"):
         records.append(record(f"{kind} training, one core, against BindsNET batch 1", f"{kind} training", "train", 1,
                               1000))

@@ -122,7 +122,7 @@ def test_report_is_written_again(place: Path) -> None:
         (["explore", "missing.toml"], 2, ["missing.toml"]),
         (["explore", "tiny.toml", "--workers", "-1"], 2, ["workers"]),
         (["explore", "tiny.toml", "--out", "run", "--seed", "5"], 1, ["another experiment", "--out"]),
-        (["explore", "tiny.toml", "--set", "data.name=mnist", "--data", "nowhere", "--out", "m"], 1, ["nowhere", "idx"]),
+        (["train", "tiny.toml", "--set", "data.name=mnist", "--data", "nowhere"], 1, ["nowhere", "idx"]),
         (["evaluate", "tiny.toml"], 1, ["tiny.toml", "not a .qspinn"]),
         (["evaluate", "run/model.qspinn", "--split", "tset"], 2, ["tset", "validation"]),
         (["evaluate", "run/model.qspinn", "--dataset", "cifar"], 2, ["cifar", "digits"]),

@@ -21,7 +21,7 @@ from qspinn.explore.statistics import Difference
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.memory import float_account
 from qspinn.plan import Granularity, QuantPlan, QuantRule
-from qspinn.program import CodeTensor, DenseOp, PoissonOp, Program, SelectOp, VoteOp
+from qspinn.program import CodeTensor, DenseOp, LifOp, PoissonOp, Program, SelectOp, VoteOp
 from qspinn.records import to_plain
 from qspinn.report import fields, plots, source, svg, words, write_report
 
@@ -69,9 +69,15 @@ def _program(rng: np.random.Generator) -> Program:
     bit, two = QFormat(bits=1, frac=0, signed=False), QFormat(bits=2, frac=0, signed=False)
     tensors = {"input.kept": CodeTensor(codes=kept, fmt=bit),
                "exc.w": CodeTensor(codes=rng.integers(0, 4, (N, int(kept.sum())), dtype=np.int32), fmt=two),
+               "exc.decay": CodeTensor(codes=np.array([250], np.int32), fmt=QFormat(bits=8)),
+               "exc.v_th": CodeTensor(codes=np.array([9], np.int32), fmt=QFormat(bits=8)),
                "readout.votes": CodeTensor(codes=rng.integers(0, 4, (N, CLASSES), dtype=np.int32), fmt=two)}
     ops = (PoissonOp(per_level=1, seed=0), SelectOp(source="input", target="some", kept="input.kept"),
-           DenseOp(source="some", target="exc", weight="exc.w"), VoteOp(source="exc", votes="readout.votes"))
+           DenseOp(source="some", target="exc", weight="exc.w"),
+           LifOp(name="exc", n=N, v_fmt=QFormat(bits=8), v_min=0, in_shift=0, decay="exc.decay", decay_shift=8,
+                 rounding=Rounding.NEAREST, v_th="exc.v_th", v_th_shift=0, v_reset="exc.v_th", n_ref=2, winner=True,
+                 stream=16),
+           VoteOp(source="exc", votes="readout.votes"))
     return Program(name="tiny", n_inputs=SIDE * SIDE, n_steps=10, seed=0, ops=ops, tensors=tensors)
 
 

@@ -16,8 +16,8 @@ What is done for the peer, so that it shows its best side:
 * ``torch.inference_mode`` is on (a stricter ``no_grad``; the learning rules use no autograd). No monitor is attached
   while the clock runs: spikes are counted in an untimed replay from the same seed, and ``replay_identical`` says
   whether weights, thresholds and voltages ended bit for bit alike.
-* ``sparse=False`` (sparse weight tensors are slower), but ``sparse_compute`` on every connection: BindsNET's own
-  gather of the active rows only, the same sums, faster on a CPU.
+* ``sparse=False`` (sparse weight tensors are slower). ``--sparse-compute`` switches on an option that
+  DiehlAndCook2015 leaves off: a gather of the active rows only, the same sums, faster on a CPU. Report both.
 
 A run slows down many times when threads outnumber free cores: measure one and all, report the better.
 ``bindsnet/__init__.py`` imports data sets, plotting and games (torchvision, opencv, gymnasium, ...), so
@@ -84,7 +84,7 @@ def simulate(args: argparse.Namespace, spikes: Spikes, batch: int, count: bool) 
     network = model(n_inpt=N_INPUTS, n_neurons=args.neurons, dt=1.0, norm=78.4, theta_plus=0.05, nu=(1e-4, 1e-2))
     network.train(args.mode == "train")
     for connection in network.connections.values():
-        connection.sparse_compute = True
+        connection.sparse_compute = args.sparse_compute
     excitatory = network.layers["Ae"]
     network.run({"X": spikes.dense(0, batch)}, time=spikes.steps)  # warm-up
     recorder = monitor(excitatory, ["s"])
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="images per measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads (default: all)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sparse-compute", action="store_true", help="switch BindsNET's sparse_compute option on")
     args = parser.parse_args()
     if min(args.images, args.neurons, args.threads, *args.batch) < 1:
         parser.error("counts must be positive")

@@ -18,7 +18,7 @@ from qspinn.records import Record
 
 
 def _need(ok: bool, where: str, got: object, allowed: str) -> None:
-    if not ok:
+    if not ok or (isinstance(got, float) and not math.isfinite(got)):
         raise ConfigError(where, "value out of range", got=got, allowed=allowed)
 
 

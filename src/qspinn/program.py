@@ -7,7 +7,9 @@ rest, with a sha256 over both.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
 import struct
 from pathlib import Path
@@ -206,10 +208,49 @@ def from_bytes(data: bytes, where: str = "program") -> Program:
         header = from_plain(_Header, plain, where)
     except ConfigError as error:
         raise ArtifactError(where, f"header is not valid ({error})") from None
-    tensors = {n: CodeTensor(codes=unpack(streams[n], header.formats[n], header.shapes[n]), fmt=header.formats[n])
-               for n in header.formats}
-    return Program(name=header.name, n_inputs=header.n_inputs, n_steps=header.n_steps, seed=header.seed,
-                   ops=header.ops, tensors=tensors, labels=header.labels, provenance=header.provenance)
+    if not (header.formats.keys() == header.shapes.keys() == streams.keys()):
+        raise ArtifactError(where, "header and tensors do not belong together")
+    tensors = {n: _tensor(n, streams[n], header.formats[n], header.shapes[n], where) for n in header.formats}
+    program = Program(name=header.name, n_inputs=header.n_inputs, n_steps=header.n_steps, seed=header.seed,
+                      ops=header.ops, tensors=tensors, labels=header.labels, provenance=header.provenance)
+    _check_operations(program, where)
+    return program
+
+
+def _tensor(name: str, stream: NDArray, fmt: QFormat, shape: tuple[int, ...], where: str) -> CodeTensor:
+    """The codes of a stream whose length fits the shape."""
+    if min(shape, default=0) < 0 or stream.size != -(-math.prod(shape) * fmt.bits // 8):
+        raise ArtifactError(where, f"tensor {name!r} has the wrong length", got=stream.size, allowed=f"{shape} {fmt}")
+    return CodeTensor(codes=unpack(stream, fmt, shape), fmt=fmt)
+
+
+def _check_operations(program: Program, where: str) -> None:
+    """Every operation finds its sources and tensors, in the shapes it needs; engines may rely on that.
+
+    Raises:
+        ArtifactError: names the operation that does not fit.
+    """
+    sizes, fed = {"input": program.n_inputs}, {}
+    shapes = {name: t.codes.shape for name, t in program.tensors.items()}
+    ok = [isinstance(op, VoteOp) for op in program.ops].count(True) == 1 and program.n_steps > 0
+    for op in program.ops:
+        match op:
+            case SelectOp():
+                ok = op.source in sizes and shapes.get(op.kept) == (sizes[op.source],)
+                sizes[op.target] = int(np.count_nonzero(program.codes(op.kept))) if ok else 0
+            case DenseOp():
+                fed[op.target] = shapes.get(op.weight, ())
+                ok = op.source in sizes and fed[op.target][1:] == (sizes[op.source],)
+            case LifOp():
+                vectors = (op.v_th, op.v_reset, *filter(None, (op.theta, op.inhibition)))
+                ok = (fed.get(op.name, ())[:1] == (op.n,) and all(shapes.get(t) in ((1,), (op.n,)) for t in vectors)
+                      and shapes.get(op.decay) == (1,) and op.n_ref >= 0 and 0 <= op.decay_shift <= 31
+                      and -31 <= op.in_shift <= 31 and min(op.v_th_shift, op.theta_shift, op.inhibition_shift) >= 0)
+                sizes[op.name] = op.n
+            case VoteOp():
+                ok = ok and shapes.get(op.votes, ())[:1] == (sizes.get(op.source, -1),) and len(shapes[op.votes]) == 2
+        if not ok:
+            raise ArtifactError(where, "an operation does not fit its tensors", got=to_plain(op))
 
 
 def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]:
@@ -221,6 +262,8 @@ def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]
         entry = msgspec.json.decode(text)
     except (safetensors.SafetensorError, msgspec.DecodeError, struct.error, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(where, "is truncated, damaged or not a .qspinn file", got=str(error)[:120]) from None
+    if any(stream.dtype != np.uint8 or stream.ndim != 1 for stream in streams.values()):
+        raise ArtifactError(where, "holds something else than packed bytes")
     if not isinstance(entry, dict) or not isinstance(entry.get("header"), dict):
         raise ArtifactError(where, "is not a Q-SpiNN program")
     return streams, entry
@@ -257,6 +300,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise ArtifactError(str(path), "cannot be written", got=error.strerror,
                             fix="free some space or choose another place with --out") from None

@@ -56,10 +56,11 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True):
         if kept.shape != (self.n,):
             raise DataError("spikes.select", "wrong shape", got=kept.shape, allowed=f"({self.n},)")
         number = np.cumsum(kept != 0) - 1
-        index = self.index[self.offsets[0, 0] : self.offsets[-1, -1]]
+        start, stop = (self.offsets[0, 0], self.offsets[-1, -1]) if self.n_samples else (0, 0)
+        index = self.index[start:stop]
         stays = kept[index] != 0
         before = np.concatenate([[0], np.cumsum(stays)])
-        return Spikes(offsets=before[self.offsets - self.offsets[0, 0]], index=number[index[stays]].astype(index.dtype),
+        return Spikes(offsets=before[self.offsets - start], index=number[index[stays]].astype(index.dtype),
                       n=int(np.count_nonzero(kept)))
 
     def dense(self) -> NDArray[np.uint8]:

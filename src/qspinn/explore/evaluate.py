@@ -7,6 +7,7 @@ travels is a Candidate one way and a plain record the other.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -34,8 +35,6 @@ from qspinn.program import Program, VoteOp
 from qspinn.records import content_key, from_plain, to_plain
 from qspinn.runtime import numba_engine
 from qspinn.spikes import Spikes
-
-PARENT_POLL_S = 1.0
 
 
 class Encoded(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -223,15 +222,15 @@ def start_worker(folder: str, experiment: bytes, labels: tuple[str, ...], splits
                  ) -> None:
     """Prepares a worker process: opens the shared files, and makes sure it ends when its parent is killed."""
     global _bench
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()  # known from birth: os.getppid() is already another one if it died since
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_S)
+    def watch(parent: Any) -> None:
+        parent.join()
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    if parent is not None:
+        threading.Thread(target=watch, args=(parent,), daemon=True).start()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     _bench = open_bench(Path(folder), from_plain(Experiment, msgspec.json.decode(experiment)), labels, splits)
 
 

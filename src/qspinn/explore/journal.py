@@ -77,7 +77,11 @@ class Journal:
         self.path = path
         self._file: BinaryIO = _locked(path)
         data = path.read_bytes()
-        self.records, valid = scan(data, str(path))
+        try:
+            self.records, valid = scan(data, str(path))
+        except RunError:
+            self.close()
+            raise
         if valid < len(data) or not data:
             self._file.truncate(valid)
         self._file.seek(0, os.SEEK_END)

@@ -97,7 +97,7 @@ def conclude(
 ) -> Outcome:
     """Chooses on validation, measures baseline and winner once on test, and stores the winner's program."""
     by_kind = {kind: [r for r in records if r["kind"] == kind] for kind in ("float", "sensitivity", "candidate")}
-    rejected = [r for r in by_kind["candidate"] if "rejected" in r]
+    rejected = sorted((r for r in by_kind["candidate"] if "rejected" in r), key=lambda r: r["key"])
     candidates = sorted((r for r in by_kind["candidate"] if "rejected" not in r), key=lambda r: r["key"])
     winner = judge.winner(candidates)
     if not winner:

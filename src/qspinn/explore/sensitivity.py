@@ -76,7 +76,7 @@ def significance(experiment: Experiment, accuracy: dict[str, float], account: Me
                 path=path, rounding=rounding, bits=bits, accuracy=curve,
                 harmless_bits=_harmless(bits, lost, experiment.search.harmless_points),
                 significance=sum(lost) / max(sum(saved), 1e-9)))
-    return sorted(curves, key=lambda s: -s.significance)
+    return sorted(curves, key=lambda s: (-s.significance, s.path, s.rounding.value))
 
 
 def _harmless(bits: tuple[int, ...], lost: list[float], tolerance: float) -> int:

@@ -263,7 +263,7 @@ def _call(
     from qspinn.runtime.arithmetic import MODE
     from qspinn.runtime.numba_engine import narrow_settings, padded
 
-    population, _, _, stdp = plastic(model.network)
+    population, dense, _, stdp = plastic(model.network)
     name = population.name
     busiest = int(np.diff(spikes.offsets, axis=1).max(initial=0))
     left = max(0, -model.in_shift)
@@ -275,7 +275,9 @@ def _call(
     n = population.n
     fine = max(0, 8 - model.rules[f"{name}.x_pre"].bits)
     unit_post, unit_pre = ((1 << fine) * x.top / rate if rate else math.inf for x in (model.x_pre, model.x_post))
-    eta_post, eta_pre, eta_shift = learning_rate_codes(stdp.eta_post / unit_post, stdp.eta_pre / unit_pre)
+    reach = dense.w_max if stdp.bound == "hard" else 1.0  # hard bounds count in weights, others in shares of w_max
+    eta_post, eta_pre, eta_shift = learning_rate_codes(stdp.eta_post / unit_post / reach,
+                                                       stdp.eta_pre / unit_pre / reach)
     theta_fine = round(population.neuron.theta_plus_mv * rate / model.theta_delta * 65536)
     settings = narrow_settings(model.v_fmt, model.in_shift, model.decay, model.decay_shift)
     v_rounding, w_rounding = (model.rules[f"{name}.{kind}"].rounding for kind in ("v", "w"))

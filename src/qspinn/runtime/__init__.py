@@ -17,13 +17,16 @@ def run(program: Program, spikes: Spikes, *, backend: str = "numba", record: boo
 
     Args:
         backend: "numba" (compiled, event driven, all cores) or "reference" (plain NumPy).
-        record: also return the spike rasters of every population.
+        record: also return spike rasters and final states of every population.
 
     Raises:
         DataError: the spikes do not fit the program's inputs.
     """
     if spikes.n != program.n_inputs:
         raise DataError("spikes.n", "does not match the program's inputs", got=spikes.n, allowed=str(program.n_inputs))
+    largest = int(spikes.index[spikes.offsets[0, 0] : spikes.offsets[-1, -1]].max(initial=0)) if spikes.n_samples else 0
+    if largest >= spikes.n:
+        raise DataError("spikes.index", "names a source that does not exist", got=largest, allowed=f"0..{spikes.n - 1}")
     return backend_run(backend)(program, spikes, record=record)
 
 

@@ -13,12 +13,11 @@ from qspinn.runtime._kernels import _I32, draw_winner
 from qspinn.runtime._vectors import (
     LANES,
     WORDS,
-    lanes_add,
+    lanes_add_where,
     lanes_min,
     lanes_reach,
     lanes_scale,
     lanes_splat,
-    lanes_where,
     load_lanes,
     load_words,
     store_lanes,
@@ -45,6 +44,7 @@ def full_adder(x, a, b):
 @nb.njit(inline="always")
 def count_rows(bits, index, start, stop, width, column, planes, at):
     """planes[at:] = bit planes of the number of set bits in each column of the rows index[start:stop]."""
+    many = stop - start >= 16
     p0 = words_zero()
     p1 = words_zero()
     p2 = words_zero()
@@ -62,9 +62,10 @@ def count_rows(bits, index, start, stop, width, column, planes, at):
         p2 = words_xor(p2, c)
         c = words_and(p3, d)
         p3 = words_xor(p3, d)
-        d = words_and(p4, c)
-        p4 = words_xor(p4, c)
-        p5 = words_xor(p5, d)
+        if many:
+            d = words_and(p4, c)
+            p4 = words_xor(p4, c)
+            p5 = words_xor(p5, d)
         e += 4
     while e < stop:
         c = load_words(bits, np.int64(index[e]) * width + column)
@@ -76,9 +77,10 @@ def count_rows(bits, index, start, stop, width, column, planes, at):
         p2 = words_xor(p2, c)
         c = words_and(p3, d)
         p3 = words_xor(p3, d)
-        d = words_and(p4, c)
-        p4 = words_xor(p4, c)
-        p5 = words_xor(p5, d)
+        if many:
+            d = words_and(p4, c)
+            p4 = words_xor(p4, c)
+            p5 = words_xor(p5, d)
         e += 1
     store_words(planes, at, p0)
     store_words(planes, at + WORDS, p1)
@@ -134,15 +136,16 @@ def one_bit(offsets, index, bits, width, left, decay, v_max, level, reset, stren
             for j in range(0, size, LANES):
                 at = (j // GROUP) * GROUP // 32 * PLANES + (j % GROUP) // 32
                 x = lanes_scale(load_lanes(v, j), factor, half)
-                y = lanes_add(lanes_add(lanes_where(words32[at], w0), lanes_where(words32[at + 2 * WORDS], w1)),
-                              lanes_add(lanes_where(words32[at + 4 * WORDS], w2),
-                                        lanes_where(words32[at + 6 * WORDS], w3)))
+                x = lanes_add_where(x, words32[at], w0)
+                x = lanes_add_where(x, words32[at + 2 * WORDS], w1)
+                x = lanes_add_where(x, words32[at + 4 * WORDS], w2)
+                x = lanes_add_where(x, words32[at + 6 * WORDS], w3)
                 if not few:
-                    y = lanes_add(y, lanes_add(lanes_where(words32[at + 8 * WORDS], w4),
-                                               lanes_where(words32[at + 10 * WORDS], w5)))
-                z = lanes_min(lanes_add(x, y), top)
-                store_lanes(v, j, z)
-                crossing |= lanes_reach(z, load_lanes(level, j))
+                    x = lanes_add_where(x, words32[at + 8 * WORDS], w4)
+                    x = lanes_add_where(x, words32[at + 10 * WORDS], w5)
+                x = lanes_min(x, top)
+                store_lanes(v, j, x)
+                crossing |= lanes_reach(x, load_lanes(level, j))
             if crossing == 0:
                 continue
             k = draw_winner(v, level, until, t, step_key(base, t))
@@ -158,6 +161,6 @@ def one_bit(offsets, index, bits, width, left, decay, v_max, level, reset, stren
             counts[s, k] += 1
             if record:
                 raster[s, t, k] = 1
-        for j in range(n):
+        for j in range(n if record else 0):
             v_out[s, j] = v[j]
             ref_out[s, j] = max(until[j] - n_steps, 0)

@@ -15,6 +15,29 @@ _SIXTEEN = np.uint32(16)
 CHUNK = 32  # rows are padded to a multiple of this; padded neurons have a level that nothing reaches
 
 
+@nb.njit(nogil=True, cache=True)
+def busiest_step(offsets):
+    """The largest number of spikes in one step."""
+    most = np.int64(0)
+    for s in range(offsets.shape[0]):
+        for t in range(offsets.shape[1] - 1):
+            most = max(most, offsets[s, t + 1] - offsets[s, t])
+    return most
+
+
+@nb.njit(nogil=True, cache=True)
+def tally(counts, votes):
+    """Class scores [B, C]: counts [B, N] times votes [N, C]; most counts are zero. (A matrix product would wake the
+    linear algebra library's threads, which then spin on the cores the next run needs.)"""
+    scores = np.zeros((counts.shape[0], votes.shape[1]), np.int64)
+    for s in range(counts.shape[0]):
+        for j in range(counts.shape[1]):
+            if counts[s, j] != 0:
+                for c in range(votes.shape[1]):
+                    scores[s, c] += counts[s, j] * votes[j, c]
+    return scores
+
+
 @nb.njit(inline="always")
 def sum_rows(rows, index, start, stop, total):
     """total[j] = sum of rows[index[start:stop], j], four rows a pass."""
@@ -150,7 +173,7 @@ def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max
             counts[s, k] += 1
             if record:
                 raster[s, t, k] = 1
-        for j in range(n):
+        for j in range(n if record else 0):
             v_out[s, j] = v[j]
             ref_out[s, j] = max(until[j] - n_steps, 0)
 
@@ -202,6 +225,8 @@ def wide(offsets, index, rows, decay, decay_shift, in_shift, v_min, v_max, level
                 if record:
                     raster[s, t, j] = 1
                 v[j] = reset[j]
-        for j in range(n):
+                if inhibits and n_crossing > 1:  # the other spikes of this step lower it too
+                    v[j] = max(v[j] - (n_crossing - 1) * strength[j], v_min)
+        for j in range(n if record else 0):
             v_out[s, j] = v[j]
             ref_out[s, j] = max(until[j] - n_steps, 0)

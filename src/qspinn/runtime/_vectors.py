@@ -129,13 +129,13 @@ def lanes_splat(typingctx: Any, scalar: Any) -> Any:
 
 
 @intrinsic
-def lanes_where(typingctx: Any, bits: Any, value: Any) -> Any:
-    """Lanes of value where the bit (uint32, lane 0 lowest) is set, zero elsewhere."""
+def lanes_add_where(typingctx: Any, x: Any, bits: Any, value: Any) -> Any:
+    """x + value in lanes whose bit (uint32, lane 0 lowest) is set, x elsewhere: one masked addition."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        mask = builder.bitcast(arguments[0], ir.VectorType(ir.IntType(1), LANES))
-        return builder.select(mask, arguments[1], ir.Constant(_llvm(LANES_T), [0] * LANES))
+        mask = builder.bitcast(arguments[1], ir.VectorType(ir.IntType(1), LANES))
+        return builder.select(mask, builder.add(arguments[0], arguments[2]), arguments[0])
 
-    return LANES_T(types.uint32, LANES_T), generate
+    return LANES_T(LANES_T, types.uint32, LANES_T), generate
 
 
 @intrinsic

@@ -25,7 +25,7 @@ from qspinn.runtime import _bits_kernel, _kernels
 from qspinn.runtime._vectors import WORDS
 from qspinn.runtime.arithmetic import MODE
 from qspinn.runtime.reference import thresholds
-from qspinn.runtime.result import Result, vote
+from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes
 
 NEVER = (1 << 31) - 1
@@ -60,10 +60,14 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
             case PoissonOp() | VoteOp():
                 pass
     counts = {n: o[0].astype(np.int64) for n, o in outcome.items()}
+    (readout,) = program.ops_of(VoteOp)
+    scores = _kernels.tally(outcome[readout.source][0], program.codes(readout.votes).astype(np.int64))
+    if not record:
+        return Result(counts=counts, scores=scores)
     return Result(
-        counts=counts, scores=vote(program, counts), v={op.name: outcome[op.name][1] for op in lifs},
+        counts=counts, scores=scores, v={op.name: outcome[op.name][1] for op in lifs},
         ref={op.name: outcome[op.name][2] for op in lifs},
-        spikes={op.name: outcome[op.name][3].transpose(1, 0, 2) for op in lifs} if record else {},
+        spikes={op.name: outcome[op.name][3].transpose(1, 0, 2) for op in lifs},
     )
 
 
@@ -81,7 +85,7 @@ def _from_raster(raster: NDArray[np.uint8]) -> Spikes:
     """Event lists of a recorded raster uint8 [B, T, N]."""
     n_samples, n_steps, n = raster.shape
     ends = np.cumsum(raster.sum(axis=2, dtype=np.int64).ravel()).reshape(n_samples, n_steps)
-    first = np.concatenate([[0], ends[:-1, -1]])[:, None]
+    first = np.concatenate([[0], ends[:-1, -1]])[:n_samples, None]
     return Spikes(offsets=np.concatenate([first, ends], axis=1), index=np.nonzero(raster)[2].astype(np.uint32), n=n)
 
 
@@ -92,15 +96,15 @@ def _population(
     kernel, arguments = _plan(program, op, w, source)
     n_samples, n_steps = source.n_samples, source.n_steps
     counts = np.zeros((n_samples, op.n), dtype=np.int32)
-    v = np.zeros((n_samples, op.n), dtype=np.int64)
-    ref = np.zeros((n_samples, op.n), dtype=np.int64)
+    v = np.zeros((n_samples if record else 0, op.n), dtype=np.int64)
+    ref = np.zeros_like(v)
     raster = np.zeros((n_samples if record else 0, n_steps, op.n), dtype=np.uint8)
     edges = np.linspace(0, n_samples, min(n_threads, max(n_samples, 1)) + 1).astype(int)
 
     def part(i: int) -> None:
         a, b = edges[i], edges[i + 1]
-        kernel(source.offsets[a:b], source.index, *arguments, counts[a:b], v[a:b], ref[a:b],
-               raster[a:b] if record else raster)
+        kernel(source.offsets[a:b], source.index, *arguments, counts[a:b],
+               *((x[a:b] for x in (v, ref, raster)) if record else (v, ref, raster)))
 
     with concurrent.futures.ThreadPoolExecutor(len(edges) - 1) as pool:
         list(pool.map(part, range(len(edges) - 1)))
@@ -117,7 +121,7 @@ def _plan(program: Program, op: LifOp, w: NDArray, source: Spikes) -> tuple:
         strength = program.codes(op.inhibition).astype(np.int64) << op.inhibition_shift
     strength = np.broadcast_to(np.minimum(strength, NEVER), (op.n,))
     common = (np.uint32(program.seed), op.stream, op.n_ref, MODE[op.rounding])
-    busiest = int(np.diff(source.offsets, axis=1).max(initial=0))
+    busiest = _kernels.busiest_step(source.offsets)
     lanes = lanes_for(op.v_fmt, op.v_min, op.in_shift, op.decay_shift, op.winner, w, busiest)
     if lanes is None:
         return _kernels.wide, (
@@ -127,7 +131,7 @@ def _plan(program: Program, op: LifOp, w: NDArray, source: Spikes) -> tuple:
                padded(np.minimum(strength, lanes.never), lanes.v, 0))
     left = max(0, -op.in_shift)
     if (w.max(initial=0) <= 1 and op.in_shift <= 0 and lanes.v is np.int16 and busiest <= _bits_kernel.BUSIEST
-            and busiest << left < 1 << 15 and op.rounding is not Rounding.STOCHASTIC):
+            and busiest << left < 1 << 15 and decay < 1 << op.decay_shift and op.rounding is not Rounding.STOCHASTIC):
         bits, width = packed_rows(w)
         factor = decay << (16 - op.decay_shift)
         return _bits_kernel.one_bit, (bits, width, left, factor, op.v_fmt.code_max, *vectors, *common)
@@ -163,9 +167,10 @@ def lanes_for(
         return None
     if v_fmt.bits > 16 or not 0 <= decay_shift <= 16 or in_shift > 16:
         return None
-    if largest_sum >= 1 << min(16 + max(in_shift, 0), 30):
+    half = 1 << in_shift - 1 if in_shift > 0 else 0  # what rounding to nearest adds
+    if largest_sum + half >= 1 << min(16 + max(in_shift, 0), 30):
         return None
-    small = v_fmt.bits <= 15
+    small = v_fmt.bits <= 14  # a threshold that no potential reaches must be representable
     return Lanes(row=np.uint8 if top < 256 else np.uint16, total=np.int16 if largest_sum < 1 << 15 else np.int32,
                  v=np.int16 if small else np.int32, never=32767 if small else NEVER)
 

@@ -107,5 +107,7 @@ def run(program: Program, spikes: Spikes, *, record: bool = False) -> Result:
     names = [op.name for op in program.ops_of(LifOp)]
     rasters = {n: np.stack([h[n] for h in history]).astype(np.uint8) for n in names}
     counts = {n: rasters[n].sum(axis=0, dtype=np.int64) for n in names}
+    if not record:
+        return Result(counts=counts, scores=vote(program, counts))
     return Result(counts=counts, scores=vote(program, counts), v={n: state[n]["v"] for n in names},
-                  ref={n: state[n]["ref"] for n in names}, spikes=rasters if record else {})
+                  ref={n: state[n]["ref"] for n in names}, spikes=rasters)

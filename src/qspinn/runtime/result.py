@@ -16,13 +16,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         counts: spike counts int64 [B, N] of every population, by name.
         scores: int64 [B, n_classes].
         spikes: rasters uint8 [T, B, N] by population; only when recording was asked for.
-        v, ref: final potentials and refractory counters int64 [B, N] by population.
+        v, ref: final potentials and refractory counters int64 [B, N] by population; only when recording was asked for.
     """
 
     counts: dict[str, NDArray[np.int64]]
     scores: NDArray[np.int64]
-    v: dict[str, NDArray[np.int64]]
-    ref: dict[str, NDArray[np.int64]]
+    v: dict[str, NDArray[np.int64]] = {}
+    ref: dict[str, NDArray[np.int64]] = {}
     spikes: dict[str, NDArray[np.uint8]] = {}
 
     def predictions(self) -> NDArray[np.int64]:
@@ -31,6 +31,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def vote(program: Program, counts: dict[str, NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Class scores of the program's read-out."""
+    """Class scores of the program's read-out, int64 [B, n_classes]."""
     (op,) = program.ops_of(VoteOp)
     return counts[op.source] @ program.codes(op.votes).astype(np.int64)

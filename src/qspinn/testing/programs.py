@@ -85,8 +85,9 @@ def random_recipe(rng: np.random.Generator, *, signed_weights: bool = True) -> R
     def layer() -> Layer:
         signed = yes(0.4)
         return Layer(
-            n=int(rng.choice([rng.integers(1, 36), rng.integers(500, 600)], p=[0.93, 0.07])), v_bits=int(rng.integers(2 if signed else 1, 17)), v_signed=signed,
-            w_bits=2 if signed and yes(0.2) else 1 if yes(0.25) and not signed else int(rng.integers(2, 17)),
+            n=int(rng.choice([rng.integers(1, 36), rng.integers(500, 600)], p=[0.93, 0.07])),
+            v_bits=int(rng.integers(2 if signed else 1, 17)), v_signed=signed,
+            w_bits=int(rng.integers(2, 17)) if signed or yes(0.75) else 1,
             w_signed=signed_weights and signed and yes(), decay_shift=int(rng.integers(0, 17)),
             shift_bias=int(rng.integers(-3, 3)), rounding=ROUNDINGS[rng.integers(4)], per_neuron=yes(), theta=yes(),
             n_ref=int(rng.integers(0, 5)), winner=yes(0.7), inhibition=yes(0.7))
