@@ -58,7 +58,9 @@ class BrokenBackend(msgspec.Struct, frozen=True):
                     fired[op.name].append(signals[op.name].astype(np.uint8))
         rasters = {name: np.stack(steps) for name, steps in fired.items()}
         counts = {name: x.sum(axis=0, dtype=np.int64) for name, x in rasters.items()}
-        return Result(counts=counts, scores=vote(program, counts), v=v, ref=ref, spikes=rasters if record else {})
+        if not record:
+            return Result(counts=counts, scores=vote(program, counts))
+        return Result(counts=counts, scores=vote(program, counts), v=v, ref=ref, spikes=rasters)
 
     def _rounded(self, x: Ints, shift: int, rounding: Rounding, key: int) -> Ints:
         index = np.broadcast_to(np.arange(x.shape[1]) + (self.fault is Fault.RANDOM_BITS), x.shape)
