@@ -87,10 +87,10 @@ def peer(spikes_file: Path, mode: str, batch: int, n: int, threads: int, *, spar
 def peers(rounds: int) -> None:
     """All comparisons with BindsNET."""
     network = network_of()
-    spikes = poisson(images(4000), poisson_op(network, 0), T)
-    trained = stdp.train(network, spikes, qspinn.StdpTraining(n_passes=1))  # warms up, and gives settled thresholds
-    ranges = calibrate(trained, spikes)
-    programs = {bits: program_of(trained, ranges, bits) for bits in (8, 1)}
+    spikes = poisson(images(12_000), poisson_op(network, 0), T)
+    ranges = calibrate(stdp.train(network, spikes.slice(0, 2000), qspinn.StdpTraining(n_passes=1)), spikes)
+    trained = stdp.train(network_of(rule=Stdp(eta_post=0.015)), spikes, qspinn.StdpTraining(n_passes=2))
+    programs = {bits: program_of(trained, calibrate(trained, spikes), bits) for bits in (8, 1)}  # as a search runs them
 
     def learn_grid(part: Spikes) -> None:
         grid.fit(grid.prepare(network, grid_plan(8), ranges), part, qspinn.StdpTraining(n_passes=1))
