@@ -6,19 +6,8 @@ import numba as nb
 import numpy as np
 
 from qspinn.learning._float_kernel import HARD, SOFT, TWO_SIDED, light
-from qspinn.runtime._kernels import advance, clear_resting, draw_winner, sum_rows
-from qspinn.runtime._vectors import (
-    LANES,
-    lanes_add,
-    lanes_min,
-    lanes_reach,
-    lanes_scale,
-    lanes_splat,
-    load_bytes,
-    load_lanes,
-    store_lanes,
-)
-from qspinn.runtime.arithmetic import _U, NEAREST, STOCHASTIC, random_word, requantize, step_key, stream_base
+from qspinn.runtime._kernels import advance, clear_resting, draw_winner, hold_resting, step_bytes, sum_rows
+from qspinn.runtime.arithmetic import _U, STOCHASTIC, random_word, requantize, step_key, stream_base
 
 _I32 = np.int32
 
@@ -55,45 +44,6 @@ def neuron_level(v_th, theta, total, per_neuron, pre_shift, post_shift, theta_sh
     else:
         level = np.int64(v_th) + (np.int64(theta) << theta_shift)
     return min(level, np.int64(never))
-
-
-@nb.njit(inline="always")
-def step_bytes(flat, places, n_places, v, level, decay, gain, in_shift, v_max, mode):
-    """`runtime._kernels.sum_rows` and `advance` in one pass over registers: byte weights, 16-bit potentials, no
-    stochastic rounding of potentials. Returns whether anything reached its level."""
-    leak = lanes_splat(np.int64(decay))
-    scale = lanes_splat(np.int64(gain))
-    half = lanes_splat(np.int64(32768 if mode == NEAREST else 0))
-    top = lanes_splat(np.int64(v_max))
-    crossing = np.uint32(0)
-    j = 0
-    while j < v.size:
-        if j + 2 * LANES <= v.size:
-            a = lanes_splat(np.int64(0))
-            b = lanes_splat(np.int64(0))
-            for e in range(n_places):
-                a = lanes_add(a, load_bytes(flat, places[e] + j))
-                b = lanes_add(b, load_bytes(flat, places[e] + j + LANES))
-            if in_shift > 0:
-                a = lanes_scale(a, scale, half)
-                b = lanes_scale(b, scale, half)
-            a = lanes_min(lanes_add(a, lanes_scale(load_lanes(v, j), leak, half)), top)
-            b = lanes_min(lanes_add(b, lanes_scale(load_lanes(v, j + LANES), leak, half)), top)
-            store_lanes(v, j, a)
-            store_lanes(v, j + LANES, b)
-            crossing |= lanes_reach(a, load_lanes(level, j)) | lanes_reach(b, load_lanes(level, j + LANES))
-            j += 2 * LANES
-        else:
-            a = lanes_splat(np.int64(0))
-            for e in range(n_places):
-                a = lanes_add(a, load_bytes(flat, places[e] + j))
-            if in_shift > 0:
-                a = lanes_scale(a, scale, half)
-            a = lanes_min(lanes_add(a, lanes_scale(load_lanes(v, j), leak, half)), top)
-            store_lanes(v, j, a)
-            crossing |= lanes_reach(a, load_lanes(level, j))
-            j += LANES
-    return crossing != 0
 
 
 @nb.njit(inline="always")
@@ -179,14 +129,7 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
             if fused:
                 for e in range(start, stop):
                     places[e - start] = np.int64(index[e]) * width
-                still = 0
-                for q in range(n_resting):  # refractory neurons only decay: their potential is put back after the pass
-                    j = resting[q]
-                    if until[j] > t:
-                        resting[still] = j
-                        held[still] = requantize(np.int64(v[j]) * np.int64(decay), 16, v_mode, _U(0), 0)
-                        still += 1
-                n_resting = still
+                n_resting = hold_resting(resting, n_resting, until, t, v, decay, v_mode, held)
                 crossed = step_bytes(flat, places, stop - start, v, level, decay, gain, in_shift, v_max, v_mode)
                 for q in range(n_resting):
                     v[resting[q]] = held[q]

@@ -8,6 +8,17 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from qspinn.runtime._vectors import (
+    LANES,
+    lanes_add,
+    lanes_min,
+    lanes_reach,
+    lanes_scale,
+    lanes_splat,
+    load_bytes,
+    load_lanes,
+    store_lanes,
+)
 from qspinn.runtime.arithmetic import _U, NEAREST, STOCHASTIC, random_word, requantize, step_key, stream_base
 
 _I32 = np.int32
@@ -134,12 +145,66 @@ def clear_resting(resting, n_resting, until, t, total):
     return still
 
 
+@nb.njit(inline="always")
+def step_bytes(flat, places, n_places, v, level, decay, gain, in_shift, v_max, mode):
+    """`sum_rows` and `advance` in one pass over registers: byte weights, 16-bit potentials, no
+    stochastic rounding of potentials. Returns whether anything reached its level."""
+    leak = lanes_splat(np.int64(decay))
+    scale = lanes_splat(np.int64(gain))
+    half = lanes_splat(np.int64(32768 if mode == NEAREST else 0))
+    top = lanes_splat(np.int64(v_max))
+    crossing = np.uint32(0)
+    j = 0
+    while j < v.size:
+        if j + 2 * LANES <= v.size:
+            a = lanes_splat(np.int64(0))
+            b = lanes_splat(np.int64(0))
+            for e in range(n_places):
+                a = lanes_add(a, load_bytes(flat, places[e] + j))
+                b = lanes_add(b, load_bytes(flat, places[e] + j + LANES))
+            if in_shift > 0:
+                a = lanes_scale(a, scale, half)
+                b = lanes_scale(b, scale, half)
+            a = lanes_min(lanes_add(a, lanes_scale(load_lanes(v, j), leak, half)), top)
+            b = lanes_min(lanes_add(b, lanes_scale(load_lanes(v, j + LANES), leak, half)), top)
+            store_lanes(v, j, a)
+            store_lanes(v, j + LANES, b)
+            crossing |= lanes_reach(a, load_lanes(level, j)) | lanes_reach(b, load_lanes(level, j + LANES))
+            j += 2 * LANES
+        else:
+            a = lanes_splat(np.int64(0))
+            for e in range(n_places):
+                a = lanes_add(a, load_bytes(flat, places[e] + j))
+            if in_shift > 0:
+                a = lanes_scale(a, scale, half)
+            a = lanes_min(lanes_add(a, lanes_scale(load_lanes(v, j), leak, half)), top)
+            store_lanes(v, j, a)
+            crossing |= lanes_reach(a, load_lanes(level, j))
+            j += LANES
+    return crossing != 0
+
+
+@nb.njit(inline="always")
+def hold_resting(resting, n_resting, until, t, v, decay, mode, held):
+    """held[q] = decayed potential of the neurons that are refractory, to be put back after a fused pass, since they
+    receive nothing. Returns how many still rest."""
+    still = 0
+    for q in range(n_resting):
+        j = resting[q]
+        if until[j] > t:
+            resting[still] = j
+            held[still] = requantize(np.int64(v[j]) * np.int64(decay), 16, mode, _U(0), 0)
+            still += 1
+    return still
+
+
 @nb.njit(nogil=True, cache=True)
 def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max, level, reset, strength, seed, stream,
-           n_ref, mode, counts, v_out, ref_out, raster):
+           n_ref, mode, fused, counts, v_out, ref_out, raster):
     """Winner-take-all population of unsigned potentials. rows [n_pre, width] unsigned; outputs [B, N].
 
-    The types of `level` and `room` set the lanes of potentials and of input sums: 16 bits where proved, else 32.
+    The types of `level` and `room` set the lanes of potentials and of input sums: 16 bits where proved, else 32. With
+    `fused`, sums and potentials stay in registers (`step_bytes`): byte weights, 16-bit lanes, no stochastic rounding.
     """
     n_samples, n_steps, n = offsets.shape[0], offsets.shape[1] - 1, counts.shape[1]
     width = rows.shape[1]
@@ -147,6 +212,9 @@ def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max
     total = np.zeros_like(room)
     until = np.zeros(width, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
+    flat = rows.reshape(rows.size)
+    places = np.empty(rows.shape[0], np.int64)
+    held = np.empty(n_ref + 1, np.int64)
     record = raster.shape[0] > 0
     bases = (stream_base(seed, stream), stream_base(seed, stream + 1), stream_base(seed, stream + 2))
     for s in range(n_samples):
@@ -154,11 +222,21 @@ def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max
         until[:] = 0
         n_resting = 0
         for t in range(n_steps):
-            sum_rows(rows, index, offsets[s, t], offsets[s, t + 1], total)
-            n_resting = clear_resting(resting, n_resting, until, t, total)
-            k1 = step_key(bases[1], t)
-            k2 = step_key(bases[2], t)
-            if not advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, mode, k1, k2):
+            start, stop = offsets[s, t], offsets[s, t + 1]
+            if fused:
+                for e in range(start, stop):
+                    places[e - start] = np.int64(index[e]) * width
+                n_resting = hold_resting(resting, n_resting, until, t, v, decay, mode, held)
+                crossed = step_bytes(flat, places, stop - start, v, level, decay, gain, in_shift, v_max, mode)
+                for q in range(n_resting):
+                    v[resting[q]] = held[q]
+            else:
+                sum_rows(rows, index, start, stop, total)
+                n_resting = clear_resting(resting, n_resting, until, t, total)
+                k1 = step_key(bases[1], t)
+                k2 = step_key(bases[2], t)
+                crossed = advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, mode, k1, k2)
+            if not crossed:
                 continue
             k = draw_winner(v, level, until, t, step_key(bases[0], t))
             if k < 0:

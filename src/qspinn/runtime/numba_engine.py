@@ -137,7 +137,9 @@ def _plan(program: Program, op: LifOp, w: NDArray, source: Spikes) -> tuple:
         return _bits_kernel.one_bit, (bits, width, left, factor, op.v_fmt.code_max, *vectors, *common)
     rows = padded(w.astype(np.int64) << max(0, -op.in_shift), lanes.row, 0)
     settings = narrow_settings(op.v_fmt, op.in_shift, decay, op.decay_shift)
-    return _kernels.narrow, (rows, np.zeros(rows.shape[1], lanes.total), *settings, *vectors, *common)
+    fused = (rows.dtype == np.uint8 and lanes.v is np.int16 and lanes.total is np.int16 and decay < 1 << op.decay_shift
+             and op.rounding is not Rounding.STOCHASTIC)
+    return _kernels.narrow, (rows, np.zeros(rows.shape[1], lanes.total), *settings, *vectors, *common, fused)
 
 
 def packed_rows(w: NDArray) -> tuple[NDArray[np.uint64], int]:
