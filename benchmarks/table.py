@@ -57,6 +57,8 @@ def main() -> None:
         lines += [f"- {r['claim']}: {r['note']}" for r in records if r.get("note")] + [""]
         missed += [f"- {path.stem}: {r['claim']}: {r['value']:g} {r['unit']}, target {r['target']}"
                    for r in records if r["met"] is False]
+    if (ROOT / "docs" / "img" / "growth.svg").exists():
+        lines += ["![Time per image over N](../docs/img/growth.svg)", ""]
     lines += ["## Not met", "", *(missed or ["Every target above is met."]), ""]
     (ROOT / "benchmarks" / "README.md").write_text("\n".join(lines))
 
