@@ -50,11 +50,11 @@ class Lif(Record, frozen=True, tag="lif"):
     Attributes:
         tau_ms: membrane time constant [ms]; decay = exp(-dt / tau).
         v_th_mv: threshold above rest [mV] (-52 mV absolute).
-        v_reset_mv: potential after a spike [mV]. Theirs is +5 (-60 absolute); 0 here, since a winner that restarts
-            from rest like everybody else scores 0.8 points more.
+        v_reset_mv: potential after a spike [mV]. Theirs is +5 (-60 absolute); 0 here: a winner restarts from rest like
+            everybody else (better in one exploratory validation run, one seed).
         v_min_mv: lower bound of v [mV]; 0 keeps potentials unsigned.
-        n_ref_steps: refractory period in steps. Theirs is 5 ms; with a spike that clears everybody 2 score 0.1 points
-            more at N = 400 and 1 point more at N = 100 (validation).
+        n_ref_steps: refractory period in steps. Theirs is 5 ms; 2 here, chosen in exploratory validation runs with two
+            seeds: no clear difference at N = 400, about 1 point at N = 100.
         theta_plus_mv: increment of the adaptive threshold per spike [mV]. It does not decay here (theirs has a time
             constant of 1e7 ms and hardly does).
     """
