@@ -30,8 +30,8 @@ VOTES = CodeTensor(codes=np.ones((6, 3), np.int32), fmt=QFormat(bits=1))
 
 
 def network_of(bound: str = "soft", eta_pre: float = 0.0, *, strength: float = 1000.0, norm: float = 78.4,
-               eta_post: float = 0.1, **neuron: float) -> Network:
-    stdp = Stdp(eta_post=eta_post, eta_pre=eta_pre, bound=bound, x_offset=0.3, tau_pre_ms=8.0, tau_post_ms=5.0,
+               eta_post: float = 0.1, x_offset: float = 0.3, **neuron: float) -> Network:
+    stdp = Stdp(eta_post=eta_post, eta_pre=eta_pre, bound=bound, x_offset=x_offset, tau_pre_ms=8.0, tau_post_ms=5.0,
                 norm=norm)
     lif = Lif(**{"v_th_mv": 2.0, "theta_plus_mv": 0.1, **neuron})
     return diehl_cook(13, 6, n_steps=40, n_classes=3, neuron=lif, stdp=stdp, inhibition_mv=strength)
@@ -162,10 +162,12 @@ def check_same(model: GridModel, plain: Plain) -> None:
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
 @pytest.mark.parametrize("granularity", [GLOBAL, PER_NEURON], ids=lambda g: g.value)
 @pytest.mark.parametrize(("bound", "eta_pre"), [("soft", 0.0), ("hard", 0.05), ("two_sided", 0.05)])
+@pytest.mark.parametrize("x_offset", [0.0, 0.3])
 def test_training_equals_a_plain_implementation(
-    rounding: Rounding, granularity: Granularity, bound: str, eta_pre: float, make_spikes: Callable[..., Spikes]
+    rounding: Rounding, granularity: Granularity, bound: str, eta_pre: float, x_offset: float,
+    make_spikes: Callable[..., Spikes]
 ) -> None:
-    network = network_of(bound, eta_pre)
+    network = network_of(bound, eta_pre, x_offset=x_offset)
     before = prepare(network, plan_of(4, granularity, rounding), ranges_of(network), seed=3).w
     model, plain, n_spikes = both(network, plan_of(4, granularity, rounding), make_spikes(13, 40, 7))
     check_same(model, plain)
@@ -210,6 +212,17 @@ def test_left_out_inputs_and_adapting_thresholds_only(make_spikes: Callable[...,
     assert 0 < model.w.shape[1] < 13
     np.testing.assert_array_equal(model.w, before.w)
     assert (model.theta > before.theta).any()
+
+
+@pytest.mark.parametrize("x_offset", [0.0, 0.3])
+def test_samples_that_light_few_inputs(x_offset: float, make_spikes: Callable[..., Spikes]) -> None:
+    """Which inputs spike differs from sample to sample, and their number from register to register."""
+    network = diehl_cook(60, 40, n_steps=40, n_classes=3, neuron=Lif(v_th_mv=0.3, theta_plus_mv=0.01, n_ref_steps=1),
+                         stdp=Stdp(eta_post=0.2, eta_pre=0.03, bound="hard", x_offset=x_offset, norm=12.0))
+    plan = plan_of(6, GLOBAL, Rounding.STOCHASTIC, v=12)
+    model, plain, n_spikes = both(network, plan, make_spikes(60, 40, 30, 0.01))
+    check_same(model, plain)
+    assert n_spikes > 100
 
 
 def test_training_goes_on_where_it_stopped(make_spikes: Callable[..., Spikes]) -> None:

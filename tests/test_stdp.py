@@ -17,8 +17,9 @@ from qspinn.network import Lif, Network, Stdp, decay_factor
 from qspinn.spikes import Spikes
 
 
-def network_of(bound: str, eta_pre: float = 0.0, *, norm: float = 78.4, **neuron: float) -> Network:
-    stdp = Stdp(eta_post=0.05, eta_pre=eta_pre, bound=bound, norm=norm, x_offset=0.3, tau_pre_ms=8.0, tau_post_ms=5.0)
+def network_of(bound: str, eta_pre: float = 0.0, *, norm: float = 78.4, x_offset: float = 0.3,
+               **neuron: float) -> Network:
+    stdp = Stdp(eta_post=0.05, eta_pre=eta_pre, bound=bound, norm=norm, x_offset=x_offset, tau_pre_ms=8.0, tau_post_ms=5.0)
     lif = Lif(**{"v_th_mv": 2.0, "theta_plus_mv": 0.125, **neuron})
     return diehl_cook(13, 6, n_steps=40, n_classes=3, neuron=lif, stdp=stdp)
 
@@ -73,10 +74,11 @@ def plain_train(network: Network, spikes: Spikes, training: StdpTraining, seed: 
 @pytest.mark.parametrize("bound", ["soft", "hard", "two_sided"])
 @pytest.mark.parametrize("eta_pre", [0.0, 0.02])
 @pytest.mark.parametrize("norm", [78.4, 0.0])
+@pytest.mark.parametrize("x_offset", [0.3, 0.0])
 def test_training_equals_a_plain_implementation(
-    bound: str, eta_pre: float, norm: float, make_spikes: Callable[..., Spikes]
+    bound: str, eta_pre: float, norm: float, x_offset: float, make_spikes: Callable[..., Spikes]
 ) -> None:
-    network, training = network_of(bound, eta_pre, norm=norm), StdpTraining(n_passes=2, anneal=False)
+    network, training = network_of(bound, eta_pre, norm=norm, x_offset=x_offset), StdpTraining(n_passes=2, anneal=False)
     spikes = make_spikes(13, 40, 9)
     got = train(network, spikes, training, seed=4)
     w, n_spikes = plain_train(network, spikes, training, 4)

@@ -233,14 +233,13 @@ def fit(
     """
     selected = spikes if model.kept.all() else spikes.select(model.kept)
     n, total = spikes.n_samples, spikes.n_samples * training.n_passes
-    counts = np.zeros((BLOCK, len(model.w)), dtype=np.int32)
     rows = _grid_rows(model)
     cols = model.w.astype(rows.dtype)
     for number in range(training.n_passes):
         order = sample_order(n, model.seed, number)
         for at in range(0, n, BLOCK):
             block = order[at : at + BLOCK]
-            _call(model, selected, block, rows, cols, counts[: len(block)], training.rate(number), learn_weights)
+            _call(model, selected, block, rows, cols, training.rate(number), learn_weights)
             model.samples_seen += len(block)
             if progress:
                 progress(number * n + at + len(block), total)
@@ -255,7 +254,7 @@ def _grid_rows(model: GridModel) -> NDArray:
 
 
 def _call(
-    model: GridModel, spikes: Spikes, order: Codes, rows: NDArray, cols: NDArray, counts: NDArray, rate: float,
+    model: GridModel, spikes: Spikes, order: Codes, rows: NDArray, cols: NDArray, rate: float,
     learn_weights: bool,
 ) -> None:
     """One call of the compiled kernel."""
@@ -272,7 +271,6 @@ def _call(
                             fix="fewer bits for the weights or more for v")
     v_kind = np.int16 if model.v_fmt.bits <= 15 else np.int32
     total_kind = np.int16 if (busiest * model.c_max) << left < 1 << 15 else np.int32
-    n = population.n
     fine = max(0, 8 - model.rules[f"{name}.x_pre"].bits)
     unit_post, unit_pre = ((1 << fine) * x.top / rate if rate else math.inf for x in (model.x_pre, model.x_post))
     reach = dense.w_max if stdp.bound == "hard" else 1.0  # hard bounds count in weights, others in shares of w_max
@@ -284,12 +282,12 @@ def _call(
     fused = (model.c_max < 256 and v_kind is np.int16 and total_kind is np.int16 and left == 0
              and v_rounding is not Rounding.STOCHASTIC)
     largest = max(eta_post, eta_pre) * (max(model.x_pre.top, model.x_post.top) << fine) * model.c_max
-    small = w_rounding is Rounding.STOCHASTIC and largest < 1 << 30 and eta_shift <= 30
+    small = w_rounding is Rounding.STOCHASTIC and largest < 1 << 30 and 1 <= eta_shift <= 30
     x_offset = round(stdp.x_offset * model.x_pre.top * (1 << fine))
     run_grid(  # type: ignore[call-arg]  # starred tuples: mypy cannot count them
-        spikes.offsets, spikes.index, order, rows, np.zeros(rows.shape[1], total_kind), cols, model.theta, model.sums,
-        model.v_th, padded(np.broadcast_to(model.reset, (n,)), v_kind, 0),
-        padded(np.broadcast_to(np.minimum(model.inhibition, model.v_fmt.code_max), (n,)), v_kind, 0), *settings,
+        spikes.offsets, spikes.index, order, rows, np.zeros(1, total_kind), cols, model.theta, model.sums,
+        model.v_th, np.int32(model.reset[0]), np.int32(min(int(model.inhibition[0]), model.v_fmt.code_max)),
+        np.zeros(1, v_kind), *settings,
         population.neuron.n_ref_steps,
         MODE[model.rules[f"{name}.v"].rounding], model.per_neuron, model.pre_shift, model.post_shift,
         model.theta_shift, (1 << model.rules[f"{name}.theta"].bits) - 1, model.v_fmt.code_max, theta_fine, 16,
@@ -297,7 +295,7 @@ def _call(
         eta_post, eta_pre, eta_shift, fine, x_offset,
         BOUNDS[stdp.bound], model.c_max, MODE[model.rules[f"{name}.w"].rounding],
         *_trace_arguments(model.x_pre), *_trace_arguments(model.x_post),
-        model.norm_code, learn_weights, left, fused, small, counts,
+        model.norm_code, learn_weights, left, fused, small,
     )
 
 

@@ -80,14 +80,13 @@ def train(
     start = Trained(network=network, params=init_params(network, seed))
     rows, cols = _rows(start), start.params[f"{population.name}.w"].copy()
     theta = start.params[f"{population.name}.theta"].copy()
-    counts = np.zeros((BLOCK, population.n), dtype=np.int32)
     n, total = spikes.n_samples, spikes.n_samples * training.n_passes
     for number in range(training.n_passes):
         order = sample_order(n, seed, number)
         for at in range(0, n, BLOCK):
             block = order[at : at + BLOCK]
-            _call(network, spikes, block, rows, cols, theta, counts[: len(block)], seed=seed, first=number * n + at,
-                  rate=training.rate(number), learn=True)
+            _learn(network, spikes, block, rows, cols, theta, seed=seed, first=number * n + at,
+                   rate=training.rate(number))
             if progress:
                 progress(number * n + at + len(block), total)
     if not np.isfinite(cols).all():
@@ -102,16 +101,23 @@ def sample_order(n: int, seed: int, number: int) -> NDArray[np.int64]:
 
 def respond(trained: Trained, spikes: Spikes, *, n_threads: int = 0) -> NDArray[np.int64]:
     """Spike counts int64 [B, N] of the frozen float network."""
-    population, _, _, _ = plastic(trained.network)
+    from qspinn.learning._float_kernel import respond_float
+
+    population, _, lateral, _ = plastic(trained.network)
+    neuron = population.neuron
     rows, theta = _rows(trained), trained.params[f"{population.name}.theta"]
     counts = np.zeros((spikes.n_samples, population.n), dtype=np.int32)
     n_threads = n_threads or os.cpu_count() or 1
     edges = np.linspace(0, spikes.n_samples, n_threads + 1).astype(int)
 
+    f = np.float32
+
     def part(i: int) -> None:
-        order = np.arange(edges[i], edges[i + 1])
-        _call(trained.network, spikes, order, rows, rows[:0], theta, counts[edges[i] : edges[i + 1]], seed=0, first=0,
-              rate=0.0, learn=False)
+        respond_float(
+            spikes.offsets[edges[i] : edges[i + 1]], spikes.index, rows, theta, f(neuron.v_th_mv),
+            f(neuron.v_reset_mv), f(neuron.v_min_mv), f(lateral.strength_mv),
+            f(decay_factor(neuron.tau_ms, trained.network.dt_ms)), neuron.n_ref_steps, np.uint32(0),
+            counts[edges[i] : edges[i + 1]])
 
     with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(part, range(n_threads)))
@@ -144,26 +150,20 @@ def _rows(trained: Trained) -> NDArray[np.float32]:
     return padded(w.T, np.float32, 0)
 
 
-def trace_table(tau_ms: float, dt_ms: float, n_steps: int) -> NDArray[np.float32]:
-    """Value of a trace 0, 1, ... n_steps steps after a spike set it to 1."""
-    return (decay_factor(tau_ms, dt_ms) ** np.arange(n_steps + 1)).astype(np.float32)
-
-
-def _call(
+def _learn(
     network: Network, spikes: Spikes, order: NDArray[np.int64], rows: NDArray[np.float32], cols: NDArray[np.float32],
-    theta: NDArray[np.float32], counts: NDArray[np.int32], *, seed: int, first: int, rate: float, learn: bool,
+    theta: NDArray[np.float32], *, seed: int, first: int, rate: float,
 ) -> None:
-    """One call of the compiled kernel with the declared constants."""
-    from qspinn.learning._float_kernel import run_float
+    """One call of the compiled training kernel with the declared constants."""
+    from qspinn.learning._float_kernel import train_float
 
     population, dense, lateral, stdp = plastic(network)
     neuron = population.neuron
     f = np.float32
-    x_pre, x_post = (trace_table(tau, network.dt_ms, spikes.n_steps) for tau in (stdp.tau_pre_ms, stdp.tau_post_ms))
-    run_float(
+    pre_decay, post_decay = (decay_factor(tau, network.dt_ms) for tau in (stdp.tau_pre_ms, stdp.tau_post_ms))
+    train_float(
         spikes.offsets, spikes.index, order, rows, cols, theta, f(neuron.v_th_mv), f(neuron.v_reset_mv),
         f(neuron.v_min_mv), f(lateral.strength_mv), f(decay_factor(neuron.tau_ms, network.dt_ms)),
-        neuron.n_ref_steps, f(neuron.theta_plus_mv * rate), np.uint32(seed), first, learn,
-        f(stdp.eta_post * rate), f(stdp.eta_pre * rate), f(stdp.x_offset),
-        BOUNDS[stdp.bound], f(dense.w_max), x_pre, x_post, f(stdp.norm), counts,
+        neuron.n_ref_steps, f(neuron.theta_plus_mv * rate), np.uint32(seed), first, f(stdp.eta_post * rate),
+        f(stdp.eta_pre * rate), f(stdp.x_offset), BOUNDS[stdp.bound], f(dense.w_max), f(pre_decay), f(post_decay), f(stdp.norm),
     )

@@ -8,15 +8,18 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from qspinn.runtime._drive import drive_bytes, find_places, steps_at_once
 from qspinn.runtime._vectors import (
     LANES,
+    aligned_zeros,
     lanes_add,
     lanes_min,
     lanes_reach,
     lanes_scale,
     lanes_splat,
-    load_bytes,
     load_lanes,
+    lowest_bit,
+    reach_bits,
     store_lanes,
 )
 from qspinn.runtime.arithmetic import _U, NEAREST, STOCHASTIC, random_word, requantize, step_key, stream_base
@@ -82,21 +85,21 @@ def sum_rows(rows, index, start, stop, total):
 
 
 @nb.njit(inline="always")
-def advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, mode, decay_key, in_key):
+def advance(v, total, level, names, decay, gain, decay_scale, in_shift, v_max, mode, decay_key, in_key):
     """Decay, integrate, saturate in the lanes of v's type; returns whether any neuron reached its level.
 
-    Both roundings are done at a common shift of 16: (x * 2**(16 - k) + r * 2**(16 - k)) >> 16 equals (x + r) >> k.
+    names[j] is the number under which neuron j draws random words. Both roundings are done at a common shift of 16: (x * 2**(16 - k) + r * 2**(16 - k)) >> 16 equals (x + r) >> k.
     """
     n = v.size
     crossing = _I32(0)
     if mode == STOCHASTIC:
         back = _U(32 - in_shift) if in_shift > 0 else _U(0)
         for j in range(n):
-            r = _U(_U(random_word(decay_key, j) >> _U(16 + decay_scale)) << _U(decay_scale))
+            r = _U(_U(random_word(decay_key, names[j]) >> _U(16 + decay_scale)) << _U(decay_scale))
             x = _U(_U(_U(v[j]) * decay) + r) >> _SIXTEEN
             y = _U(total[j])
             if in_shift > 0:
-                y = _U(_U(y + _U(random_word(in_key, j) >> back)) >> _U(in_shift))
+                y = _U(_U(y + _U(random_word(in_key, names[j]) >> back)) >> _U(in_shift))
             s = min(_I32(_I32(x) + _I32(y)), _I32(v_max))
             v[j] = s
             crossing |= _I32(s >= level[j])
@@ -118,13 +121,11 @@ def draw_winner(v, level, until, t, key):
     best = -1
     best_word = _U(0)
     for start in range(0, v.size, CHUNK):
-        crossing = _I32(0)
-        for j in range(start, start + CHUNK):
-            crossing |= _I32(v[j] >= level[j])
-        if crossing == 0:
-            continue
-        for j in range(start, start + CHUNK):
-            if v[j] >= level[j] and until[j] <= t:
+        crossing = reach_bits(v, level, start)
+        while crossing != 0:
+            j = start + lowest_bit(crossing)
+            crossing = _U(crossing & _U(crossing - _U(1)))
+            if until[j] <= t:
                 word = random_word(key, j)
                 if best < 0 or word > best_word:
                     best = j
@@ -146,56 +147,21 @@ def clear_resting(resting, n_resting, until, t, total):
 
 
 @nb.njit(inline="always")
-def step_bytes(flat, places, n_places, v, level, decay, gain, in_shift, v_max, mode):
-    """`sum_rows` and `advance` in one pass over registers: byte weights, 16-bit potentials, no
-    stochastic rounding of potentials. Returns whether anything reached its level."""
+def advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode):
+    """`advance` in explicit 16-bit lanes: potentials of at most 15 bits, decay < 1, no stochastic rounding."""
     leak = lanes_splat(np.int64(decay))
     scale = lanes_splat(np.int64(gain))
     half = lanes_splat(np.int64(32768 if mode == NEAREST else 0))
     top = lanes_splat(np.int64(v_max))
     crossing = np.uint32(0)
-    j = 0
-    while j < v.size:
-        if j + 2 * LANES <= v.size:
-            a = lanes_splat(np.int64(0))
-            b = lanes_splat(np.int64(0))
-            for e in range(n_places):
-                a = lanes_add(a, load_bytes(flat, places[e] + j))
-                b = lanes_add(b, load_bytes(flat, places[e] + j + LANES))
-            if in_shift > 0:
-                a = lanes_scale(a, scale, half)
-                b = lanes_scale(b, scale, half)
-            a = lanes_min(lanes_add(a, lanes_scale(load_lanes(v, j), leak, half)), top)
-            b = lanes_min(lanes_add(b, lanes_scale(load_lanes(v, j + LANES), leak, half)), top)
-            store_lanes(v, j, a)
-            store_lanes(v, j + LANES, b)
-            crossing |= lanes_reach(a, load_lanes(level, j)) | lanes_reach(b, load_lanes(level, j + LANES))
-            j += 2 * LANES
-        else:
-            a = lanes_splat(np.int64(0))
-            for e in range(n_places):
-                a = lanes_add(a, load_bytes(flat, places[e] + j))
-            if in_shift > 0:
-                a = lanes_scale(a, scale, half)
-            a = lanes_min(lanes_add(a, lanes_scale(load_lanes(v, j), leak, half)), top)
-            store_lanes(v, j, a)
-            crossing |= lanes_reach(a, load_lanes(level, j))
-            j += LANES
+    for j in range(0, v.size, LANES):
+        x = load_lanes(total, j)
+        if in_shift > 0:
+            x = lanes_scale(x, scale, half)
+        x = lanes_min(lanes_add(x, lanes_scale(load_lanes(v, j), leak, half)), top)
+        store_lanes(v, j, x)
+        crossing |= lanes_reach(x, load_lanes(level, j))
     return crossing != 0
-
-
-@nb.njit(inline="always")
-def hold_resting(resting, n_resting, until, t, v, decay, mode, held):
-    """held[q] = decayed potential of the neurons that are refractory, to be put back after a fused pass, since they
-    receive nothing. Returns how many still rest."""
-    still = 0
-    for q in range(n_resting):
-        j = resting[q]
-        if until[j] > t:
-            resting[still] = j
-            held[still] = requantize(np.int64(v[j]) * np.int64(decay), 16, mode, _U(0), 0)
-            still += 1
-    return still
 
 
 @nb.njit(nogil=True, cache=True)
@@ -204,17 +170,18 @@ def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max
     """Winner-take-all population of unsigned potentials. rows [n_pre, width] unsigned; outputs [B, N].
 
     The types of `level` and `room` set the lanes of potentials and of input sums: 16 bits where proved, else 32. With
-    `fused`, sums and potentials stay in registers (`step_bytes`): byte weights, 16-bit lanes, no stochastic rounding.
+    `fused`, both run in explicit 16-bit lanes: byte weights, no stochastic rounding.
     """
     n_samples, n_steps, n = offsets.shape[0], offsets.shape[1] - 1, counts.shape[1]
-    width = rows.shape[1]
+    n_pre, width = rows.shape
+    block = steps_at_once(width, room.itemsize, n_steps)
+    drive = aligned_zeros(block * width, room.dtype)
+    flat = rows.reshape(rows.size)
+    places = np.empty(block * n_pre if fused else 0, np.int64)
     v = np.zeros_like(level)
-    total = np.zeros_like(room)
     until = np.zeros(width, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
-    flat = rows.reshape(rows.size)
-    places = np.empty(rows.shape[0], np.int64)
-    held = np.empty(n_ref + 1, np.int64)
+    names = np.arange(width)
     record = raster.shape[0] > 0
     bases = (stream_base(seed, stream), stream_base(seed, stream + 1), stream_base(seed, stream + 2))
     for s in range(n_samples):
@@ -222,20 +189,24 @@ def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max
         until[:] = 0
         n_resting = 0
         for t in range(n_steps):
-            start, stop = offsets[s, t], offsets[s, t + 1]
+            first = t - t % block
+            if t == first:
+                last = min(first + block, n_steps)
+                if fused:
+                    find_places(index, offsets[s, first], offsets[s, last], width, places)
+                    drive_bytes(flat, places, offsets[s, first : last + 1], width, drive)
+                else:
+                    for step in range(first, last):
+                        sum_rows(rows, index, offsets[s, step], offsets[s, step + 1],
+                                 drive[(step - first) * width : (step - first + 1) * width])
+            total = drive[(t - first) * width : (t - first + 1) * width]
+            n_resting = clear_resting(resting, n_resting, until, t, total)
             if fused:
-                for e in range(start, stop):
-                    places[e - start] = np.int64(index[e]) * width
-                n_resting = hold_resting(resting, n_resting, until, t, v, decay, mode, held)
-                crossed = step_bytes(flat, places, stop - start, v, level, decay, gain, in_shift, v_max, mode)
-                for q in range(n_resting):
-                    v[resting[q]] = held[q]
+                crossed = advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode)
             else:
-                sum_rows(rows, index, start, stop, total)
-                n_resting = clear_resting(resting, n_resting, until, t, total)
                 k1 = step_key(bases[1], t)
                 k2 = step_key(bases[2], t)
-                crossed = advance(v, total, level, decay, gain, decay_scale, in_shift, v_max, mode, k1, k2)
+                crossed = advance(v, total, level, names, decay, gain, decay_scale, in_shift, v_max, mode, k1, k2)
             if not crossed:
                 continue
             k = draw_winner(v, level, until, t, step_key(bases[0], t))

@@ -1,5 +1,5 @@
 """Whole vector registers inside compiled kernels: 512 bits as words for bit-sliced counting, as 32 lanes
-of 16 bits, as 16 floats.
+of 16 bits, as 16 floats or 16 integers of 32 bits.
 
 Numba has no vector values; these intrinsics emit LLVM vector instructions, which LLVM maps to whatever the processor
 has (512-bit registers at best, pairs or loops of narrower ones elsewhere). Results do not depend on the mapping.
@@ -10,11 +10,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba as nb
+import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
-WORDS, LANES, FLOATS = 8, 32, 16
+WORDS, LANES, FLOATS, INTS = 8, 32, 16, 16
+LINE = 64  # bytes of a register and of a cache line: a register that straddles two lines costs twice the bandwidth
+
+
+def aligned(shape: tuple[int, ...], kind: type) -> np.ndarray:
+    """Zeros that start at a cache line."""
+    n_bytes = int(np.prod(shape)) * np.dtype(kind).itemsize
+    room = np.zeros(n_bytes + LINE, dtype=np.uint8)
+    start = -room.ctypes.data % LINE
+    return room[start : start + n_bytes].view(kind).reshape(shape)
+
+
+@nb.njit(inline="always")
+def aligned_zeros(n, kind):
+    """Zeros of a type that start at a cache line, inside compiled code."""
+    room = np.zeros(n + LINE, kind)
+    start = (-room.ctypes.data % LINE) // room.itemsize
+    return room[start : start + n]
 
 
 class _Vector(types.Type):
@@ -36,7 +56,7 @@ def _llvm(kind: _Vector) -> ir.VectorType:
 
 
 WORDS_T, LANES_T = _Vector(WORDS, ir.IntType(64)), _Vector(LANES, ir.IntType(16))
-FLOATS_T = _Vector(FLOATS, ir.FloatType())
+FLOATS_T, INTS_T = _Vector(FLOATS, ir.FloatType()), _Vector(INTS, ir.IntType(32))
 
 
 def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Value:
@@ -87,10 +107,36 @@ def _binary(kind: _Vector, emit: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir
     return intrinsic(operate)
 
 
+def _splatter(kind: _Vector, scalar: types.Type) -> Callable:
+    def splat(typingctx: Any, x: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            x = arguments[0]
+            if isinstance(x.type, ir.IntType) and x.type != kind.element:
+                x = builder.trunc(x, kind.element)
+            return _splat(builder, x, _llvm(kind))
+
+        return kind(scalar), generate
+
+    return intrinsic(splat)
+
+
 load_words, load_lanes, load_floats = _loader(WORDS_T), _loader(LANES_T), _loader(FLOATS_T)
 store_words, store_lanes, store_floats = _storer(WORDS_T), _storer(LANES_T), _storer(FLOATS_T)
+load_ints, store_ints = _loader(INTS_T), _storer(INTS_T)
+lanes_splat, floats_splat, ints_splat = (
+    _splatter(LANES_T, types.int64), _splatter(FLOATS_T, types.float32), _splatter(INTS_T, types.int64))
+ints_add = _binary(INTS_T, lambda b, x, y: b.add(x, y))
+ints_sub = _binary(INTS_T, lambda b, x, y: b.sub(x, y))
+ints_mul = _binary(INTS_T, lambda b, x, y: b.mul(x, y))
+ints_xor = _binary(INTS_T, lambda b, x, y: b.xor(x, y))
+ints_shift = _binary(INTS_T, lambda b, x, y: b.ashr(x, y))
+ints_shift_unsigned = _binary(INTS_T, lambda b, x, y: b.lshr(x, y))
+ints_min = _binary(INTS_T, lambda b, x, y: b.select(b.icmp_signed("<", x, y), x, y))
+ints_max = _binary(INTS_T, lambda b, x, y: b.select(b.icmp_signed(">", x, y), x, y))
 floats_add = _binary(FLOATS_T, lambda b, x, y: b.fadd(x, y))
+floats_sub = _binary(FLOATS_T, lambda b, x, y: b.fsub(x, y))
 floats_mul = _binary(FLOATS_T, lambda b, x, y: b.fmul(x, y))
+floats_max = _binary(FLOATS_T, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
 words_xor = _binary(WORDS_T, lambda b, x, y: b.xor(x, y))
 words_and = _binary(WORDS_T, lambda b, x, y: b.and_(x, y))
 words_or = _binary(WORDS_T, lambda b, x, y: b.or_(x, y))
@@ -120,15 +166,6 @@ def words_zero(typingctx: Any) -> Any:
 
 
 @intrinsic
-def lanes_splat(typingctx: Any, scalar: Any) -> Any:
-    """The low 16 bits of an integer in every lane."""
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        return _splat(builder, builder.trunc(arguments[0], ir.IntType(16)), _llvm(LANES_T))
-
-    return LANES_T(types.int64), generate
-
-
-@intrinsic
 def lanes_add_where(typingctx: Any, x: Any, bits: Any, value: Any) -> Any:
     """x + value in lanes whose bit (uint32, lane 0 lowest) is set, x elsewhere: one masked addition."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
@@ -138,14 +175,25 @@ def lanes_add_where(typingctx: Any, x: Any, bits: Any, value: Any) -> Any:
     return LANES_T(LANES_T, types.uint32, LANES_T), generate
 
 
+def _high_product(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Upper 16 bits of the products of unsigned lanes. LLVM finds the instruction for it by itself, but not in loops:
+    it moves one operand's widening out of them first. So it is named where the processor has it."""
+    narrow = _llvm(LANES_T)
+    if get_host_cpu_features().get("avx512bw", False):
+        kind = ir.FunctionType(narrow, [narrow, narrow])
+        multiply = builder.module.declare_intrinsic("llvm.x86.avx512.pmulhu.w.512", fnty=kind)
+        return builder.call(multiply, [x, y])
+    wide = ir.VectorType(ir.IntType(32), LANES)
+    product = builder.mul(builder.zext(x, wide), builder.zext(y, wide))
+    return builder.trunc(builder.lshr(product, ir.Constant(wide, [16] * LANES)), narrow)
+
+
 @intrinsic
 def lanes_scale(typingctx: Any, x: Any, factor: Any, half: Any) -> Any:
     """(x * factor + half) >> 16 for unsigned lanes, half 0 or 2**15: high half of the product plus its carry."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        wide = ir.VectorType(ir.IntType(32), LANES)
         narrow = _llvm(LANES_T)
-        product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
-        high = builder.trunc(builder.lshr(product, ir.Constant(wide, [16] * LANES)), narrow)
+        high = _high_product(builder, arguments[0], arguments[1])
         low = builder.mul(arguments[0], arguments[1])
         carry = builder.lshr(builder.and_(low, arguments[2]), ir.Constant(narrow, [15] * LANES))
         return builder.add(high, carry)
@@ -163,18 +211,36 @@ def lanes_reach(typingctx: Any, x: Any, level: Any) -> Any:
 
 
 @intrinsic
-def floats_splat(typingctx: Any, scalar: Any) -> Any:
-    """A float32 in every lane."""
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        return _splat(builder, arguments[0], _llvm(FLOATS_T))
-
-    return FLOATS_T(types.float32), generate
-
-
-@intrinsic
 def floats_reach(typingctx: Any, x: Any, level: Any) -> Any:
     """Bit per lane (uint16): x >= level."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         return builder.bitcast(builder.fcmp_ordered(">=", *arguments), ir.IntType(16))
 
     return types.uint16(FLOATS_T, FLOATS_T), generate
+
+
+@intrinsic
+def reach_bits(typingctx: Any, x: Any, level: Any, at: Any) -> Any:
+    """Bit per element (uint32, element `at` lowest): x[at:at + 32] >= level[at:at + 32], for arrays of one type:
+    potentials of 16 or 32 bits, signed, or floats."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), 32)
+        values = []
+        for array_type, array in zip(signature.args[:2], arguments[:2], strict=True):
+            place = _pointer(context, builder, array_type, array, arguments[2])
+            value = builder.load(builder.bitcast(place, kind.as_pointer()))
+            value.align = 1
+            values.append(value)
+        compare = builder.fcmp_ordered if isinstance(signature.args[0].dtype, types.Float) else builder.icmp_signed
+        return builder.bitcast(compare(">=", *values), ir.IntType(32))
+
+    return types.uint32(x, level, types.intp), generate
+
+
+@intrinsic
+def lowest_bit(typingctx: Any, word: Any) -> Any:
+    """Place of the lowest set bit of a nonzero uint32."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        return builder.zext(builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1)), ir.IntType(64))
+
+    return types.int64(types.uint32), generate

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import DenseOp, LifOp, PoissonOp, Program, SelectOp, VoteOp
 from qspinn.runtime import _bits_kernel, _kernels
-from qspinn.runtime._vectors import WORDS
+from qspinn.runtime._vectors import WORDS, aligned
 from qspinn.runtime.arithmetic import MODE
 from qspinn.runtime.reference import thresholds
 from qspinn.runtime.result import Result
@@ -147,7 +147,9 @@ def packed_rows(w: NDArray) -> tuple[NDArray[np.uint64], int]:
     width = -(-w.shape[1] // _bits_kernel.GROUP) * WORDS
     bits = np.zeros((len(w), width * 64), dtype=np.uint8)
     bits[:, : w.shape[1]] = w
-    return np.packbits(bits, axis=1, bitorder="little").view(np.uint64).ravel(), width
+    words = aligned((len(w) * width,), np.uint64)
+    words[:] = np.packbits(bits, axis=1, bitorder="little").view(np.uint64).ravel()
+    return words, width
 
 
 class Lanes(NamedTuple):
@@ -185,8 +187,9 @@ def narrow_settings(v_fmt: QFormat, in_shift: int, decay: int, decay_shift: int)
 
 
 def padded(x: NDArray, kind: type, fill: int) -> NDArray:
-    """x with its last axis filled up to whole vector registers; padded neurons never spike."""
+    """x with its last axis filled up to whole vector registers, aligned; padded neurons never spike."""
     width = -(-x.shape[-1] // _kernels.CHUNK) * _kernels.CHUNK
-    wide = np.full((*x.shape[:-1], width), fill, dtype=kind)
+    wide = aligned((*x.shape[:-1], width), kind)
+    wide[...] = fill
     wide[..., : x.shape[-1]] = x
     return wide
