@@ -236,9 +236,11 @@ def test_training_goes_on_where_it_stopped(make_spikes: Callable[..., Spikes]) -
 
 
 def test_blocks_of_samples_change_nothing(make_spikes: Callable[..., Spikes], monkeypatch: pytest.MonkeyPatch) -> None:
-    network, spikes, training = network_of("two_sided", 0.03), make_spikes(13, 40, 7), StdpTraining(n_passes=1)
+    """Rows follow columns by a log that is longer than a block, and shorter than a pass."""
+    network, spikes, training = network_of("two_sided", 0.03), make_spikes(13, 40, 1200), StdpTraining(n_passes=1)
     plan = plan_of(rounding=Rounding.STOCHASTIC)
     whole, parts = (prepare(network, plan, ranges_of(network), seed=1) for _ in range(2))
+    monkeypatch.setattr("qspinn.learning.grid.BLOCK", 5000)
     fit(whole, spikes, training)
     monkeypatch.setattr("qspinn.learning.grid.BLOCK", 3)
     fit(parts, spikes, training)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from qspinn.errors import ConfigError, DataError
+from qspinn.fixedpoint import Rounding
 from qspinn.program import LifOp
 from qspinn.runtime import _bits_kernel, _kernels, numba_engine, reference, run
 from qspinn.spikes import from_dense
@@ -15,7 +19,23 @@ from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, b
 from qspinn.testing.contract import check_equal
 from qspinn.testing.programs import Recipe, constant, single
 
+USED: list[str] = []
+"""Grows with every run of the bit-sliced kernel."""
 FAULTS = [f for f in Fault if f is not Fault.NONE]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def watch_bit_slices() -> Iterator[None]:
+    """Notes in USED when the bit-sliced kernel is chosen."""
+    chosen = numba_engine.packed_rows
+
+    def noted(w: np.ndarray) -> tuple:
+        USED.append("one_bit")
+        return chosen(w)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba_engine, "packed_rows", noted)
+        yield
 
 
 class TestNumba(BackendContract):
@@ -75,6 +95,44 @@ def test_random_programs_are_lively_and_use_every_kernel() -> None:
     assert len(_kernels.narrow.signatures) >= 7, "row, sum and potential types of 16 and 32 bits"
     assert _kernels.wide.signatures
     assert _bits_kernel.one_bit.signatures
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_bit_slices_equal_the_reference(seed: int) -> None:
+    """One-bit weights under every width, rounding, decay, reset, inhibition and number of inputs of their kernel."""
+    rng = np.random.default_rng([seed, 9])
+    n, n_inputs, v_bits, k = (int(rng.integers(a, b)) for a, b in ((1, 1100), (1, 200), (1, 17), (1, 17)))
+    taken = rng.choice(k + 1, size=min(k, int(rng.integers(1, 5))), replace=False)
+    rounding = [Rounding.TRUNCATE, Rounding.NEAREST, Rounding.TOWARD_ZERO][rng.integers(3)]
+    top, density = (1 << v_bits) - 1, rng.random() ** 2
+    program = single(
+        rng.random((n, n_inputs)) < 0.5, w_bits=1, v_bits=v_bits, in_shift=-int(rng.integers(0, 9)), decay_shift=k,
+        decay=max(0, (1 << k) - sum(1 << int(s) for s in taken)), rounding=rounding, n_ref=int(rng.integers(0, 4)),
+        v_th=rng.integers(0, top + 3, n), v_reset=rng.integers(0, top + 1, n) if rng.random() < 0.5 else 0,
+        inhibition=[None, int(rng.integers(0, top + 1)), 65535][rng.integers(3)], n_steps=12)
+    spikes = from_dense(rng.random((12, 2, n_inputs)) < density)
+    before = len(USED)
+    check_equal(numba_engine.run(program, spikes, record=True), reference.run(program, spikes, record=True), "bits")
+    assert len(USED) == before + 1 or sum(1 << int(s) for s in taken) > 1 << k
+
+
+def test_more_inputs_than_six_planes_count() -> None:
+    for n_inputs in (24, 25, 63, 64, 127, 128, 300):
+        program = single(np.ones((3, n_inputs)), w_bits=1, v_bits=12, v_th=[n_inputs * 3, 3000, 4000], n_ref=1)
+        spikes = constant(n_inputs)
+        check_equal(numba_engine.run(program, spikes, record=True), reference.run(program, spikes, record=True), "many")
+
+
+@pytest.mark.parametrize("w_bits", [1, 8, 12])
+def test_wide_populations_in_stretches_of_steps(w_bits: int) -> None:
+    """Input sums are made for as many steps as fit into a buffer: here for a part of them."""
+    rng = np.random.default_rng(w_bits)
+    program = single(rng.integers(0, 1 << w_bits, (5000, 7)), w_bits=w_bits, v_bits=14,
+                     v_th=rng.integers(2, 9000, 5000), decay=15, decay_shift=4, n_ref=2, inhibition=40, n_steps=60)
+    spikes = from_dense(rng.random((60, 2, 7)) < 0.3)
+    expected = reference.run(program, spikes, record=True)
+    assert expected.counts["p0"].sum() > 20
+    check_equal(numba_engine.run(program, spikes, record=True), expected, "wide")
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])

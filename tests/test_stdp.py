@@ -19,7 +19,8 @@ from qspinn.spikes import Spikes
 
 def network_of(bound: str, eta_pre: float = 0.0, *, norm: float = 78.4, x_offset: float = 0.3,
                **neuron: float) -> Network:
-    stdp = Stdp(eta_post=0.05, eta_pre=eta_pre, bound=bound, norm=norm, x_offset=x_offset, tau_pre_ms=8.0, tau_post_ms=5.0)
+    stdp = Stdp(eta_post=0.05, eta_pre=eta_pre, bound=bound, norm=norm, x_offset=x_offset, tau_pre_ms=8.0,
+                tau_post_ms=5.0)
     lif = Lif(**{"v_th_mv": 2.0, "theta_plus_mv": 0.125, **neuron})
     return diehl_cook(13, 6, n_steps=40, n_classes=3, neuron=lif, stdp=stdp)
 
@@ -96,6 +97,27 @@ def test_training_honours_the_neuron(neuron: dict[str, float], make_spikes: Call
     got = train(network, spikes, training, seed=1)
     np.testing.assert_array_equal(np.rint(got.params["exc.theta"] / 0.125).astype(int), n_spikes)
     np.testing.assert_allclose(got.params["exc.w"], w, atol=2e-5)
+
+
+def test_many_neurons_learn_in_stretches_of_steps(make_spikes: Callable[..., Spikes]) -> None:
+    """Input sums are made for as many steps as fit into a buffer: here for a part of them."""
+    network = diehl_cook(13, 3000, n_steps=40, n_classes=3, neuron=Lif(v_th_mv=2.0, theta_plus_mv=0.125),
+                         stdp=Stdp(eta_post=0.05, x_offset=0.1))
+    spikes, training = make_spikes(13, 40, 3), StdpTraining(n_passes=1)
+    w, n_spikes = plain_train(network, spikes, training, 1)
+    got = train(network, spikes, training, seed=1)
+    assert n_spikes.sum() > 20
+    np.testing.assert_array_equal(np.rint(got.params["exc.theta"] / 0.125).astype(int), n_spikes)
+    np.testing.assert_allclose(got.params["exc.w"], w, atol=2e-5)
+
+
+def test_blocks_of_samples_change_nothing(make_spikes: Callable[..., Spikes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows follow columns by a log that is longer than a block, and shorter than a pass."""
+    network, spikes, training = network_of("soft", 0.01), make_spikes(13, 40, 1200), StdpTraining(n_passes=1)
+    monkeypatch.setattr("qspinn.learning.stdp.BLOCK", 5000)
+    whole = train(network, spikes, training, seed=1)
+    monkeypatch.setattr("qspinn.learning.stdp.BLOCK", 7)
+    assert train(network, spikes, training, seed=1).key() == whole.key()
 
 
 def test_annealing_divides_rates_by_the_pass(make_spikes: Callable[..., Spikes]) -> None:

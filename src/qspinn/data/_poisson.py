@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.runtime._jit import kernel
 from qspinn.runtime.arithmetic import _U, random_word, step_key, stream_base
 
 
@@ -15,7 +15,7 @@ def capacity(images: NDArray[np.uint8], per_level: int, n_steps: int) -> int:
     return int(min(expected + 10 * np.sqrt(expected) + images.shape[1], np.count_nonzero(images) * n_steps)) + 1
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def draw(images, per_level, seed, first_stream, n_steps, offsets, index):
     """Fills offsets [B, T + 1] and index; returns the number of events."""
     n = images.shape[1]

@@ -13,9 +13,9 @@ is lit again, from a log of the neurons that changed.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from qspinn.runtime._jit import piece
 from qspinn.runtime._vectors import lowest_bit, reach_bits
 from qspinn.runtime.arithmetic import _U, random_word
 
@@ -23,16 +23,17 @@ LANES = 16  # hot neurons are counted in whole vector registers
 LOG = 4096  # changed columns remembered before all rows are brought up to date
 
 
-@nb.njit(inline="always")
+@piece
 def hot_stride(n_neurons, n_steps):
     """Row length of the hot table: room for every neuron that may spike, an odd number of cache lines."""
     lines = -(-min(n_neurons, n_steps) // LANES)
     return (lines + 1 - lines % 2) * LANES
 
 
-@nb.njit(inline="always")
+@piece
 def find_lit(index, start, stop, place, lit):
-    """lit[:n] = the inputs that spike in index[start:stop], ascending; place[input] = its place there, -1 before. Returns n."""
+    """lit[:n] = the inputs that spike in index[start:stop], ascending; place[input], -1 before, is its place there.
+    Returns n."""
     for e in range(start, stop):
         place[index[e]] = 0
     n_lit = 0
@@ -44,7 +45,7 @@ def find_lit(index, start, stop, place, lit):
     return n_lit
 
 
-@nb.njit(inline="always")
+@piece
 def refresh(rows, cols, i, log, n_log, seen):
     """Row i takes the weights of the columns that changed since it was last brought up to date."""
     if n_log - seen[i] < cols.shape[0]:
@@ -56,7 +57,7 @@ def refresh(rows, cols, i, log, n_log, seen):
     seen[i] = n_log
 
 
-@nb.njit(inline="always")
+@piece
 def stronger(k, v_hot, level_hot, hot, n_hot, until, t, key):
     """(neuron, its place among the hot ones or -1) with the largest random word: of the winner k of all others (or -1)
     and the hot neurons that reach their level and are not refractory. Arrays have room for 32 more."""

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from qspinn.learning._active import LANES, LOG, find_lit, hot_stride, refresh, stronger
 from qspinn.runtime._drive import drive_floats, find_places, steps_at_once
+from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._kernels import clear_resting, draw_winner
 from qspinn.runtime._vectors import (
     FLOATS,
@@ -28,7 +28,7 @@ SOFT, HARD, TWO_SIDED = 0, 1, 2
 _F32 = np.float32
 
 
-@nb.njit(inline="always")
+@piece
 def sum_hot(table, places, n_places, total):
     """total[q] = sum of table[places + q] over all places."""
     for q in range(0, total.size, FLOATS):
@@ -42,7 +42,7 @@ def sum_hot(table, places, n_places, total):
         store_floats(total, q, floats_add(one, two))
 
 
-@nb.njit(inline="always")
+@piece
 def integrate_floats(v, total, level, decay):
     """v <- decay * v + total; returns whether anything reached its level."""
     leak = floats_splat(decay)
@@ -54,7 +54,7 @@ def integrate_floats(v, total, level, decay):
     return crossing != 0
 
 
-@nb.njit(inline="always")
+@piece
 def float_bound(w, w_max, rule, up):
     """The factor that keeps weights in range: see `network.Stdp.bound`."""
     if rule == HARD:
@@ -64,7 +64,7 @@ def float_bound(w, w_max, rule, up):
     return _F32(w_max - w)
 
 
-@nb.njit(inline="always")
+@piece
 def inhibit(v, strength, v_min):
     """v <- max(v - strength, v_min)."""
     push = floats_splat(_F32(-strength))
@@ -73,7 +73,7 @@ def inhibit(v, strength, v_min):
         store_floats(v, j, floats_max(floats_add(load_floats(v, j), push), least))
 
 
-@nb.njit(inline="always")
+@piece
 def scale_floats(x, factor):
     """x <- x * factor."""
     by = floats_splat(factor)
@@ -81,7 +81,7 @@ def scale_floats(x, factor):
         store_floats(x, j, floats_mul(load_floats(x, j), by))
 
 
-@nb.njit(inline="always")
+@piece
 def depress(table, places, n_places, q, pull, w_max, rule):
     """w <- max(w - pull * bound(w), 0) for the sixteen weights at q of every row: the presynaptic update."""
     zero = floats_splat(_F32(0))
@@ -98,7 +98,7 @@ def depress(table, places, n_places, q, pull, w_max, rule):
             store_floats(table, at, floats_max(floats_sub(w, floats_mul(pull, bound)), zero))
 
 
-@nb.njit(inline="always")
+@piece
 def potentiate(table, q, stride, x, n_lit, eta, w_max, rule):
     """w <- min(w + eta * x * bound(w), w_max) for the weights from all lit inputs to one neuron."""
     at = q
@@ -110,7 +110,7 @@ def potentiate(table, q, stride, x, n_lit, eta, w_max, rule):
         at += stride
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def respond_float(offsets, index, rows, theta, v_th, v_reset, v_min, strength, decay, n_ref, seed, counts):
     """Runs all samples of a winner-take-all population in float32 without learning.
 
@@ -154,7 +154,7 @@ def respond_float(offsets, index, rows, theta, v_th, v_reset, v_min, strength, d
             counts[s, k] += 1
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def train_float(offsets, index, order, rows, cols, theta, v_th, v_reset, v_min, strength, decay, n_ref, theta_plus,
                 seed, first, eta_post, eta_pre, x_offset, rule, w_max, pre_decay, post_decay, norm):
     """Trains samples `order` of a winner-take-all population in float32; see `_active` for the data structures.
@@ -181,7 +181,6 @@ def train_float(offsets, index, order, rows, cols, theta, v_th, v_reset, v_min, 
     x_all = np.zeros(n_pre, _F32)
     table = aligned_zeros(n_pre * stride + LANES, _F32)
     hot = np.empty(stride + 32, np.int64)
-    hot_of = np.full(n, -1, np.int64)
     v_hot = aligned_zeros(stride + 32, _F32)
     level_hot = aligned_zeros(stride + 32, _F32)
     level_hot[:] = _F32(np.inf)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from qspinn.fixedpoint import INDEX_STRIDE
 from qspinn.learning._active import LANES, LOG, find_lit, hot_stride, refresh, stronger
 from qspinn.learning._float_kernel import HARD, SOFT, TWO_SIDED
 from qspinn.runtime._drive import drive_bytes, find_places, steps_at_once
+from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._kernels import advance, advance_lanes, clear_resting, draw_winner, sum_rows
 from qspinn.runtime._vectors import (
     aligned_zeros,
@@ -29,7 +29,7 @@ from qspinn.runtime.arithmetic import _U, STOCHASTIC, random_word, requantize, s
 _I32 = np.int32
 
 
-@nb.njit(inline="always")
+@piece
 def redrawn_trace(age, top, m, shift, keys_base, spike_clock, source):
     """Trace code `age` steps after a spike under stochastic rounding; other roundings have a table."""
     x = np.int64(top)
@@ -40,7 +40,7 @@ def redrawn_trace(age, top, m, shift, keys_base, spike_clock, source):
     return x
 
 
-@nb.njit(inline="always")
+@piece
 def grid_bound(c, c_max, rule, up):
     """Integer twin of `float_bound`; HARD counts as c_max, which stands for w_max = 1."""
     if rule == HARD:
@@ -50,7 +50,7 @@ def grid_bound(c, c_max, rule, up):
     return np.int64(c_max) - np.int64(c)
 
 
-@nb.njit(inline="always")
+@piece
 def neuron_level(v_th, theta, total, per_neuron, pre_shift, post_shift, theta_shift, never):
     """Threshold code of one neuron from its learned codes; per neuron it is proportional to the sum of its weights."""
     if per_neuron:
@@ -61,7 +61,7 @@ def neuron_level(v_th, theta, total, per_neuron, pre_shift, post_shift, theta_sh
     return min(level, np.int64(never))
 
 
-@nb.njit(inline="always")
+@piece
 def random_words(key, index):
     """`random_word` in sixteen lanes."""
     h = ints_xor(key, ints_mul(index, ints_splat(np.int64(INDEX_STRIDE))))
@@ -72,7 +72,7 @@ def random_words(key, index):
     return ints_xor(h, ints_shift_unsigned(h, ints_splat(np.int64(16))))
 
 
-@nb.njit(inline="always")
+@piece
 def depress(table, places, n_places, q, pull, first, names, n, shift, key, c_max, rule, total):
     """The presynaptic update of the sixteen weights at q of every row, rounded stochastically; adds what they change
     to total. first[e] is the number of the input; products are below 2**30, 0 < shift < 31."""
@@ -97,7 +97,7 @@ def depress(table, places, n_places, q, pull, first, names, n, shift, key, c_max
     store_ints(total, q, changed)
 
 
-@nb.njit(inline="always")
+@piece
 def update_column(col, x_pre, x_offset, eta, shift, key, c_max, rule):
     """The postsynaptic update of one column in 32-bit lanes with stochastic rounding; the products are below 2**30 and
     shift below 31. Returns the new column sum."""
@@ -118,7 +118,7 @@ def update_column(col, x_pre, x_offset, eta, shift, key, c_max, rule):
     return total
 
 
-@nb.njit(inline="always")
+@piece
 def update_lit(table, q, stride, lit, n_lit, x, eta, shift, key, c_max, rule, codes, room):
     """`update_column` for the lit inputs of one hot neuron, the only ones that change without an offset; 0 < shift.
     codes and room are scratch, as long as lit. Returns by how much the column sum changes."""
@@ -152,7 +152,7 @@ def update_lit(table, q, stride, lit, n_lit, x, eta, shift, key, c_max, rule, co
     return total
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, strength, v_kind, decay, gain,
              decay_scale, in_shift, v_max, n_ref, v_mode, per_neuron, pre_shift, post_shift, theta_shift, theta_max,
              never, theta_step, theta_step_shift, theta_mode, seed, stream, first, eta_post, eta_pre, eta_shift, x_fine,

@@ -260,7 +260,7 @@ def _call(
     """One call of the compiled kernel."""
     from qspinn.learning._grid_kernel import run_grid
     from qspinn.runtime.arithmetic import MODE
-    from qspinn.runtime.numba_engine import narrow_settings, padded
+    from qspinn.runtime.numba_engine import narrow_settings
 
     population, dense, _, stdp = plastic(model.network)
     name = population.name
@@ -284,7 +284,7 @@ def _call(
     largest = max(eta_post, eta_pre) * (max(model.x_pre.top, model.x_post.top) << fine) * model.c_max
     small = w_rounding is Rounding.STOCHASTIC and largest < 1 << 30 and 1 <= eta_shift <= 30
     x_offset = round(stdp.x_offset * model.x_pre.top * (1 << fine))
-    run_grid(  # type: ignore[call-arg]  # starred tuples: mypy cannot count them
+    run_grid(
         spikes.offsets, spikes.index, order, rows, np.zeros(1, total_kind), cols, model.theta, model.sums,
         model.v_th, np.int32(model.reset[0]), np.int32(min(int(model.inhibition[0]), model.v_fmt.code_max)),
         np.zeros(1, v_kind), *settings,

@@ -165,5 +165,6 @@ def _learn(
         spikes.offsets, spikes.index, order, rows, cols, theta, f(neuron.v_th_mv), f(neuron.v_reset_mv),
         f(neuron.v_min_mv), f(lateral.strength_mv), f(decay_factor(neuron.tau_ms, network.dt_ms)),
         neuron.n_ref_steps, f(neuron.theta_plus_mv * rate), np.uint32(seed), first, f(stdp.eta_post * rate),
-        f(stdp.eta_pre * rate), f(stdp.x_offset), BOUNDS[stdp.bound], f(dense.w_max), f(pre_decay), f(post_decay), f(stdp.norm),
+        f(stdp.eta_pre * rate), f(stdp.x_offset), BOUNDS[stdp.bound], f(dense.w_max), f(pre_decay),
+        f(post_decay), f(stdp.norm),
     )

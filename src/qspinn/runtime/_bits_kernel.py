@@ -1,87 +1,105 @@
-"""Compiled kernel for weights of one bit: rows of bits are summed as bit-sliced counters, 512 neurons at a time.
+"""Compiled kernel for weights of one bit: everything is bit-sliced, 512 neurons at a time.
 
-Plane p holds bit p of all counts. A full adder takes two rows at a time into the planes (after Harley and Seal's
-carry-save counting); the counts then enter the potentials as masked additions of 2**p, 32 lanes at a time.
+A register holds one bit of 512 neurons; a number of b bits is b such planes, lowest first. Input spikes are counted by
+full adders (after Harley and Seal's carry-save counting), and one pass of carries from the lowest plane to the highest
+decays the potentials, adds the counts and compares with the thresholds. The work goes with the number of bits of the
+potential, not with the width of a machine word.
+
+Decay is exact: (v * m + r) >> k equals v - ((v * c + 2**k - 1 - r) >> k) with c = 2**k - m, and c has few bits set.
 """
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
-from qspinn.runtime._kernels import _I32, draw_winner
+from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._vectors import (
-    LANES,
     WORDS,
-    lanes_add_where,
-    lanes_min,
-    lanes_reach,
-    lanes_scale,
-    lanes_splat,
-    load_lanes,
+    aligned_zeros,
     load_words,
-    store_lanes,
+    lowest_bit,
     store_words,
     words_and,
+    words_bit,
+    words_borrow,
+    words_lanes,
+    words_majority,
     words_or,
+    words_splat,
     words_xor,
-    words_zero,
+    words_xor3,
 )
-from qspinn.runtime.arithmetic import NEAREST, step_key, stream_base
+from qspinn.runtime.arithmetic import random_word, step_key, stream_base
 
-PLANES = 6
-BUSIEST = (1 << PLANES) - 1
+_U64 = np.uint64
 GROUP = WORDS * 64  # neurons per pass
+USUAL = 24  # rows counted in most steps, rows of zeros among them
+AT_ONCE = 63  # rows counted in six planes
+BUSIEST = 1023  # most input spikes in a step: ten planes of counts
 
 
-@nb.njit(inline="always")
+@piece
 def full_adder(x, a, b):
     """(sum, carry) of three bits, in all lanes."""
-    u = words_xor(x, a)
-    return words_xor(u, b), words_or(words_and(x, a), words_and(u, b))
+    return words_xor3(x, a, b), words_majority(x, a, b)
 
 
-@nb.njit(inline="always")
+@piece
+def load_row(bits, index, e, stop, nothing, width, column):
+    """A register of the row of input spike e, of the row of zeros for e >= stop."""
+    i = np.int64(index[_U64(e)])  # an unsigned place needs no wraparound
+    return load_words(bits, (i if e < stop else nothing) * width + column)
+
+
+@piece
+def count_eight(bits, index, e, stop, nothing, width, column, p0, p1, p2):
+    """Adds eight rows to three planes of counts; returns them and what they carry."""
+    p0, a = full_adder(p0, load_row(bits, index, e, stop, nothing, width, column),
+                       load_row(bits, index, e + 1, stop, nothing, width, column))
+    p0, b = full_adder(p0, load_row(bits, index, e + 2, stop, nothing, width, column),
+                       load_row(bits, index, e + 3, stop, nothing, width, column))
+    p1, c = full_adder(p1, a, b)
+    p0, a = full_adder(p0, load_row(bits, index, e + 4, stop, nothing, width, column),
+                       load_row(bits, index, e + 5, stop, nothing, width, column))
+    p0, b = full_adder(p0, load_row(bits, index, e + 6, stop, nothing, width, column),
+                       load_row(bits, index, e + 7, stop, nothing, width, column))
+    p1, d = full_adder(p1, a, b)
+    p2, a = full_adder(p2, c, d)
+    return p0, p1, p2, a
+
+
+@piece
 def count_rows(bits, index, start, stop, width, column, planes, at):
-    """planes[at:] = bit planes of the number of set bits in each column of the rows index[start:stop]."""
-    many = stop - start >= 16
-    p0 = words_zero()
-    p1 = words_zero()
-    p2 = words_zero()
-    p3 = words_zero()
-    p4 = words_zero()
-    p5 = words_zero()
-    e = start
-    while e + 4 <= stop:
-        p0, c1 = full_adder(p0, load_words(bits, np.int64(index[e]) * width + column),
-                            load_words(bits, np.int64(index[e + 1]) * width + column))
-        p0, c2 = full_adder(p0, load_words(bits, np.int64(index[e + 2]) * width + column),
-                            load_words(bits, np.int64(index[e + 3]) * width + column))
-        p1, c = full_adder(p1, c1, c2)
-        d = words_and(p2, c)
-        p2 = words_xor(p2, c)
-        c = words_and(p3, d)
-        p3 = words_xor(p3, d)
-        if many:
-            d = words_and(p4, c)
-            p4 = words_xor(p4, c)
-            p5 = words_xor(p5, d)
-        e += 4
-    while e < stop:
-        c = load_words(bits, np.int64(index[e]) * width + column)
-        d = words_and(p0, c)
-        p0 = words_xor(p0, c)
-        c = words_and(p1, d)
-        p1 = words_xor(p1, d)
-        d = words_and(p2, c)
-        p2 = words_xor(p2, c)
-        c = words_and(p3, d)
-        p3 = words_xor(p3, d)
-        if many:
-            d = words_and(p4, c)
-            p4 = words_xor(p4, c)
-            p5 = words_xor(p5, d)
-        e += 1
+    """planes[at:] = six bit planes of the number of set bits in each column of the rows index[start:stop], at most
+    AT_ONCE. Rows of zeros fill them up to a usual number: the branches of a step are then predictable."""
+    zero = words_splat(_U64(0))
+    nothing = bits.size // width - 1
+    usual = stop - start <= USUAL
+    if usual and start + USUAL <= index.size:
+        p0, p1, p2, a = count_eight(bits, index, start, stop, nothing, width, column, zero, zero, zero)
+        p0, p1, p2, b = count_eight(bits, index, start + 8, stop, nothing, width, column, p0, p1, p2)
+        p0, p1, p2, c = count_eight(bits, index, start + 16, stop, nothing, width, column, p0, p1, p2)
+        p3, p4 = full_adder(a, b, c)
+        p5 = zero
+    else:
+        p0 = zero
+        p1 = zero
+        p2 = zero
+        p3 = zero
+        p4 = zero
+        p5 = zero
+        for e in range(start, stop):
+            a = load_row(bits, index, e, stop, nothing, width, column)
+            b = words_and(p0, a)
+            p0 = words_xor(p0, a)
+            a = words_and(p1, b)
+            p1 = words_xor(p1, b)
+            b = words_and(p2, a)
+            p2 = words_xor(p2, a)
+            a = words_and(p3, b)
+            p3 = words_xor(p3, b)
+            p5 = words_xor(p5, words_and(p4, a))
+            p4 = words_xor(p4, a)
     store_words(planes, at, p0)
     store_words(planes, at + WORDS, p1)
     store_words(planes, at + 2 * WORDS, p2)
@@ -90,70 +108,198 @@ def count_rows(bits, index, start, stop, width, column, planes, at):
     store_words(planes, at + 5 * WORDS, p5)
 
 
-@nb.njit(nogil=True, cache=True)
-def one_bit(offsets, index, bits, width, left, decay, v_max, level, reset, strength, seed, stream, n_ref, mode, counts,
-            v_out, ref_out, raster):
-    """Winner-take-all population with one-bit weights. bits uint64 [n_pre * width], width words a row, a multiple of
-    8; level, reset, strength int16 [n padded to 32]; at most BUSIEST input spikes a step; outputs [B, N]."""
+@piece
+def add_planes(x, at, y, from_y, n):
+    """x[at:] += y[from_y:], n planes; what carries out of them is lost."""
+    carry = words_splat(_U64(0))
+    for p in range(0, n * WORDS, WORDS):
+        total, carry = full_adder(load_words(x, at + p), load_words(y, from_y + p), carry)
+        store_words(x, at + p, total)
+
+
+@piece
+def count_all(bits, index, start, stop, width, column, counts, left, n_counts, room):
+    """counts[left:] = bit planes of the number of set bits in each column of any number of rows."""
+    if stop - start <= AT_ONCE:
+        count_rows(bits, index, start, stop, width, column, counts, left)
+        return
+    for p in range(n_counts * WORDS):
+        counts[left + p] = 0
+    for begin in range(start, stop, AT_ONCE):
+        count_rows(bits, index, begin, min(begin + AT_ONCE, stop), width, column, room, 0)
+        add_planes(counts, left, room, 0, n_counts)
+
+
+@piece
+def times(v, s0, s1, s2, s3, n_terms, p, carry1, carry2, carry3):
+    """Plane p of v * c, c the sum of 2**s over at most four shifts; and the carries of its additions."""
+    x = load_words(v, s0 + p)
+    if n_terms > 1:
+        x, carry1 = full_adder(x, load_words(v, s1 + p), carry1)
+    if n_terms > 2:
+        x, carry2 = full_adder(x, load_words(v, s2 + p), carry2)
+    if n_terms > 3:
+        x, carry3 = full_adder(x, load_words(v, s3 + p), carry3)
+    return x, carry1, carry2, carry3
+
+
+@piece
+def leak_planes(v, at, shifts, n_low, leak, n_planes, decay_shift):
+    """leak = (v * c + 2**n_low - 1) >> decay_shift: what a step takes from the potentials v[at:].
+
+    n_low is decay_shift, or one less for rounding to nearest; shifts are given in words; v has planes of zeros below
+    and above. Adding ones to the n_low lowest planes carries exactly where one of them is set.
+    """
+    n_terms = shifts.size
+    s0 = at - shifts[0]
+    s1 = at - shifts[min(1, n_terms - 1)]
+    s2 = at - shifts[min(2, n_terms - 1)]
+    s3 = at - shifts[n_terms - 1]
+    carry1 = words_splat(_U64(0))
+    carry2 = carry1
+    carry3 = carry1
+    carry = carry1
+    for p in range(0, n_low * WORDS, WORDS):
+        x, carry1, carry2, carry3 = times(v, s0, s1, s2, s3, n_terms, p, carry1, carry2, carry3)
+        carry = words_or(carry, x)
+    if n_low < decay_shift:
+        x, carry1, carry2, carry3 = times(v, s0, s1, s2, s3, n_terms, n_low * WORDS, carry1, carry2, carry3)
+        carry = words_and(carry, x)
+    first = decay_shift * WORDS
+    for p in range(0, n_planes * WORDS, WORDS):
+        x, carry1, carry2, carry3 = times(v, s0, s1, s2, s3, n_terms, first + p, carry1, carry2, carry3)
+        store_words(leak, p, words_xor(x, carry))
+        carry = words_and(carry, x)
+
+
+@piece
+def step_planes(v, at, leak, n_leak, drive, n_drive, level, level_at, rest, rest_at, n_planes):
+    """v <- min(v - leak + drive, 2**n_planes - 1); refractory neurons get no drive. Returns who reaches the level."""
+    ones = words_splat(~_U64(0))
+    awake = words_xor(load_words(rest, rest_at), ones)
+    borrow = words_splat(_U64(0))
+    carry = borrow
+    below = borrow  # v < level: what v - level borrows
+    low = min(max(n_leak, n_drive), n_planes) * WORDS
+    for p in range(0, low, WORDS):
+        a = load_words(v, at + p)
+        u = load_words(leak, p)
+        x = words_xor3(a, u, borrow)
+        borrow = words_borrow(a, u, borrow)
+        x, carry = full_adder(x, words_and(load_words(drive, p), awake), carry)
+        below = words_borrow(x, load_words(level, level_at + p), below)
+        store_words(v, at + p, x)
+    for p in range(low, n_planes * WORDS, WORDS):
+        a = load_words(v, at + p)
+        x = words_xor(a, borrow)
+        borrow = words_and(borrow, x)
+        y = words_xor(x, carry)
+        carry = words_and(carry, x)
+        below = words_borrow(y, load_words(level, level_at + p), below)
+        store_words(v, at + p, y)
+    for p in range(n_planes * WORDS, n_drive * WORDS, WORDS):
+        carry = words_or(carry, words_and(load_words(drive, p), awake))
+    if words_lanes(carry) != 0:
+        below = words_and(below, words_xor(carry, ones))
+        for p in range(0, n_planes * WORDS, WORDS):
+            store_words(v, at + p, words_or(load_words(v, at + p), carry))
+    below = words_or(below, load_words(level, level_at + n_planes * WORDS))
+    return words_and(awake, words_xor(below, ones))
+
+
+@piece
+def inhibit_planes(v, at, strength, reset, codes_at, winner, n_planes):
+    """v <- max(v - strength, 0), and the reset code for the winner."""
+    borrow = words_splat(_U64(0))
+    ones = words_splat(~_U64(0))
+    for p in range(0, n_planes * WORDS, WORDS):
+        a = load_words(v, at + p)
+        u = load_words(strength, codes_at + p)
+        store_words(v, at + p, words_xor3(a, u, borrow))
+        borrow = words_borrow(a, u, borrow)
+    stays = words_xor(words_or(borrow, winner), ones)
+    for p in range(0, n_planes * WORDS, WORDS):
+        code = words_and(load_words(reset, codes_at + p), winner)
+        store_words(v, at + p, words_or(words_and(load_words(v, at + p), stays), code))
+
+
+@piece
+def draw_bit(crossing, lanes, first, key, best, best_word):
+    """The set bit with the largest random word among the lanes of crossing, and that word; `best` if none beats it."""
+    while lanes != 0:
+        w = first + lowest_bit(lanes)
+        lanes = np.uint32(lanes & np.uint32(lanes - np.uint32(1)))
+        word = crossing[w]
+        while word != 0:
+            j = w * 64 + lowest_bit(word)
+            word = word & (word - _U64(1))
+            drawn = random_word(key, j)
+            if best < 0 or drawn > best_word:
+                best = j
+                best_word = drawn
+    return best, best_word
+
+
+@kernel
+def one_bit(offsets, index, bits, width, left, n_counts, n_planes, n_leak, shifts, n_low, decay_shift, level, strength,
+            reset, seed, stream, n_ref, counts, v_out, ref_out, raster):
+    """Winner-take-all population with one-bit weights.
+
+    bits uint64 [(n_pre + 1) * width], width words a row, a multiple of 8, the last row zeros; a row counts 2**left;
+    n_counts planes hold the most input spikes of a step. Potentials have n_planes bits. shifts, n_low, n_leak: see
+    `leak_planes`. level has n_planes + 1 planes of 8 words a group, strength and reset n_planes; outputs [B, N].
+    """
     n_samples, n_steps, n = offsets.shape[0], offsets.shape[1] - 1, counts.shape[1]
-    size = level.size
-    v = np.zeros(size, np.int16)
-    planes = np.zeros(width * PLANES, np.uint64)
-    words32 = planes.view(np.uint32)
-    until = np.zeros(size, np.int64)
+    n_groups = width // WORDS
+    guard = decay_shift + 1  # planes of zeros around the potentials of a group
+    stride = (n_planes + 2 * guard) * WORDS
+    v = aligned_zeros(n_groups * stride, np.uint64)
+    n_drive = left + n_counts
+    drive = aligned_zeros((max(n_planes, n_drive) + 6) * WORDS, np.uint64)
+    room = aligned_zeros(max(n_counts, 6) * WORDS, np.uint64)
+    leak = aligned_zeros((max(n_planes, n_leak) + 1) * WORDS, np.uint64)
+    rest = aligned_zeros(width, np.uint64)
+    crossing = aligned_zeros(width, np.uint64)
+    until = np.zeros(n, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
     record = raster.shape[0] > 0
     base = stream_base(seed, stream)
-    factor = lanes_splat(np.int64(decay))
-    half = lanes_splat(np.int64(32768 if mode == NEAREST else 0))
-    top = lanes_splat(np.int64(v_max))
-    w0 = lanes_splat(np.int64(1) << left)
-    w1 = lanes_splat(np.int64(2) << left)
-    w2 = lanes_splat(np.int64(4) << left)
-    w3 = lanes_splat(np.int64(8) << left)
-    w4 = lanes_splat(np.int64(16) << left)
-    w5 = lanes_splat(np.int64(32) << left)
     for s in range(n_samples):
         v[:] = 0
+        rest[:] = 0
         until[:] = 0
         n_resting = 0
         for t in range(n_steps):
             start, stop = offsets[s, t], offsets[s, t + 1]
-            for column in range(0, width, WORDS):
-                count_rows(bits, index, start, stop, width, column, planes, column * PLANES)
             still = 0
-            for q in range(n_resting):  # refractory neurons receive nothing
+            for q in range(n_resting):
                 j = resting[q]
                 if until[j] > t:
-                    at = (j // GROUP) * GROUP // 32 * PLANES + (j % GROUP) // 32
-                    for p in range(PLANES):
-                        words32[at + p * 2 * WORDS] &= ~np.uint32(np.uint32(1) << np.uint32(j % 32))
                     resting[still] = j
                     still += 1
+                else:
+                    at = j // GROUP * WORDS
+                    store_words(rest, at, words_xor(load_words(rest, at), words_bit(j % GROUP)))
             n_resting = still
-            crossing = np.uint32(0)
-            few = stop - start < 16
-            for j in range(0, size, LANES):
-                at = (j // GROUP) * GROUP // 32 * PLANES + (j % GROUP) // 32
-                x = lanes_scale(load_lanes(v, j), factor, half)
-                x = lanes_add_where(x, words32[at], w0)
-                x = lanes_add_where(x, words32[at + 2 * WORDS], w1)
-                x = lanes_add_where(x, words32[at + 4 * WORDS], w2)
-                x = lanes_add_where(x, words32[at + 6 * WORDS], w3)
-                if not few:
-                    x = lanes_add_where(x, words32[at + 8 * WORDS], w4)
-                    x = lanes_add_where(x, words32[at + 10 * WORDS], w5)
-                x = lanes_min(x, top)
-                store_lanes(v, j, x)
-                crossing |= lanes_reach(x, load_lanes(level, j))
-            if crossing == 0:
-                continue
-            k = draw_winner(v, level, until, t, step_key(base, t))
+            k = np.int64(-1)
+            drawn = np.uint32(0)
+            for g in range(n_groups):
+                at = g * stride + guard * WORDS
+                count_all(bits, index, start, stop, width, g * WORDS, drive, left * WORDS, n_counts, room)
+                leak_planes(v, at, shifts, n_low, leak, n_leak, decay_shift)
+                reached = step_planes(v, at, leak, n_leak, drive, n_drive, level, g * (n_planes + 1) * WORDS, rest,
+                                      g * WORDS, n_planes)
+                lanes = words_lanes(reached)
+                if lanes != 0:
+                    store_words(crossing, g * WORDS, reached)
+                    k, drawn = draw_bit(crossing, lanes, g * WORDS, step_key(base, t), k, drawn)
             if k < 0:
                 continue
-            for j in range(size):
-                v[j] = max(_I32(_I32(v[j]) - strength[j]), _I32(0))
-            v[k] = reset[k]
+            for g in range(n_groups):
+                winner = words_bit(k - g * GROUP)
+                inhibit_planes(v, g * stride + guard * WORDS, strength, reset, g * n_planes * WORDS, winner, n_planes)
+                if n_ref > 0:
+                    store_words(rest, g * WORDS, words_or(load_words(rest, g * WORDS), winner))
             until[k] = t + n_ref + 1
             if n_ref > 0:
                 resting[n_resting] = k
@@ -162,5 +308,9 @@ def one_bit(offsets, index, bits, width, left, decay, v_max, level, reset, stren
             if record:
                 raster[s, t, k] = 1
         for j in range(n if record else 0):
-            v_out[s, j] = v[j]
+            at = (j // GROUP) * stride + guard * WORDS + (j % GROUP) // 64
+            code = np.int64(0)
+            for p in range(n_planes):
+                code |= np.int64((v[at + p * WORDS] >> _U64(j % 64)) & _U64(1)) << p
+            v_out[s, j] = code
             ref_out[s, j] = max(until[j] - n_steps, 0)

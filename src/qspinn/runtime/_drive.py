@@ -7,9 +7,9 @@ from all inputs of a sample then stay in the nearest cache, instead of every ste
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from qspinn.runtime._jit import piece
 from qspinn.runtime._vectors import (
     FLOATS,
     LANES,
@@ -27,20 +27,20 @@ ROOM = 1 << 18  # bytes of sums kept at once: a share of the second cache
 _F32 = np.float32
 
 
-@nb.njit(inline="always")
+@piece
 def steps_at_once(width, item_bytes, n_steps):
     """How many steps of sums are made at once for rows of this width."""
     return min(n_steps, max(8, ROOM // (width * item_bytes)))
 
 
-@nb.njit(inline="always")
+@piece
 def find_places(index, start, stop, width, places):
     """places[e] = where the row of input spike start + e begins."""
     for e in range(start, stop):
         places[e - start] = np.int64(index[e]) * width
 
 
-@nb.njit(inline="always")
+@piece
 def drive_floats(rows, places, ends, width, n, drive):
     """drive[t * width :] = sum of the rows that start at rows[places[ends[t] : ends[t + 1]]], for all steps t; places
     counts from ends[0]. All arrays are flat, width is a multiple of 16; only the first n sums are wanted."""
@@ -77,7 +77,7 @@ def drive_floats(rows, places, ends, width, n, drive):
             j += FLOATS
 
 
-@nb.njit(inline="always")
+@piece
 def drive_bytes(rows, places, ends, width, drive):
     """`drive_floats` for rows of bytes and sums of 16 bits; width is a multiple of 32."""
     first = ends[0]

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from qspinn.runtime._drive import drive_bytes, find_places, steps_at_once
+from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._vectors import (
     LANES,
     aligned_zeros,
@@ -29,7 +29,7 @@ _SIXTEEN = np.uint32(16)
 CHUNK = 32  # rows are padded to a multiple of this; padded neurons have a level that nothing reaches
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def busiest_step(offsets):
     """The largest number of spikes in one step."""
     most = np.int64(0)
@@ -39,7 +39,7 @@ def busiest_step(offsets):
     return most
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def tally(counts, votes):
     """Class scores [B, C]: counts [B, N] times votes [N, C]; most counts are zero. (A matrix product would wake the
     linear algebra library's threads, which then spin on the cores the next run needs.)"""
@@ -52,7 +52,7 @@ def tally(counts, votes):
     return scores
 
 
-@nb.njit(inline="always")
+@piece
 def sum_rows(rows, index, start, stop, total):
     """total[j] = sum of rows[index[start:stop], j], four rows a pass."""
     n = total.size
@@ -84,11 +84,12 @@ def sum_rows(rows, index, start, stop, total):
             total[j] += a[j] + b[j] + c[j] + d[j]
 
 
-@nb.njit(inline="always")
+@piece
 def advance(v, total, level, names, decay, gain, decay_scale, in_shift, v_max, mode, decay_key, in_key):
     """Decay, integrate, saturate in the lanes of v's type; returns whether any neuron reached its level.
 
-    names[j] is the number under which neuron j draws random words. Both roundings are done at a common shift of 16: (x * 2**(16 - k) + r * 2**(16 - k)) >> 16 equals (x + r) >> k.
+    names[j] is the number under which neuron j draws random words. Both roundings are done at a common shift of 16:
+    (x * 2**(16 - k) + r * 2**(16 - k)) >> 16 equals (x + r) >> k.
     """
     n = v.size
     crossing = _I32(0)
@@ -115,7 +116,7 @@ def advance(v, total, level, names, decay, gain, decay_scale, in_shift, v_max, m
     return crossing != 0
 
 
-@nb.njit(inline="always")
+@piece
 def draw_winner(v, level, until, t, key):
     """The crossing active neuron with the largest random word, or -1. Width is a multiple of CHUNK."""
     best = -1
@@ -133,7 +134,7 @@ def draw_winner(v, level, until, t, key):
     return best
 
 
-@nb.njit(inline="always")
+@piece
 def clear_resting(resting, n_resting, until, t, total):
     """Refractory neurons receive nothing: their input is set to zero. Returns how many still rest."""
     still = 0
@@ -146,7 +147,7 @@ def clear_resting(resting, n_resting, until, t, total):
     return still
 
 
-@nb.njit(inline="always")
+@piece
 def advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode):
     """`advance` in explicit 16-bit lanes: potentials of at most 15 bits, decay < 1, no stochastic rounding."""
     leak = lanes_splat(np.int64(decay))
@@ -164,7 +165,7 @@ def advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode):
     return crossing != 0
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max, level, reset, strength, seed, stream,
            n_ref, mode, fused, counts, v_out, ref_out, raster):
     """Winner-take-all population of unsigned potentials. rows [n_pre, width] unsigned; outputs [B, N].
@@ -227,7 +228,7 @@ def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max
             ref_out[s, j] = max(until[j] - n_steps, 0)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def wide(offsets, index, rows, decay, decay_shift, in_shift, v_min, v_max, level, reset, strength, inhibits, winner,
          seed, stream, n_ref, mode, counts, v_out, ref_out, raster):
     """Any population, in 64-bit arithmetic. rows int32 [n_pre, N]; outputs [B, N]."""

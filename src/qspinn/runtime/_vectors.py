@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba as nb
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba.core import types
 from numba.extending import intrinsic, models, register_model
+
+from qspinn.runtime._jit import kernel
 
 WORDS, LANES, FLOATS, INTS = 8, 32, 16, 16
 LINE = 64  # bytes of a register and of a cache line: a register that straddles two lines costs twice the bandwidth
@@ -29,7 +30,7 @@ def aligned(shape: tuple[int, ...], kind: type) -> np.ndarray:
     return room[start : start + n_bytes].view(kind).reshape(shape)
 
 
-@nb.njit(inline="always")
+@kernel
 def aligned_zeros(n, kind):
     """Zeros of a type that start at a cache line, inside compiled code."""
     room = np.zeros(n + LINE, kind)
@@ -123,8 +124,8 @@ def _splatter(kind: _Vector, scalar: types.Type) -> Callable:
 load_words, load_lanes, load_floats = _loader(WORDS_T), _loader(LANES_T), _loader(FLOATS_T)
 store_words, store_lanes, store_floats = _storer(WORDS_T), _storer(LANES_T), _storer(FLOATS_T)
 load_ints, store_ints = _loader(INTS_T), _storer(INTS_T)
-lanes_splat, floats_splat, ints_splat = (
-    _splatter(LANES_T, types.int64), _splatter(FLOATS_T, types.float32), _splatter(INTS_T, types.int64))
+words_splat, lanes_splat = _splatter(WORDS_T, types.uint64), _splatter(LANES_T, types.int64)
+floats_splat, ints_splat = _splatter(FLOATS_T, types.float32), _splatter(INTS_T, types.int64)
 ints_add = _binary(INTS_T, lambda b, x, y: b.add(x, y))
 ints_sub = _binary(INTS_T, lambda b, x, y: b.sub(x, y))
 ints_mul = _binary(INTS_T, lambda b, x, y: b.mul(x, y))
@@ -156,23 +157,50 @@ def load_bytes(typingctx: Any, array: Any, at: Any) -> Any:
     return LANES_T(array, types.intp), generate
 
 
+def _ternary(table: int, emit: Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]) -> Callable:
+    """Any function of three bits, by its truth table: one instruction where the processor has it, which LLVM does not
+    always find."""
+    def operate(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            if not get_host_cpu_features().get("avx512f", False):
+                return emit(builder, *arguments)
+            kind = _llvm(WORDS_T)
+            select = builder.module.declare_intrinsic(
+                "llvm.x86.avx512.pternlog.q.512", fnty=ir.FunctionType(kind, [kind, kind, kind, ir.IntType(32)]))
+            return builder.call(select, [*arguments, ir.Constant(ir.IntType(32), table)])
+
+        return WORDS_T(WORDS_T, WORDS_T, WORDS_T), generate
+
+    return intrinsic(operate)
+
+
+words_xor3 = _ternary(0x96, lambda b, x, y, z: b.xor(b.xor(x, y), z))
+words_majority = _ternary(0xE8, lambda b, x, y, z: b.or_(b.and_(x, y), b.and_(z, b.or_(x, y))))
+words_borrow = _ternary(0x8E, lambda b, x, y, z: b.or_(b.and_(b.not_(x), y), b.and_(z, b.or_(b.not_(x), y))))
+
+
 @intrinsic
-def words_zero(typingctx: Any) -> Any:
-    """Eight words of zero."""
+def words_lanes(typingctx: Any, x: Any) -> Any:
+    """Bit per word (uint32, word 0 lowest): whether any bit of it is set."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        return ir.Constant(_llvm(WORDS_T), [0] * WORDS)
+        nonzero = builder.icmp_unsigned("!=", arguments[0], ir.Constant(_llvm(WORDS_T), [0] * WORDS))
+        return builder.zext(builder.bitcast(nonzero, ir.IntType(WORDS)), ir.IntType(32))
 
-    return WORDS_T(), generate
+    return types.uint32(WORDS_T), generate
 
 
 @intrinsic
-def lanes_add_where(typingctx: Any, x: Any, bits: Any, value: Any) -> Any:
-    """x + value in lanes whose bit (uint32, lane 0 lowest) is set, x elsewhere: one masked addition."""
+def words_bit(typingctx: Any, place: Any) -> Any:
+    """The one bit at `place`, 0 the lowest of word 0; none where it is not in 0..511."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        mask = builder.bitcast(arguments[1], ir.VectorType(ir.IntType(1), LANES))
-        return builder.select(mask, builder.add(arguments[0], arguments[2]), arguments[0])
+        kind, word = _llvm(WORDS_T), ir.IntType(64)
+        place = arguments[0]
+        bit = builder.shl(ir.Constant(word, 1), builder.and_(place, ir.Constant(word, 63)))
+        lane = builder.ashr(place, ir.Constant(word, 6))
+        here = builder.icmp_unsigned("==", _splat(builder, lane, kind), ir.Constant(kind, list(range(WORDS))))
+        return builder.select(here, _splat(builder, bit, kind), ir.Constant(kind, [0] * WORDS))
 
-    return LANES_T(LANES_T, types.uint32, LANES_T), generate
+    return WORDS_T(types.int64), generate
 
 
 def _high_product(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -239,8 +267,9 @@ def reach_bits(typingctx: Any, x: Any, level: Any, at: Any) -> Any:
 
 @intrinsic
 def lowest_bit(typingctx: Any, word: Any) -> Any:
-    """Place of the lowest set bit of a nonzero uint32."""
+    """Place of the lowest set bit of a nonzero unsigned word."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        return builder.zext(builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1)), ir.IntType(64))
+        place = builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        return place if place.type.width == 64 else builder.zext(place, ir.IntType(64))
 
-    return types.int64(types.uint32), generate
+    return types.int64(word), generate

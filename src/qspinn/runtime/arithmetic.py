@@ -5,10 +5,10 @@ Numba widens small integers to 64 bits after every operation, so each result is 
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from qspinn.fixedpoint import INDEX_STRIDE, STEP_STRIDE, Rounding
+from qspinn.runtime._jit import piece
 
 TRUNCATE, NEAREST, STOCHASTIC, TOWARD_ZERO = 0, 1, 2, 3
 MODE = {Rounding.TRUNCATE: TRUNCATE, Rounding.NEAREST: NEAREST, Rounding.STOCHASTIC: STOCHASTIC,
@@ -21,7 +21,7 @@ _M1, _M2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 _S15, _S16 = np.uint32(15), np.uint32(16)
 
 
-@nb.njit(inline="always")
+@piece
 def mix32(h):
     h = _U(h ^ (h >> _S16))
     h = _U(h * _M1)
@@ -30,24 +30,24 @@ def mix32(h):
     return _U(h ^ (h >> _S16))
 
 
-@nb.njit(inline="always")
+@piece
 def stream_base(seed, stream):
     """First half of `fixedpoint.stream_key`, the same for all steps."""
     return mix32(_U(_U(seed) ^ _U(_U(stream) * _INDEX_STRIDE)))
 
 
-@nb.njit(inline="always")
+@piece
 def step_key(base, t):
     """Second half of `fixedpoint.stream_key`."""
     return mix32(_U(base + _U(_U(t) * _STEP_STRIDE)))
 
 
-@nb.njit(inline="always")
+@piece
 def random_word(key, index):
     return mix32(_U(key ^ _U(_U(index) * _INDEX_STRIDE)))
 
 
-@nb.njit(inline="always")
+@piece
 def requantize(x, shift, mode, key, index):
     """x (int64) over 2**shift by the rounding mode; shift <= 0 multiplies."""
     if shift <= 0:

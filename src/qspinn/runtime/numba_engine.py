@@ -121,7 +121,7 @@ def _plan(program: Program, op: LifOp, w: NDArray, source: Spikes) -> tuple:
         strength = program.codes(op.inhibition).astype(np.int64) << op.inhibition_shift
     strength = np.broadcast_to(np.minimum(strength, NEVER), (op.n,))
     common = (np.uint32(program.seed), op.stream, op.n_ref, MODE[op.rounding])
-    busiest = _kernels.busiest_step(source.offsets)
+    busiest = int(_kernels.busiest_step(source.offsets))
     lanes = lanes_for(op.v_fmt, op.v_min, op.in_shift, op.decay_shift, op.winner, w, busiest)
     if lanes is None:
         return _kernels.wide, (
@@ -129,12 +129,13 @@ def _plan(program: Program, op: LifOp, w: NDArray, source: Spikes) -> tuple:
             reset.copy(), strength.copy(), bool(op.inhibition), op.winner, *common)
     vectors = (padded(np.minimum(level, lanes.never), lanes.v, lanes.never), padded(reset, lanes.v, 0),
                padded(np.minimum(strength, lanes.never), lanes.v, 0))
-    left = max(0, -op.in_shift)
-    if (w.max(initial=0) <= 1 and op.in_shift <= 0 and lanes.v is np.int16 and busiest <= _bits_kernel.BUSIEST
-            and busiest << left < 1 << 15 and decay < 1 << op.decay_shift and op.rounding is not Rounding.STOCHASTIC):
+    slices = bit_slices(op, w, decay, busiest)
+    if slices is not None:
         bits, width = packed_rows(w)
-        factor = decay << (16 - op.decay_shift)
-        return _bits_kernel.one_bit, (bits, width, left, factor, op.v_fmt.code_max, *vectors, *common)
+        return _bits_kernel.one_bit, (
+            bits, width, *slices, packed_planes(np.minimum(level, (2 << op.v_fmt.bits) - 1), op.v_fmt.bits + 1, width),
+            packed_planes(np.minimum(strength, op.v_fmt.code_max), op.v_fmt.bits, width),
+            packed_planes(reset, op.v_fmt.bits, width), np.uint32(program.seed), op.stream, op.n_ref)
     rows = padded(w.astype(np.int64) << max(0, -op.in_shift), lanes.row, 0)
     settings = narrow_settings(op.v_fmt, op.in_shift, decay, op.decay_shift)
     fused = (rows.dtype == np.uint8 and lanes.v is np.int16 and lanes.total is np.int16 and decay < 1 << op.decay_shift
@@ -143,13 +144,40 @@ def _plan(program: Program, op: LifOp, w: NDArray, source: Spikes) -> tuple:
 
 
 def packed_rows(w: NDArray) -> tuple[NDArray[np.uint64], int]:
-    """(words [n_pre * width], width) of one-bit weights [n_pre, N]: bit j % 64 of word j // 64 of a row is neuron j."""
+    """(words [(n_pre + 1) * width], width) of one-bit weights [n_pre, N]: bit j % 64 of word j // 64 of a row is neuron
+    j. The last row is zeros."""
     width = -(-w.shape[1] // _bits_kernel.GROUP) * WORDS
-    bits = np.zeros((len(w), width * 64), dtype=np.uint8)
-    bits[:, : w.shape[1]] = w
-    words = aligned((len(w) * width,), np.uint64)
+    bits = np.zeros((len(w) + 1, width * 64), dtype=np.uint8)
+    bits[:-1, : w.shape[1]] = w
+    words = aligned((bits.size // 64,), np.uint64)
     words[:] = np.packbits(bits, axis=1, bitorder="little").view(np.uint64).ravel()
     return words, width
+
+
+def packed_planes(x: NDArray, n_planes: int, width: int) -> NDArray[np.uint64]:
+    """Bit planes of numbers [N], lowest first, group by group: uint64 [groups * n_planes * 8]. Padded neurons get
+    ones: a level that nothing reaches."""
+    numbers = np.full(width * 64, -1, dtype=np.int64)
+    numbers[: len(x)] = x
+    planes = (numbers.reshape(-1, 1, _bits_kernel.GROUP) >> np.arange(n_planes)[:, None] & 1).astype(np.uint8)
+    words = aligned((planes.size // 64,), np.uint64)
+    words[:] = np.packbits(planes.ravel(), bitorder="little").view(np.uint64)
+    return words
+
+
+def bit_slices(op: LifOp, w: NDArray, decay: int, busiest: int) -> tuple | None:
+    """(left, n_counts, n_planes, n_leak, shifts, n_low, decay_shift) of the bit-sliced kernel, or None where it does
+    not apply: it takes weights of one bit, inputs that are not scaled down, and decays close to one, or otherwise
+    with few bits set in 2**shift - code."""
+    k = op.decay_shift
+    leak = (1 << k) - decay
+    shifts = [s for s in range(k + 1) if leak >> s & 1]
+    if (w.max(initial=0) > 1 or op.in_shift > 0 or busiest > _bits_kernel.BUSIEST or not 1 <= len(shifts) <= 4 or k < 1
+            or op.rounding is Rounding.STOCHASTIC):
+        return None
+    n_low = k - (op.rounding is Rounding.NEAREST)
+    n_leak = max(0, (leak * op.v_fmt.code_max + (1 << n_low) - 1).bit_length() - k)
+    return -op.in_shift, max(busiest.bit_length(), 1), op.v_fmt.bits, n_leak, np.array(shifts) * WORDS, n_low, k
 
 
 class Lanes(NamedTuple):
