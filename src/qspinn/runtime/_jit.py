@@ -20,4 +20,5 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def piece(function: Callable[..., Any]) -> Any:
     """Compiles a part of kernels; it may not make arrays."""
-    return nb.njit(forceinline=True, error_model="numpy", _nrt=False)(function)
+    options: dict[str, Any] = {"forceinline": True, "error_model": "numpy", "_nrt": False}
+    return nb.njit(**options)(function)

@@ -12,8 +12,10 @@ from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._vectors import (
     LANES,
     aligned_zeros,
+    any_of,
     lanes_add,
     lanes_min,
+    lanes_none,
     lanes_reach,
     lanes_scale,
     lanes_splat,
@@ -154,15 +156,15 @@ def advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode):
     scale = lanes_splat(np.int64(gain))
     half = lanes_splat(np.int64(32768 if mode == NEAREST else 0))
     top = lanes_splat(np.int64(v_max))
-    crossing = np.uint32(0)
+    crossing = lanes_none()
     for j in range(0, v.size, LANES):
         x = load_lanes(total, j)
         if in_shift > 0:
             x = lanes_scale(x, scale, half)
         x = lanes_min(lanes_add(x, lanes_scale(load_lanes(v, j), leak, half)), top)
         store_lanes(v, j, x)
-        crossing |= lanes_reach(x, load_lanes(level, j))
-    return crossing != 0
+        crossing = lanes_reach(crossing, x, load_lanes(level, j))
+    return any_of(crossing)
 
 
 @kernel

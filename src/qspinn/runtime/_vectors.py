@@ -229,22 +229,43 @@ def lanes_scale(typingctx: Any, x: Any, factor: Any, half: Any) -> Any:
     return LANES_T(LANES_T, LANES_T, LANES_T), generate
 
 
+def _reaching(kind: _Vector, mask: _Vector, compare: str) -> Callable:
+    def reach(typingctx: Any, seen: Any, x: Any, level: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            seen, x, level = arguments
+            return builder.or_(seen, getattr(builder, compare)(">=", x, level))
+
+        return mask(mask, kind, kind), generate
+
+    return intrinsic(reach)
+
+
+LANES_MASK_T, FLOATS_MASK_T = _Vector(LANES, ir.IntType(1)), _Vector(FLOATS, ir.IntType(1))
+lanes_reach, floats_reach = (  # seen or x >= level, lane by lane
+    _reaching(LANES_T, LANES_MASK_T, "icmp_unsigned"), _reaching(FLOATS_T, FLOATS_MASK_T, "fcmp_ordered"))
+
+
+def _none(mask: _Vector) -> Callable:
+    def none(typingctx: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            return ir.Constant(_llvm(mask), [0] * mask.count)
+
+        return mask(), generate
+
+    return intrinsic(none)
+
+
+lanes_none, floats_none = _none(LANES_MASK_T), _none(FLOATS_MASK_T)
+
+
 @intrinsic
-def lanes_reach(typingctx: Any, x: Any, level: Any) -> Any:
-    """Bit per lane (uint32): x >= level, unsigned."""
+def any_of(typingctx: Any, seen: Any) -> Any:
+    """Whether any lane of a mask is set."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        return builder.bitcast(builder.icmp_unsigned(">=", *arguments), ir.IntType(32))
+        bits = builder.bitcast(arguments[0], ir.IntType(seen.count))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
-    return types.uint32(LANES_T, LANES_T), generate
-
-
-@intrinsic
-def floats_reach(typingctx: Any, x: Any, level: Any) -> Any:
-    """Bit per lane (uint16): x >= level."""
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        return builder.bitcast(builder.fcmp_ordered(">=", *arguments), ir.IntType(16))
-
-    return types.uint16(FLOATS_T, FLOATS_T), generate
+    return types.boolean(seen), generate
 
 
 @intrinsic
