@@ -173,6 +173,14 @@ def test_killed_runs_come_to_the_same_result(whole: tuple[Path, Outcome, list[Ev
     assert lasting(out) == lasting(whole[0])
 
 
+def test_half_files_of_a_killed_run_are_removed(whole: tuple[Path, Outcome, list[Event]], tmp_path: Path) -> None:
+    shutil.copytree(whole[0], tmp_path / "run")
+    (tmp_path / "run" / "candidates" / ".x.qspinn.123.part").write_bytes(b"half")
+    explore(EXPERIMENT, tmp_path / "run", executors=inline)
+    assert not list(tmp_path.rglob("*.part"))
+    assert lasting(tmp_path / "run") == lasting(whole[0])
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds orphans through /proc")
 def test_killed_runs_leave_no_worker_behind(whole: tuple[Path, Outcome, list[Event]], tmp_path: Path) -> None:
     out, rng, sessions = tmp_path / "workers", np.random.default_rng(8), []

@@ -99,6 +99,8 @@ def _opened(
     network = experiment.network.build(dataset.train.images.shape[1], len(dataset.labels))
     with Journal(folder / "journal") as journal:
         _claim(journal, experiment, dataset, folder)
+        for left_over in folder.rglob(".*.part"):  # half files of a run that was killed; this one holds the lock
+            left_over.unlink(missing_ok=True)
         splits = _encoded(folder, experiment, dataset)
         report(Event(stage="data", done=1, total=1))
         arguments = (str(folder), canonical_json(experiment), dataset.labels, splits)
