@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qspinn import program
 from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import Rounding
-from qspinn.program import LifOp
-from qspinn.runtime import _bits_kernel, _kernels, numba_engine, reference, run
+from qspinn.program import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
+from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, numba_engine, reference, run
 from qspinn.spikes import from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
+from qspinn.testing.layered import ALTERATIONS, altered, random_layered
 from qspinn.testing.programs import Recipe, constant, single
 
 USED: list[str] = []
@@ -51,6 +53,7 @@ class TestReference(BackendContract):
 
 class Small(BackendContract):
     n_random = 80
+    layered = False
 
 
 def failures(fault: Fault) -> list[str]:
@@ -69,6 +72,36 @@ def failures(fault: Fault) -> list[str]:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name.lower())
 def test_contract_catches_a_broken_backend(fault: Fault) -> None:
     assert {"test_adversarial_vectors", "test_random_programs"} <= set(failures(fault))
+
+
+@pytest.mark.parametrize("change", ALTERATIONS)
+def test_contract_catches_a_wrong_engine_of_layers(change: str) -> None:
+    contract = type("Contract", (Small,), {"backend": staticmethod(altered(change)), "layered": True})()
+    with pytest.raises(AssertionError):
+        contract.test_random_layered_programs()
+
+
+def test_random_layered_programs_are_lively_and_have_everything() -> None:
+    cases = [random_layered(seed) for seed in range(80)]
+    results = [reference.run(c.program, c.spikes, record=True) for c in cases]
+    kinds = {type(op) for c in cases for op in c.program.ops}
+    assert {ConvOp, DenseOp, AddOp, PoolOp, LifOp, ReadOp, VoteOp} <= kinds
+    ops = [(op, r) for c, r in zip(cases, results, strict=True) for op in c.program.ops_of(LifOp)]
+    assert np.mean([r.counts[op.name].any() for op, r in ops if op.spiking]) > 0.6
+    for end in ("code_max", "code_min"):
+        at_end = [(r.v[op.name] == max(getattr(op.v_fmt, end), op.v_min)).any() for op, r in ops]
+        assert np.sum(at_end) > 5, "both ends of the potential are met"
+    feedback = [op for c in cases for op in c.program.ops_of(DenseOp) if op.source == op.target]
+    assert len(feedback) > 10
+    assert sum(c.spikes.count is not None for c in cases) > 10
+
+
+def test_layered_programs_survive_their_file() -> None:
+    for seed in range(40):
+        case = random_layered(seed)
+        again = program.from_bytes(program.to_bytes(case.program))
+        assert again.ops == case.program.ops
+        check_equal(reference.run(again, case.spikes), reference.run(case.program, case.spikes), case.name)
 
 
 def test_contract_passes_a_slow_but_right_backend() -> None:
@@ -93,7 +126,7 @@ def test_random_programs_are_lively_and_use_every_kernel() -> None:
     for case in [*cases, *adversarial()]:
         numba_engine.run(case.program, case.spikes)
     assert len(_kernels.narrow.signatures) >= 7, "row, sum and potential types of 16 and 32 bits"
-    assert _kernels.wide.signatures
+    assert _layer_kernel.neurons.signatures
     assert _bits_kernel.one_bit.signatures
 
 

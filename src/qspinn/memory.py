@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from qspinn.network import Network
-from qspinn.program import LifOp, Program
+from qspinn.program import DenseOp, LifOp, Program
 
 FLOAT_BITS = 32
 
@@ -47,13 +47,18 @@ def counter_bits(n_ref: int) -> int:
 
 
 def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
-    """What inference with the program needs: every stored tensor, and v and the refractory counter of every neuron."""
+    """What inference with the program needs: every stored tensor; of every neuron v, the refractory counter, the
+    synaptic current, and with feedback the spike of the step before."""
     rows = [MemoryRow(path=name, role="parameter", count=int(t.codes.size), bits=t.fmt.bits)
             for name, t in sorted(program.tensors.items())]
     for op in program.ops_of(LifOp):
         rows.append(MemoryRow(path=f"{op.name}.v", role="state", count=op.n, bits=op.v_fmt.bits))
         if op.n_ref:
             rows.append(MemoryRow(path=f"{op.name}.ref", role="state", count=op.n, bits=counter_bits(op.n_ref)))
+        if op.current_fmt is not None:
+            rows.append(MemoryRow(path=f"{op.name}.i", role="state", count=op.n, bits=op.current_fmt.bits))
+        if any(d.source == d.target == op.name for d in program.ops_of(DenseOp)):
+            rows.append(MemoryRow(path=f"{op.name}.s", role="state", count=op.n, bits=1))
     return MemoryAccount(rows=tuple(rows), batch=batch)
 
 

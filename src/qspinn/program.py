@@ -13,7 +13,7 @@ import math
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -53,12 +53,63 @@ class SelectOp(Record, frozen=True, tag="select"):
     kept: str
 
 
+class EventsOp(Record, frozen=True, tag="events"):
+    """Input spikes are given, one channel after the other: source = (channel * height + y) * width + x."""
+
+    shape: tuple[int, int, int]
+
+
 class DenseOp(Record, frozen=True, tag="dense"):
-    """Input current of `target` at a step: the sum of the weight columns of the spiking sources (exact integers)."""
+    """Adds to the input current of `target`, at a step, the weight columns of the spiking sources, times 2**shift
+    (exact integers; a source that spikes several times counts as often). weight [N_post, N_pre].
+
+    A source that is the target itself is recurrent: its spikes of the step before count.
+    """
 
     source: str
     target: str
     weight: str
+    shift: int = 0
+
+
+class ConvOp(Record, frozen=True, tag="conv"):
+    """Adds to the input current of `target` the convolution of the sources' spikes with the weights, times 2**shift.
+
+    weight [C_out, C_in / groups, kernel_y, kernel_x], as a cross-correlation; pairs are (y, x); `shape` is that of the
+    source (C_in, height, width).
+    """
+
+    source: str
+    target: str
+    weight: str
+    shape: tuple[int, int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    shift: int = 0
+
+
+class PoolOp(Record, frozen=True, tag="pool"):
+    """The spikes of `source` summed, or their maximum, over windows (y, x), as signal `target`. Windows that do not fit
+    whole are left out. An average is a sum whose factor is part of the next weights' unit."""
+
+    source: str
+    target: str
+    kind: Literal["sum", "max"]
+    shape: tuple[int, int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+
+
+class AddOp(Record, frozen=True, tag="add"):
+    """Adds to the input current of neuron i of `target` the spikes of source i times weight [1], [C] or [N], times
+    2**shift: a residual connection."""
+
+    source: str
+    target: str
+    weight: str
+    shift: int = 0
 
 
 class LifOp(Record, frozen=True, tag="lif"):
@@ -66,14 +117,16 @@ class LifOp(Record, frozen=True, tag="lif"):
 
     1. v <- requantize(v * decay, decay_shift, rounding)
     2. active = (ref == 0); ref <- max(ref - 1, 0)
-    3. where active: v <- saturate(v + requantize(I, in_shift, rounding)); lower bound v_min
-    4. crossing = active and v >= (v_th << v_th_shift) + (theta << theta_shift)
-    5. spikes = crossing; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
-    6. v of spiking neurons <- v_reset; their ref <- n_ref
-    7. for each spike, v of all other neurons <- max(v_min, v - (inhibition << inhibition_shift))
+    3. with `current`: i <- saturate(requantize(i * current, current_shift, rounding) + I), and i takes the place of I
+    4. where active: v <- saturate(v + requantize(I, in_shift, rounding) + bias); lower bound v_min
+    5. crossing = spiking and active and v >= (v_th << v_th_shift) + (theta << theta_shift); v > ... with `strict`
+    6. spikes = crossing; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
+    7. v of spiking neurons <- v_reset, or lowered by the threshold where reset is "subtract"; their ref <- n_ref
+    8. for each spike, v of all other neurons <- max(v_min, v - (inhibition << inhibition_shift))
 
-    Tensor names are empty where a quantity is absent. Tensors have shape [N], or [1] for all neurons alike.
-    Random streams: stream + 0 the winner, + 1 the decay's rounding, + 2 the input's rounding.
+    Tensor names are empty where a quantity is absent. Tensors have shape [N], [C] with the N neurons in C channels one
+    after the other, or [1] for all neurons alike. in_shifts, where given, is one in_shift per channel.
+    Random streams: stream + 0 the winner, + 1 the decay's rounding, + 2 the input's rounding, + 6 the current's.
     """
 
     name: str
@@ -94,6 +147,14 @@ class LifOp(Record, frozen=True, tag="lif"):
     theta_shift: int = 0
     inhibition: str = ""
     inhibition_shift: int = 0
+    bias: str = ""
+    in_shifts: str = ""
+    strict: bool = False
+    reset: Literal["value", "subtract"] = "value"
+    spiking: bool = True
+    current: str = ""
+    current_shift: int = 0
+    current_fmt: QFormat | None = None
 
 
 class VoteOp(Record, frozen=True, tag="vote"):
@@ -103,7 +164,29 @@ class VoteOp(Record, frozen=True, tag="vote"):
     votes: str
 
 
-Op = PoissonOp | SelectOp | DenseOp | LifOp | VoteOp
+class ReadOp(Record, frozen=True, tag="read"):
+    """Class scores = the spike counts of the neurons of `source`, their final potentials, or the sum of their
+    potentials after every step; argmax, ties to the lowest class."""
+
+    source: str
+    of: Literal["spikes", "v_last", "v_sum"] = "spikes"
+
+
+Op = PoissonOp | EventsOp | SelectOp | DenseOp | ConvOp | PoolOp | AddOp | LifOp | VoteOp | ReadOp
+
+
+def conv_shape(op: ConvOp, weight: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C_out, height, width) of what a convolution feeds; not positive where the kernel does not fit."""
+    height, width = (
+        (op.shape[1 + i] + 2 * op.padding[i] - op.dilation[i] * (weight[2 + i] - 1) - 1) // op.stride[i] + 1
+        for i in range(2))
+    return weight[0], height, width
+
+
+def pool_shape(op: PoolOp) -> tuple[int, int, int]:
+    """(channels, height, width) of a pooled signal."""
+    height, width = ((op.shape[1 + i] - op.kernel[i]) // op.stride[i] + 1 for i in range(2))
+    return op.shape[0], height, width
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -230,27 +313,73 @@ def _check_operations(program: Program, where: str) -> None:
     Raises:
         ArtifactError: names the operation that does not fit.
     """
-    sizes, fed = {"input": program.n_inputs}, {}
+    sizes = {"input": program.n_inputs} | {op.name: op.n for op in program.ops_of(LifOp)}
+    known = {"input"}  # signals that exist by the time an operation runs
     shapes = {name: t.codes.shape for name, t in program.tensors.items()}
-    ok = [isinstance(op, VoteOp) for op in program.ops].count(True) == 1 and program.n_steps > 0
+    readouts = [op for op in program.ops if isinstance(op, VoteOp | ReadOp)]
+    if len(readouts) != 1 or program.n_steps <= 0:
+        raise ArtifactError(where, "needs one read-out and a step", got=(len(readouts), program.n_steps))
     for op in program.ops:
-        match op:
-            case SelectOp():
-                ok = op.source in sizes and shapes.get(op.kept) == (sizes[op.source],)
-                sizes[op.target] = int(np.count_nonzero(program.codes(op.kept))) if ok else 0
-            case DenseOp():
-                fed[op.target] = shapes.get(op.weight, ())
-                ok = op.source in sizes and fed[op.target][1:] == (sizes[op.source],)
-            case LifOp():
-                vectors = (op.v_th, op.v_reset, *filter(None, (op.theta, op.inhibition)))
-                ok = (fed.get(op.name, ())[:1] == (op.n,) and all(shapes.get(t) in ((1,), (op.n,)) for t in vectors)
-                      and shapes.get(op.decay) == (1,) and op.n_ref >= 0 and 0 <= op.decay_shift <= 31
-                      and -31 <= op.in_shift <= 31 and min(op.v_th_shift, op.theta_shift, op.inhibition_shift) >= 0)
-                sizes[op.name] = op.n
-            case VoteOp():
-                ok = ok and shapes.get(op.votes, ())[:1] == (sizes.get(op.source, -1),) and len(shapes[op.votes]) == 2
-        if not ok:
+        if not _fits(program, op, sizes, known, shapes):
             raise ArtifactError(where, "an operation does not fit its tensors", got=to_plain(op))
+
+
+def _fits(program: Program, op: Op, sizes: dict[str, int], known: set[str], shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether an operation finds what it needs; notes the size of the signal it makes."""
+    if isinstance(op, SelectOp | PoolOp) and op.target in sizes:
+        return False
+    match op:
+        case EventsOp():
+            return math.prod(op.shape) == program.n_inputs and min(op.shape) > 0
+        case SelectOp():
+            ok = op.source in known and shapes.get(op.kept) == (sizes[op.source],)
+            sizes[op.target] = int(np.count_nonzero(program.codes(op.kept))) if ok else 0
+            known.add(op.target)
+            return ok
+        case DenseOp():
+            return (op.source in known | {op.target} and op.target in sizes and 0 <= op.shift <= 31
+                    and shapes.get(op.weight) == (sizes[op.target], sizes[op.source]))
+        case ConvOp():
+            w = shapes.get(op.weight, ())
+            return (op.source in known and math.prod(op.shape) == sizes[op.source] and len(w) == 4 and min(w) > 0
+                    and min(op.shape + op.stride + op.dilation) > 0 and min(op.padding) >= 0 and op.groups > 0
+                    and w[0] % op.groups == 0 and w[1] * op.groups == op.shape[0] and 0 <= op.shift <= 31
+                    and min(conv_shape(op, w)) > 0 and math.prod(conv_shape(op, w)) == sizes.get(op.target))
+        case PoolOp():
+            ok = (op.source in known and math.prod(op.shape) == sizes[op.source]
+                  and min(op.shape + op.kernel + op.stride) > 0 and min(pool_shape(op)) > 0)
+            sizes[op.target] = math.prod(pool_shape(op)) if ok else 0
+            known.add(op.target)
+            return ok
+        case AddOp():
+            return (op.source in known and sizes[op.source] == sizes.get(op.target) and 0 <= op.shift <= 31
+                    and _spreads(shapes.get(op.weight), sizes[op.source]))
+        case LifOp():
+            vectors = (op.v_th, op.v_reset, *filter(None, (op.theta, op.inhibition, op.bias, op.in_shifts)))
+            scalars = (op.decay, *filter(None, (op.current,)))
+            known.add(op.name)
+            return (any(getattr(o, "target", "") == op.name for o in program.ops)
+                    and all(_spreads(shapes.get(t), op.n) for t in vectors)
+                    and all(shapes.get(t) == (1,) for t in scalars) and (op.current == "") == (op.current_fmt is None)
+                    and min(op.n_ref, op.decay_shift, op.current_shift) >= 0
+                    and max(op.decay_shift, op.current_shift, abs(op.in_shift)) <= 31
+                    and min(op.v_th_shift, op.theta_shift, op.inhibition_shift) >= 0)
+        case VoteOp():
+            return shapes.get(op.votes, ())[:1] == (sizes.get(op.source, -1),) and len(shapes[op.votes]) == 2
+        case ReadOp():
+            return any(o.name == op.source for o in program.ops_of(LifOp))
+        case PoissonOp():
+            return True
+
+
+def _spreads(shape: tuple[int, ...] | None, n: int) -> bool:
+    """Whether a tensor of this shape gives one value to each of n neurons."""
+    return shape is not None and len(shape) == 1 and shape[0] > 0 and n % shape[0] == 0
+
+
+def spread(codes: NDArray, n: int) -> NDArray[np.int64]:
+    """One value per neuron [n] from [1], one per channel, or [n]."""
+    return np.repeat(codes.astype(np.int64), n // len(codes))
 
 
 def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]:

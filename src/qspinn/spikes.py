@@ -12,7 +12,7 @@ from qspinn.errors import DataError
 
 
 class Spikes(msgspec.Struct, frozen=True, kw_only=True):
-    """Binary spikes of B samples over T steps from n sources, as compressed rows.
+    """Spikes of B samples over T steps from n sources, as compressed rows.
 
     The sources that spike in sample b at step t are ``index[offsets[b, t]:offsets[b, t + 1]]``, ascending.
 
@@ -20,11 +20,13 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True):
         offsets: int64 [B, T + 1], positions in `index`.
         index: uint16 [n_events] (uint32 where n > 65536).
         n: number of sources.
+        count: uint8 (between layers int32) [n_events], how often each source spikes in the step; None: once.
     """
 
     offsets: NDArray[np.int64]
     index: NDArray
     n: int
+    count: NDArray | None = None
 
     def __post_init__(self) -> None:
         if self.offsets.ndim != 2 or self.offsets.shape[1] < 2:
@@ -44,7 +46,7 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True):
 
     def slice(self, start: int, stop: int) -> Spikes:
         """Samples start..stop-1, sharing memory."""
-        return Spikes(offsets=self.offsets[start:stop], index=self.index, n=self.n)
+        return Spikes(offsets=self.offsets[start:stop], index=self.index, n=self.n, count=self.count)
 
     def batches(self, size: int) -> Iterator[Spikes]:
         """Consecutive slices of at most `size` samples."""
@@ -60,20 +62,22 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True):
         index = self.index[start:stop]
         stays = kept[index] != 0
         before = np.concatenate([[0], np.cumsum(stays)])
+        count = None if self.count is None else self.count[start:stop][stays]
         return Spikes(offsets=before[self.offsets - start], index=number[index[stays]].astype(index.dtype),
-                      n=int(np.count_nonzero(kept)))
+                      n=int(np.count_nonzero(kept)), count=count)
 
     def dense(self) -> NDArray[np.uint8]:
-        """The same spikes as zeros and ones, uint8 [T, B, n]."""
+        """The same spikes as numbers, uint8 [T, B, n]."""
         raster = np.zeros((self.n_steps, self.n_samples, self.n), dtype=np.uint8)
         for b in range(self.n_samples):
             for t in range(self.n_steps):
-                raster[t, b, self.index[self.offsets[b, t] : self.offsets[b, t + 1]]] = 1
+                here = slice(self.offsets[b, t], self.offsets[b, t + 1])
+                raster[t, b, self.index[here]] = 1 if self.count is None else self.count[here]
         return raster
 
 
-def from_dense(raster: NDArray) -> Spikes:
-    """Event lists of a raster [T, B, n]; every non-zero entry is one spike."""
+def from_dense(raster: NDArray, *, graded: bool = False) -> Spikes:
+    """Event lists of a raster [T, B, n]; every non-zero entry is one spike, or with `graded` as many as it says."""
     if raster.ndim != 3:
         raise DataError("spikes", "wrong shape", got=raster.shape, allowed="[T, B, n]")
     n_steps, n_samples, n = raster.shape
@@ -83,7 +87,12 @@ def from_dense(raster: NDArray) -> Spikes:
     offsets[:, 1:] = ends.reshape(n_samples, n_steps)
     offsets[:, 0] = np.concatenate([[0], offsets[:-1, -1]]) if n_samples else 0
     index = np.nonzero(by_sample)[2].astype(index_dtype(n))
-    return Spikes(offsets=offsets, index=index, n=n)
+    if not graded:
+        return Spikes(offsets=offsets, index=index, n=n)
+    if raster.size and (raster.min() < 0 or raster.max() > 255):
+        raise DataError("spikes", "more spikes of one source in a step than a byte counts",
+                        got=(raster.min(), raster.max()), allowed="0..255")
+    return Spikes(offsets=offsets, index=index, n=n, count=np.swapaxes(raster, 0, 1)[by_sample].astype(np.uint8))
 
 
 def index_dtype(n: int) -> type[np.unsignedinteger]:

@@ -24,7 +24,7 @@ from qspinn.runtime._vectors import (
     reach_bits,
     store_lanes,
 )
-from qspinn.runtime.arithmetic import _U, NEAREST, STOCHASTIC, random_word, requantize, step_key, stream_base
+from qspinn.runtime.arithmetic import _U, NEAREST, STOCHASTIC, random_word, step_key, stream_base
 
 _I32 = np.int32
 _SIXTEEN = np.uint32(16)
@@ -225,60 +225,6 @@ def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max
             counts[s, k] += 1
             if record:
                 raster[s, t, k] = 1
-        for j in range(n if record else 0):
-            v_out[s, j] = v[j]
-            ref_out[s, j] = max(until[j] - n_steps, 0)
-
-
-@kernel
-def wide(offsets, index, rows, decay, decay_shift, in_shift, v_min, v_max, level, reset, strength, inhibits, winner,
-         seed, stream, n_ref, mode, counts, v_out, ref_out, raster):
-    """Any population, in 64-bit arithmetic. rows int32 [n_pre, N]; outputs [B, N]."""
-    n_samples, n_steps, n = offsets.shape[0], offsets.shape[1] - 1, counts.shape[1]
-    v = np.zeros(n, np.int64)
-    total = np.zeros(n, np.int64)
-    until = np.zeros(n, np.int64)
-    fired = np.zeros(n, np.int64)
-    record = raster.shape[0] > 0
-    bases = (stream_base(seed, stream), stream_base(seed, stream + 1), stream_base(seed, stream + 2))
-    for s in range(n_samples):
-        v[:] = 0
-        until[:] = 0
-        for t in range(n_steps):
-            sum_rows(rows, index, offsets[s, t], offsets[s, t + 1], total)
-            k1 = step_key(bases[1], t)
-            k2 = step_key(bases[2], t)
-            n_crossing = 0
-            for j in range(n):
-                x = requantize(v[j] * decay, decay_shift, mode, k1, j)
-                if until[j] <= t:
-                    x = min(max(x + requantize(total[j], in_shift, mode, k2, j), v_min), v_max)
-                    if x >= level[j]:
-                        fired[n_crossing] = j
-                        n_crossing += 1
-                v[j] = x
-            if n_crossing == 0:
-                continue
-            if winner:
-                key = step_key(bases[0], t)
-                best = fired[0]
-                for q in range(1, n_crossing):
-                    if random_word(key, fired[q]) > random_word(key, best):
-                        best = fired[q]
-                fired[0] = best
-                n_crossing = 1
-            if inhibits:
-                for j in range(n):
-                    v[j] = max(v[j] - n_crossing * strength[j], v_min)
-            for q in range(n_crossing):
-                j = fired[q]
-                until[j] = t + n_ref + 1
-                counts[s, j] += 1
-                if record:
-                    raster[s, t, j] = 1
-                v[j] = reset[j]
-                if inhibits and n_crossing > 1:  # the other spikes of this step lower it too
-                    v[j] = max(v[j] - (n_crossing - 1) * strength[j], v_min)
         for j in range(n if record else 0):
             v_out[s, j] = v[j]
             ref_out[s, j] = max(until[j] - n_steps, 0)

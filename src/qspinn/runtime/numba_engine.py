@@ -3,25 +3,38 @@
 Per step and population it adds the weight rows of the sources that spiked, then makes one pass over the potentials
 (decay, integrate, compare). Only a step in which something crosses pays for the winner and the inhibition.
 
-Three kernels share that shape and are chosen by proof, never by hope:
+Kernels are chosen by proof, never by hope:
 
-- `one_bit`: unsigned potentials, one winner per step, weights of one bit: bit-sliced counters;
+- `one_bit`: unsigned potentials, one winner per step, weights of one bit: bit-sliced throughout;
 - `narrow`: unsigned potentials with one winner per step; 16-bit lanes where sums and potentials provably fit;
-- `wide`: everything else, 64-bit arithmetic.
+- `_layers`: everything else: convolutions, several connections, feedback, currents; 64-bit potentials.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.program import DenseOp, LifOp, PoissonOp, Program, SelectOp, VoteOp
-from qspinn.runtime import _bits_kernel, _kernels
+from qspinn.program import (
+    AddOp,
+    ConvOp,
+    DenseOp,
+    EventsOp,
+    LifOp,
+    PoissonOp,
+    PoolOp,
+    Program,
+    ReadOp,
+    SelectOp,
+    VoteOp,
+    spread,
+)
+from qspinn.runtime import _bits_kernel, _kernels, _layers
 from qspinn.runtime._vectors import WORDS, aligned
 from qspinn.runtime.arithmetic import MODE
 from qspinn.runtime.reference import thresholds
@@ -29,6 +42,9 @@ from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes
 
 NEVER = (1 << 31) - 1
+COMPETING = ("name", "n", "v_fmt", "v_min", "in_shift", "decay", "decay_shift", "rounding", "v_th", "v_th_shift",
+             "v_reset", "n_ref", "winner", "stream", "theta", "theta_shift", "inhibition", "inhibition_shift")
+"""What the kernels for competing neurons know of a population; everything else must be at its default."""
 
 
 def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: int = 0) -> Result:
@@ -39,36 +55,88 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
     """
     signals: dict[str, Spikes] = {"input": spikes}
     kept: dict[str, NDArray] = {}
-    feeding: dict[str, DenseOp] = {}
-    lifs = program.ops_of(LifOp)
-    outcome: dict[str, tuple[NDArray, NDArray, NDArray, NDArray]] = {}
+    feeding: dict[str, list[_layers.Feed]] = {}
+    n_threads = n_threads or os.cpu_count() or 1
+    ops = program.ops_of(LifOp)
+    (readout,) = (op for op in program.ops if isinstance(op, VoteOp | ReadOp))
+    read = {op.source for op in program.ops if isinstance(op, DenseOp | ConvOp | PoolOp | AddOp | SelectOp)}
+    outcome: dict[str, _layers.States] = {}
     for op in program.ops:
         match op:
             case SelectOp():
                 signals[op.target] = signals[op.source]
                 kept[op.target] = program.codes(op.kept)
-            case DenseOp():
-                feeding[op.target] = op
+            case PoolOp():
+                signals[op.target] = _layers.pooled(op, _chosen(signals, kept, op.source))
+            case DenseOp() | ConvOp() | AddOp():
+                feeding.setdefault(op.target, []).append(op)
             case LifOp():
-                dense = feeding[op.name]
-                source = signals[dense.source]
-                more = record or any(d.source == op.name for d in program.ops_of(DenseOp))
-                w = _rows(program.codes(dense.weight), kept.get(dense.source))
-                outcome[op.name] = _population(program, op, w, source, more, n_threads or os.cpu_count() or 1)
-                if any(d.source == op.name for d in program.ops_of(DenseOp)):
-                    signals[op.name] = _from_raster(outcome[op.name][3])
-            case PoissonOp() | VoteOp():
+                feeds = feeding[op.name]
+                states = record or (op.name == readout.source and readout != ReadOp(source=op.name))
+                simple = isinstance(readout, VoteOp) and _competing(program, op, feeds, signals, kept)
+                if simple:
+                    outcome[op.name], raster = _population(op, *simple, record or op.name in read, n_threads)
+                    if op.name in read or record:
+                        signals[op.name] = _from_raster(raster)
+                    continue
+                sources = {f.source: _chosen(signals, kept, f.source) for f in feeds if f.source != op.name}
+                outcome[op.name], signals[op.name] = _layer(program, op, feeds, sources, spikes, states, n_threads)
+            case PoissonOp() | EventsOp() | VoteOp() | ReadOp():
                 pass
-    counts = {n: o[0].astype(np.int64) for n, o in outcome.items()}
-    (readout,) = program.ops_of(VoteOp)
-    scores = _kernels.tally(outcome[readout.source][0], program.codes(readout.votes).astype(np.int64))
+    counts = {name: o.counts.astype(np.int64) for name, o in outcome.items()}
+    scores = _scores(program, readout, outcome)
     if not record:
         return Result(counts=counts, scores=scores)
     return Result(
-        counts=counts, scores=scores, v={op.name: outcome[op.name][1] for op in lifs},
-        ref={op.name: outcome[op.name][2] for op in lifs},
-        spikes={op.name: outcome[op.name][3].transpose(1, 0, 2) for op in lifs},
+        counts=counts, scores=scores, v={op.name: outcome[op.name].v for op in ops},
+        ref={op.name: outcome[op.name].ref for op in ops}, spikes={op.name: signals[op.name].dense() for op in ops},
+        current={op.name: outcome[op.name].current for op in ops if op.current},
     )
+
+
+def _scores(program: Program, readout: VoteOp | ReadOp, outcome: dict[str, _layers.States]) -> NDArray[np.int64]:
+    """Class scores, int64 [B, n_classes]."""
+    states = outcome[readout.source]
+    if isinstance(readout, VoteOp):
+        return _kernels.tally(states.counts, program.codes(readout.votes).astype(np.int64))
+    return {"spikes": states.counts, "v_last": states.v, "v_sum": states.v_sum}[readout.of].astype(np.int64)
+
+
+def _chosen(signals: dict[str, Spikes], kept: dict[str, NDArray], name: str) -> Spikes:
+    """A signal, without the sources that were left out."""
+    return signals[name].select(kept[name]) if name in kept else signals[name]
+
+
+def _competing(
+    program: Program, op: LifOp, feeds: list[_layers.Feed], signals: dict[str, Spikes], kept: dict[str, NDArray]
+) -> tuple[Any, Spikes] | None:
+    """((kernel, arguments), source) where one of the kernels for competing neurons is proved to do."""
+    (feed, *others) = feeds
+    plain = LifOp(**{f: getattr(op, f) for f in COMPETING})
+    if (others or not isinstance(feed, DenseOp) or feed.shift or feed.source == op.name or plain != op
+            or signals[feed.source].count is not None):
+        return None
+    source = signals[feed.source]
+    plan = _plan(program, op, _rows(program.codes(feed.weight), kept.get(feed.source)), source)
+    return (plan, source) if plan else None
+
+
+def _layer(
+    program: Program, op: LifOp, feeds: list[_layers.Feed], sources: dict[str, Spikes], like: Spikes, states: bool,
+    n_threads: int,
+) -> tuple[_layers.States, Spikes]:
+    """(states, spikes) of a population of any kind; threads over samples."""
+    edges = np.linspace(0, like.n_samples, min(n_threads, max(like.n_samples, 1)) + 1).astype(int)
+
+    def part(i: int) -> tuple[Spikes, _layers.States]:
+        mine = {name: signal.slice(edges[i], edges[i + 1]) for name, signal in sources.items()}
+        size = (int(edges[i + 1] - edges[i]), like.n_steps)
+        return _layers.population(program, op, feeds, mine, size, states=states)
+
+    with concurrent.futures.ThreadPoolExecutor(len(edges) - 1) as pool:
+        done = list(pool.map(part, range(len(edges) - 1)))
+    left = _layers.States(*(np.concatenate(x) for x in zip(*(d[1] for d in done), strict=True)))
+    return left, _layers.joined([(d[0].offsets, d[0].index) for d in done], op.n, like.n_steps)
 
 
 def _rows(w: NDArray, kept: NDArray | None) -> NDArray:
@@ -90,10 +158,10 @@ def _from_raster(raster: NDArray[np.uint8]) -> Spikes:
 
 
 def _population(
-    program: Program, op: LifOp, w: NDArray, source: Spikes, record: bool, n_threads: int
-) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """(counts [B, N], v [B, N], ref [B, N], raster [B, T, N] or empty) of one population."""
-    kernel, arguments = _plan(program, op, w, source)
+    op: LifOp, plan: tuple, source: Spikes, record: bool, n_threads: int
+) -> tuple[_layers.States, NDArray[np.uint8]]:
+    """(states, raster [B, T, N] or empty) of one population of competing neurons."""
+    kernel, arguments = plan
     n_samples, n_steps = source.n_samples, source.n_steps
     counts = np.zeros((n_samples, op.n), dtype=np.int32)
     v = np.zeros((n_samples if record else 0, op.n), dtype=np.int64)
@@ -108,25 +176,22 @@ def _population(
 
     with concurrent.futures.ThreadPoolExecutor(len(edges) - 1) as pool:
         list(pool.map(part, range(len(edges) - 1)))
-    return counts, v, ref, raster
+    return _layers.States(counts=counts, v=v, ref=ref, current=v[:0], v_sum=v[:0]), raster
 
 
-def _plan(program: Program, op: LifOp, w: NDArray, source: Spikes) -> tuple:
-    """The kernel whose conditions hold for this population and these inputs, with its arguments."""
-    level = np.broadcast_to(thresholds(program, op), (op.n,))
+def _plan(program: Program, op: LifOp, w: NDArray, source: Spikes) -> tuple | None:
+    """The kernel whose conditions hold for this population and these inputs, with its arguments; None if none does."""
+    level = thresholds(program, op)
     decay = int(program.codes(op.decay)[0])
-    reset = np.broadcast_to(program.codes(op.v_reset).astype(np.int64), (op.n,))
-    strength = np.zeros(1, np.int64)
+    reset = spread(program.codes(op.v_reset), op.n)
+    strength = np.zeros(op.n, np.int64)
     if op.inhibition:
-        strength = program.codes(op.inhibition).astype(np.int64) << op.inhibition_shift
-    strength = np.broadcast_to(np.minimum(strength, NEVER), (op.n,))
+        strength = np.minimum(spread(program.codes(op.inhibition), op.n) << op.inhibition_shift, NEVER)
     common = (np.uint32(program.seed), op.stream, op.n_ref, MODE[op.rounding])
     busiest = int(_kernels.busiest_step(source.offsets))
     lanes = lanes_for(op.v_fmt, op.v_min, op.in_shift, op.decay_shift, op.winner, w, busiest)
     if lanes is None:
-        return _kernels.wide, (
-            w, decay, op.decay_shift, op.in_shift, op.v_min, op.v_fmt.code_max, level.astype(np.int64),
-            reset.copy(), strength.copy(), bool(op.inhibition), op.winner, *common)
+        return None
     vectors = (padded(np.minimum(level, lanes.never), lanes.v, lanes.never), padded(reset, lanes.v, 0),
                padded(np.minimum(strength, lanes.never), lanes.v, 0))
     slices = bit_slices(op, w, decay, busiest)

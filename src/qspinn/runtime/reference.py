@@ -11,8 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.fixedpoint import random_words, requantize, stream_key
-from qspinn.program import DenseOp, LifOp, PoissonOp, Program, SelectOp, VoteOp
+from qspinn.fixedpoint import random_words, requantize, saturate, stream_key
+from qspinn.program import (
+    AddOp,
+    ConvOp,
+    DenseOp,
+    EventsOp,
+    LifOp,
+    PoissonOp,
+    PoolOp,
+    Program,
+    ReadOp,
+    SelectOp,
+    VoteOp,
+    conv_shape,
+    pool_shape,
+    spread,
+)
 from qspinn.runtime.result import Result, vote
 from qspinn.spikes import Spikes
 
@@ -21,13 +36,14 @@ State = dict[str, dict[str, Ints]]
 
 
 def init(program: Program, batch: int) -> State:
-    """State at the start of a sample: v and ref are zero, int64 [B, N], for every population."""
-    return {op.name: {"v": np.zeros((batch, op.n), dtype=np.int64), "ref": np.zeros((batch, op.n), dtype=np.int64)}
+    """State at the start of a sample, for every population, int64 [B, N]: potential v, refractory counter ref, synaptic
+    current i and the spikes s of the step before; all zero."""
+    return {op.name: {kind: np.zeros((batch, op.n), dtype=np.int64) for kind in ("v", "ref", "i", "s")}
             for op in program.ops_of(LifOp)}
 
 
 def step(program: Program, state: State, t: int, spikes_in: NDArray) -> tuple[State, dict[str, Ints]]:
-    """(new state, spikes [B, N] of every population) after step t with input spikes 0/1 [B, n_inputs]."""
+    """(new state, spikes [B, N] of every population) after step t with input spikes [B, n_inputs]."""
     signals: dict[str, Ints] = {"input": spikes_in.astype(np.int64)}
     new_state: State = {}
     for op in program.ops:
@@ -40,38 +56,94 @@ def _select(program: Program, op: SelectOp, t: int, signals: dict[str, Ints], ol
 
 
 def _dense(program: Program, op: DenseOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:
-    signals[f"{op.target}.i"] = signals[op.source] @ program.codes(op.weight).astype(np.int64).T
+    source = old[op.source]["s"] if op.source == op.target else signals[op.source]
+    _feed(signals, op, source @ program.codes(op.weight).astype(np.int64).T)
+
+
+def _conv(program: Program, op: ConvOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:
+    w = program.codes(op.weight).astype(np.int64)
+    c_out, height, width = conv_shape(op, w.shape)
+    (dy, dx), (sy, sx) = op.dilation, op.stride
+    pads = ((0, 0), (0, 0), (op.padding[0],) * 2, (op.padding[1],) * 2)
+    x = np.pad(signals[op.source].reshape(-1, *op.shape), pads)
+    total = np.zeros((len(x), c_out, height, width), dtype=np.int64)
+    of_group, per_group = c_out // op.groups, w.shape[1]
+    for g in range(op.groups):
+        mine, theirs = slice(g * of_group, (g + 1) * of_group), slice(g * per_group, (g + 1) * per_group)
+        for ky in range(w.shape[2]):
+            for kx in range(w.shape[3]):
+                seen = x[:, theirs, ky * dy : ky * dy + (height - 1) * sy + 1 : sy,
+                         kx * dx : kx * dx + (width - 1) * sx + 1 : sx]
+                total[:, mine] += np.einsum("bchw,oc->bohw", seen, w[mine, :, ky, kx])
+    _feed(signals, op, total.reshape(len(x), -1))
+
+
+def _add(program: Program, op: AddOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:
+    source = signals[op.source]
+    _feed(signals, op, source * spread(program.codes(op.weight), source.shape[1]))
+
+
+def _feed(signals: dict[str, Ints], op: DenseOp | ConvOp | AddOp, current: Ints) -> None:
+    """Adds to what the target receives in this step."""
+    name = f"{op.target}.i"
+    signals[name] = signals.get(name, np.zeros_like(current)) + (current << op.shift)
+
+
+def _pool(program: Program, op: PoolOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:
+    _, height, width = pool_shape(op)
+    x = signals[op.source].reshape(-1, *op.shape)
+    windows = [x[:, :, y : y + (height - 1) * op.stride[0] + 1 : op.stride[0],
+                 z : z + (width - 1) * op.stride[1] + 1 : op.stride[1]]
+               for y in range(op.kernel[0]) for z in range(op.kernel[1])]
+    pooled = np.sum(windows, axis=0) if op.kind == "sum" else np.max(windows, axis=0)
+    signals[op.target] = pooled.reshape(len(x), -1)
 
 
 def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:
-    def key(offset: int) -> int:
-        return stream_key(program.seed, op.stream + offset, t)
-
     def rounded(x: Ints, shift: int, offset: int) -> Ints:
-        return requantize(x, shift, op.rounding, key=key(offset), index=np.broadcast_to(neurons, x.shape))
+        return requantize(x, shift, op.rounding, key=stream_key(program.seed, op.stream + offset, t),
+                          index=np.broadcast_to(neurons, x.shape))
 
     neurons = np.arange(op.n)
     v = rounded(old[op.name]["v"] * int(program.codes(op.decay)[0]), op.decay_shift, 1)
-    ref = old[op.name]["ref"]
+    i, ref = old[op.name]["i"], old[op.name]["ref"]
     active, ref = ref == 0, np.maximum(ref - 1, 0)
-    fed = np.clip(v + rounded(signals[f"{op.name}.i"], op.in_shift, 2), op.v_min, op.v_fmt.code_max)
+    received = signals.get(f"{op.name}.i", np.zeros_like(v))
+    if op.current_fmt is not None:
+        kept = rounded(i * int(program.codes(op.current)[0]), op.current_shift, 6)
+        received = i = saturate(kept + received, op.current_fmt)
+    fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, 2))
+    fed = np.clip(fed + (spread(program.codes(op.bias), op.n) if op.bias else 0), op.v_min, op.v_fmt.code_max)
     v = np.where(active, fed, v)
-    spikes = (active & (v >= thresholds(program, op))).astype(np.int64)
+    level = thresholds(program, op)
+    spikes = (active & op.spiking & ((v > level) if op.strict else (v >= level))).astype(np.int64)
     if op.winner:
-        spikes = _winners(spikes, random_words(key(0), neurons))
-    v = np.where(spikes == 1, program.codes(op.v_reset), v)
+        spikes = _winners(spikes, random_words(stream_key(program.seed, op.stream, t), neurons))
+    v = np.where(spikes == 1, spread(program.codes(op.v_reset), op.n) if op.reset == "value" else v - level, v)
     ref = np.where(spikes == 1, op.n_ref, ref)
     if op.inhibition:
         by_others = spikes.sum(axis=1, keepdims=True) - spikes
-        v = inhibited(v, by_others, program.codes(op.inhibition).astype(np.int64) << op.inhibition_shift, op.v_min)
-    new[op.name] = {"v": v, "ref": ref}
+        strength = spread(program.codes(op.inhibition), op.n) << op.inhibition_shift
+        v = inhibited(v, by_others, strength, op.v_min)
+    new[op.name] = {"v": v, "ref": ref, "i": i, "s": spikes}
     signals[op.name] = spikes
 
 
+def shifted(program: Program, op: LifOp, x: Ints, rounded: Callable[[Ints, int], Ints]) -> Ints:
+    """The input current in units of the potential: one shift for all neurons, or one per channel."""
+    if not op.in_shifts:
+        return rounded(x, op.in_shift)
+    shifts = spread(program.codes(op.in_shifts), op.n)
+    done = np.zeros_like(x)
+    for shift in np.unique(shifts):
+        done = np.where(shifts == shift, rounded(x, int(shift)), done)
+    return done
+
+
 def thresholds(program: Program, op: LifOp) -> Ints:
-    """The codes a potential is compared with: [N] or [1]."""
-    level = program.codes(op.v_th).astype(np.int64) << op.v_th_shift
-    return level + (program.codes(op.theta).astype(np.int64) << op.theta_shift) if op.theta else level
+    """The codes a potential is compared with, [N]."""
+    level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
+    return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
 
 
 def inhibited(v: Ints, times: Ints, strength: Ints, v_min: int) -> Ints:
@@ -92,7 +164,8 @@ def _outside(program: Program, op: Any, t: int, signals: dict[str, Ints], old: S
 
 
 _RULES: dict[type, Callable[..., None]] = {
-    PoissonOp: _outside, SelectOp: _select, DenseOp: _dense, LifOp: _lif, VoteOp: _outside,
+    PoissonOp: _outside, EventsOp: _outside, SelectOp: _select, DenseOp: _dense, ConvOp: _conv, PoolOp: _pool,
+    AddOp: _add, LifOp: _lif, VoteOp: _outside, ReadOp: _outside,
 }
 
 
@@ -100,14 +173,25 @@ def run(program: Program, spikes: Spikes, *, record: bool = False) -> Result:
     """Runs every sample from a fresh state over all its steps."""
     raster = spikes.dense()
     state = init(program, spikes.n_samples)
+    ops = program.ops_of(LifOp)
+    potentials = {op.name: np.zeros((spikes.n_samples, op.n), dtype=np.int64) for op in ops}
     history = []
     for t in range(spikes.n_steps):
         state, fired = step(program, state, t, raster[t])
         history.append(fired)
-    names = [op.name for op in program.ops_of(LifOp)]
-    rasters = {n: np.stack([h[n] for h in history]).astype(np.uint8) for n in names}
-    counts = {n: rasters[n].sum(axis=0, dtype=np.int64) for n in names}
+        potentials = {name: total + state[name]["v"] for name, total in potentials.items()}
+    rasters = {op.name: np.stack([h[op.name] for h in history]).astype(np.uint8) for op in ops}
+    counts = {name: x.sum(axis=0, dtype=np.int64) for name, x in rasters.items()}
+    last = {op.name: state[op.name]["v"] for op in ops}
+    scores = read(program, counts, last, potentials)
     if not record:
-        return Result(counts=counts, scores=vote(program, counts))
-    return Result(counts=counts, scores=vote(program, counts), v={n: state[n]["v"] for n in names},
-                  ref={n: state[n]["ref"] for n in names}, spikes=rasters)
+        return Result(counts=counts, scores=scores)
+    return Result(counts=counts, scores=scores, v=last, ref={op.name: state[op.name]["ref"] for op in ops},
+                  spikes=rasters, current={op.name: state[op.name]["i"] for op in ops if op.current})
+
+
+def read(program: Program, counts: dict[str, Ints], v_last: dict[str, Ints], v_sum: dict[str, Ints]) -> Ints:
+    """Class scores of the program's read-out, int64 [B, n_classes]."""
+    for op in program.ops_of(ReadOp):
+        return {"spikes": counts, "v_last": v_last, "v_sum": v_sum}[op.of][op.source]
+    return vote(program, counts)

@@ -17,6 +17,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         scores: int64 [B, n_classes].
         spikes: rasters uint8 [T, B, N] by population; only when recording was asked for.
         v, ref: final potentials and refractory counters int64 [B, N] by population; only when recording was asked for.
+        current: final synaptic currents int64 [B, N] of the populations that have one; only when recording.
     """
 
     counts: dict[str, NDArray[np.int64]]
@@ -24,6 +25,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     v: dict[str, NDArray[np.int64]] = {}
     ref: dict[str, NDArray[np.int64]] = {}
     spikes: dict[str, NDArray[np.uint8]] = {}
+    current: dict[str, NDArray[np.int64]] = {}
 
     def predictions(self) -> NDArray[np.int64]:
         """The class with the largest score; ties go to the lowest class."""
@@ -31,6 +33,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def vote(program: Program, counts: dict[str, NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Class scores of the program's read-out, int64 [B, n_classes]."""
+    """Class scores of a read-out by votes, int64 [B, n_classes]."""
     (op,) = program.ops_of(VoteOp)
     return counts[op.source] @ program.codes(op.votes).astype(np.int64)

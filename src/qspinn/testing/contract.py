@@ -12,6 +12,7 @@ from qspinn.program import Program
 from qspinn.runtime import reference
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes, from_dense
+from qspinn.testing.layered import random_layered
 from qspinn.testing.programs import Case, adversarial, constant, observed, random_case, single
 
 
@@ -21,7 +22,7 @@ def check_equal(got: Result, expected: Result, where: str) -> None:
     Raises:
         AssertionError: names the case, the array, the first entry that differs, and both values.
     """
-    for field in ("spikes", "counts", "v", "ref"):
+    for field in ("spikes", "counts", "v", "ref", "current"):
         mine, theirs = getattr(got, field), getattr(expected, field)
         if mine.keys() != theirs.keys():
             raise AssertionError(f"{where}: {field} of {sorted(mine)}, expected {sorted(theirs)}")
@@ -48,11 +49,13 @@ class BackendContract:
         backend: ``run(program, spikes, *, record) -> Result``.
         n_random: how many random programs are tried.
         signed_weights: whether random programs may have negative weights.
+        layered: whether layered programs (convolutions, feedback, ...) are tried as well.
     """
 
     backend: ClassVar[Callable[..., Result]]
     n_random: ClassVar[int] = 150
     signed_weights: ClassVar[bool] = True
+    layered: ClassVar[bool] = True
 
     def _hold(self, case: Case) -> None:
         expected = reference.run(case.program, case.spikes, record=True)
@@ -69,15 +72,22 @@ class BackendContract:
         for seed in range(self.n_random):
             self._hold(random_case(seed, signed_weights=self.signed_weights))
 
+    def _some(self, n: int) -> list[Case]:
+        """The first random programs of both kinds."""
+        competing = [random_case(seed, signed_weights=self.signed_weights) for seed in range(n)]
+        return competing + [random_layered(seed) for seed in range(n if self.layered else 0)]
+
+    def test_random_layered_programs(self) -> None:
+        for seed in range(self.n_random if self.layered else 0):
+            self._hold(random_layered(seed))
+
     def test_without_recording(self) -> None:
-        for seed in range(5):
-            case = random_case(seed, signed_weights=self.signed_weights)
+        for case in self._some(12):
             got = self.backend(case.program, case.spikes, record=False)
             check_equal(got, reference.run(case.program, case.spikes), f"not recording, {case.name}")
 
     def test_batch_split_changes_nothing(self) -> None:
-        for seed in range(8):
-            case = random_case(seed, signed_weights=self.signed_weights)
+        for case in self._some(8):
             whole = self.backend(case.program, case.spikes, record=True)
             for b in range(case.spikes.n_samples):
                 one = self.backend(case.program, case.spikes.slice(b, b + 1), record=True)
@@ -114,8 +124,9 @@ class BackendContract:
 
 def _sample(result: Result, b: int) -> Result:
     """Sample b of a result, as a batch of one."""
-    counts, v, ref = ({n: x[b : b + 1] for n, x in part.items()} for part in (result.counts, result.v, result.ref))
-    return Result(counts=counts, scores=result.scores[b : b + 1], v=v, ref=ref,
+    counts, v, ref, current = ({n: x[b : b + 1] for n, x in part.items()}
+                               for part in (result.counts, result.v, result.ref, result.current))
+    return Result(counts=counts, scores=result.scores[b : b + 1], v=v, ref=ref, current=current,
                   spikes={n: x[:, b : b + 1] for n, x in result.spikes.items()})
 
 
