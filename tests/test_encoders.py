@@ -11,7 +11,7 @@ import pytest
 from qspinn.data.encoders import INPUT_STREAM, poisson, poisson_reference
 from qspinn.errors import DataError
 from qspinn.fixedpoint import random_words, stream_key
-from qspinn.program import PoissonOp
+from qspinn.ops import PoissonOp
 
 OP = PoissonOp(per_level=int(0.2 / 255 * 2**32), seed=7)
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 20)).astype(np.uint8)

@@ -103,7 +103,7 @@ def test_a_candidate_can_be_evaluated_again_from_its_record(whole: tuple[Path, O
     """Measured accuracy is what the stored program gives, by the reference engine."""
     from qspinn import data
     from qspinn.data.encoders import poisson
-    from qspinn.program import PoissonOp
+    from qspinn.ops import PoissonOp
     from qspinn.runtime import run
 
     folder, outcome, _ = whole

@@ -16,8 +16,8 @@ from qspinn.learning.stdp import respond
 from qspinn.lower import decay_codes, fitting_shift, lower, poisson_op, readout_votes, weight_codes
 from qspinn.models import diehl_cook
 from qspinn.network import Dense, Lif, Network, PoissonInput, Population, VoteReadout
+from qspinn.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule, tensor_paths
-from qspinn.program import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
 from qspinn.runtime import numba_engine, reference
 from qspinn.spikes import Spikes
 from qspinn.testing.contract import check_equal

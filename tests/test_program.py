@@ -15,7 +15,18 @@ from safetensors.numpy import save as save_tensors
 
 from qspinn.errors import ArtifactError
 from qspinn.fixedpoint import QFormat
-from qspinn.program import FORMAT_VERSION, Program, VoteOp, from_bytes, load, pack, save, to_bytes, unpack, write_atomic
+from qspinn.ops import VoteOp
+from qspinn.program import (
+    FORMAT_VERSION,
+    Program,
+    from_bytes,
+    load,
+    pack,
+    save,
+    to_bytes,
+    unpack,
+    write_atomic,
+)
 from qspinn.runtime import numba_engine
 from qspinn.testing import random_case
 from qspinn.testing.contract import check_equal

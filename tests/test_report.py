@@ -20,8 +20,9 @@ from qspinn.explore.space import Candidate, Experiment, NetworkConfig, Scheme
 from qspinn.explore.statistics import Difference
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.memory import float_account
+from qspinn.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule
-from qspinn.program import CodeTensor, DenseOp, LifOp, PoissonOp, Program, SelectOp, VoteOp
+from qspinn.program import CodeTensor, Program
 from qspinn.records import to_plain
 from qspinn.report import fields, plots, source, svg, words, write_report
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qspinn import program
 from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import Rounding
-from qspinn.program import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
+from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
 from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, numba_engine, reference, run
 from qspinn.spikes import from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes

@@ -18,8 +18,9 @@ from qspinn.checkpoint import Trained
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, encode, stream_key
 from qspinn.network import Lif, Network, Population, decay_factor
+from qspinn.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve
-from qspinn.program import CodeTensor, DenseOp, LifOp, Op, PoissonOp, Program, SelectOp, VoteOp
+from qspinn.program import CodeTensor, Program
 from qspinn.spikes import Spikes
 
 Floats = NDArray[np.float64]

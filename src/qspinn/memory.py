@@ -8,7 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from qspinn.network import Network
-from qspinn.program import DenseOp, LifOp, Program
+from qspinn.ops import DenseOp, LifOp
+from qspinn.program import Program
 
 FLOAT_BITS = 32
 

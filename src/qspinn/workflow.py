@@ -19,7 +19,8 @@ from qspinn.explore.space import Experiment
 from qspinn.explore.statistics import wilson_interval
 from qspinn.learning import stdp
 from qspinn.lower import poisson_op, readout_votes
-from qspinn.program import PoissonOp, Program
+from qspinn.ops import PoissonOp
+from qspinn.program import Program
 from qspinn.records import from_plain, with_override
 from qspinn.runtime import run
 from qspinn.spikes import Spikes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qspinn.errors import DataError
 from qspinn.fixedpoint import random_words, stream_key
-from qspinn.program import PoissonOp
+from qspinn.ops import PoissonOp
 from qspinn.spikes import Spikes, index_dtype
 
 INPUT_STREAM = 1 << 20  # first stream of the encoder; sample s uses INPUT_STREAM + first_sample + s

@@ -30,8 +30,9 @@ from qspinn.learning import grid
 from qspinn.learning.stdp import StdpTraining, mean_responses, respond, train
 from qspinn.lower import lower, poisson_op, readout_votes
 from qspinn.memory import MemoryAccount, learning_account, program_account
+from qspinn.ops import VoteOp
 from qspinn.plan import Granularity, resolve
-from qspinn.program import Program, VoteOp
+from qspinn.program import Program
 from qspinn.records import content_key, from_plain, to_plain
 from qspinn.runtime import numba_engine
 from qspinn.spikes import Spikes

@@ -22,7 +22,7 @@ from qspinn.explore.statistics import Difference, paired_difference
 from qspinn.learning.stdp import respond
 from qspinn.lower import readout_votes
 from qspinn.memory import MemoryAccount, float_account
-from qspinn.program import PoissonOp
+from qspinn.ops import PoissonOp
 from qspinn.records import from_plain, to_plain
 from qspinn.runtime import run
 from qspinn.version import __version__

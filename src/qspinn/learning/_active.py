@@ -58,6 +58,14 @@ def refresh(rows, cols, i, log, n_log, seen):
 
 
 @piece
+def refresh_all(rows, cols, log, n_log, seen):
+    """All rows are brought up to date, and the log starts anew."""
+    for i in range(rows.shape[0]):
+        refresh(rows, cols, i, log, n_log, seen)
+        seen[i] = 0
+
+
+@piece
 def stronger(k, v_hot, level_hot, hot, n_hot, until, t, key):
     """(neuron, its place among the hot ones or -1) with the largest random word: of the winner k of all others (or -1)
     and the hot neurons that reach their level and are not refractory. Arrays have room for 32 more."""

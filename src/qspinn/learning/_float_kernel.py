@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qspinn.learning._active import LANES, LOG, find_lit, hot_stride, refresh, stronger
+from qspinn.learning._active import LANES, LOG, find_lit, hot_stride, refresh, refresh_all, stronger
 from qspinn.runtime._drive import drive_floats, find_places, steps_at_once
 from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._kernels import clear_resting, draw_winner
@@ -295,7 +295,5 @@ def train_float(offsets, index, order, rows, cols, theta, v_th, v_reset, v_min, 
             place[lit[a]] = -1
             x_all[lit[a]] = 0
         if n_log >= LOG or m + 1 == order.size:
-            for i in range(n_pre):
-                refresh(rows, cols, i, log, n_log, seen)
-            seen[:] = 0
+            refresh_all(rows, cols, log, n_log, seen)
             n_log = 0

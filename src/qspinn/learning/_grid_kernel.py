@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qspinn.fixedpoint import INDEX_STRIDE
-from qspinn.learning._active import LANES, LOG, find_lit, hot_stride, refresh, stronger
+from qspinn.learning._active import LANES, LOG, find_lit, hot_stride, refresh, refresh_all, stronger
 from qspinn.learning._float_kernel import HARD, SOFT, TWO_SIDED
 from qspinn.runtime._drive import drive_bytes, find_places, steps_at_once
 from qspinn.runtime._jit import kernel, piece
@@ -380,7 +380,5 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
             place[lit[a]] = -1
             x_all[lit[a]] = 0
         if n_log >= LOG or m + 1 == order.size:
-            for i in range(n_pre):
-                refresh(rows, cols, i, log, n_log, seen)
-            seen[:] = 0
+            refresh_all(rows, cols, log, n_log, seen)
             n_log = 0

@@ -39,8 +39,9 @@ from qspinn.lower import (
     weight_codes,
 )
 from qspinn.network import Network, decay_factor
+from qspinn.ops import DenseOp, LifOp, Op, SelectOp, VoteOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve
-from qspinn.program import CodeTensor, DenseOp, LifOp, Op, Program, SelectOp, VoteOp
+from qspinn.program import CodeTensor, Program
 from qspinn.spikes import Spikes
 
 Codes = NDArray[np.int64]

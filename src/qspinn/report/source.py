@@ -16,8 +16,9 @@ from qspinn.explore.outcome import Outcome
 from qspinn.explore.sensitivity import Significance
 from qspinn.explore.space import Candidate, Experiment
 from qspinn.memory import MemoryRow, float_account
+from qspinn.ops import DenseOp, SelectOp, VoteOp
 from qspinn.plan import QuantRule
-from qspinn.program import DenseOp, Program, SelectOp, VoteOp
+from qspinn.program import Program
 from qspinn.records import from_plain
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.program import AddOp, ConvOp, DenseOp, LifOp, PoolOp, Program, conv_shape, pool_shape, spread
+from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, conv_shape, pool_shape, spread
+from qspinn.program import Program
 from qspinn.runtime import _layer_kernel as kernels
 from qspinn.runtime.arithmetic import MODE
 from qspinn.runtime.reference import thresholds

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.program import (
+from qspinn.ops import (
     AddOp,
     ConvOp,
     DenseOp,
@@ -28,12 +28,12 @@ from qspinn.program import (
     LifOp,
     PoissonOp,
     PoolOp,
-    Program,
     ReadOp,
     SelectOp,
     VoteOp,
     spread,
 )
+from qspinn.program import Program
 from qspinn.runtime import _bits_kernel, _kernels, _layers
 from qspinn.runtime._vectors import WORDS, aligned
 from qspinn.runtime.arithmetic import MODE

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import random_words, requantize, saturate, stream_key
-from qspinn.program import (
+from qspinn.ops import (
     AddOp,
     ConvOp,
     DenseOp,
@@ -20,7 +20,6 @@ from qspinn.program import (
     LifOp,
     PoissonOp,
     PoolOp,
-    Program,
     ReadOp,
     SelectOp,
     VoteOp,
@@ -28,6 +27,7 @@ from qspinn.program import (
     pool_shape,
     spread,
 )
+from qspinn.program import Program
 from qspinn.runtime.result import Result, vote
 from qspinn.spikes import Spikes
 

@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.program import Program, VoteOp
+from qspinn.ops import VoteOp
+from qspinn.program import Program
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, random_words, requantize, stream_key
-from qspinn.program import DenseOp, LifOp, Program, SelectOp
+from qspinn.ops import DenseOp, LifOp, SelectOp
+from qspinn.program import Program
 from qspinn.runtime.reference import thresholds
 from qspinn.runtime.result import Result, vote
 from qspinn.spikes import Spikes

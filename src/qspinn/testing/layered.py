@@ -10,21 +10,20 @@ import msgspec
 import numpy as np
 
 from qspinn.fixedpoint import QFormat
-from qspinn.program import (
+from qspinn.ops import (
     AddOp,
-    CodeTensor,
     ConvOp,
     DenseOp,
     EventsOp,
     LifOp,
     Op,
     PoolOp,
-    Program,
     ReadOp,
     VoteOp,
     conv_shape,
     pool_shape,
 )
+from qspinn.program import CodeTensor, Program
 from qspinn.runtime import reference
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes, from_dense

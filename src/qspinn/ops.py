@@ -1,0 +1,173 @@
+"""The operations that a Program is made of: records without behaviour, and the shapes of what they make.
+
+What each one computes is stated in its docstring; `runtime/reference.py` is the same as code.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.fixedpoint import QFormat, Rounding
+from qspinn.records import Record
+
+
+class PoissonOp(Record, frozen=True, tag="poisson"):
+    """Draws input spikes: source i spikes at step t when hash(seed, stream 0, t; i) < pixel_i * per_level.
+
+    per_level = round(rate * dt / 1000 / 255 * 2**32), so the product is the spike probability in units of 2**-32.
+    """
+
+    per_level: int
+    seed: int
+
+
+class SelectOp(Record, frozen=True, tag="select"):
+    """Keeps the sources of `source` whose bit in tensor `kept` [n] is 1, renumbered without gaps, as `target`."""
+
+    source: str
+    target: str
+    kept: str
+
+
+class EventsOp(Record, frozen=True, tag="events"):
+    """Input spikes are given, one channel after the other: source = (channel * height + y) * width + x."""
+
+    shape: tuple[int, int, int]
+
+
+class DenseOp(Record, frozen=True, tag="dense"):
+    """Adds to the input current of `target`, at a step, the weight columns of the spiking sources, times 2**shift
+    (exact integers; a source that spikes several times counts as often). weight [N_post, N_pre].
+
+    A source that is the target itself is recurrent: its spikes of the step before count.
+    """
+
+    source: str
+    target: str
+    weight: str
+    shift: int = 0
+
+
+class ConvOp(Record, frozen=True, tag="conv"):
+    """Adds to the input current of `target` the convolution of the sources' spikes with the weights, times 2**shift.
+
+    weight [C_out, C_in / groups, kernel_y, kernel_x], as a cross-correlation; pairs are (y, x); `shape` is that of the
+    source (C_in, height, width).
+    """
+
+    source: str
+    target: str
+    weight: str
+    shape: tuple[int, int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    shift: int = 0
+
+
+class PoolOp(Record, frozen=True, tag="pool"):
+    """The spikes of `source` summed, or their maximum, over windows (y, x), as signal `target`. Windows that do not fit
+    whole are left out. An average is a sum whose factor is part of the next weights' unit."""
+
+    source: str
+    target: str
+    kind: Literal["sum", "max"]
+    shape: tuple[int, int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+
+
+class AddOp(Record, frozen=True, tag="add"):
+    """Adds to the input current of neuron i of `target` the spikes of source i times weight [1], [C] or [N], times
+    2**shift: a residual connection."""
+
+    source: str
+    target: str
+    weight: str
+    shift: int = 0
+
+
+class LifOp(Record, frozen=True, tag="lif"):
+    """One step of a population, in this order (all integers; the normative text is docs/numerics.md):
+
+    1. v <- requantize(v * decay, decay_shift, rounding)
+    2. active = (ref == 0); ref <- max(ref - 1, 0)
+    3. with `current`: i <- saturate(requantize(i * current, current_shift, rounding) + I), and i takes the place of I
+    4. where active: v <- saturate(v + requantize(I, in_shift, rounding) + bias); lower bound v_min
+    5. crossing = spiking and active and v >= (v_th << v_th_shift) + (theta << theta_shift); v > ... with `strict`
+    6. spikes = crossing; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
+    7. v of spiking neurons <- v_reset, or lowered by the threshold where reset is "subtract"; their ref <- n_ref
+    8. for each spike, v of all other neurons <- max(v_min, v - (inhibition << inhibition_shift))
+
+    Tensor names are empty where a quantity is absent. Tensors have shape [N], [C] with the N neurons in C channels one
+    after the other, or [1] for all neurons alike. in_shifts, where given, is one in_shift per channel.
+    Random streams: stream + 0 the winner, + 1 the decay's rounding, + 2 the input's rounding, + 6 the current's.
+    """
+
+    name: str
+    n: int
+    v_fmt: QFormat
+    v_min: int
+    in_shift: int
+    decay: str
+    decay_shift: int
+    rounding: Rounding
+    v_th: str
+    v_th_shift: int
+    v_reset: str
+    n_ref: int
+    winner: bool
+    stream: int
+    theta: str = ""
+    theta_shift: int = 0
+    inhibition: str = ""
+    inhibition_shift: int = 0
+    bias: str = ""
+    in_shifts: str = ""
+    strict: bool = False
+    reset: Literal["value", "subtract"] = "value"
+    spiking: bool = True
+    current: str = ""
+    current_shift: int = 0
+    current_fmt: QFormat | None = None
+
+
+class VoteOp(Record, frozen=True, tag="vote"):
+    """Class scores = spike counts of `source` times tensor `votes` [N, C]; argmax, ties to the lowest class."""
+
+    source: str
+    votes: str
+
+
+class ReadOp(Record, frozen=True, tag="read"):
+    """Class scores = the spike counts of the neurons of `source`, their final potentials, or the sum of their
+    potentials after every step; argmax, ties to the lowest class."""
+
+    source: str
+    of: Literal["spikes", "v_last", "v_sum"] = "spikes"
+
+
+Op = PoissonOp | EventsOp | SelectOp | DenseOp | ConvOp | PoolOp | AddOp | LifOp | VoteOp | ReadOp
+
+
+def conv_shape(op: ConvOp, weight: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C_out, height, width) of what a convolution feeds; not positive where the kernel does not fit."""
+    height, width = (
+        (op.shape[1 + i] + 2 * op.padding[i] - op.dilation[i] * (weight[2 + i] - 1) - 1) // op.stride[i] + 1
+        for i in range(2))
+    return weight[0], height, width
+
+
+def pool_shape(op: PoolOp) -> tuple[int, int, int]:
+    """(channels, height, width) of a pooled signal."""
+    height, width = ((op.shape[1 + i] - op.kernel[i]) // op.stride[i] + 1 for i in range(2))
+    return op.shape[0], height, width
+
+
+def spread(codes: NDArray, n: int) -> NDArray[np.int64]:
+    """One value per neuron [n] from [1], one per channel, or [n]."""
+    return np.repeat(codes.astype(np.int64), n // len(codes))
