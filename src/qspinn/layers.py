@@ -1,0 +1,256 @@
+"""Declarations of layered spiking networks, as gradient training uses them: frozen records without behaviour.
+
+Populations lie in grids (channels, height, width), sources and neurons numbered channel after channel:
+(channel * height + y) * width + x. Quantities are dimensionless, time is counted in steps. Competing populations that
+learn by STDP are declared in `qspinn.network`; both families are lowered to the same programs.
+
+Tensor paths are `<population>.<kind>`: `hidden.w` (weights of the only connection into it; `hidden.w_<source>` where
+several feed it), `hidden.bias`, `hidden.v`, `hidden.v_th`, `hidden.decay`, and with a synaptic current `hidden.i` and
+`hidden.i_decay`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from qspinn.errors import ConfigError
+from qspinn.network import _need
+from qspinn.records import Record
+
+Shape = tuple[int, int, int]
+Pair = tuple[int, int]
+
+
+class EventInput(Record, frozen=True):
+    """Events of a camera or another sensor, binned into steps: source = (channel * height + y) * width + x.
+
+    Attributes:
+        shape: (channels, height, width); (n, 1, 1) for a sensor without places.
+    """
+
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        _need(min(self.shape) >= 1 and math.prod(self.shape) <= 1 << 20, "network.input.shape", self.shape,
+              "positive, at most 2**20 sources")
+
+    @property
+    def n(self) -> int:
+        return math.prod(self.shape)
+
+
+class Leaky(Record, frozen=True):
+    """Leaky integrate-and-fire neurons as gradient training uses them: dimensionless, decay per step.
+
+    One step: with current_decay, i <- current_decay * i + input, and i takes the place of the input;
+    v <- decay * v; where the neuron is not refractory, v <- v + input + bias; it spikes when v >= v_th (v > v_th with
+    strict); a spike lowers v by v_th ("subtract") or sets it to v_reset ("value") in the same step.
+    decay = 1 is an integrate-and-fire neuron; spiking = False an integrator, for read-outs.
+    Source: Neftci, Mostafa & Zenke (2019), discrete LIF; the switches cover snnTorch's Leaky and Synaptic, Norse's and
+    SpikingJelly's LIF, up to the step in which the reset takes place.
+    """
+
+    decay: float = 0.8
+    v_th: float = 1.0
+    reset: Literal["subtract", "value"] = "subtract"
+    v_reset: float = 0.0
+    strict: bool = False
+    n_ref_steps: int = 0
+    current_decay: float | None = None
+    spiking: bool = True
+
+    def __post_init__(self) -> None:
+        _need(0.0 <= self.decay <= 1.0, "layers.neuron.decay", self.decay, "0..1")
+        _need(self.v_th > 0, "layers.neuron.v_th", self.v_th, "> 0")
+        _need(self.v_reset < self.v_th, "layers.neuron.v_reset", self.v_reset, "< v_th")
+        _need(0 <= self.n_ref_steps <= 255, "layers.neuron.n_ref_steps", self.n_ref_steps, "0..255")
+        _need(self.current_decay is None or 0 <= self.current_decay < 1, "layers.neuron.current_decay",
+              self.current_decay, "0 <= decay < 1, or none")
+
+
+class Linear(Record, frozen=True, tag="linear"):
+    """All-to-all connection with signed weights w [N_post, N_pre]. With source = target it is recurrent: the spikes of
+    the step before.
+
+    Attributes:
+        bias: a constant input to each target neuron (of one connection per population).
+        norm: batch normalization of the input, folded into weights and bias when lowered.
+    """
+
+    source: str
+    target: str
+    bias: bool = False
+    norm: bool = False
+
+
+class Conv2d(Record, frozen=True, tag="conv2d"):
+    """Convolution with signed weights w [C_out, C_in / groups, k_y, k_x]; pairs are (y, x). Bias and norm are per
+    channel, as in `Linear`."""
+
+    source: str
+    target: str
+    kernel: Pair = (3, 3)
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    bias: bool = False
+    norm: bool = False
+
+    def __post_init__(self) -> None:
+        ok = min(self.kernel + self.stride + self.dilation) >= 1 and min(self.padding) >= 0 and self.groups >= 1
+        _need(ok, f"network.connections.{self.target}", (self.kernel, self.stride, self.padding), "positive sizes")
+
+    def shape_after(self, height: int, width: int) -> Pair:
+        """(height, width) of what it feeds."""
+        spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
+        after = [(size + 2 * p - span) // s + 1 for size, p, span, s in
+                 zip((height, width), self.padding, spans, self.stride, strict=True)]
+        return after[0], after[1]
+
+
+class Pool2d(Record, frozen=True, tag="pool2d"):
+    """The spikes of `source` summed, averaged, or their maximum, over windows (y, x), as a signal named `target`."""
+
+    source: str
+    target: str
+    kind: Literal["sum", "average", "max"] = "sum"
+    kernel: Pair = (2, 2)
+    stride: Pair = (2, 2)
+
+    def __post_init__(self) -> None:
+        _need(min(self.kernel + self.stride) >= 1, f"network.connections.{self.target}", (self.kernel, self.stride),
+              "positive sizes")
+
+
+class Skip(Record, frozen=True, tag="skip"):
+    """Residual connection: the spikes of source i, times `weight`, to neuron i of the target."""
+
+    source: str
+    target: str
+    weight: float = 1.0
+
+
+class Layer(Record, frozen=True):
+    """A population: its neurons lie in `shape` (channels, height, width); (n, 1, 1) where they have no place."""
+
+    name: str
+    shape: Shape
+    neuron: Leaky = Leaky()
+
+    def __post_init__(self) -> None:
+        _need(self.name.isidentifier() and self.name != "input", "layers.name", self.name,
+              "a name of letters, digits and _, other than input")
+        _need(min(self.shape) >= 1 and self.n <= 1 << 20, f"layers.{self.name}.shape", self.shape,
+              "positive, at most 2**20 neurons")
+
+    @property
+    def n(self) -> int:
+        return math.prod(self.shape)
+
+
+class NeuronReadout(Record, frozen=True):
+    """One neuron of `source` per class; the class with the most spikes, or the largest final or summed potential."""
+
+    source: str
+    of: Literal["spikes", "v_last", "v_sum"] = "spikes"
+
+
+Connection = Linear | Conv2d | Pool2d | Skip
+Weighted = Linear | Conv2d
+
+
+class LayeredNetwork(Record, frozen=True):
+    """A network of layers in execution order; connections go forward, or from a layer to itself.
+
+    Attributes:
+        step_ms: length of a step [ms]: the bin of the events.
+        n_steps: steps per sample, T.
+    """
+
+    name: str
+    input: EventInput
+    layers: tuple[Layer, ...]
+    connections: tuple[Connection, ...]
+    readout: NeuronReadout
+    step_ms: float = 1.0
+    n_steps: int = 16
+
+    def __post_init__(self) -> None:
+        _need(self.step_ms > 0, "network.step_ms", self.step_ms, "> 0")
+        _need(1 <= self.n_steps <= 1 << 15, "network.n_steps", self.n_steps, "1..32768")
+        names = [x.name for x in self.layers] + [c.target for c in self.connections if isinstance(c, Pool2d)]
+        if len(set(names)) != len(names):
+            raise ConfigError("network.layers", "names of layers and pooled signals must differ", got=names)
+        if self.readout.source not in [x.name for x in self.layers]:
+            raise ConfigError("network.readout.source", "unknown layer", got=self.readout.source,
+                              allowed=", ".join(x.name for x in self.layers))
+        shapes: dict[str, Shape] = {"input": self.input.shape}
+        for layer in self.layers:
+            self._add_pools(shapes)
+            incoming = self.into(layer.name)
+            if all(c.source == layer.name for c in incoming):
+                raise ConfigError(f"network.{layer.name}", "nothing that comes before feeds this layer",
+                                  allowed=", ".join(sorted(shapes)))
+            for c in incoming:
+                _check_fit(c, shapes | {layer.name: layer.shape}, layer.shape)
+            shapes[layer.name] = layer.shape
+        self._add_pools(shapes)
+        lost = [f"{c.source} -> {c.target}" for c in self.connections if c.target not in shapes]
+        if lost:
+            raise ConfigError("network.connections", "unknown source or target", got=lost,
+                              allowed=", ".join(sorted(shapes)))
+
+    def _add_pools(self, shapes: dict[str, Shape]) -> None:
+        """Notes the pooled signals whose sources are known by now."""
+        for c in self.connections:
+            if isinstance(c, Pool2d) and c.source in shapes and c.target not in shapes:
+                channels, *sizes = shapes[c.source]
+                height, width = ((x - k) // s + 1 for x, k, s in zip(sizes, c.kernel, c.stride, strict=True))
+                if min(height, width) < 1:
+                    raise ConfigError(f"network.{c.target}", f"the window does not fit into {c.source}", got=c.kernel,
+                                      allowed=f"at most {tuple(sizes)}")
+                shapes[c.target] = (channels, height, width)
+
+    def shape_of(self, signal: str) -> Shape:
+        """(channels, height, width) of the input, a population or a pooled signal."""
+        shapes: dict[str, Shape] = {"input": self.input.shape}
+        for layer in self.layers:
+            self._add_pools(shapes)
+            shapes[layer.name] = layer.shape
+        self._add_pools(shapes)
+        return shapes[signal]
+
+    def into(self, name: str) -> list[Weighted | Skip]:
+        """The connections of a population of layers, in the order of declaration."""
+        return [c for c in self.connections if isinstance(c, Linear | Conv2d | Skip) and c.target == name]
+
+    def weight_shape(self, c: Weighted) -> tuple[int, ...]:
+        """Shape of the weights of a connection."""
+        theirs, mine = self.shape_of(c.source), self.shape_of(c.target)
+        if isinstance(c, Conv2d):
+            return mine[0], theirs[0] // c.groups, *c.kernel
+        return math.prod(mine), math.prod(theirs)
+
+    def weight_path(self, c: Weighted | Skip) -> str:
+        """Path of a connection's weights: `<target>.w`, or `<target>.w_<source>` where several feed the target."""
+        alone = sum(isinstance(o, Linear | Conv2d) for o in self.into(c.target)) == 1 and not isinstance(c, Skip)
+        return f"{c.target}.w" if alone else f"{c.target}.w_{c.source}"
+
+
+def _check_fit(c: Linear | Conv2d | Skip, shapes: dict[str, Shape], mine: Shape) -> None:
+    """The connection comes from what exists and fits in shape; both ends are named where it does not."""
+    where = f"network.connections: {c.source} -> {c.target}"
+    if c.source not in shapes:
+        raise ConfigError(where, "unknown source, or one that comes later", allowed=", ".join(sorted(shapes)))
+    theirs = shapes[c.source]
+    if isinstance(c, Conv2d):
+        if theirs[0] % c.groups or mine[0] % c.groups:
+            raise ConfigError(where, "channels do not divide into groups", got=(theirs[0], mine[0]),
+                              allowed=f"multiples of {c.groups}")
+        if c.shape_after(*theirs[1:]) != mine[1:]:
+            raise ConfigError(where, f"{c.source} {theirs} does not convolve to {c.target} {mine}",
+                              got=mine[1:], allowed=str(c.shape_after(*theirs[1:])))
+    if isinstance(c, Skip) and theirs != mine:
+        raise ConfigError(where, f"{c.source} {theirs} and {c.target} {mine} differ in shape")

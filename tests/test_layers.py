@@ -1,0 +1,90 @@
+"""Declarations of layered networks: shapes follow, and what does not fit is named at both ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from qspinn.errors import ConfigError
+from qspinn.layers import (
+    Conv2d,
+    EventInput,
+    Layer,
+    LayeredNetwork,
+    Leaky,
+    Linear,
+    NeuronReadout,
+    Pool2d,
+    Skip,
+)
+from qspinn.records import from_plain, to_plain
+
+CAMERA = EventInput(shape=(2, 10, 8))
+
+
+def network(*layers: Layer, connections: tuple[Any, ...], **settings: Any) -> LayeredNetwork:
+    return LayeredNetwork(name="n", input=CAMERA, layers=layers, connections=connections,
+                          readout=NeuronReadout(source=layers[-1].name), **settings)
+
+
+def small() -> LayeredNetwork:
+    """conv -> pool -> conv with a residual connection -> dense with feedback."""
+    return network(
+        Layer(name="a", shape=(4, 5, 4)), Layer(name="b", shape=(6, 2, 2)), Layer(name="c", shape=(6, 2, 2)),
+        Layer(name="out", shape=(3, 1, 1), neuron=Leaky(decay=1.0, current_decay=0.5)),
+        connections=(
+            Conv2d(source="input", target="a", stride=(2, 2), padding=(1, 1)),
+            Pool2d(source="a", target="small", kernel=(2, 2), stride=(2, 2)),
+            Conv2d(source="small", target="b", kernel=(1, 1), groups=2), Conv2d(source="b", target="c", padding=(1, 1)),
+            Skip(source="b", target="c"), Linear(source="c", target="out"), Linear(source="out", target="out")))
+
+
+def test_shapes_and_paths() -> None:
+    net = small()
+    assert [net.shape_of(s) for s in ("input", "a", "small", "b", "out")] == [
+        (2, 10, 8), (4, 5, 4), (4, 2, 2), (6, 2, 2), (3, 1, 1)]
+    convs = [net.into(name)[0] for name in ("a", "b", "c", "out")]
+    assert [net.weight_shape(c) for c in convs] == [(4, 2, 3, 3), (6, 2, 1, 1), (6, 6, 3, 3), (3, 24)]
+    assert [net.weight_path(c) for n in ("a", "c", "out") for c in net.into(n)] == [
+        "a.w", "c.w", "c.w_b", "out.w_c", "out.w_out"]
+
+
+def test_records_survive_plain_data() -> None:
+    assert from_plain(LayeredNetwork, to_plain(small())) == small()
+
+
+@pytest.mark.parametrize(("layer", "connection", "message"), [
+    ((4, 5, 4), Conv2d(source="input", target="a", stride=(2, 2)),
+     r"input \(2, 10, 8\) does not convolve to a \(4, 5, 4\); got \(5, 4\); allowed: \(4, 3\)"),
+    ((3, 10, 8), Conv2d(source="input", target="a", padding=(1, 1), groups=2), r"groups; got \(2, 3\)"),
+    ((4, 10, 8), Skip(source="input", target="a"), r"input \(2, 10, 8\) and a \(4, 10, 8\) differ"),
+    ((4, 1, 1), Linear(source="later", target="a"), "unknown source, or one that comes later; allowed: a, input"),
+    ((4, 1, 1), Linear(source="a", target="a"), "nothing that comes before feeds this layer"),
+    ((4, 1, 1), Linear(source="input", target="other"), "nothing that comes before feeds this layer"),
+])
+def test_what_does_not_fit_is_named(layer: Any, connection: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        network(Layer(name="a", shape=layer), connections=(connection,))
+
+
+def test_other_bad_declarations() -> None:
+    out = Layer(name="a", shape=(4, 1, 1))
+    fine = Linear(source="input", target="a")
+    with pytest.raises(ConfigError, match=r"unknown source or target; got \['a -> nowhere'\]"):
+        network(out, connections=(fine, Linear(source="a", target="nowhere")))
+    with pytest.raises(ConfigError, match="window does not fit into input"):
+        network(out, connections=(fine, Pool2d(source="input", target="p", kernel=(11, 1))))
+    with pytest.raises(ConfigError, match="must differ"):
+        network(out, connections=(fine, Pool2d(source="input", target="a")))
+    with pytest.raises(ConfigError, match="unknown layer"):
+        msgspec.structs.replace(small(), readout=NeuronReadout(source="input"))
+
+
+@pytest.mark.parametrize("settings", [
+    {"decay": 1.1}, {"decay": float("nan")}, {"v_th": 0.0}, {"v_reset": 1.0}, {"n_ref_steps": -1},
+    {"current_decay": 1.0}])
+def test_neurons_out_of_range(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Leaky(**settings)
