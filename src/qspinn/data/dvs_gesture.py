@@ -30,6 +30,7 @@ CSV_HEADER = "class,startTime_usec,endTime_usec"
 SLACK_US = 1_000_000
 """A label may end this long after the last event, which can come early in a still scene."""
 N_VALIDATION_USERS = 4
+DURATION_MS = 1500
 
 Part: TypeAlias = Literal["train", "test"]
 OnError: TypeAlias = Literal["stop", "skip"]
@@ -72,7 +73,7 @@ class GestureSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     skipped: tuple[Skipped, ...]
 
 
-def gesture_recordings(folder: str | Path, part: Part, *, n_ms: int = 1500, on_error: OnError = "stop",
+def gesture_recordings(folder: str | Path, part: Part, *, n_ms: int = DURATION_MS, on_error: OnError = "stop",
                        order: Literal["reject", "sort"] = "reject") -> Iterator[Recording | Skipped]:
     """The gestures of a part, file by file in the order of its list, each cut to its first n_ms.
 
@@ -229,6 +230,11 @@ def gesture_set(folder: str | Path, part: Part, *, bin_ms: float = 10.0, n_bins:
     return GestureSet(events=events, files=tuple(files), skipped=tuple(skipped))
 
 
+def bins_of(duration_ms: int, bin_ms: float) -> int:
+    """How many bins hold the duration."""
+    return -(-duration_ms * 1000 // microseconds(bin_ms))
+
+
 def microseconds(bin_ms: float) -> int:
     """The length of a bin as a whole number of microseconds."""
     if bin_ms <= 0 or round(bin_ms * 1000) != bin_ms * 1000:
@@ -237,9 +243,14 @@ def microseconds(bin_ms: float) -> int:
     return round(bin_ms * 1000)
 
 
-def load(folder: str | Path, *, bin_ms: float = 10.0, n_bins: int = 150, to: Sensor = (32, 32), binary: bool = True,
-         on_error: OnError = "stop", order: Literal["reject", "sort"] = "reject") -> EventDataset:
-    """The data set: the last users of the training list (by number) are the validation split."""
+def load(folder: str | Path, *, bin_ms: float = 10.0, n_bins: int | None = None, to: Sensor = (32, 32),
+         binary: bool = True, on_error: OnError = "stop", order: Literal["reject", "sort"] = "reject") -> EventDataset:
+    """The data set: the last users of the training list (by number) are the validation split.
+
+    Args:
+        n_bins: None for as many as make 1.5 s. The others: see `gesture_set`.
+    """
+    n_bins = bins_of(DURATION_MS, bin_ms) if n_bins is None else n_bins
     train, test = (gesture_set(folder, part, bin_ms=bin_ms, n_bins=n_bins, to=to, binary=binary, on_error=on_error,
                                order=order) for part in ("train", "test"))
     users = np.array([int(name[4 : name.index("_")]) for name in train.files])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.data._npz import find, multiple, need, read_npz
-from qspinn.data.dvs_gesture import microseconds
+from qspinn.data.dvs_gesture import bins_of, microseconds
 from qspinn.data.event_dataset import EventDataset, split_off
 from qspinn.data.event_set import EventSet, concatenate, pack
 from qspinn.data.events import Events, Sensor, bin_events, check, make
@@ -30,6 +30,7 @@ OVERFLOW_ROW, OVERFLOW_US = 240, 1 << 13
 PACKED_BIN_MS = 5.0
 PACKED_STEPS = 63
 """Bins of the longest recording of the packed set."""
+DURATION_MS = 315
 CHUNK = 1000
 VALIDATION_SHARE = 0.1
 
@@ -84,8 +85,13 @@ def nmnist_set(folder: str | Path, part: Literal["Train", "Test"], *, bin_ms: fl
     return pack(binned, n_bins, SENSOR)
 
 
-def load(folder: str | Path, *, bin_ms: float = 5.0, n_bins: int = PACKED_STEPS, binary: bool = True) -> EventDataset:
-    """The published set: 60,000 training and 10,000 test recordings, a tenth of the former for validation."""
+def load(folder: str | Path, *, bin_ms: float = 5.0, n_bins: int | None = None, binary: bool = True) -> EventDataset:
+    """The published set: 60,000 training and 10,000 test recordings, a tenth of the former for validation.
+
+    Args:
+        n_bins: None for as many as make 315 ms; events after the last bin are dropped.
+    """
+    n_bins = bins_of(DURATION_MS, bin_ms) if n_bins is None else n_bins
     whole, test = (nmnist_set(folder, part, bin_ms=bin_ms, n_bins=n_bins, binary=binary) for part in ("Train", "Test"))
     chosen = split_off(whole.labels, fraction=VALIDATION_SHARE)
     return EventDataset(
