@@ -28,7 +28,7 @@ CLASSES = ("hand clap", "right hand wave", "left hand wave", "right arm clockwis
            "left arm clockwise", "left arm counter-clockwise", "arm roll", "air drums", "air guitar", "other")
 CSV_HEADER = "class,startTime_usec,endTime_usec"
 SLACK_US = 1_000_000
-"""A label may end this long after the last event, which can come early in a still scene."""
+"""A label may start or end this long outside of the events, which can be few in a still scene."""
 N_VALIDATION_USERS = 4
 DURATION_MS = 1500
 
@@ -175,7 +175,7 @@ def _watched(blocks: Iterable[Events], span: list[int]) -> Iterator[Events]:
 
 
 def _check_window(gesture: Gesture, events: Events, span: list[int], path: Path, labels: Path) -> None:
-    if gesture.start_us < span[0] or gesture.stop_us > span[1] + SLACK_US:
+    if gesture.start_us < span[0] - SLACK_US or gesture.stop_us > span[1] + SLACK_US:
         raise DataError(str(labels), f"gesture lies outside of {path.name}", got=(gesture.start_us, gesture.stop_us),
                         allowed=f"{span[0]}..{span[1]} us", fix="the label file belongs to another recording, or the "
                         "recording is cut short")
