@@ -20,7 +20,7 @@ def read_npz(path: Path, names: Sequence[str]) -> list[NDArray]:
         DataError: missing or damaged file, an array that is missing or holds Python objects.
     """
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             return [_array(file, name, path) for name in names]
     except (OSError, EOFError, ValueError, TypeError, AttributeError, SyntaxError, NotImplementedError, RuntimeError,
             zipfile.BadZipFile, zlib.error) as error:
