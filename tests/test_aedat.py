@@ -56,6 +56,14 @@ def test_bytes_by_hand(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.aedat", "b.aedat"]
 
 
+def test_coordinates_have_fifteen_bits(tmp_path: Path) -> None:
+    edge = make(np.array([0, 32767, 0, 32767]), np.array([32767, 0, 0, 32767]), np.arange(4), np.array([1, 0, 0, 1]))
+    write_aedat(tmp_path / "x.aedat", edge)
+    np.testing.assert_array_equal(whole(tmp_path / "x.aedat"), edge)
+    (tmp_path / "y.aedat").write_bytes(TEXT + packet(edge))
+    np.testing.assert_array_equal(whole(tmp_path / "y.aedat"), edge)
+
+
 def test_windows_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events, path = events_of(500), tmp_path / "x.aedat"
     write_aedat(path, (events[i : i + 130] for i in range(0, 500, 130)), packet_events=100)
@@ -347,6 +355,14 @@ def test_damaged_files_stop_or_are_skipped_by_name(tmp_path: Path, message: str)
     binned = gesture_set(folder, "train", on_error="skip")
     assert binned.skipped == (found[11],)
     assert binned.files == ("user01_led.aedat",) * 11 + ("user03_led.aedat",) * 11
+
+
+def test_damage_after_the_last_gesture_counts(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, users=2)
+    with (folder / "user01_led.aedat").open("ab") as file:
+        file.write(packet(events_of(5, start_us=15_200_000))[:-1])
+    with pytest.raises(DataError, match="cut short"):
+        list(gesture_recordings(folder, "train"))
 
 
 def test_skipped_files_stay_with_the_data_set(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def bin_bytes(events: list[tuple[int, int, int, int]]) -> bytes:
     return b"".join(bytes([x, y, p << 7 | t >> 16, t >> 8 & 255, t & 255]) for x, y, t, p in events)
 
 
-EVENTS = [(0, 33, 5, 1), (33, 0, 70_000, 0), (12, 7, 70_000, 1), (1, 2, 300_123, 0)]
+EVENTS = [(0, 33, 5, 1), (33, 0, 70_000, 0), (12, 7, 70_000, 1), (1, 2, 5_300_123, 0)]
 
 
 def test_nmnist_bytes_by_hand(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_damaged_nmnist_files_are_named(tmp_path: Path) -> None:
             continue
         with pytest.raises(DataError, match=rf"a\.bin: byte {size - size % 5}: file is cut short"):
             read_nmnist(path)
-    for bad in ((34, 0, 80_000, 0), (0, 34, 80_000, 0)):
+    for bad in ((34, 0, 6_000_000, 0), (0, 34, 6_000_000, 0)):
         path.write_bytes(bin_bytes([*EVENTS[:3], bad]))
         with pytest.raises(DataError, match=r"a\.bin: byte 15: event outside the sensor"):
             read_nmnist(path)
@@ -313,7 +313,7 @@ def test_pixels_follow_the_change_of_log_intensity(monkeypatch: pytest.MonkeyPat
     camera = Camera(noise_hz=0.0, n_hot=0, mismatch=0.0, threshold=0.25)
     frames = np.zeros((6, 128, 128), np.float32)
     frames[:, 3, 4] = [0, 1.1, 1.1, -0.6, -0.5, 0.3]
-    frames[:, 90, 17] = [0.5, 0.7, 0.9, 0.9, 0.9, 0.9]
+    frames[:, 90, 17] = [0.5, 0.7, 0.9, 1.05, 1.05, 1.05]
     monkeypatch.setattr(synthetic_gestures, "_frames", lambda parts, n: iter(frames))
     events = synthetic_recording(0, 0, n_ms=25, camera=camera)
     assert {(int(e["x"]), int(e["y"])) for e in events} == {(4, 3), (17, 90)}
