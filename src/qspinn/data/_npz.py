@@ -1,0 +1,63 @@
+"""Arrays of .npz files, never pickled ones, with errors that name the file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.errors import DataError
+
+
+def read_npz(path: Path, names: Sequence[str]) -> list[NDArray]:
+    """The named arrays.
+
+    Raises:
+        DataError: missing or damaged file, an array that is missing or holds Python objects.
+    """
+    try:
+        with path.open("rb") as raw, np.load(raw) as file:
+            return [_array(file, name, path) for name in names]
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, SyntaxError, NotImplementedError, RuntimeError,
+            zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(str(path), "cannot be read", got=str(error)[:200], fix="copy the file anew") from None
+
+
+def _array(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray:
+    if name not in file:
+        raise DataError(str(path), f"holds no array {name!r}", got=file.files)
+    return np.asarray(file[name])
+
+
+def find(folder: str | Path, name: str) -> Path:
+    """A file in a folder; an empty folder is $QSPINN_DATA.
+
+    Raises:
+        DataError: no such file.
+    """
+    import os
+
+    place = str(folder) or os.environ.get("QSPINN_DATA", "")
+    path = Path(place) / name
+    if not place or not path.exists():
+        raise DataError(str(path), "is missing", fix="name the folder that holds it, or set QSPINN_DATA")
+    return path
+
+
+def multiple(bin_ms: float, base_ms: float, where: str) -> int:
+    """How many stored bins make one of bin_ms."""
+    factor = round(bin_ms / base_ms)
+    if factor < 1 or factor * base_ms != bin_ms:
+        raise DataError(where, "bin_ms is not a multiple of the stored bins", got=bin_ms,
+                        allowed=f"{base_ms} ms, twice, ...")
+    return factor
+
+
+def need(ok: bool, path: Path, problem: str, got: object, allowed: str) -> None:
+    """Refuses the content of a file."""
+    if not ok:
+        raise DataError(str(path), problem, got=got, allowed=allowed, fix="copy the file anew")

@@ -1,0 +1,88 @@
+"""Event recordings with their three splits."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.data.event_set import EventSet, Shape
+from qspinn.errors import DataError
+
+
+class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Event recordings with fixed splits: training, validation (for every choice), test (for one report).
+
+    Attributes:
+        shape: (channels, height, width).
+        n_steps: bins of a recording.
+        bin_ms: length of a bin [ms].
+        labels: names of the classes; label k of an EventSet is labels[k].
+        split_rule: in words, for the report.
+        skipped: files that were left out, and why.
+    """
+
+    name: str
+    shape: Shape
+    n_steps: int
+    bin_ms: float
+    labels: tuple[str, ...]
+    train: EventSet
+    validation: EventSet
+    test: EventSet
+    split_rule: str
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for part, events in self.parts():
+            place = f"{self.name}.{part}"
+            if (events.shape, events.n_steps) != (self.shape, self.n_steps):
+                raise DataError(place, "wrong shape", got=(events.shape, events.n_steps),
+                                allowed=str((self.shape, self.n_steps)))
+            if events.n_samples and not 0 <= events.labels.min() <= events.labels.max() < len(self.labels):
+                raise DataError(f"{place}.labels", "unknown class", got=sorted({*events.labels.tolist()}),
+                                allowed=f"0..{len(self.labels) - 1}")
+        present = set(self.train.labels.tolist())
+        missing = [name for k, name in enumerate(self.labels) if k not in present]
+        if missing:
+            raise DataError(f"{self.name}.train", "holds no recording of some classes", got=missing,
+                            fix="a class cannot be learned without examples: add recordings of it")
+
+    def parts(self) -> tuple[tuple[str, EventSet], ...]:
+        """The three splits with their names."""
+        return ("train", self.train), ("validation", self.validation), ("test", self.test)
+
+    def checksum(self) -> str:
+        """sha256 (hex) of shape, splits, labels, bins, addresses and counts."""
+        sha = hashlib.sha256(repr((self.shape, self.n_steps, self.bin_ms)).encode())
+        for part, events in self.parts():
+            whole = events.compact()
+            sha.update(f"{part} {whole.n_samples} {whole.n_events} {whole.count is None}".encode())
+            for array in (whole.labels, whole.offsets, whole.index, whole.count):
+                sha.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
+
+
+def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, fraction: float = 0.0,
+              seed: int | None = None) -> NDArray[np.bool_]:
+    """A mask [n] of the same share of every class: n_per_class, or the fraction (ties of rounding up).
+
+    Taken are the last of each class in the order of the data or, with a seed, random ones.
+
+    Raises:
+        DataError: a class would keep nothing.
+    """
+    taken = np.zeros(len(labels), dtype=bool)
+    rng = None if seed is None else np.random.default_rng(seed)
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        k = math.floor(fraction * len(of_class) + 0.5) if n_per_class is None else n_per_class
+        if not 0 <= k < len(of_class):
+            raise DataError("labels", f"class {label} has too few recordings to split off {k}", got=len(of_class),
+                            allowed=f"over {k}")
+        order = of_class if rng is None else rng.permutation(of_class)
+        taken[order[len(order) - k :]] = True
+    return taken

@@ -1,0 +1,85 @@
+"""Event recordings of touch: Braille letters under a fingertip, and containers grasped by a robot hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.data._npz import find, multiple, need, read_npz
+from qspinn.data.event_dataset import EventDataset, split_off
+from qspinn.data.event_set import EventSet, from_dense
+
+BRAILLE_BIN_MS, CONTAINERS_BIN_MS = 5.0, 20.0
+SPLIT_SEED = 0
+LETTERS = ("space", "A", "E", "I", "O", "U", "Y")
+
+
+def braille(folder: str | Path = "", *, bin_ms: float = BRAILLE_BIN_MS) -> EventDataset:
+    """Seven Braille letters felt by 12 taxels, 256 steps of 5 ms; shape (12, 1, 1); 1,158 recordings.
+
+    Source: Mueller-Cleve et al. 2022, "Braille letter reading", in the form of Pedersen et al. 2024 (NIR), which has
+    its own split; the split here is our own.
+
+    Args:
+        bin_ms: a multiple of 5; stored bins are merged.
+
+    Raises:
+        DataError: braille7.npz is missing or damaged.
+    """
+    factor = multiple(bin_ms, BRAILLE_BIN_MS, "braille7")
+    path = find(folder, "braille7.npz")
+    packed, shape, labels = read_npz(path, ("x", "shape", "y"))
+    raster = _unpacked(path, packed, shape, labels, (256, 12))
+    whole = from_dense(raster[..., None, None], labels).rebinned(factor)
+    test = split_off(whole.labels, fraction=0.2, seed=SPLIT_SEED)
+    rest = whole.take(~test)
+    validation = split_off(rest.labels, fraction=0.1, seed=SPLIT_SEED + 1)
+    return _dataset("braille7", bin_ms, LETTERS, rest.take(~validation), rest.take(validation), whole.take(test),
+                    f"Braille, 7 letters, drawn letter by letter (seed {SPLIT_SEED}): a fifth for test, a tenth of the "
+                    "rest for validation, the others for training; not the split of the NIR paper")
+
+
+def containers(folder: str | Path = "", *, bin_ms: float = CONTAINERS_BIN_MS) -> EventDataset:
+    """Twenty containers and fillings felt by 39 taxels (NeuTouch), 325 steps of 20 ms; shape (2, 39, 1).
+
+    Source: Taunyazov et al. 2020, "Event-Driven Visual-Tactile Sensing and Learning for Robots"; bins as in Gu et al.
+    2020 (TactileSGNet). Official split of 240 and 60; a sixth of each class's training recordings validates.
+
+    Args:
+        bin_ms: a multiple of 20; stored bins are merged.
+
+    Raises:
+        DataError: ev_containers.npz is missing or damaged.
+    """
+    factor = multiple(bin_ms, CONTAINERS_BIN_MS, "ev_containers")
+    path = find(folder, "ev_containers.npz")
+    whole, test = (_containers(path, part).rebinned(factor) for part in ("train", "test"))
+    chosen = split_off(whole.labels, fraction=1 / 6, seed=SPLIT_SEED)
+    return _dataset("ev_containers", bin_ms, tuple(f"class {k}" for k in range(20)), whole.take(~chosen),
+                    whole.take(chosen), test,
+                    f"EvTouch containers: the official test part for test; a sixth of the official training part, "
+                    f"drawn class by class (seed {SPLIT_SEED}), for validation, the others for training")
+
+
+def _containers(path: Path, part: str) -> EventSet:
+    packed, shape, labels = read_npz(path, tuple(f"{part}_{kind}" for kind in ("x", "shape", "y")))
+    raster = _unpacked(path, packed, shape, labels, (39, 2, 325))
+    return from_dense(raster.transpose(0, 3, 2, 1)[..., None], labels)
+
+
+def _unpacked(path: Path, packed: NDArray, shape: NDArray, labels: NDArray, sample: tuple[int, ...]) -> NDArray:
+    """Zeros and ones [B, *sample] of bits packed along the last axis."""
+    need(tuple(shape.tolist()) == (len(labels), *sample), path, "wrong shape", shape.tolist(),
+         f"{(len(labels), *sample)}")
+    expected = (len(labels), *sample[:-1], -(-sample[-1] // 8))
+    need(packed.shape == expected and packed.dtype == np.uint8, path, "wrong shape or type of bits",
+         f"{packed.dtype} {packed.shape}", f"uint8 {expected}")
+    return np.unpackbits(packed, axis=-1, count=sample[-1])
+
+
+def _dataset(name: str, bin_ms: float, labels: tuple[str, ...], train: EventSet, validation: EventSet, test: EventSet,
+             rule: str) -> EventDataset:
+    return EventDataset(name=name, shape=train.shape, n_steps=train.n_steps, bin_ms=bin_ms, labels=labels, train=train,
+                        validation=validation, test=test, split_rule=rule)
