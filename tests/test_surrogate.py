@@ -1,0 +1,145 @@
+"""The compiled passes over time against plain torch, step by step; and that gradients train."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
+
+torch = pytest.importorskip("torch", reason="needs the torch extra")
+from qspinn.learning.surrogate import SurrogateNet  # noqa: E402
+
+T, B = 9, 3
+SLOPES = {"arctan": lambda d, w: 0.5 * w / (1 + (torch.pi / 2 * w * d) ** 2),
+          "fast_sigmoid": lambda d, w: 1 / (1 + w * d.abs()) ** 2,
+          "triangle": lambda d, w: (1 - w * d.abs()).clamp(min=0)}
+
+
+class PlainSpike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gap, strict, slope, width):
+        ctx.save_for_backward(gap)
+        ctx.rest = slope, width
+        return ((gap > 0) if strict else (gap >= 0)).to(gap.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        slope, width = ctx.rest
+        return grad * SLOPES[slope](ctx.saved_tensors[0], width), None, None, None
+
+
+def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: float):
+    """Scores of the same network, written down from the docstring of Leaky: every step on its own."""
+    states = {layer.name: {k: torch.zeros(B, *layer.shape, dtype=torch.float64) for k in ("v", "i", "s", "rest")}
+              for layer in network.layers}
+    total, spikes = 0, {layer.name: [] for layer in network.layers}
+    for t in range(T):
+        signals = {"input": x[t].double().view(B, *network.input.shape)}
+        for layer in network.layers:
+            for c in network.connections:
+                if isinstance(c, Pool2d) and c.source in signals:
+                    y = torch.nn.functional.avg_pool2d(signals[c.source], c.kernel, c.stride)
+                    signals[c.target] = y * (c.kernel[0] * c.kernel[1]) if c.kind == "sum" else y
+            n, state = layer.neuron, states[layer.name]
+            current = 0
+            for c in network.into(layer.name):
+                source = state["s"] if c.source == layer.name else signals[c.source]
+                if isinstance(c, Skip):
+                    y = source * c.weight
+                elif isinstance(c, Linear):
+                    y = (source.flatten(1) @ net.weight(c).double().T).view(B, *layer.shape)
+                else:
+                    w = net.weight(c).double()
+                    y = torch.nn.functional.conv2d(source, w, None, c.stride, c.padding, c.dilation, c.groups)
+                current = current + y
+                if not isinstance(c, Skip) and c.bias:
+                    current = current + getattr(net, f"{layer.name}__bias").double().view(-1, 1, 1)
+            state["i"] = current if n.current_decay is None else n.current_decay * state["i"] + current
+            active = state["rest"] <= 0
+            v = n.decay * state["v"] + torch.where(active, state["i"], 0.0)
+            s = PlainSpike.apply(v - n.v_th, n.strict, slope, width) * active if n.spiking else torch.zeros_like(v)
+            kept = s.detach()
+            v = v - kept * n.v_th if n.reset == "subtract" else torch.where(kept > 0, n.v_reset, v)
+            state |= {"v": v, "s": s, "rest": torch.where(kept > 0, float(n.n_ref_steps), state["rest"] - 1)}
+            signals[layer.name] = s
+            spikes[layer.name].append(s)
+        last = states[network.readout.source]
+        total = total + (last["s"] if network.readout.of == "spikes" else last["v"])
+    scores = last["v"] if network.readout.of == "v_last" else total / T
+    return scores.flatten(1), {name: torch.stack(x) for name, x in spikes.items()}
+
+
+def network_of(neuron: Leaky, of: str = "spikes", *, feedback: bool = False) -> LayeredNetwork:
+    last = neuron if of == "spikes" else msgspec.structs.replace(neuron, spiking=False)
+    return LayeredNetwork(
+        name="n", input=EventInput(shape=(2, 6, 6)), n_steps=T, readout=NeuronReadout(source="out", of=of),
+        layers=(Layer(name="a", shape=(4, 4, 4), neuron=neuron), Layer(name="b", shape=(4, 2, 2), neuron=neuron),
+                Layer(name="out", shape=(3, 1, 1), neuron=last)),
+        connections=(Conv2d(source="input", target="a", bias=True), Pool2d(source="a", target="p"),
+                     Conv2d(source="p", target="b", padding=(1, 1), groups=2), Skip(source="p", target="b", weight=0.3),
+                     Linear(source="b", target="out"),
+                     *([Linear(source="b", target="b")] if feedback else [])))
+
+
+@pytest.mark.parametrize("slope", list(SLOPES))
+@pytest.mark.parametrize(("of", "feedback"), [("spikes", False), ("v_sum", False), ("v_last", False), ("spikes", True)])
+@pytest.mark.parametrize("settings", [
+    {}, {"reset": "value", "v_reset": 0.1, "strict": True}, {"n_ref_steps": 2}, {"current_decay": 0.6, "decay": 1.0}],
+    ids=str)
+def test_outputs_and_gradients_equal_plain_steps(slope: str, of: str, feedback: bool, settings: dict) -> None:
+    network = network_of(Leaky(**{"v_th": 0.7, **settings}), of, feedback=feedback)
+    net = SurrogateNet(network, seed=3, surrogate=slope, width=2.0)
+    x = (torch.rand(T, B, 72, generator=torch.Generator().manual_seed(1)) < 0.4).to(torch.uint8)
+    out = net(x)
+    scores, spikes = plain(network, net, x, slope, 2.0)
+    np.testing.assert_allclose(out.scores.detach(), scores.detach(), atol=1e-5)
+    for name, rate in out.rates.items():
+        assert rate.item() == pytest.approx(spikes[name].mean().item(), abs=1e-6)
+    assert spikes["a"].sum() > 20
+    aim = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    extra = sum(r * 3 for r in out.rates.values())
+    (out.scores * aim.float()).sum().add(extra).backward()
+    mine = {name: p.grad.clone() for name, p in net.named_parameters()}
+    net.zero_grad()
+    plain_extra = sum(spikes[name].mean() * 3 for name in out.rates)
+    ((scores * aim).sum() + plain_extra).backward()
+    for name, p in net.named_parameters():
+        assert p.grad.abs().sum() > 0, name
+        np.testing.assert_allclose(mine[name], p.grad, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_weights_follow_the_seed() -> None:
+    first, again, other = (SurrogateNet(network_of(Leaky()), seed=s).state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not torch.equal(first["a__w"], other["a__w"])
+
+
+def test_gradients_train() -> None:
+    """Two kinds of motion are told apart: the same pixels, in the opposite order."""
+    rng = np.random.default_rng(0)
+    network = LayeredNetwork(
+        name="motion", input=EventInput(shape=(1, 1, 8)), n_steps=8, readout=NeuronReadout(source="out", of="v_sum"),
+        layers=(Layer(name="hidden", shape=(24, 1, 1), neuron=Leaky(decay=0.7, current_decay=0.5)),
+                Layer(name="out", shape=(2, 1, 1), neuron=Leaky(spiking=False))),
+        connections=(Linear(source="input", target="hidden", norm=True), Linear(source="hidden", target="out")))
+    net = SurrogateNet(network, seed=0)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+
+    def batch(n: int):
+        labels = rng.integers(0, 2, n)
+        x = np.eye(8)[:, None, :].repeat(n, axis=1)
+        x[:, labels == 1] = x[::-1, labels == 1]
+        x = np.logical_or(x, rng.random(x.shape) < 0.1)
+        return torch.from_numpy(x.astype(np.uint8)), torch.from_numpy(labels)
+
+    for _ in range(60):
+        x, y = batch(32)
+        loss = torch.nn.functional.cross_entropy(net(x).scores, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    net.eval()
+    x, y = batch(200)
+    assert (net(x).scores.argmax(1) == y).float().mean() > 0.95
