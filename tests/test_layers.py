@@ -48,7 +48,7 @@ def test_shapes_and_paths() -> None:
     convs = [net.into(name)[0] for name in ("a", "b", "c", "out")]
     assert [net.weight_shape(c) for c in convs] == [(4, 2, 3, 3), (6, 2, 1, 1), (6, 6, 3, 3), (3, 24)]
     assert [net.weight_path(c) for n in ("a", "c", "out") for c in net.into(n)] == [
-        "a.w", "c.w", "c.w_b", "out.w_c", "out.w_out"]
+        "a.w", "c.w", "c.skip_b", "out.w_c", "out.w_out"]
 
 
 def test_records_survive_plain_data() -> None:

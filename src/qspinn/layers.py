@@ -5,8 +5,8 @@ Populations lie in grids (channels, height, width), sources and neurons numbered
 learn by STDP are declared in `qspinn.network`; both families are lowered to the same programs.
 
 Tensor paths are `<population>.<kind>`: `hidden.w` (weights of the only connection into it; `hidden.w_<source>` where
-several feed it), `hidden.bias`, `hidden.v`, `hidden.v_th`, `hidden.decay`, and with a synaptic current `hidden.i` and
-`hidden.i_decay`.
+several feed it, `hidden.skip_<source>` of residual ones), `hidden.bias`, `hidden.v`, `hidden.v_th`, `hidden.decay`, and
+with a synaptic current `hidden.i` and `hidden.i_decay`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ class EventInput(Record, frozen=True):
 
     Attributes:
         shape: (channels, height, width); (n, 1, 1) for a sensor without places.
+        max_count: how often a source may spike in one step; 1 where only the first event of a bin counts.
     """
 
     shape: Shape
+    max_count: int = 1
 
     def __post_init__(self) -> None:
         _need(min(self.shape) >= 1 and math.prod(self.shape) <= 1 << 20, "network.input.shape", self.shape,
               "positive, at most 2**20 sources")
+        _need(1 <= self.max_count <= 255, "network.input.max_count", self.max_count, "1..255")
 
     @property
     def n(self) -> int:
@@ -43,8 +46,8 @@ class EventInput(Record, frozen=True):
 class Leaky(Record, frozen=True):
     """Leaky integrate-and-fire neurons as gradient training uses them: dimensionless, decay per step.
 
-    One step: with current_decay, i <- current_decay * i + input, and i takes the place of the input;
-    v <- decay * v; where the neuron is not refractory, v <- v + input + bias; it spikes when v >= v_th (v > v_th with
+    One step, the input with its bias: with current_decay, i <- current_decay * i + input, and i takes the place of the
+    input; v <- decay * v; where the neuron is not refractory, v <- v + input; it spikes when v >= v_th (v > v_th with
     strict); a spike lowers v by v_th ("subtract") or sets it to v_reset ("value") in the same step.
     decay = 1 is an integrate-and-fire neuron; spiking = False an integrator, for read-outs.
     Source: Neftci, Mostafa & Zenke (2019), discrete LIF; the switches cover snnTorch's Leaky and Synaptic, Norse's and
@@ -234,8 +237,11 @@ class LayeredNetwork(Record, frozen=True):
         return math.prod(mine), math.prod(theirs)
 
     def weight_path(self, c: Weighted | Skip) -> str:
-        """Path of a connection's weights: `<target>.w`, or `<target>.w_<source>` where several feed the target."""
-        alone = sum(isinstance(o, Linear | Conv2d) for o in self.into(c.target)) == 1 and not isinstance(c, Skip)
+        """Path of a connection's weights: `<target>.w`, or `<target>.w_<source>` where several feed the target;
+        `<target>.skip_<source>` for a residual connection."""
+        if isinstance(c, Skip):
+            return f"{c.target}.skip_{c.source}"
+        alone = sum(isinstance(o, Linear | Conv2d) for o in self.into(c.target)) == 1
         return f"{c.target}.w" if alone else f"{c.target}.w_{c.source}"
 
 

@@ -33,9 +33,11 @@ class SelectOp(Record, frozen=True, tag="select"):
 
 
 class EventsOp(Record, frozen=True, tag="events"):
-    """Input spikes are given, one channel after the other: source = (channel * height + y) * width + x."""
+    """Input spikes are given, one channel after the other: source = (channel * height + y) * width + x; a source spikes
+    at most max_count times a step."""
 
     shape: tuple[int, int, int]
+    max_count: int = 255
 
 
 class DenseOp(Record, frozen=True, tag="dense"):
@@ -96,8 +98,9 @@ class LifOp(Record, frozen=True, tag="lif"):
 
     1. v <- requantize(v * decay, decay_shift, rounding)
     2. active = (ref == 0); ref <- max(ref - 1, 0)
-    3. with `current`: i <- saturate(requantize(i * current, current_shift, rounding) + I), and i takes the place of I
-    4. where active: v <- saturate(v + requantize(I, in_shift, rounding) + bias); lower bound v_min
+    3. with `current`: i <- saturate(requantize(i * current, current_shift, rounding) + I + bias), in place of I
+    4. where active: v <- saturate(v + requantize(I, in_shift, rounding) + bias), the bias without `current` only;
+       lower bound v_min
     5. crossing = spiking and active and v >= (v_th << v_th_shift) + (theta << theta_shift); v > ... with `strict`
     6. spikes = crossing; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
     7. v of spiking neurons <- v_reset, or lowered by the threshold where reset is "subtract"; their ref <- n_ref

@@ -7,6 +7,7 @@ import fnmatch
 
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
+from qspinn.layers import LayeredNetwork, Skip
 from qspinn.network import Network, _need
 from qspinn.records import Record, content_key, unknown_key
 
@@ -14,10 +15,12 @@ WIDE_BITS = 16
 
 
 class Granularity(enum.Enum):
-    """One step for the whole tensor (a power of two), or one per target neuron (its potential counts in that step)."""
+    """One step for the whole tensor; or one per target neuron (competing populations) or output channel (layers):
+    potentials then count in it."""
 
     GLOBAL = "global"
     PER_NEURON = "per_neuron"
+    PER_CHANNEL = "per_channel"
 
 
 class QuantRule(Record, frozen=True):
@@ -85,15 +88,36 @@ def tensor_paths(network: Network, *, learning: bool = False) -> list[str]:
     return [*paths, "readout.votes"]
 
 
+def layer_paths(network: LayeredNetwork) -> list[str]:
+    """Paths of all tensors that a plan for a layered network must speak of, in execution order."""
+    paths: list[str] = []
+    for layer in network.layers:
+        into = network.into(layer.name)
+        paths += [network.weight_path(c) for c in into]
+        kinds = ["v", "decay"] + (["v_th"] if layer.neuron.spiking else [])
+        kinds += ["bias"] if any(not isinstance(c, Skip) and (c.bias or c.norm) for c in into) else []
+        kinds += ["i", "i_decay"] if layer.neuron.current_decay is not None else []
+        paths += [f"{layer.name}.{kind}" for kind in kinds]
+    return paths
+
+
 def resolve(plan: QuantPlan, network: Network, *, learning: bool = False) -> dict[str, QuantRule]:
-    """The rule of every tensor path.
+    """The rule of every tensor path of a network of competing populations; see `chosen_rules` for the errors."""
+    return chosen_rules(plan, tensor_paths(network, learning=learning), tensor_paths(network, learning=True),
+                        Granularity.PER_NEURON)
+
+
+def chosen_rules(plan: QuantPlan, paths: list[str], known: list[str], finer: Granularity) -> dict[str, QuantRule]:
+    """The first rule that matches, for every path.
+
+    Args:
+        known: further paths that rules may speak of.
+        finer: the granularity other than GLOBAL that weights of this network may have.
 
     Raises:
         ConfigError: a rule matches no tensor (the nearest path is named), a tensor is matched by no rule, or
-            PER_NEURON is asked for something other than weights.
+            a granularity does not fit.
     """
-    paths = tensor_paths(network, learning=learning)
-    known = tensor_paths(network, learning=True)
     for i, rule in enumerate(plan.rules):
         if not fnmatch.filter(known, rule.tensor):
             raise unknown_key(f"plan.rules[{i}].tensor", rule.tensor, known)
@@ -103,8 +127,10 @@ def resolve(plan: QuantPlan, network: Network, *, learning: bool = False) -> dic
         if rule_of is None:
             raise ConfigError(f"plan: {path}", "no rule matches this tensor",
                               fix=f"add a rule for {path!r}, or a last rule for '*'")
-        if rule_of.granularity is Granularity.PER_NEURON and not path.endswith(".w"):
-            raise ConfigError(f"plan: {path}", "only weights can have a step per neuron", got=rule_of.tensor,
+        is_weight = path.split(".")[-1].split("_")[0] == "w"
+        if rule_of.granularity is not Granularity.GLOBAL and (not is_weight or rule_of.granularity is not finer):
+            what = "neuron" if finer is Granularity.PER_NEURON else "channel"
+            raise ConfigError(f"plan: {path}", f"only weights can have a step per {what}", got=rule_of.tensor,
                               fix="use granularity = 'global' here; potentials and thresholds follow the weights' unit")
         chosen[path] = rule_of
     return chosen

@@ -31,10 +31,12 @@ class Output(NamedTuple):
 
     scores [B, n_classes]: spikes per step, final potential, or mean potential of the read-out neurons.
     rates: mean spikes per neuron and step of every spiking layer, by name, as tensors that carry gradients.
+    potentials: what is left of every layer's potentials after each step, [T, B, C, H, W].
     """
 
     scores: Tensor
     rates: dict[str, Tensor]
+    potentials: dict[str, Tensor]
 
 
 def _split(size: int, work: Callable[[int, int], None]) -> None:
@@ -127,6 +129,28 @@ class SurrogateNet(nn.Module):
     def weight(self, c: Weighted) -> Tensor:
         return getattr(self, self.network.weight_path(c).replace(".", "__"))
 
+    def params(self) -> dict[str, np.ndarray]:
+        """Arrays by tensor path, batch normalization folded: w <- w * g / s, bias <- bias + (beta - mean * g / s)."""
+        found: dict[str, np.ndarray] = {}
+        for layer in self.network.layers:
+            bias = np.zeros(layer.shape[0])
+            for c in self.network.into(layer.name):
+                if isinstance(c, Skip):
+                    continue
+                path = self.network.weight_path(c)
+                w = self.weight(c).detach().double().numpy()
+                if c.norm:
+                    norm: Any = self.norms[path.replace(".", "__")]
+                    mean, var, g, beta = (x.detach().double().numpy() for x in (
+                        norm.running_mean, norm.running_var, norm.weight, norm.bias))
+                    factor = g / np.sqrt(var + norm.eps)
+                    w, bias = w * factor.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
+                if c.bias:
+                    bias = bias + getattr(self, f"{layer.name}__bias").detach().double().numpy()
+                found[path] = w
+            found[f"{layer.name}.bias"] = bias
+        return found
+
     def forward(self, spikes: Tensor) -> Output:
         """spikes [T, B, n_inputs] (any numeric type) -> scores and rates."""
         n_steps, batch = spikes.shape[:2]
@@ -145,7 +169,7 @@ class SurrogateNet(nn.Module):
         read = self.network.readout
         scores = {"spikes": lambda: signals[read.source].mean(0), "v_last": lambda: left[read.source][-1],
                   "v_sum": lambda: left[read.source].mean(0)}[read.of]()
-        return Output(scores=scores.flatten(1), rates=rates)
+        return Output(scores=scores.flatten(1), rates=rates, potentials=left)
 
     def _pool(self, signals: dict[str, Tensor]) -> None:
         for c in self.network.connections:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qspinn.errors import ConfigError, DataError
+from qspinn.ops import EventsOp
 from qspinn.program import Program
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes
@@ -27,6 +28,11 @@ def run(program: Program, spikes: Spikes, *, backend: str = "numba", record: boo
     largest = int(spikes.index[spikes.offsets[0, 0] : spikes.offsets[-1, -1]].max(initial=0)) if spikes.n_samples else 0
     if largest >= spikes.n:
         raise DataError("spikes.index", "names a source that does not exist", got=largest, allowed=f"0..{spikes.n - 1}")
+    most = int(spikes.count.max(initial=0)) if spikes.count is not None else 1
+    for op in program.ops_of(EventsOp):
+        if most > op.max_count:
+            raise DataError("spikes.count", "a source spikes more often in a step than was declared", got=most,
+                            allowed=f"at most {op.max_count}", fix="bin into more steps, or declare a larger max_count")
     return backend_run(backend)(program, spikes, record=record)
 
 

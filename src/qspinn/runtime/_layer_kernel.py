@@ -140,11 +140,12 @@ def neurons(total, recurrent, decay, decay_shift, in_shift, in_shifts, v_min, v_
                 drive = np.int64(here[j])
                 if has_current:
                     drive = requantize(i_syn[j] * current, current_shift, mode, k_current, outer[j]) + drive
-                    drive = min(max(drive, i_min), i_max)
+                    drive = min(max(drive + bias[j], i_min), i_max)
                     i_syn[j] = drive
                 if until[j] <= t:
                     shift = in_shifts[j] if in_shifts.size > 0 else in_shift
-                    x = min(max(x + requantize(drive, shift, mode, k_in, outer[j]) + bias[j], v_min), v_max)
+                    x = x + requantize(drive, shift, mode, k_in, outer[j]) + (0 if has_current else bias[j])
+                    x = min(max(x, v_min), v_max)
                     if spiking and (x > level[j] if strict else x >= level[j]):
                         fired[n_fired] = j
                         n_fired += 1

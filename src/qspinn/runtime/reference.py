@@ -109,11 +109,13 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
     i, ref = old[op.name]["i"], old[op.name]["ref"]
     active, ref = ref == 0, np.maximum(ref - 1, 0)
     received = signals.get(f"{op.name}.i", np.zeros_like(v))
+    bias = spread(program.codes(op.bias), op.n) if op.bias else np.zeros(op.n, dtype=np.int64)
     if op.current_fmt is not None:
         kept = rounded(i * int(program.codes(op.current)[0]), op.current_shift, 6)
-        received = i = saturate(kept + received, op.current_fmt)
-    fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, 2))
-    fed = np.clip(fed + (spread(program.codes(op.bias), op.n) if op.bias else 0), op.v_min, op.v_fmt.code_max)
+        received = i = saturate(kept + received + bias, op.current_fmt)
+        bias = np.zeros_like(bias)
+    fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, 2)) + bias
+    fed = np.clip(fed, op.v_min, op.v_fmt.code_max)
     v = np.where(active, fed, v)
     level = thresholds(program, op)
     spikes = (active & op.spiking & ((v > level) if op.strict else (v >= level))).astype(np.int64)

@@ -1,0 +1,235 @@
+"""(layered network, arrays, plan, ranges) -> Program: the border between floats and integers for layers.
+
+Each channel counts its potential in units of its own weight step times a power of two; thresholds, biases and resets
+are divided by that unit here, once, so a step per channel costs no multiplier at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.errors import LoweringError
+from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
+from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
+from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes, fitting_shift
+from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
+from qspinn.plan import Granularity, QuantPlan, QuantRule, chosen_rules, layer_paths
+from qspinn.program import CodeTensor, Program
+
+Floats = NDArray[np.float64]
+GLOBAL = Granularity.GLOBAL
+SHIFT_FMT = QFormat(bits=6, signed=True)
+
+
+class LayerRanges(msgspec.Struct, frozen=True, kw_only=True):
+    """Observed on calibration data, by layer: the largest size of potentials and of synaptic currents."""
+
+    v: dict[str, float]
+    i: dict[str, float] = {}
+
+
+def lower_layers(
+    network: LayeredNetwork, params: Mapping[str, NDArray], plan: QuantPlan, ranges: LayerRanges, *, seed: int = 0,
+    labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None,
+) -> Program:
+    """The integer program of a trained layered network under a plan.
+
+    Args:
+        params: `<layer>.w…` and `<layer>.bias` by path, batch normalization folded (`SurrogateNet.params`).
+
+    Raises:
+        ConfigError: the plan does not fit the network's tensors.
+        LoweringError: an accumulator could overflow, a tensor is missing or not finite, or a read-out by potential
+            would compare unlike units.
+    """
+    paths = layer_paths(network)
+    rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+    tensors: dict[str, CodeTensor] = {}
+    ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
+    made = {"input"}
+    for number, layer in enumerate(network.layers):
+        _add_pools(network, made, ops)
+        stream = STREAMS_PER_POPULATION * (number + 1)
+        new, own = _Lowering(network, params, rules, ranges, seed, stream).layer(layer)
+        tensors |= new
+        ops += own
+        made.add(layer.name)
+    _add_pools(network, made, ops)
+    read = network.readout
+    by_channel = [p for p, r in rules.items() if p.startswith(f"{read.source}.w") and r.granularity is not GLOBAL]
+    if read.of != "spikes" and by_channel:
+        raise LoweringError(by_channel[0], "a read-out by potential compares neurons, which needs one unit for all",
+                            fix="use granularity = 'global' for the weights into this layer")
+    ops.append(ReadOp(source=read.source, of=read.of))
+    return Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
+                   tensors=tensors, labels=labels, provenance=provenance or {})
+
+
+def _add_pools(network: LayeredNetwork, made: set[str], ops: list[Op]) -> None:
+    """Operations of the pooled signals whose sources exist by now."""
+    for c in network.connections:
+        if isinstance(c, Pool2d) and c.source in made and c.target not in made:
+            ops.append(PoolOp(source=c.source, target=c.target, kind="max" if c.kind == "max" else "sum",
+                              shape=network.shape_of(c.source), kernel=c.kernel, stride=c.stride))
+            made.add(c.target)
+
+
+class _Lowering(msgspec.Struct, frozen=True):
+    """What lowering one layer needs to know."""
+
+    network: LayeredNetwork
+    params: Mapping[str, NDArray]
+    rules: dict[str, QuantRule]
+    ranges: LayerRanges
+    seed: int
+    stream: int
+
+    def layer(self, layer: Layer) -> tuple[dict[str, CodeTensor], list[Op]]:
+        """(tensors, operations) of one layer and the connections into it."""
+        into = self.network.into(layer.name)
+        weights = {self.network.weight_path(c): self._weights(c, layer) for c in into}
+        step = self._step(layer, weights)
+        tensors = {path: self._encoded(path, w, step, number) for number, (path, w) in enumerate(weights.items())}
+        neurons, op = self._neurons(layer, step)
+        _prove(layer.name, op, [tensors[path] for path in weights], self.network)
+        return tensors | neurons, [*(self._connection(c) for c in into), op]
+
+    def _weights(self, c: Linear | Conv2d | Skip, layer: Layer) -> Floats:
+        """Real weights; the factor of an average is theirs."""
+        pool = next((p for p in self.network.connections if isinstance(p, Pool2d) and p.target == c.source), None)
+        factor = 1 / (pool.kernel[0] * pool.kernel[1]) if pool is not None and pool.kind == "average" else 1.0
+        if isinstance(c, Skip):
+            return np.full(layer.shape[0], c.weight * factor)
+        path = self.network.weight_path(c)
+        if path not in self.params:
+            raise LoweringError(path, "is not among the trained arrays", allowed=", ".join(sorted(self.params)))
+        w = np.asarray(self.params[path], dtype=np.float64) * factor
+        if w.shape != self.network.weight_shape(c):
+            raise LoweringError(path, "has the wrong shape", got=w.shape, allowed=str(self.network.weight_shape(c)))
+        if not np.isfinite(w).all():
+            raise LoweringError(path, "holds NaN or infinity", fix="train again with a smaller learning rate")
+        return w
+
+    def _step(self, layer: Layer, weights: dict[str, Floats]) -> Floats:
+        """Weight step of each channel [C], shared by all connections: the largest weight takes the largest code."""
+        steps = []
+        for path, w in weights.items():
+            rule = self.rules[path]
+            if rule.bits < 2:
+                raise LoweringError(path, "signed weights need two bits at least", got=rule.bits)
+            top = np.abs(w).reshape(layer.shape[0], -1).max(axis=1) if len(w) == layer.shape[0] else np.abs(w).max()
+            top = top if rule.granularity is Granularity.PER_CHANNEL else np.max(top)
+            code_max = QFormat(bits=rule.bits, signed=True).code_max
+            steps.append(np.broadcast_to(top * rule.clip / code_max, layer.shape[0]))
+        step = np.max(steps, axis=0)
+        return np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
+
+    def _encoded(self, path: str, w: Floats, step: Floats, number: int) -> CodeTensor:
+        rule = self.rules[path]
+        fmt = QFormat(bits=rule.bits, signed=True)
+        scale = np.repeat(step, len(w) // len(step)).reshape(-1, *[1] * (w.ndim - 1))
+        codes, _ = encode(w, fmt, rule.rounding, scale=scale,
+                          key=stream_key(self.seed, self.stream + LOWERING_STREAM, number))
+        return CodeTensor(codes=np.maximum(codes, -fmt.code_max).astype(np.int32), fmt=fmt)
+
+    def _neurons(self, layer: Layer, step: Floats) -> tuple[dict[str, CodeTensor], LifOp]:
+        name, neuron = layer.name, layer.neuron
+        v = self.rules[f"{name}.v"]
+        if v.bits < 2:
+            raise LoweringError(f"{name}.v", "signed potentials need two bits at least", got=v.bits)
+        v_fmt = QFormat(bits=v.bits, signed=True)
+        reach = max(self.ranges.v[name], neuron.v_th if neuron.spiking else 0.0)
+        shifts = np.array([fitting_shift(reach / s, v.bits - 1) for s in step])
+        unit = step * 2.0**shifts
+        tensors: dict[str, CodeTensor] = {}
+
+        def put(kind: str, value: Any, fmt: QFormat, rounding: Rounding = Rounding.NEAREST) -> str:
+            codes, _ = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
+            codes = codes[:1] if np.all(codes == codes[0]) else codes
+            tensors[f"{name}.{kind}"] = CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
+            return f"{name}.{kind}"
+
+        settings: dict[str, Any] = {"in_shift": int(shifts[0]), "v_th_shift": 0}
+        if np.any(shifts != shifts[0]):
+            tensors[f"{name}.in_shifts"] = CodeTensor(codes=shifts.astype(np.int32), fmt=SHIFT_FMT)
+            settings["in_shifts"] = f"{name}.in_shifts"
+        if neuron.spiking:
+            rule = self.rules[f"{name}.v_th"]
+            shift = max(0, fitting_shift(float((neuron.v_th / unit).max()), rule.bits))
+            settings |= {"v_th": put("v_th", neuron.v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding),
+                         "v_th_shift": shift}
+        else:
+            settings["v_th"] = put("v_th", 0.0, QFormat(bits=1))
+        bias = np.asarray(self.params.get(f"{name}.bias", np.zeros(layer.shape[0])), dtype=np.float64)
+        if f"{name}.bias" in self.rules and bias.any():
+            rule = self.rules[f"{name}.bias"]
+            scale = unit / step if neuron.current_decay is not None else 1.0  # a current counts in weight steps
+            settings["bias"] = put("bias", bias * scale, QFormat(bits=max(rule.bits, 2), signed=True), rule.rounding)
+        settings |= self._decays(layer, step, tensors)
+        return tensors, LifOp(
+            name=name, n=layer.n, v_fmt=v_fmt, v_min=v_fmt.code_min, rounding=v.rounding,
+            v_reset=put("v_reset", neuron.v_reset, v_fmt), n_ref=neuron.n_ref_steps, winner=False, stream=self.stream,
+            strict=neuron.strict, reset=neuron.reset, spiking=neuron.spiking, **settings)
+
+    def _decays(self, layer: Layer, step: Floats, tensors: dict[str, CodeTensor]) -> dict[str, Any]:
+        """Decay of the potential and, where there is one, the synaptic current; no leak is a factor of one."""
+        name, neuron = layer.name, layer.neuron
+        rule = self.rules[f"{name}.decay"]
+        whole = neuron.decay == 1.0
+        tensors[f"{name}.decay"] = (CodeTensor(codes=np.ones(1, np.int32), fmt=QFormat(bits=1)) if whole
+                                    else decay_codes(neuron.decay, rule))
+        settings: dict[str, Any] = {"decay": f"{name}.decay", "decay_shift": 0 if whole else rule.bits}
+        if neuron.current_decay is None:
+            return settings
+        own, width = self.rules[f"{name}.i_decay"], self.rules[f"{name}.i"]
+        fmt = QFormat(bits=width.bits, signed=True)
+        if self.ranges.i[name] / float(step.min()) > fmt.code_max:
+            raise LoweringError(f"{name}.i", "the synaptic current does not fit", got=self.ranges.i[name] / step.min(),
+                                allowed=f"at most {fmt.code_max} weight steps", fix="more bits for i, fewer for w")
+        tensors[f"{name}.i_decay"] = decay_codes(neuron.current_decay, own)
+        return settings | {"current": f"{name}.i_decay", "current_shift": own.bits, "current_fmt": fmt}
+
+    def _connection(self, c: Linear | Conv2d | Skip) -> Op:
+        path = self.network.weight_path(c)
+        if isinstance(c, Linear):
+            return DenseOp(source=c.source, target=c.target, weight=path)
+        if isinstance(c, Skip):
+            return AddOp(source=c.source, target=c.target, weight=path)
+        return ConvOp(source=c.source, target=c.target, weight=path, shape=self.network.shape_of(c.source),
+                      stride=c.stride, padding=c.padding, dilation=c.dilation, groups=c.groups)
+
+
+def _prove(name: str, op: LifOp, weights: list[CodeTensor], network: LayeredNetwork) -> None:
+    """Every intermediate fits 31 bits even if all sources spike at once, as often as they may.
+
+    Raises:
+        LoweringError: with the bound that failed.
+    """
+    current = 0
+    for c, tensor in zip(network.into(name), weights, strict=True):
+        rows = np.abs(tensor.codes.astype(np.int64)).reshape(len(tensor.codes), -1).sum(axis=1)
+        current += int(rows.max()) * most_spikes(network, c.source)
+    fmt = op.current_fmt
+    bounds = {"the input current": current << max(0, -op.in_shift),
+              "decay * v": -op.v_fmt.code_min * max((1 << op.decay_shift) - 1, 1),
+              "the synaptic current": 0 if fmt is None else -fmt.code_min * ((1 << op.current_shift) - 1) + current}
+    for what, bound in bounds.items():
+        if bound >= 1 << 31:
+            raise LoweringError(f"{name}.v", f"the accumulator of {what} may overflow 32 bits", got=bound,
+                                allowed=f"below {1 << 31}", fix="fewer bits for v, decay or the weights")
+
+
+def most_spikes(network: LayeredNetwork, signal: str) -> int:
+    """How often a source of a signal may spike in one step."""
+    if signal == "input":
+        return network.input.max_count
+    pool = next((c for c in network.connections if isinstance(c, Pool2d) and c.target == signal), None)
+    if pool is None:
+        return 1
+    windows = 1 if pool.kind == "max" else pool.kernel[0] * pool.kernel[1]
+    return windows * most_spikes(network, pool.source)

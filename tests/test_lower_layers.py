@@ -1,0 +1,143 @@
+"""Lowering layers: at wide formats the integers do what the float network does; units, shifts and bounds by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from qspinn.errors import ConfigError, DataError, LoweringError
+from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
+from qspinn.lower_layers import LayerRanges, lower_layers
+from qspinn.ops import LifOp
+from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.runtime import run
+from qspinn.spikes import from_dense
+
+T, B = 12, 16
+
+
+def plan_of(
+    w: int = 8, v: int = 16, *, others: int = 16, granularity: Granularity = Granularity.PER_CHANNEL
+) -> QuantPlan:
+    return QuantPlan(rules=(QuantRule(tensor="*.w*", bits=w, granularity=granularity), QuantRule(tensor="*.v", bits=v),
+                            QuantRule(tensor="*", bits=others)))
+
+
+def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False) -> LayeredNetwork:
+    return LayeredNetwork(
+        name="n", input=EventInput(shape=(2, 6, 6)), n_steps=T, readout=NeuronReadout(source="out"),
+        layers=(Layer(name="a", shape=(4, 4, 4), neuron=neuron), Layer(name="b", shape=(4, 2, 2), neuron=neuron),
+                Layer(name="out", shape=(3, 1, 1), neuron=neuron)),
+        connections=(Conv2d(source="input", target="a", norm=True), Pool2d(source="a", target="p", kind=pool),
+                     Conv2d(source="p", target="b", padding=(1, 1), groups=2, bias=True),
+                     Skip(source="p", target="b", weight=0.6), Linear(source="b", target="out", norm=True),
+                     *([Linear(source="b", target="b")] if feedback else [])))
+
+
+@pytest.mark.parametrize("granularity", [Granularity.GLOBAL, Granularity.PER_CHANNEL], ids=lambda g: g.value)
+@pytest.mark.parametrize(("settings", "feedback", "pool"), [
+    ({}, False, "average"), ({"decay": 1.0, "strict": True}, False, "sum"),
+    ({"reset": "value", "v_reset": 0.2}, True, "max"),
+    ({"current_decay": 0.6, "n_ref_steps": 1}, True, "average")], ids=str)
+def test_wide_integers_answer_like_the_float_network(
+    settings: dict[str, Any], feedback: bool, pool: str, granularity: Granularity
+) -> None:
+    torch = pytest.importorskip("torch", reason="needs the torch extra")
+    from qspinn.learning.surrogate import SurrogateNet
+
+    net = SurrogateNet(network_of(Leaky(**{"v_th": 0.8, **settings}), pool=pool, feedback=feedback), seed=1)
+    raster = (np.random.default_rng(4).random((T, B, 72)) < 0.3).astype(np.uint8)
+    for _ in range(20):
+        net(torch.from_numpy(raster))  # statistics of the normalizations
+    net.eval()
+    out = net(torch.from_numpy(raster))
+    ranges = LayerRanges(v={n: v.detach().abs().max().item() * 2 for n, v in out.potentials.items()},
+                         i=dict.fromkeys(out.potentials, 20.0))
+    w_bits, least = (10, 0.8) if "current_decay" in settings else (14, 0.95)  # currents count in weight steps: 16 bits
+    program = lower_layers(net.network, net.params(), plan_of(w_bits, 16, granularity=granularity), ranges)
+    result = run(program, from_dense(raster), record=True)
+    assert all(result.counts[name].sum() > 20 for name in ("a", "b", "out"))
+    expected = (out.scores.detach().numpy() * T).round().astype(int)
+    assert np.mean(result.scores == expected) > least, "rounding may move a spike now and then"
+    for name in ("a", "b"):
+        assert result.counts[name].mean() / T == pytest.approx(out.rates[name].item(), rel=0.02)
+
+
+def tiny(w: list[list[float]], **settings: Any) -> tuple[LayeredNetwork, dict[str, np.ndarray]]:
+    neuron = Leaky(**{"decay": 0.5, **settings})
+    network = LayeredNetwork(
+        name="t", input=EventInput(shape=(len(w[0]), 1, 1)), n_steps=3, readout=NeuronReadout(source="out"),
+        layers=(Layer(name="out", shape=(len(w), 1, 1), neuron=neuron),),
+        connections=(Linear(source="input", target="out", bias=True),))
+    return network, {"out.w": np.array(w), "out.bias": np.full(len(w), 0.125)}
+
+
+def test_units_by_hand() -> None:
+    """Channel 0: step 0.875 / 7 = 1/8, reach 2.0 = 16 steps into 3 bits: shift 2, unit 1/2. Channel 1: step 1/32."""
+    network, params = tiny([[0.875, -0.5], [0.21875, 0.0625]])
+    program = lower_layers(network, params, plan_of(4, 4, others=8), LayerRanges(v={"out": 2.0}))
+    (op,) = program.ops_of(LifOp)
+    assert program.codes("out.w").tolist() == [[7, -4], [7, 2]]
+    assert program.codes("out.in_shifts").tolist() == [2, 4] if op.in_shifts else op.in_shift == 2
+    assert (program.codes("out.v_th") << op.v_th_shift).tolist() == [2]
+    assert (op.decay_shift, program.codes("out.decay").tolist()) == (8, [128])
+    assert (op.v_fmt.bits, op.v_min) == (4, -8)
+
+
+def test_no_leak_is_exact() -> None:
+    network, params = tiny([[1.0]], decay=1.0)
+    program = lower_layers(network, params, plan_of(), LayerRanges(v={"out": 1.0}))
+    assert (program.ops_of(LifOp)[0].decay_shift, program.codes("out.decay").tolist()) == (0, [1])
+
+
+@pytest.mark.parametrize(("plan", "message"), [
+    (plan_of(1), "signed weights need two bits"), (plan_of(8, 1), "signed potentials need two bits"),
+    (plan_of(granularity=Granularity.PER_NEURON), "only weights can have a step per channel"),
+    (QuantPlan(rules=(QuantRule(tensor="out.w", bits=4),)), "no rule matches"),
+    (QuantPlan(rules=(QuantRule(tensor="hidden.w", bits=4),)), "hidden.w")])
+def test_plans_that_do_not_fit(plan: QuantPlan, message: str) -> None:
+    network, params = tiny([[1.0]])
+    with pytest.raises((ConfigError, LoweringError), match=message):
+        lower_layers(network, params, plan, LayerRanges(v={"out": 1.0}))
+
+
+def test_arrays_that_do_not_fit() -> None:
+    network, params = tiny([[1.0, 2.0]])
+    for bad, message in ((np.zeros((2, 2)), "wrong shape"), (np.array([[1.0, np.nan]]), "NaN")):
+        with pytest.raises(LoweringError, match=message):
+            lower_layers(network, params | {"out.w": bad}, plan_of(), LayerRanges(v={"out": 1.0}))
+    with pytest.raises(LoweringError, match="not among the trained arrays"):
+        lower_layers(network, {}, plan_of(), LayerRanges(v={"out": 1.0}))
+
+
+def test_unlike_units_are_not_compared() -> None:
+    network, params = tiny([[1.0], [2.0]], spiking=False)
+    network = msgspec.structs.replace(network, readout=NeuronReadout(source="out", of="v_last"))
+    with pytest.raises(LoweringError, match="one unit for all"):
+        lower_layers(network, params, plan_of(), LayerRanges(v={"out": 1.0}))
+    program = lower_layers(network, params, plan_of(granularity=Granularity.GLOBAL), LayerRanges(v={"out": 9.0}))
+    assert run(program, from_dense(np.ones((3, 1, 1)))).predictions().tolist() == [1]
+
+
+def test_currents_that_do_not_fit() -> None:
+    network, params = tiny([[1.0]], current_decay=0.5)
+    with pytest.raises(LoweringError, match="the synaptic current does not fit"):
+        lower_layers(network, params, plan_of(16, others=8), LayerRanges(v={"out": 1.0}, i={"out": 4.0}))
+
+
+def test_sums_that_could_overflow() -> None:
+    network = LayeredNetwork(
+        name="big", input=EventInput(shape=(70_000, 1, 1), max_count=2), n_steps=3, readout=NeuronReadout(source="out"),
+        layers=(Layer(name="out", shape=(1, 1, 1)),), connections=(Linear(source="input", target="out"),))
+    with pytest.raises(LoweringError, match="accumulator of the input current"):
+        lower_layers(network, {"out.w": np.ones((1, 70_000))}, plan_of(16), LayerRanges(v={"out": 1.0}))
+
+
+def test_more_events_than_declared_are_refused() -> None:
+    network, params = tiny([[1.0]])
+    program = lower_layers(network, params, plan_of(), LayerRanges(v={"out": 1.0}))
+    with pytest.raises(DataError, match="got 2; allowed: at most 1"):
+        run(program, from_dense(np.full((3, 1, 1), 2), graded=True))
