@@ -29,7 +29,8 @@ def slope(x, kind, width):
 @kernel
 def leaky_forward(current, start, stop, decay, v_th, strict, subtract, v_reset, n_ref, spikes, gap, left):
     """Elements start..stop of a layer of leaky neurons over all steps: spikes, the distance v - v_th when they were
-    decided (NaN where refractory), and the potential left after each step."""
+    decided (infinite where refractory), and the potential left after each step. A potential that is not a number gives
+    a spike that is not a number, so that it is noticed."""
     n_steps = current.shape[0]
     u = np.zeros(stop - start, _F32)
     until = np.zeros(stop - start, np.int32)
@@ -37,7 +38,7 @@ def leaky_forward(current, start, stop, decay, v_th, strict, subtract, v_reset, 
         for j in range(stop - start):
             v = _F32(decay * u[j])
             s = _F32(0)
-            d = _F32(np.nan)
+            d = _F32(np.inf)
             if n_ref == 0 or until[j] <= t:
                 v = _F32(v + current[t, start + j])
                 d = _F32(v - v_th)
@@ -45,6 +46,8 @@ def leaky_forward(current, start, stop, decay, v_th, strict, subtract, v_reset, 
                     s = _F32(1)
                     v = d if subtract else v_reset
                     until[j] = t + n_ref + 1
+                elif d != d:
+                    s = d
             u[j] = v
             spikes[t, start + j] = s
             gap[t, start + j] = d
@@ -62,7 +65,7 @@ def leaky_backward(spike_grad, left_grad, spikes, gap, start, stop, decay, subtr
             after = _F32(g[j] + left_grad[t, start + j])
             if not subtract and spikes[t, start + j] > 0:
                 after = _F32(0)
-            if d == d:
+            if d != _F32(np.inf):
                 after = _F32(after + spike_grad[t, start + j] * slope(d, kind, width))
                 current_grad[t, start + j] = after
             else:

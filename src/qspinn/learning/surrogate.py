@@ -32,11 +32,13 @@ class Output(NamedTuple):
     scores [B, n_classes]: spikes per step, final potential, or mean potential of the read-out neurons.
     rates: mean spikes per neuron and step of every spiking layer, by name, as tensors that carry gradients.
     potentials: what is left of every layer's potentials after each step, [T, B, C, H, W].
+    currents: the synaptic currents of the layers that have one, likewise.
     """
 
     scores: Tensor
     rates: dict[str, Tensor]
     potentials: dict[str, Tensor]
+    currents: dict[str, Tensor]
 
 
 def _split(size: int, work: Callable[[int, int], None]) -> None:
@@ -157,19 +159,25 @@ class SurrogateNet(nn.Module):
         signals = {"input": spikes.to(torch.float32).view(n_steps, batch, *self.network.input.shape)}
         rates: dict[str, Tensor] = {}
         left: dict[str, Tensor] = {}
+        currents: dict[str, Tensor] = {}
         for layer in self.network.layers:
             self._pool(signals)
             forward = [c for c in self.network.into(layer.name) if c.source != layer.name]
             back = [c for c in self.network.into(layer.name) if c.source == layer.name]
             current = sum((self._current(c, signals[c.source], layer) for c in forward), start=torch.zeros(()))
-            signals[layer.name], left[layer.name] = (
-                self._stepwise(layer, current, back) if back else self._neurons(layer.neuron, current))
+            if layer.neuron.current_decay is not None and not back:
+                current = currents[layer.name] = _Decaying.apply(current, layer.neuron.current_decay)
+            if back:
+                signals[layer.name], left[layer.name], across = self._stepwise(layer, current, back)
+                currents |= {layer.name: across} if layer.neuron.current_decay is not None else {}
+            else:
+                signals[layer.name], left[layer.name] = self._neurons(layer.neuron, current)
             if layer.neuron.spiking:
                 rates[layer.name] = signals[layer.name].mean()
         read = self.network.readout
         scores = {"spikes": lambda: signals[read.source].mean(0), "v_last": lambda: left[read.source][-1],
                   "v_sum": lambda: left[read.source].mean(0)}[read.of]()
-        return Output(scores=scores.flatten(1), rates=rates, potentials=left)
+        return Output(scores=scores.flatten(1), rates=rates, potentials=left, currents=currents)
 
     def _pool(self, signals: dict[str, Tensor]) -> None:
         for c in self.network.connections:
@@ -199,21 +207,19 @@ class SurrogateNet(nn.Module):
         return y.view(n_steps, batch, *layer.shape)
 
     def _neurons(self, neuron: Leaky, current: Tensor) -> tuple[Tensor, Tensor]:
-        """(spikes, potentials left) of a layer without feedback."""
-        if neuron.current_decay is not None:
-            current = _Decaying.apply(current, neuron.current_decay)
+        """(spikes, potentials left) of a layer without feedback, given what reaches its potentials."""
         if not neuron.spiking:
             v = _Decaying.apply(current, neuron.decay)
             return torch.zeros_like(v), v
         return _Spiking.apply(current, neuron, self.kind, self.width)
 
-    def _stepwise(self, layer: Layer, current: Tensor, back: list[Any]) -> tuple[Tensor, Tensor]:
-        """(spikes, potentials left) of a layer whose spikes come back to it one step later."""
+    def _stepwise(self, layer: Layer, current: Tensor, back: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """(spikes, potentials left, synaptic currents) of a layer whose spikes come back to it one step later."""
         neuron = layer.neuron
         w = sum((self.weight(c) for c in back), start=torch.zeros(()))
         v = i = s = torch.zeros_like(current[0])
         rest = torch.zeros_like(current[0])
-        spikes, left = [], []
+        spikes, left, currents = [], [], []
         for t in range(current.shape[0]):
             total = current[t] + functional.linear(s.flatten(1), w).view_as(v)
             i = total if neuron.current_decay is None else neuron.current_decay * i + total
@@ -225,7 +231,8 @@ class SurrogateNet(nn.Module):
             rest = torch.where(kept > 0, float(neuron.n_ref_steps), (rest - 1).clamp(min=0))
             spikes.append(s)
             left.append(v)
-        return torch.stack(spikes), torch.stack(left)
+            currents.append(i)
+        return torch.stack(spikes), torch.stack(left), torch.stack(currents)
 
 
 class _Step(torch.autograd.Function):
@@ -235,7 +242,8 @@ class _Step(torch.autograd.Function):
     def forward(ctx: Any, gap: Tensor, strict: bool, kind: int, width: float) -> Tensor:
         ctx.save_for_backward(gap)
         ctx.kind, ctx.width = kind, width
-        return ((gap > 0) if strict else (gap >= 0)).to(gap.dtype)
+        spikes = ((gap > 0) if strict else (gap >= 0)).to(gap.dtype)
+        return torch.where(gap.isnan(), gap, spikes)  # what is not a number shall be noticed
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:

@@ -1,0 +1,97 @@
+"""Supervised training on events: it learns, repeats by seed, refuses what does not fit, and leads to integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qspinn.data.event_set import EventSet, from_dense
+from qspinn.errors import DataError, RunError
+from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
+from qspinn.lower_layers import lower_layers
+from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.runtime import run
+
+torch = pytest.importorskip("torch", reason="needs the torch extra")
+from qspinn.learning.supervised import Supervision, fit, layer_ranges, scores  # noqa: E402
+from qspinn.learning.surrogate import SurrogateNet  # noqa: E402
+
+
+def bars(n: int, seed: int) -> EventSet:
+    """Horizontal and vertical bars that move by a pixel a step, with noise: classes 0 and 1."""
+    rng = np.random.default_rng(seed)
+    raster, labels = np.zeros((n, 8, 1, 8, 8), np.uint8), np.arange(n) % 2
+    for b in range(n):
+        start = rng.integers(8)
+        for t in range(8):
+            place = (start + t) % 8
+            raster[b, t, 0, place] = 1
+            raster[b, t, 0] = raster[b, t, 0].T if labels[b] else raster[b, t, 0]
+    raster |= rng.random(raster.shape) < 0.05
+    return from_dense(raster, labels)
+
+
+def network(**neuron: float) -> LayeredNetwork:
+    n = Leaky(**{"decay": 0.7, **neuron})
+    return LayeredNetwork(
+        name="bars", input=EventInput(shape=(1, 8, 8)), n_steps=8, readout=NeuronReadout(source="out"),
+        layers=(Layer(name="a", shape=(6, 3, 3), neuron=n), Layer(name="out", shape=(2, 1, 1), neuron=n)),
+        connections=(Conv2d(source="input", target="a", kernel=(4, 4), stride=(2, 2), norm=True),
+                     Linear(source="a", target="out", norm=True)))
+
+
+def trained(seed: int = 0, **neuron: float) -> SurrogateNet:
+    net = SurrogateNet(network(**neuron), seed=seed)
+    fit(net, bars(256, 1), Supervision(n_epochs=16, batch=32, learning_rate=1e-2, shift=1, flip=True), seed=seed)
+    return net
+
+
+@pytest.mark.parametrize("neuron", [{}, {"current_decay": 0.5}], ids=str)
+def test_from_events_to_integers(neuron: dict[str, float]) -> None:
+    net, test = trained(**neuron), bars(200, 2)
+    right = scores(net, test).argmax(axis=1) == test.labels
+    assert right.mean() > 0.95
+    plan = QuantPlan(rules=(QuantRule(tensor="*.w*", bits=6, granularity=Granularity.PER_CHANNEL),
+                            QuantRule(tensor="*.v", bits=10), QuantRule(tensor="*", bits=12)))
+    program = lower_layers(net.network, net.params(), plan, layer_ranges(net, bars(100, 3)))
+    agree = run(program, test.spikes()).predictions() == test.labels
+    assert agree.mean() > 0.93
+
+
+def test_training_repeats_by_seed() -> None:
+    first, again, other = (trained(seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not torch.equal(first["a__w"], other["a__w"])
+
+
+def test_progress_is_told() -> None:
+    seen: list[tuple[int, int, float]] = []
+    fit(SurrogateNet(network()), bars(40, 1), Supervision(n_epochs=2, batch=16),
+        progress=lambda done, total, loss: seen.append((done, total, loss)))
+    assert [s[:2] for s in seen] == [(1, 2), (2, 2)]
+    assert all(0 < s[2] < 10 for s in seen)
+
+
+def test_events_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match=r"do not fit the network's input; got \(\(1, 8, 8\), 4\)"):
+        fit(SurrogateNet(network()), bars(8, 1).rebinned(2), Supervision())
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_weights() -> None:
+    net = SurrogateNet(network())
+    with torch.no_grad():
+        net.out__w[0, 0] = torch.nan
+    before = net.a__w.clone()
+    with pytest.raises(RunError, match="epoch 1: the loss is not finite"):
+        fit(net, bars(64, 1), Supervision(n_epochs=2, batch=32))
+    assert torch.equal(net.a__w, before)
+
+
+def test_ranges_are_the_largest_sizes() -> None:
+    net, data = trained(current_decay=0.5), bars(30, 4)
+    whole, most = layer_ranges(net, data), layer_ranges(net, data, share=0.9)
+    out = net(torch.from_numpy(data.dense().reshape(8, 30, -1)))
+    for name in ("a", "out"):
+        assert whole.v[name] == pytest.approx(out.potentials[name].abs().max().item())
+        assert whole.i[name] == pytest.approx(out.currents[name].abs().max().item())
+        assert most.v[name] < whole.v[name]
