@@ -24,7 +24,7 @@ test: install  ## All tests.
 	$(BIN)/python -m pytest
 
 check: install  ## Lint, types, tests.
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
