@@ -39,9 +39,9 @@ PEER_RULE = Stdp(eta_post=1e-2, eta_pre=1e-4, x_offset=0.0, bound="hard")
 """BindsNET's PostPre with the constants of its DiehlAndCook2015: no target trace, hard bounds, both updates."""
 COMMAND = "python benchmarks/speed.py peers"
 ONE_BIT = (
-    "a step of the 1-bit kernel costs 66 ns at N = 400 before any input (decay, compare, draw in bit planes; see the "
-    "line with 3.3 inputs a step under growth), so fewer bytes of weights save less than their share; the 8-bit engine "
-    "it is measured against became 1.5 times faster as well"
+    "a step of the 1-bit kernel costs 68 ns at N = 400 even with 3.3 inputs (17.0 us for 250 steps, see growth): "
+    "decay, compare and draw in bit planes, so fewer bytes of weights save less than their share; the 8-bit engine it is "
+    "measured against became 1.4 times faster as well (docs/adr/0008)"
 )
 N, T = 400, 250
 PROTOCOL = (

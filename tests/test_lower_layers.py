@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
+from qspinn.learning.surrogate import SurrogateNet
 from qspinn.lower_layers import LayerRanges, lower_layers
 from qspinn.ops import LifOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule
@@ -45,9 +47,6 @@ def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False) 
 def test_wide_integers_answer_like_the_float_network(
     settings: dict[str, Any], feedback: bool, pool: str, granularity: Granularity
 ) -> None:
-    torch = pytest.importorskip("torch", reason="needs the torch extra")
-    from qspinn.learning.surrogate import SurrogateNet
-
     net = SurrogateNet(network_of(Leaky(**{"v_th": 0.8, **settings}), pool=pool, feedback=feedback), seed=1)
     raster = (np.random.default_rng(4).random((T, B, 72)) < 0.3).astype(np.uint8)
     for _ in range(20):
@@ -101,6 +100,14 @@ def test_no_leak_is_exact() -> None:
 def test_plans_that_do_not_fit(plan: QuantPlan, message: str) -> None:
     network, params = tiny([[1.0]])
     with pytest.raises((ConfigError, LoweringError), match=message):
+        lower_layers(network, params, plan, LayerRanges(v={"out": 1.0}))
+
+
+@pytest.mark.parametrize("option", [{"fold_theta": True}, {"min_input_rate": 0.1}, {"keep_sum": False}], ids=str)
+def test_options_that_layers_do_not_have_are_refused(option: dict[str, Any]) -> None:
+    network, params = tiny([[1.0]])
+    plan = msgspec.structs.replace(plan_of(), **option)
+    with pytest.raises(ConfigError, match=f"plan.{next(iter(option))}"):
         lower_layers(network, params, plan, LayerRanges(v={"out": 1.0}))
 
 

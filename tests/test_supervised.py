@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from qspinn.data.event_set import EventSet, from_dense
 from qspinn.errors import DataError, RunError
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
+from qspinn.learning.supervised import Supervision, fit, layer_ranges, scores
+from qspinn.learning.surrogate import SurrogateNet
 from qspinn.lower_layers import lower_layers
 from qspinn.plan import Granularity, QuantPlan, QuantRule
 from qspinn.runtime import run
-
-torch = pytest.importorskip("torch", reason="needs the torch extra")
-from qspinn.learning.supervised import Supervision, fit, layer_ranges, scores  # noqa: E402
-from qspinn.learning.surrogate import SurrogateNet  # noqa: E402
 
 
 def bars(n: int, seed: int) -> EventSet:

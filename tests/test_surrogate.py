@@ -5,11 +5,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
-
-torch = pytest.importorskip("torch", reason="needs the torch extra")
-from qspinn.learning.surrogate import SurrogateNet  # noqa: E402
+from qspinn.learning.surrogate import SurrogateNet
 
 T, B = 9, 3
 SLOPES = {"arctan": lambda d, w: 0.5 * w / (1 + (torch.pi / 2 * w * d) ** 2),

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.errors import LoweringError
+from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes, fitting_shift
@@ -47,6 +47,10 @@ def lower_layers(
         LoweringError: an accumulator could overflow, a tensor is missing or not finite, or a read-out by potential
             would compare unlike units.
     """
+    for option in ("fold_theta", "keep_sum", "min_input_rate"):
+        if getattr(plan, option) != getattr(QuantPlan(rules=()), option):
+            raise ConfigError(f"plan.{option}", "is for competing populations only", got=getattr(plan, option),
+                              fix="leave it out in plans for layers")
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
     tensors: dict[str, CodeTensor] = {}

@@ -2,9 +2,9 @@
 
 Of all inputs and neurons only few matter to one sample: the inputs that spike in it are *lit*, the neurons that spiked
 in it are *hot*. Only hot neurons have a postsynaptic trace, a refractory time and changing weights. While a sample
-runs, the weights from lit inputs to hot neurons live in a small table of their own, hot[place of input, place of
-neuron], so that every update is a short contiguous pass; the neurons' state moves there as well, and the main pass
-over all potentials ignores them (nothing reaches their level).
+runs, the weights from lit inputs to hot neurons live in a small table of their own, one row per place of a lit input
+and one column per place of a hot neuron, so that every update is a short contiguous pass; the neurons' state moves
+there as well, and the main pass over all potentials ignores them (nothing reaches their level).
 
 Weights are stored twice beside it: columns [N, n_pre] are always complete between samples, since updates and
 normalization go by neuron; rows [n_pre, width], which the forward step adds up, are brought up to date when their input
