@@ -40,8 +40,8 @@ PEER_RULE = Stdp(eta_post=1e-2, eta_pre=1e-4, x_offset=0.0, bound="hard")
 COMMAND = "python benchmarks/speed.py peers"
 ONE_BIT = (
     "a step of the 1-bit kernel costs 68 ns at N = 400 even with 3.3 inputs (17.0 us for 250 steps, see growth): "
-    "decay, compare and draw in bit planes, so fewer bytes of weights save less than their share; the 8-bit engine it is "
-    "measured against became 1.4 times faster as well (docs/adr/0008)"
+    "decay, compare and draw in bit planes, so fewer bytes of weights save less than their share; the 8-bit engine it "
+    "is measured against became 1.4 times faster as well (docs/adr/0008)"
 )
 N, T = 400, 250
 PROTOCOL = (
@@ -227,7 +227,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("topic", choices=["peers", "growth"])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
     if chosen.topic == "peers":
         peers(chosen.rounds)
