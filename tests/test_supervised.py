@@ -94,4 +94,4 @@ def test_ranges_are_the_largest_sizes() -> None:
         assert whole.v[name] == pytest.approx(out.potentials[name].abs().max().item())
         assert whole.i[name] == pytest.approx(out.currents[name].abs().max().item())
         sizes = out.potentials[name].abs().flatten().detach().numpy()
-        assert whole.sizes[name].quantile(0.9) == pytest.approx(np.quantile(sizes, 0.9), abs=2 * sizes.max() / 1000)
+        assert whole.sizes[name].quantile(0.9) == pytest.approx(np.quantile(sizes, 0.9), abs=float(sizes.max()) / 500)

@@ -82,7 +82,7 @@ def potential_top(ranges: LayerRanges, name: str, rule: QuantRule) -> float:
     sizes = ranges.sizes[name]
     if rule.calibrator is Calibrator.PERCENTILE:
         return sizes.quantile(rule.quantile) * rule.clip
-    centres = (np.arange(BINS) + 0.5) * (sizes.limit / BINS)
+    centres = ((np.arange(BINS) + 0.5) * (sizes.limit / BINS)).astype(np.float64)
     return float(_least_squares(centres[None], sizes.counts[None], 1 << rule.bits - 1, exact=False)[0]) * rule.clip
 
 

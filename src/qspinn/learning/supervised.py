@@ -13,6 +13,7 @@ from torch.nn import functional
 from qspinn.calibrators import LayerRanges, Sizes, sizes_of
 from qspinn.data.event_set import EventSet
 from qspinn.errors import DataError, RunError
+from qspinn.learning.quantized import QuantNet
 from qspinn.learning.surrogate import SurrogateNet
 from qspinn.network import _need
 from qspinn.records import Record
@@ -47,8 +48,10 @@ class Supervision(Record, frozen=True):
         _need(0 <= self.shift <= 64, "training.shift", self.shift, "0..64")
 
 
-def fit(net: SurrogateNet, data: EventSet, training: Supervision, *, seed: int = 0, progress: Progress | None = None
-        ) -> None:
+def fit(
+    net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
     """Trains the module in place; deterministic by seed on one machine and torch version.
 
     Args:
@@ -103,7 +106,7 @@ def _raster(data: EventSet) -> Tensor:
     return torch.from_numpy(data.dense().reshape(data.n_steps, data.n_samples, -1))
 
 
-def scores(net: SurrogateNet, data: EventSet) -> NDArray[np.float32]:
+def scores(net: SurrogateNet | QuantNet, data: EventSet) -> NDArray[np.float32]:
     """Class scores of the float network, [B, n_classes]."""
     net.eval()
     with torch.no_grad():
