@@ -9,10 +9,8 @@ channel on the calibrated step, so that one learning rate suits all.
 
 from __future__ import annotations
 
-import concurrent.futures
-import os
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from torch.nn import functional
 from qspinn.calibrators import LayerRanges
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
-from qspinn.learning import _code_kernel as codes
+from qspinn.learning._scan import Scan, neurons
 from qspinn.learning.surrogate import KINDS, Advance, Output, Surrogate, SurrogateNet, walk
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
 from qspinn.lower_layers import (
@@ -41,8 +39,6 @@ from qspinn.runtime.arithmetic import MODE
 
 EXACT = 1 << 23
 """Whole numbers below this, and halves of them, are exact in float32."""
-_POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
-_NONE = np.zeros((0, 0, 0), np.float32)
 
 
 def prepare(
@@ -102,68 +98,6 @@ def _encoded(x: Tensor, scale: Tensor, fmt: QFormat, rounding: Rounding, *, low:
     apply: Any = _Encode.apply
     found: Tensor = apply(x, scale, fmt, rounding, low, key)
     return found
-
-
-class _Constants(NamedTuple):
-    """What the compiled passes need to know of a layer besides its currents: the arguments of either pass, and whether
-    float32 holds every intermediate of the forward pass."""
-
-    forward: Callable[[Any, NDArray, NDArray], tuple]
-    backward: Callable[[NDArray], tuple]
-    exact32: bool
-
-
-class _Neurons(torch.autograd.Function):
-    """Currents [T, B, N] in weight codes -> (spikes, potentials left, synaptic currents), all in codes."""
-
-    @staticmethod
-    def forward(ctx: Any, current: Tensor, rows: Tensor, level: Tensor, bias: Tensor, decay: Tensor,
-                constants: Callable[[Any], Any], has_current: bool) -> tuple[Tensor, Tensor, Tensor]:
-        c = constants(float(decay))
-        kind: Any = np.float32 if c.exact32 else np.float64
-        x = current.numpy()
-        arrays = [np.ascontiguousarray(a.numpy(), dtype=kind) for a in (level, bias)]
-        w = np.ascontiguousarray(rows.numpy(), dtype=kind)
-        spikes, gap, left = (np.empty(x.shape, np.float32) for _ in range(3))
-        i_left = np.empty(x.shape, np.float32) if has_current else _NONE
-        by_source = np.ascontiguousarray(w.T)
-        _split(x.shape, lambda a, b: codes.codes_forward(x, by_source, a, b, *c.forward(kind, *arrays), spikes, gap,
-                                                         left, i_left))
-        ctx.kept = (spikes, gap, left, i_left, w.astype(np.float32), arrays[0].astype(np.float32), c)
-        ctx.set_materialize_grads(False)
-        return torch.from_numpy(spikes), torch.from_numpy(left), torch.from_numpy(i_left)
-
-    @staticmethod
-    def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None) -> Any:
-        spikes, gap, left, i_left, w, level, c = ctx.kept
-        up = np.zeros_like(spikes) if spike_grad is None else np.ascontiguousarray(spike_grad.numpy())
-        across = _NONE if left_grad is None else np.ascontiguousarray(left_grad.numpy())
-        current_grad = np.empty_like(spikes)
-        sums: list[NDArray[np.float32]] = []
-
-        def work(a: int, b: int) -> None:
-            own = np.zeros((3, spikes.shape[2]), np.float32)
-            codes.codes_backward(up, across, spikes, gap, left, i_left, w, a, b, *c.backward(level), current_grad, *own)
-            sums.append(own)
-
-        _split(spikes.shape, work)
-        level_grad, bias_grad, decay_grad = torch.from_numpy(np.sum(sums, axis=0)).double()
-        grad = torch.from_numpy(current_grad)
-        rows_grad = None
-        if w.size:  # the spikes of one step meet the currents of the next
-            rows_grad = (grad[1:].flatten(0, 1).T @ torch.from_numpy(spikes)[:-1].flatten(0, 1)).double()
-        return grad, rows_grad, level_grad, bias_grad, decay_grad.sum(), None, None
-
-
-def _split(shape: tuple[int, ...], work: Callable[[int, int], None]) -> None:
-    """Runs work(start, stop) over parts of the samples of [T, B, N] on all cores, the results in order of the parts."""
-    batch = shape[1]
-    n = min(os.cpu_count() or 1, batch) if shape[0] * batch * shape[2] > 1 << 14 else 1
-    edges = [batch * i // n for i in range(n + 1)]
-    if n == 1:
-        work(0, batch)
-    else:
-        list(_POOL.map(work, edges[:-1], edges[1:]))
 
 
 class QuantNet(nn.Module):
@@ -250,11 +184,9 @@ class QuantNet(nn.Module):
         shape = (*current.shape[:2], *layer.shape)
         each = layer.n // layer.shape[0]
         with_current = layer.neuron.current_decay is not None
-        constants = _constants_of(self, layer, unit, float(reach) + bias.abs().max().item())
-        apply: Any = _Neurons.apply
-        spikes, left, i_left = apply(
-            current.flatten(2).contiguous(), rows, level.repeat_interleave(each), bias.repeat_interleave(each),
-            self._real(f"{name}.decay"), constants, with_current)
+        scan = self._scan(layer, unit, float(reach) + bias.abs().max().item())
+        spikes, left, i_left = neurons(current.flatten(2), rows, level.repeat_interleave(each),
+                                       bias.repeat_interleave(each), self._real(f"{name}.decay"), scan)
         return spikes.view(shape), left.view(shape), i_left.view(shape) if with_current else i_left
 
     def _weights(self, c: Linear | Conv2d | Skip, layer: Layer, step: Tensor, number: int) -> Tensor:
@@ -268,8 +200,7 @@ class QuantNet(nn.Module):
             w = self._real(path) * factor
         scale = step.repeat_interleave(len(w) // len(step)).view(-1, *[1] * (w.ndim - 1))
         fmt = QFormat(bits=rule.bits, signed=True)
-        stream = STREAMS_PER_POPULATION * (self.network.layers.index(layer) + 1) + LOWERING_STREAM
-        key = stream_key(self.seed, stream, number)
+        key = stream_key(self.seed, self._stream(layer) + LOWERING_STREAM, number)
         return _encoded(w, scale, fmt, rule.rounding, low=-fmt.code_max, key=key)
 
     def _thresholds(self, layer: Layer, unit: Tensor) -> Tensor:
@@ -289,6 +220,34 @@ class QuantNet(nn.Module):
         scale = unit if layer.neuron.current_decay is None else step
         return _encoded(self._real(path), scale, fmt, self.rules[path].rounding, low=fmt.code_min)
 
+    def _scan(self, layer: Layer, unit: Tensor, reach: float) -> Scan:
+        """How a layer steps in codes; reach bounds its input currents."""
+        neuron, name, v = layer.neuron, layer.name, self.rules[f"{layer.name}.v"]
+        each, has_current = layer.n // layer.shape[0], neuron.current_decay is not None
+        fmt, i_fmt = QFormat(bits=v.bits, signed=True), QFormat(bits=2, signed=True)
+        in_scale = np.repeat(2.0**-self.grids[name].shifts, each)
+        real = np.repeat(unit.detach().numpy(), each)
+        reset, _ = encode(neuron.v_reset / real, fmt)
+        factor, shift = _decay_of(self._real(f"{name}.decay").item(), self.rules[f"{name}.decay"])
+        i_factor, i_shift = 0, 0
+        if neuron.current_decay is not None:
+            i_factor, i_shift = _decay_of(neuron.current_decay, self.rules[f"{name}.i_decay"])
+            i_fmt = QFormat(bits=self.rules[f"{name}.i"].bits, signed=True)
+        largest = max(-fmt.code_min * factor, -i_fmt.code_min * i_factor, reach * max(1.0, float(in_scale.max())),
+                      reach - i_fmt.code_min) + fmt.code_max
+        exact32 = largest < EXACT and v.rounding is not Rounding.STOCHASTIC
+        return Scan(
+            kind=np.float32 if exact32 else np.float64, decay=factor, decay_scale=2.0**-shift, in_scale=in_scale,
+            reset=reset, unit=real, v_min=fmt.code_min, v_max=fmt.code_max, strict=neuron.strict,
+            subtract=neuron.reset == "subtract", n_ref=neuron.n_ref_steps, spiking=neuron.spiking,
+            has_current=has_current, i_decay=i_factor, i_scale=2.0**-i_shift, i_min=i_fmt.code_min,
+            i_max=i_fmt.code_max, mode=MODE[v.rounding], seed=self.seed, stream=self._stream(layer),
+            surrogate=self.kind, width=self.width)
+
+    def _stream(self, layer: Layer) -> int:
+        """Number of the layer's first random stream, as in `lower_layers`."""
+        return STREAMS_PER_POPULATION * (self.network.layers.index(layer) + 1)
+
 
 def _reach(w: Tensor) -> float:
     """The largest sum of weight codes that one target can receive when every source spikes once."""
@@ -306,44 +265,6 @@ def _fed(c: Linear | Conv2d | Skip, w: Tensor, x: Tensor, layer: Layer) -> Tenso
     else:
         y = functional.conv2d(images, w, None, c.stride, c.padding, c.dilation, c.groups)
     return y.view(n_steps, batch, *layer.shape)
-
-
-def _constants_of(net: QuantNet, layer: Layer, unit: Tensor, reach: float) -> Callable[[float], _Constants]:
-    """A function of the decay that gives the constants of a layer as the compiled passes take them."""
-    rules, neuron, name = net.rules, layer.neuron, layer.name
-    shifts, v = net.grids[name].shifts, rules[f"{name}.v"]
-    v_fmt = QFormat(bits=v.bits, signed=True)
-    each = layer.n // layer.shape[0]
-    in_scale = np.repeat(2.0**-shifts, each) if np.any(shifts != shifts[0]) else 2.0 ** -shifts[:1].astype(float)
-    real = np.repeat(unit.detach().numpy(), each)
-    reset, _ = encode(neuron.v_reset / real, v_fmt)
-    i_factor, i_shift, i_fmt = 0, 0, QFormat(bits=2, signed=True)
-    if neuron.current_decay is not None:
-        i_factor, i_shift = _decay_of(neuron.current_decay, rules[f"{name}.i_decay"])
-        i_fmt = QFormat(bits=rules[f"{name}.i"].bits, signed=True)
-    stream = STREAMS_PER_POPULATION * (net.network.layers.index(layer) + 1)
-
-    def of(decay: float) -> _Constants:
-        factor, shift = _decay_of(decay, rules[f"{name}.decay"])
-        largest = max(-v_fmt.code_min * factor, -i_fmt.code_min * i_factor, reach * max(1.0, float(in_scale.max())),
-                      reach - i_fmt.code_min)
-        exact32 = largest + v_fmt.code_max < EXACT and v.rounding is not Rounding.STOCHASTIC
-
-        def forward(kind: Any, level: NDArray, bias: NDArray) -> tuple:
-            return (kind(factor), np.array([2.0**-shift], kind), in_scale.astype(kind), level, bias, reset.astype(kind),
-                    kind(v_fmt.code_min), kind(v_fmt.code_max), neuron.strict, neuron.reset == "subtract",
-                    neuron.n_ref_steps, neuron.spiking, kind(i_factor), np.array([2.0**-i_shift], kind),
-                    kind(i_fmt.code_min), kind(i_fmt.code_max), MODE[v.rounding], np.uint32(net.seed), stream)
-
-        def backward(level: NDArray) -> tuple:
-            f = np.float32
-            return (f(factor * 2.0**-shift), in_scale.astype(f), level, real.astype(f), f(v_fmt.code_min),
-                    f(v_fmt.code_max), neuron.reset == "subtract", f(i_factor * 2.0**-i_shift), f(i_fmt.code_min),
-                    f(i_fmt.code_max), net.kind, f(net.width))
-
-        return _Constants(forward=forward, backward=backward, exact32=exact32)
-
-    return of
 
 
 def _decay_of(decay: float, rule: QuantRule) -> tuple[int, int]:

@@ -1,15 +1,13 @@
 """Layered networks as torch modules: backpropagation through time with surrogate gradients.
 
 A layer runs over all steps at once: one convolution over [T * B] images, then one compiled pass over time that is a
-single node for autograd. Only layers with feedback go step by step. Runs on the CPU; needs the `torch` extra.
+single node for autograd. Runs on the CPU; needs the `torch` extra.
 Source: Neftci, Mostafa & Zenke (2019); surrogates: arctan (Fang et al. 2021), fast sigmoid (Zenke & Ganguli 2018),
 triangle (Bellec et al. 2018).
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import os
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -18,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qspinn.layers import Conv2d, Layer, LayeredNetwork, Leaky, Linear, Pool2d, Skip, Weighted
-from qspinn.learning import _scan_kernel as scan
+from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
+from qspinn.learning._scan import Scan, neurons
+from qspinn.learning._scan_kernel import ARCTAN, FAST_SIGMOID, PLAIN, TRIANGLE
 
 Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
-KINDS = {"arctan": scan.ARCTAN, "fast_sigmoid": scan.FAST_SIGMOID, "triangle": scan.TRIANGLE}
-_POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
+KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
 
 
 class Output(NamedTuple):
@@ -41,64 +39,6 @@ class Output(NamedTuple):
     spikes: dict[str, Tensor]
     potentials: dict[str, Tensor]
     currents: dict[str, Tensor]
-
-
-def _split(size: int, work: Callable[[int, int], None]) -> None:
-    """Runs work(start, stop) over parts of 0..size on all cores; the compiled passes release the interpreter."""
-    n = min(os.cpu_count() or 1, max(1, size // 4096))
-    edges = [size * i // n for i in range(n + 1)]
-    if n == 1:
-        work(0, size)
-    else:
-        list(_POOL.map(work, edges[:-1], edges[1:]))
-
-
-def _flat(x: Tensor) -> Any:
-    """A float32 tensor [T, ...] as an array [T, M] that shares its memory."""
-    return x.detach().contiguous().view(x.shape[0], -1).numpy()
-
-
-class _Spiking(torch.autograd.Function):
-    """Currents [T, ...] -> (spikes, potentials left) [T, ...] of leaky neurons."""
-
-    @staticmethod
-    def forward(ctx: Any, current: Tensor, neuron: Leaky, kind: int, width: float) -> tuple[Tensor, Tensor]:
-        x = _flat(current)
-        spikes, gap, left = (np.empty_like(x) for _ in range(3))
-        f = np.float32
-        constants = (f(neuron.decay), f(neuron.v_th), neuron.strict, neuron.reset == "subtract", f(neuron.v_reset),
-                     neuron.n_ref_steps)
-        _split(x.shape[1], lambda a, b: scan.leaky_forward(x, a, b, *constants, spikes, gap, left))
-        ctx.kept = (spikes, gap, neuron, kind, width)
-        return torch.from_numpy(spikes).view(current.shape), torch.from_numpy(left).view(current.shape)
-
-    @staticmethod
-    def backward(ctx: Any, spike_grad: Tensor, left_grad: Tensor) -> Any:
-        spikes, gap, neuron, kind, width = ctx.kept
-        up, across = _flat(spike_grad), _flat(left_grad)
-        grad = np.empty_like(gap)
-        f = np.float32
-        _split(gap.shape[1], lambda a, b: scan.leaky_backward(
-            up, across, spikes, gap, a, b, f(neuron.decay), neuron.reset == "subtract", kind, f(width), grad))
-        return torch.from_numpy(grad).view(spike_grad.shape), None, None, None
-
-
-class _Decaying(torch.autograd.Function):
-    """y[t] = decay * y[t - 1] + x[t]: a synaptic current, or a neuron that does not spike."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, decay: float) -> Tensor:
-        source, y = _flat(x), np.empty((x.shape[0], x[0].numel()), np.float32)
-        _split(y.shape[1], lambda a, b: scan.decay_forward(source, a, b, np.float32(decay), y))
-        ctx.decay = decay
-        return torch.from_numpy(y).view(x.shape)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        up = _flat(grad)
-        x_grad = np.empty_like(up)
-        _split(up.shape[1], lambda a, b: scan.decay_backward(up, a, b, np.float32(ctx.decay), x_grad))
-        return torch.from_numpy(x_grad).view(grad.shape), None
 
 
 Advance = tuple[Tensor, Tensor, Tensor]
@@ -206,14 +146,17 @@ class SurrogateNet(nn.Module):
 
     def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Advance:
         """One layer over all steps."""
-        forward = [c for c in self.network.into(layer.name) if c.source != layer.name]
-        back = [c for c in self.network.into(layer.name) if c.source == layer.name]
+        into = self.network.into(layer.name)
+        forward = [c for c in into if c.source != layer.name]
+        back = [self.weight(c) for c in into if c.source == layer.name and not isinstance(c, Skip)]
         current = sum((self._current(c, signals[c.source], layer) for c in forward), start=torch.zeros(()))
-        if back:
-            return self._stepwise(layer, current, back)
-        if layer.neuron.current_decay is not None:
-            current = _Decaying.apply(current, layer.neuron.current_decay)
-        return *self._neurons(layer.neuron, current), current
+        rows = sum(back, start=torch.zeros(())) if back else torch.zeros(0, 0)
+        neuron = layer.neuron
+        level = torch.full((layer.n,), neuron.v_th if neuron.spiking else 0.0)
+        found = neurons(current.flatten(2), rows, level, torch.zeros(layer.n), torch.tensor(neuron.decay),
+                        real_scan(layer, self.kind, self.width))
+        spikes, left, i_left = (x.view(current.shape) if x.numel() else x for x in found)
+        return spikes, left, i_left
 
     def _current(self, c: Linear | Conv2d | Skip, x: Tensor, layer: Layer) -> Tensor:
         """Input currents [T, B, C, H, W] by one connection."""
@@ -230,49 +173,13 @@ class SurrogateNet(nn.Module):
             y = y + getattr(self, f"{layer.name}__bias").view(-1, 1, 1)
         return y.view(n_steps, batch, *layer.shape)
 
-    def _neurons(self, neuron: Leaky, current: Tensor) -> tuple[Tensor, Tensor]:
-        """(spikes, potentials left) of a layer without feedback, given what reaches its potentials."""
-        if not neuron.spiking:
-            v = _Decaying.apply(current, neuron.decay)
-            return torch.zeros_like(v), v
-        return _Spiking.apply(current, neuron, self.kind, self.width)
 
-    def _stepwise(self, layer: Layer, current: Tensor, back: list[Any]) -> Advance:
-        """A layer whose spikes come back to it one step later."""
-        neuron = layer.neuron
-        w = sum((self.weight(c) for c in back), start=torch.zeros(()))
-        v = i = s = torch.zeros_like(current[0])
-        rest = torch.zeros_like(current[0])
-        spikes, left, currents = [], [], []
-        for t in range(current.shape[0]):
-            total = current[t] + functional.linear(s.flatten(1), w).view_as(v)
-            i = total if neuron.current_decay is None else neuron.current_decay * i + total
-            active = (rest <= 0).to(v.dtype)
-            v = neuron.decay * v + i * active
-            s = _Step.apply(v - neuron.v_th, neuron.strict, self.kind, self.width) * active if neuron.spiking else s
-            kept = s.detach()
-            v = v - kept * neuron.v_th if neuron.reset == "subtract" else v * (1 - kept) + kept * neuron.v_reset
-            rest = torch.where(kept > 0, float(neuron.n_ref_steps), (rest - 1).clamp(min=0))
-            spikes.append(s)
-            left.append(v)
-            currents.append(i)
-        return torch.stack(spikes), torch.stack(left), torch.stack(currents)
-
-
-class _Step(torch.autograd.Function):
-    """A single comparison with the threshold."""
-
-    @staticmethod
-    def forward(ctx: Any, gap: Tensor, strict: bool, kind: int, width: float) -> Tensor:
-        ctx.save_for_backward(gap)
-        ctx.kind, ctx.width = kind, width
-        spikes = ((gap > 0) if strict else (gap >= 0)).to(gap.dtype)
-        return torch.where(gap.isnan(), gap, spikes)  # what is not a number shall be noticed
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        (gap,) = ctx.saved_tensors
-        x = gap * ctx.width
-        slopes = {scan.ARCTAN: lambda: 0.5 * ctx.width / (1 + (torch.pi / 2 * x) ** 2),
-                  scan.FAST_SIGMOID: lambda: 1 / (1 + x.abs()) ** 2, scan.TRIANGLE: lambda: (1 - x.abs()).clamp(min=0)}
-        return grad * slopes[ctx.kind](), None, None, None
+def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
+    """How a layer of the float network steps: real numbers, nothing rounded or clipped."""
+    neuron, one = layer.neuron, np.ones(layer.n, np.float32)
+    return Scan(
+        kind=np.float32, decay=neuron.decay, decay_scale=1.0, in_scale=one, reset=one * neuron.v_reset, unit=one,
+        v_min=-np.inf, v_max=np.inf, strict=neuron.strict, subtract=neuron.reset == "subtract",
+        n_ref=neuron.n_ref_steps, spiking=neuron.spiking, has_current=neuron.current_decay is not None,
+        i_decay=neuron.current_decay or 0.0, i_scale=1.0, i_min=-np.inf, i_max=np.inf, mode=PLAIN, seed=0, stream=0,
+        surrogate=surrogate, width=width)
