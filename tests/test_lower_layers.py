@@ -129,6 +129,15 @@ def test_unlike_units_are_not_compared() -> None:
     assert run(program, from_dense(np.ones((3, 1, 1)))).predictions().tolist() == [1]
 
 
+def test_biases_that_do_not_fit() -> None:
+    network, params = tiny([[1.0], [0.5]])
+    network = msgspec.structs.replace(network, connections=(Linear(source="input", target="out", bias=True),))
+    params |= {"out.bias": np.array([0.5, 0.0])}
+    lower_layers(network, params, plan_of(4, 8, others=8), LayerRanges(v={"out": 1.0}))
+    with pytest.raises(LoweringError, match=r"out\.bias.*does not fit its codes"):
+        lower_layers(network, params, plan_of(4, 12, others=8), LayerRanges(v={"out": 1.0}))
+
+
 def test_currents_that_do_not_fit() -> None:
     network, params = tiny([[1.0]], current_decay=0.5)
     with pytest.raises(LoweringError, match="the synaptic current does not fit"):

@@ -61,6 +61,7 @@ def lower_layers(
             would compare unlike units.
     """
     rules = layer_rules(network, plan)
+    learned = grids is not None
     grids = grids if grids is not None else layer_grids(network, params, rules, ranges)
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
@@ -68,7 +69,7 @@ def lower_layers(
     for number, layer in enumerate(network.layers):
         _add_pools(network, made, ops)
         stream = STREAMS_PER_POPULATION * (number + 1)
-        new, own = _Lowering(network, params, rules, ranges, seed, stream).layer(layer, grids[layer.name])
+        new, own = _Lowering(network, params, rules, ranges, seed, stream, not learned).layer(layer, grids[layer.name])
         tensors |= new
         ops += own
         made.add(layer.name)
@@ -184,6 +185,7 @@ class _Lowering(msgspec.Struct, frozen=True):
     ranges: LayerRanges
     seed: int
     stream: int
+    strict: bool  # values that would saturate are refused; learned ones saturate as they did in training
 
     def layer(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], list[Op]]:
         """(tensors, operations) of one layer and the connections into it."""
@@ -210,7 +212,10 @@ class _Lowering(msgspec.Struct, frozen=True):
         tensors: dict[str, CodeTensor] = {}
 
         def put(kind: str, value: Any, fmt: QFormat, rounding: Rounding = Rounding.NEAREST) -> str:
-            codes, _ = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
+            codes, lost = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
+            if lost and self.strict:
+                raise LoweringError(f"{name}.{kind}", "does not fit its codes", got=f"{lost} of {len(unit)} channels",
+                                    fix=f"more bits for {name}.{kind}, or fewer for {name}.v")
             codes = codes[:1] if np.all(codes == codes[0]) else codes
             tensors[f"{name}.{kind}"] = CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
             return f"{name}.{kind}"
@@ -227,12 +232,12 @@ class _Lowering(msgspec.Struct, frozen=True):
                          "v_th_shift": shift}
         else:
             settings["v_th"] = put("v_th", 0.0, QFormat(bits=1))
+        settings |= self._decays(layer, step, tensors)
         bias = np.asarray(self.params.get(f"{name}.bias", np.zeros(layer.shape[0])), dtype=np.float64)
         if f"{name}.bias" in self.rules and bias.any():
             rule = self.rules[f"{name}.bias"]
             scale = unit / step if neuron.current_decay is not None else 1.0  # a current counts in weight steps
             settings["bias"] = put("bias", bias * scale, QFormat(bits=max(rule.bits, 2), signed=True), rule.rounding)
-        settings |= self._decays(layer, step, tensors)
         return tensors, LifOp(
             name=name, n=layer.n, v_fmt=v_fmt, v_min=v_fmt.code_min, rounding=v.rounding,
             v_reset=put("v_reset", neuron.v_reset, v_fmt), n_ref=neuron.n_ref_steps, winner=False, stream=self.stream,
