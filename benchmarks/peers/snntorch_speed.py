@@ -4,9 +4,9 @@ The network is stepped as in snnTorch's tutorial on event data: an ``nn.Sequenti
 each batch, one call per step. Kinds:
 
 * ``float``: ``Leaky`` as it comes. It spikes over (not at) the threshold, and the reset takes place one step after the
-  spike, when the potential has decayed: v <- beta * v + x - reset. The other side, as SpikingJelly, resets in the step of
-  the spike. ``reset_delay=False`` is no way to the same neuron: what is over the threshold even after its reset has its
-  next potential compared with twice the threshold.
+  spike, when the potential has decayed: v <- beta * v + x - reset. The other side, as SpikingJelly, resets in the step
+  of the spike. ``reset_delay=False`` is no way to the same neuron: what is over the threshold even after its reset has
+  its next potential compared with twice the threshold.
 * ``quantized``: ``float`` with ``state_quant`` of 8 bits, uniform, around the threshold: potentials on a grid from
   -threshold to 1.2 * threshold, found by comparison with all 256 levels.
 * ``train``: ``float`` with batch normalization as a module, here over the samples of one step, since steps come one by
