@@ -69,13 +69,13 @@ class Data(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What is measured: data(quick), how many classes, pooling before the last layer, epochs of training.
+    """What is measured: data(), how many classes, pooling before the last layer, epochs of training.
 
     With `density`, nothing is learned: the layers are set to this many spikes per neuron and step.
     """
 
     name: str
-    data: Callable[[bool], Data]
+    data: Callable[[], Data]
     n_classes: int
     pool: bool = False
     n_epochs: int = 0
@@ -97,11 +97,10 @@ class Job(NamedTuple):
 
 # Data
 
-def digits(bin_ms: float, quick: bool) -> Data:
+def digits(bin_ms: float) -> Data:
     """N-MNIST, digits 0-7."""
     found = nmnist.load_packed(bin_ms=bin_ms)
-    n = 256 if quick else 1024
-    order = np.random.default_rng(0).permutation(found.train.n_samples)[:n]
+    order = np.random.default_rng(0).permutation(found.train.n_samples)[:1024]
     chosen = np.random.default_rng(1).permutation(found.test.n_samples)[:N_INPUTS]
     return Data(found.train.take(order), found.test.take(chosen))
 
@@ -129,11 +128,11 @@ def noise(density: float, n_steps: int = 16) -> Data:
 
 
 CASES = (
-    Case("nmnist8, 20 ms", lambda quick: digits(20, quick), 8, n_epochs=3),
-    Case("nmnist8, 5 ms", lambda quick: digits(5, quick), 8, n_epochs=2),
-    Case("gestures, 32 x 32", lambda _: gestures(32), 11, pool=True, n_epochs=4),
-    Case("gestures, 128 x 128", lambda _: gestures(128), 11, pool=True, n_epochs=2),
-    Case("noise, 30 %", lambda _: noise(0.3), 8, density=0.3),
+    Case("nmnist8, 20 ms", lambda: digits(20), 8, n_epochs=3),
+    Case("nmnist8, 5 ms", lambda: digits(5), 8, n_epochs=2),
+    Case("gestures, 32 x 32", lambda: gestures(32), 11, pool=True, n_epochs=4),
+    Case("gestures, 128 x 128", lambda: gestures(128), 11, pool=True, n_epochs=2),
+    Case("noise, 30 %", lambda: noise(0.3), 8, density=0.3),
 )
 
 
@@ -178,13 +177,14 @@ def set_density(net: SurrogateNet, events: EventSet, density: float) -> None:
 
 def ready(case: Case, quick: bool) -> Job:
     """Trains (or sets) the network of a case and lowers it."""
-    data = case.data(quick)
+    data = case.data()
     network = network_of(case, data.measured)
     net = SurrogateNet(network, seed=0)
     if case.density is not None:
         set_density(net, data.train, case.density)
     else:
-        fit(net, data.train, Supervision(n_epochs=1 if quick else case.n_epochs, batch=32))
+        part = data.train.slice(0, 128) if quick else data.train
+        fit(net, part, Supervision(n_epochs=1 if quick else case.n_epochs, batch=32))
     ranges = layer_ranges(net, data.train.slice(0, BATCH))
     program = lower_layers(network, net.params(), PLAN, ranges)
     events = data.measured.compact()
