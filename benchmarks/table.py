@@ -51,7 +51,8 @@ def cases_table(records: list[dict]) -> list[str]:
     ratios = {(r["case"], " against ".join(r["ratio"])): r for r in records if "ratio" in r}
     columns = list(dict.fromkeys(name for _, name in ratios))
     layers = max((list(r["densities"]) for r in cases.values()), key=len)
-    lines = ["Spikes per neuron and step, and times faster: median (smallest … largest ratio within a round).", "",
+    lines = ["Spikes per neuron and step; how many times the speed of the other: median (smallest … largest ratio of a "
+             "round).", "",
              "| case | " + " | ".join([*layers, *columns]) + " |", "|" + "---|" * (1 + len(layers) + len(columns))]
     for name in cases:
         densities = [f"{cases[name]['densities'].get(layer, 0):.1%}" for layer in layers]
