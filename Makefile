@@ -34,9 +34,10 @@ bench: install  ## All measurements on MNIST (hours; needs QSPINN_DATA and, for 
 bench-table: install  ## Render benchmarks/results/*.json into benchmarks/README.md.
 	$(BIN)/python benchmarks/table.py
 
-peers:  ## An environment of its own for the libraries we compare with.
+peers:  ## Environments of their own for the libraries we compare with.
 	bash benchmarks/peers/install.sh
+	bash benchmarks/peers/install_torch.sh
 
 clean:  ## Remove compiled kernels, the environment and all runs.
 	find src -name '*.nb[ic]' -delete
-	rm -rf $(VENV) .venv-peers runs
+	rm -rf $(VENV) .venv-peers .venv-peers-torch runs

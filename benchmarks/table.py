@@ -43,6 +43,25 @@ def short_table(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def cases_table(records: list[dict]) -> list[str]:
+    """Lines of a table with one row per case: densities, and what is how many times faster; for records with cases."""
+    cases = {r["case"]: r for r in records if "densities" in r}
+    if not cases:
+        return []
+    ratios = {(r["case"], " against ".join(r["ratio"])): r for r in records if "ratio" in r}
+    columns = list(dict.fromkeys(name for _, name in ratios))
+    layers = max((list(r["densities"]) for r in cases.values()), key=len)
+    lines = ["Spikes per neuron and step; how many times the speed of the other: median (smallest … largest ratio of a "
+             "round).", "",
+             "| case | " + " | ".join([*layers, *columns]) + " |", "|" + "---|" * (1 + len(layers) + len(columns))]
+    for name in cases:
+        densities = [f"{cases[name]['densities'].get(layer, 0):.1%}" for layer in layers]
+        found = [ratios.get((name, column)) for column in columns]
+        shown = [f"{r['value']:g} ({r['spread'][0]:g} … {r['spread'][1]:g})" if r else "" for r in found]
+        lines.append("| " + " | ".join([name, *densities, *shown]) + " |")
+    return [*lines, ""]
+
+
 def main() -> None:
     """Writes benchmarks/README.md and the README's table."""
     everything = [r for path in sorted(RESULTS.glob("*.json")) for r in json.loads(path.read_text())]
@@ -52,7 +71,8 @@ def main() -> None:
     lines, missed = [HEAD], []
     for path in sorted(RESULTS.glob("*.json")):
         records = json.loads(path.read_text())
-        lines += [f"## {path.stem}", "", "| what | value | spread | target | met | peer | command |",
+        lines += [f"## {path.stem}", "", *cases_table(records),
+                  "| what | value | spread | target | met | peer | command |",
                   "|---|---|---|---|---|---|---|", *map(row, records), ""]
         first = records[0]
         lines += [f"Machine: {first['machine']}. Commit {first['commit']}, {first['date']}.", ""]
