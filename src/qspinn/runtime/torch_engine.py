@@ -9,6 +9,7 @@ transformed convolutions (Winograd, FFT), so elsewhere a convolution is a matrix
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -30,7 +31,8 @@ from qspinn.spikes import Spikes
 Feed = DenseOp | ConvOp | AddOp
 Rounder = Callable[[Tensor, int | slice], Tensor]
 Weigh = Callable[[Tensor], Tensor]
-ROOM = 1 << 27  # bytes of signals and currents made at once on the CPU; on CUDA a quarter of what is free
+ROOM = 1 << 28  # bytes of signals and currents made at once on the CPU; on CUDA a quarter of what is free
+CACHED = 1 << 18  # neurons of a population that go through a step together on the CPU: they shall stay in its cache
 WORD = 0xFFFFFFFF
 FULL = ("none", "ieee")
 """Settings of torch under which float32 products are computed in float32."""
@@ -94,9 +96,10 @@ def _room(device: torch.device) -> int:
 
 def _block(program: Program, n_steps: int, device: torch.device) -> int:
     """How many samples run at once: the signals of all steps stay, the largest currents exist in a few copies."""
-    sizes = [program.n_inputs, *(op.n for op in program.ops_of(LifOp))]
-    pooled = sum(int(np.prod(pool_shape(op))) for op in program.ops_of(PoolOp))
-    return max(1, _room(device) // (n_steps * (sum(sizes) + 4 * pooled + 24 * max(sizes))))
+    sizes = [op.n for op in program.ops_of(LifOp)]
+    pooled = sum(math.prod(pool_shape(op)) for op in program.ops_of(PoolOp))
+    size = _room(device) // (n_steps * (program.n_inputs + sum(sizes) + 4 * pooled + 24 * max(sizes)))
+    return max(1, min(size, CACHED // max(sizes)) if device.type == "cpu" else size)
 
 
 def _run_block(program: Program, spikes: Spikes, record: bool, device: torch.device) -> Result:
@@ -175,7 +178,7 @@ def _raster(spikes: Spikes, device: torch.device) -> Tensor:
 
 def _pooled(op: PoolOp, source: Signal) -> Signal:
     """Sums or maxima over windows: one pass per place in the window."""
-    x, most = source.x.unflatten(2, op.shape), source.most
+    x, most = source.x.view(*source.x.shape[:2], *op.shape), source.most
     _, height, width = pool_shape(op)
     most = most * op.kernel[0] * op.kernel[1] if op.kind == "sum" else most
     total: Tensor | None = None
@@ -225,7 +228,7 @@ def _convolution(op: ConvOp, w: NDArray[np.int64], most: int, dtype: torch.dtype
     filters = torch.from_numpy(w).to(torch.float32) if direct else None
 
     def weigh(x: Tensor) -> Tensor:
-        images = x.unflatten(1, op.shape)
+        images = x.view(len(x), *op.shape)
         if filters is not None and len(x) >= 16:  # below, torch may take another library
             y = functional.conv2d(images.to(torch.float32), filters, None, op.stride, op.padding, op.dilation,
                                   op.groups)
@@ -250,8 +253,9 @@ def _windows(op: ConvOp, images: Tensor, kernel: tuple[int, ...], size: tuple[in
 
 def _direct(device: torch.device) -> bool:
     """Whether float32 convolutions are oneDNN's direct ones: on other processors it may transform."""
-    return (device.type == "cpu" and platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
-            and bool(torch.backends.mkldnn.enabled))
+    onednn: Any = torch.backends.mkldnn
+    return (device.type == "cpu" and platform.machine() in ("x86_64", "AMD64") and onednn.is_available()
+            and bool(onednn.enabled))
 
 
 def _digits(w: NDArray[np.int64], most: int, device: torch.device) -> list[tuple[Tensor, int]]:
@@ -270,11 +274,12 @@ def _digits(w: NDArray[np.int64], most: int, device: torch.device) -> list[tuple
 
 def _single_is_exact() -> bool:
     """Whether torch computes float32 products in float32; it may have been told to use fewer bits (TF32, bfloat16)."""
-    parts = [getattr(torch.backends.cuda.matmul, "fp32_precision", None)]
-    parts += [getattr(getattr(torch.backends.mkldnn, kind, None), "fp32_precision", None) for kind in ("matmul", "conv")]
-    if None not in parts:
-        return all(p in FULL for p in parts)
-    return torch.get_float32_matmul_precision() == "highest"  # torch before 2.9
+    onednn: Any = torch.backends.mkldnn
+    parts = [torch.backends.cuda.matmul, getattr(onednn, "matmul", None), getattr(onednn, "conv", None)]
+    told = [getattr(part, "fp32_precision", None) for part in parts]
+    if None in told:  # torch before 2.9
+        return torch.get_float32_matmul_precision() == "highest"
+    return all(precision in FULL for precision in told)
 
 
 def _product(x: Tensor, digits: list[tuple[Tensor, int]], dtype: torch.dtype) -> Tensor:
@@ -290,8 +295,8 @@ def _current(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, 
     for feed in feeds:
         source, most = signals[feed.source]
         images, weigh = source.flatten(0, 1), _weigh(program, feed, most, dtype, x.device)
-        kernel = int(np.prod(program.codes(feed.weight).shape[2:]))
-        size = max(16, _room(x.device) // (8 * (kernel * images.shape[1] + 2 * op.n)))
+        kernel = math.prod(program.codes(feed.weight).shape[2:])
+        size = max(16, _room(x.device) // (64 * (kernel * images.shape[1] + 2 * op.n)))
         for at in range(0, len(images), size):
             total[at : at + size] += weigh(images[at : at + size]) << feed.shift
     return total.view(*x.shape[:2], op.n)
@@ -301,7 +306,7 @@ def _current(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, 
 
 
 class _State(NamedTuple):
-    """A population between two steps, [B, N] each: potential, refractory counter, synaptic current, spikes."""
+    """A population between two steps, [B, N] each: potential, refractory counter, synaptic current, spikes (bool)."""
 
     v: Tensor
     ref: Tensor
@@ -335,7 +340,8 @@ def _population(program: Program, op: LifOp, feeds: list[Feed], signals: dict[st
     ready = not own and not op.current  # all that reaches the potential is known before the first step
     if ready:
         drive = k.scaled(drive, slice(None)) + k.bias
-    state = _State(*[torch.zeros_like(drive[0])] * 4)
+    zero = torch.zeros_like(drive[0])
+    state = _State(v=zero, ref=zero, i=zero, s=zero > 0)
     fired = torch.zeros_like(drive, dtype=torch.uint8)
     summed = any(r.of == "v_sum" and r.source == op.name for r in program.ops_of(ReadOp))
     v_sum = torch.zeros_like(state.v, dtype=torch.int64)
@@ -394,22 +400,22 @@ def _constants(program: Program, op: LifOp, n_steps: int, dtype: torch.dtype, de
 
 def _step(op: LifOp, k: _Constants, t: int, old: _State, received: Tensor, ready: bool) -> _State:
     """One step of docs/numerics.md, section 2; `ready`: what is received is already scaled, with the bias."""
-    v, i = k.decayed(old.v * k.decay, t), old.i
-    active, ref = old.ref == 0, (old.ref - 1).clamp_(min=0)
+    v, ref, i = k.decayed(old.v * k.decay, t), old.ref, old.i
     if op.current_fmt is not None:
         i = k.slowed(i * k.current, t) + received + k.bias
         received = i = i.clamp_(op.current_fmt.code_min, op.current_fmt.code_max)
     if not ready:
         received = k.scaled(received, t) + (k.bias if op.current_fmt is None else 0)
-    v = torch.where(active, (v + received).clamp_(op.v_min, op.v_fmt.code_max), v)
+    fed = (v + received).clamp_(op.v_min, op.v_fmt.code_max)
+    v = torch.where(ref == 0, fed, v) if op.n_ref else fed
     if not op.spiking:
         return _State(v, ref, i, old.s)
-    crossing = (v > k.level if op.strict else v >= k.level) & active
-    spikes = _winners(crossing, k.words[t]) if op.winner else crossing
-    v = torch.where(spikes, k.reset if op.reset == "value" else v - k.level, v)
-    ref = torch.where(spikes, op.n_ref, ref)
-    s = spikes.to(v.dtype)
-    return _State(_inhibited(v, s, k.strength, op.v_min) if op.inhibition else v, ref, i, s)
+    s = v > k.level if op.strict else v >= k.level
+    s = s & (ref == 0) if op.n_ref else s
+    s = _winners(s, k.words[t]) if op.winner else s
+    v = torch.where(s, k.reset if op.reset == "value" else v - k.level, v)
+    ref = torch.where(s, op.n_ref, (ref - 1).clamp_(min=0)) if op.n_ref else ref
+    return _State(_inhibited(v, s.to(v.dtype), k.strength, op.v_min) if op.inhibition else v, ref, i, s)
 
 
 def _winners(crossing: Tensor, words: Tensor) -> Tensor:
