@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from qspinn.calibrators import LayerRanges, Sizes, sizes_of
 from qspinn.data.event_set import EventSet
 from qspinn.errors import DataError, RunError
+from qspinn.learning.quantized import QuantNet
 from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import LayerRanges
 from qspinn.network import _need
 from qspinn.records import Record
 
@@ -48,8 +48,10 @@ class Supervision(Record, frozen=True):
         _need(0 <= self.shift <= 64, "training.shift", self.shift, "0..64")
 
 
-def fit(net: SurrogateNet, data: EventSet, training: Supervision, *, seed: int = 0, progress: Progress | None = None
-        ) -> None:
+def fit(
+    net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
     """Trains the module in place; deterministic by seed on one machine and torch version.
 
     Args:
@@ -104,7 +106,7 @@ def _raster(data: EventSet) -> Tensor:
     return torch.from_numpy(data.dense().reshape(data.n_steps, data.n_samples, -1))
 
 
-def scores(net: SurrogateNet, data: EventSet) -> NDArray[np.float32]:
+def scores(net: SurrogateNet | QuantNet, data: EventSet) -> NDArray[np.float32]:
     """Class scores of the float network, [B, n_classes]."""
     net.eval()
     with torch.no_grad():
@@ -113,24 +115,23 @@ def scores(net: SurrogateNet, data: EventSet) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def layer_ranges(net: SurrogateNet, data: EventSet, *, share: float = 1.0) -> LayerRanges:
+def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
     """The ranges of potentials and synaptic currents on calibration data.
 
-    Args:
-        share: the quantile of the sizes taken as the largest; below 1 the rest may saturate.
+    Raises:
+        DataError: there are no samples.
     """
+    if data.n_samples == 0:
+        raise DataError("calibration data", "holds no samples")
     net.eval()
-    v: dict[str, float] = {}
+    v: dict[str, Sizes] = {}
     i: dict[str, float] = {}
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
             out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))))
-            for found, tensors in ((v, out.potentials), (i, out.currents)):
-                for name, x in tensors.items():
-                    found[name] = max(found.get(name, 0.0), _quantile(x, share))
-    return LayerRanges(v=v, i=i)
-
-
-def _quantile(x: Tensor, share: float) -> float:
-    sizes: Any = x.abs().flatten().numpy()
-    return float(sizes.max() if share == 1.0 else np.quantile(sizes, share))
+            for name, x in out.potentials.items():
+                new = sizes_of(x.numpy())
+                v[name] = v[name].merged(new) if name in v else new
+            for name, x in out.currents.items():
+                i[name] = max(i.get(name, 0.0), x.abs().max().item())
+    return LayerRanges(v={name: sizes.top for name, sizes in v.items()}, i=i, sizes=v)
