@@ -277,14 +277,19 @@ def test_torch_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_torch_takes_64_bits_where_32_may_not_do() -> None:
-    """Potentials that grow while a neuron is refractory, and products beyond 31 bits."""
-    base = single([[9, 0], [0, 9]], signed=True, v_bits=30, v_th=5, n_ref=14, winner=False, inhibition=1,
-                  decay=65535, decay_shift=16)
-    first_only = from_dense(np.arange(32).reshape(16, 1, 2) == 0)
-    for case in (base, with_codes(base, p0__inhibition=[-(1 << 30)]), with_codes(base, p0__decay=[1 << 30]),
-                 with_codes(base, p0__v_reset=[1 << 20])):
-        hold_torch(case, constant(2), "both spike")
-        hold_torch(case, first_only, "one spikes")
+    """Refractory potentials that grow from step to step, by others that excite or by a decay above one; a product with
+    the decay after a high reset; an input current of many counts."""
+    settings = {"signed": True, "v_bits": 30, "v_th": 5, "n_ref": 14}
+    excited = with_codes(single(np.full((6, 1), 9), inhibition=1, **settings), p0__inhibition=[-(1 << 29)])
+    doubled = with_codes(single([[9]], **settings), p0__decay=[2], p0__v_reset=[1 << 20])
+    for case, n_steps in ((excited, 8), (doubled, 14)):
+        spikes = constant(1, n_steps)
+        assert reference.run(case, spikes, record=True).v["p0"].max() > 1 << 31
+        hold_torch(case, spikes, "beyond 31 bits")
+    reset = single([[9]], signed=True, v_th=5, n_ref=14, decay=15, decay_shift=4)
+    hold_torch(with_codes(reset, p0__v_reset=[1 << 29]), constant(1), "high reset")
+    counts = from_dense(np.full((3, 2, 300), 255), graded=True)
+    hold_torch(single(np.full((1, 300), 1 << 15), w_bits=16, in_shift=20, v_bits=14, v_th=9000), counts, "many counts")
 
 
 def test_torch_draws_the_words_of_the_hash() -> None:
