@@ -99,7 +99,7 @@ def test_ranges_are_the_largest_sizes() -> None:
 
 
 def test_channel_rates_are_those_of_the_spikes_and_come_back_after_quantization() -> None:
-    net, data = trained(), bars(250, 5)  # more than one batch
+    net, data = SurrogateNet(network(), gain=12.0), bars(250, 5)  # more than one batch
     wanted = channel_rates(net, data)
     with torch.no_grad():
         spikes = net(torch.from_numpy(data.dense().reshape(8, 250, -1))).spikes
