@@ -72,15 +72,23 @@ def test_explore_again_continues_and_says_the_same(place: Path) -> None:
     assert (place / "run" / "journal").read_bytes() == journal
 
 
-def test_evaluate_repeats_the_test_accuracy_on_both_engines(place: Path) -> None:
+def test_evaluate_repeats_the_test_accuracy_on_every_engine(place: Path) -> None:
     expected = json.loads((place / "explore.json").read_text())["winner_test"]
-    for backend in ("numba", "reference"):
+    accuracies = set()
+    for backend in ("numba", "reference", "torch"):
         done = qspinn("evaluate", "run/model.qspinn", "--json", "--backend", backend, cwd=place)
         whole = json.loads(done.stdout)
         assert whole["n"] == 300  # the model is measured on the whole split, the run used its first 80
         assert abs(whole["accuracy"] - expected) < 0.2
+        accuracies.add((whole["accuracy"], whole["spikes_per_sample"]))
+    assert len(accuracies) == 1
     other = json.loads(qspinn("evaluate", "run/model.qspinn", "--json", "--seed", 9, cwd=place).stdout)
     assert other["spikes_per_sample"] != whole["spikes_per_sample"]
+
+
+def test_evaluate_names_the_device_that_a_backend_does_not_have(place: Path) -> None:
+    done = qspinn("evaluate", "run/model.qspinn", "--device", "cuda", cwd=place)
+    assert (done.returncode, "the numba backend runs on the CPU only; got 'cuda'" in done.stderr) == (2, True)
 
 
 def test_evaluate_stores_predictions(place: Path) -> None:

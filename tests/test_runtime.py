@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qspinn import program
+from qspinn import program, runtime
 from qspinn.errors import ConfigError, DataError
-from qspinn.fixedpoint import Rounding
+from qspinn.fixedpoint import QFormat, Rounding, random_words, stream_key
 from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
-from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, numba_engine, reference, run
-from qspinn.spikes import from_dense
+from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, numba_engine, reference, run, torch_engine
+from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
 from qspinn.testing.layered import ALTERATIONS, altered, random_layered
-from qspinn.testing.programs import Recipe, constant, single
+from qspinn.testing.programs import Recipe, codes, constant, single
 
 USED: list[str] = []
 """Grows with every run of the bit-sliced kernel."""
@@ -42,6 +45,17 @@ def watch_bit_slices() -> Iterator[None]:
 
 class TestNumba(BackendContract):
     backend = staticmethod(numba_engine.run)
+
+
+class TestTorch(BackendContract):
+    backend = staticmethod(torch_engine.run)
+    n_random = 100
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+class TestTorchOnCuda(BackendContract):
+    backend = staticmethod(functools.partial(torch_engine.run, device="cuda"))
+    n_random = 100
 
 
 class TestReference(BackendContract):
@@ -209,3 +223,114 @@ def test_wrong_input_width_and_backend_are_named() -> None:
         run(program, constant(3))
     with pytest.raises(ConfigError, match="numba, reference"):
         run(program, constant(2), backend="cuda")
+
+
+def with_codes(program: program.Program, **tensors: np.ndarray) -> program.Program:
+    """The program with other codes in some tensors, __ for the dot in a name; as wide as they need."""
+    new = {name.replace("__", "."): codes(x, QFormat(bits=32, signed=True)) for name, x in tensors.items()}
+    return msgspec.structs.replace(program, tensors=program.tensors | new)
+
+
+def hold_torch(program: program.Program, spikes: Spikes, name: str) -> None:
+    check_equal(torch_engine.run(program, spikes, record=True), reference.run(program, spikes, record=True), name)
+
+
+@pytest.mark.parametrize(("n_inputs", "bits", "kinds"), [
+    (100, 8, [torch.float32]), (100, 16, [torch.float64]), (20_000, 32, [torch.float64, torch.float64])], ids=str)
+def test_torch_products_are_exact_at_every_width(n_inputs: int, bits: int, kinds: list[torch.dtype]) -> None:
+    """Sums at the upper and the lower end of what the codes allow, told apart by their last bits."""
+    top = (1 << bits - 1) - 1
+    w = np.array([[top] * n_inputs, [-top - 1] * n_inputs, [top] * (n_inputs - 1) + [top - 1]])
+    assert [d.dtype for d, _ in torch_engine._digits(w.T, 255, torch.device("cpu"))] == kinds
+    base = single(np.ones((3, n_inputs)), v_bits=32, signed=True, v_min=-(1 << 31), v_th=1 << 16, winner=False)
+    wide = with_codes(base, p0__w=w, p0__v_reset=np.zeros(1))
+    spikes = from_dense(np.full((2, 3, n_inputs), 255), graded=True)
+    for in_shift in (0, 24, 28):
+        ops = [msgspec.structs.replace(op, in_shift=in_shift) if isinstance(op, LifOp) else op for op in wide.ops]
+        hold_torch(msgspec.structs.replace(wide, ops=tuple(ops)), spikes, f"shifted by {in_shift}")
+
+
+def test_torch_uses_float32_only_where_torch_was_not_told_to_use_fewer_bits() -> None:
+    (plain,) = torch_engine._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    (careful,) = torch_engine._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
+    torch.set_float32_matmul_precision(before)
+    assert (plain[0].dtype, careful[0].dtype) == (torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_torch_convolves_in_both_ways(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine, "_direct", lambda device: direct)
+    for seed in range(40):
+        case = random_layered(seed)
+        many = from_dense(np.repeat(case.spikes.dense(), 16, axis=1), graded=True)
+        hold_torch(case.program, many, case.name)
+
+
+def test_torch_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [random_layered(seed) for seed in range(30)]
+    monkeypatch.setattr(torch_engine, "ROOM", 1)
+    for case in cases:
+        assert torch_engine._block(case.program, case.spikes.n_steps, torch.device("cpu")) == 1
+        hold_torch(case.program, case.spikes, case.name)
+
+
+def test_torch_takes_64_bits_where_32_may_not_do() -> None:
+    """Refractory potentials that grow from step to step, by others that excite or by a decay above one; a product with
+    the decay after a high reset; an input current of many counts."""
+    settings = {"signed": True, "v_bits": 30, "v_th": 5, "n_ref": 14}
+    excited = with_codes(single(np.full((6, 1), 9), inhibition=1, **settings), p0__inhibition=[-(1 << 29)])
+    doubled = with_codes(single([[9]], **settings), p0__decay=[2], p0__v_reset=[1 << 20])
+    for case, n_steps in ((excited, 8), (doubled, 14)):
+        spikes = constant(1, n_steps)
+        assert reference.run(case, spikes, record=True).v["p0"].max() > 1 << 31
+        hold_torch(case, spikes, "beyond 31 bits")
+    reset = single([[9]], signed=True, v_th=5, n_ref=14, decay=15, decay_shift=4)
+    hold_torch(with_codes(reset, p0__v_reset=[1 << 29]), constant(1), "high reset")
+    counts = from_dense(np.full((3, 2, 300), 255), graded=True)
+    hold_torch(single(np.full((1, 300), 1 << 15), w_bits=16, in_shift=20, v_bits=14, v_th=9000), counts, "many counts")
+
+
+def test_torch_draws_the_words_of_the_hash() -> None:
+    words = torch_engine._words(0xDEADBEEF, 35, 7, 3000, torch.device("cpu")).numpy()
+    for t in range(7):
+        assert np.array_equal(words[t, 0], random_words(stream_key(0xDEADBEEF, 35, t), np.arange(3000)))
+
+
+def test_torch_reads_samples_that_do_not_lie_in_order() -> None:
+    case = random_layered(2)
+    turned = msgspec.structs.replace(case.spikes, offsets=case.spikes.offsets[::-1].copy())
+    assert turned.n_samples > 1
+    hold_torch(case.program, turned, "reversed")
+
+
+def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, spikes = single([[1, 2]]), constant(2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for backend, device, message in (
+            ("torch", "cuda", r"torch finds no CUDA device; got 'cuda'; allowed: cpu; fix: install a CUDA build"),
+            ("torch", "gpu", r"unknown device; got 'gpu'; allowed: cpu, cuda"),
+            ("torch", "meta", r"not known there; got 'meta'; allowed: cpu, cuda"),
+            ("numba", "cuda", r"the numba backend runs on the CPU only; got 'cuda'; .* choose the torch backend"),
+            ("reference", "cuda:0", r"the reference backend runs on the CPU only"),
+            ("nonsense", "cuda", r"unknown backend; got 'nonsense'; allowed: numba, reference, torch")):
+        with pytest.raises(ConfigError, match=message):
+            run(program, spikes, backend=backend, device=device)
+
+
+def test_cuda_numbers_that_do_not_exist_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match=r"no CUDA device of this number; got 'cuda:2'; allowed: 0\.\.1"):
+        torch_engine._device("cuda:2")
+    assert torch_engine._device("cuda:1").index == 1
+
+
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "qspinn.runtime.torch_engine")
+    monkeypatch.delattr(runtime, "torch_engine")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigError, match=r"torch is not installed; .* fix: pip install qspinn\[torch\]"):
+        run(single([[1, 2]]), constant(2), backend="torch")
+    assert run(single([[1, 2]]), constant(2)).counts["p0"].shape == (2, 1)

@@ -9,10 +9,11 @@ import torch
 from qspinn.data.event_set import EventSet, from_dense
 from qspinn.errors import DataError, RunError
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.supervised import Supervision, fit, layer_ranges, scores
+from qspinn.learning.supervised import Supervision, channel_rates, fit, layer_ranges, scores
 from qspinn.learning.surrogate import SurrogateNet
 from qspinn.lower_layers import lower_layers
 from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.rebalance import measured_rates, restore_rates
 from qspinn.runtime import run
 
 
@@ -95,3 +96,22 @@ def test_ranges_are_the_largest_sizes() -> None:
         assert whole.i[name] == pytest.approx(out.currents[name].abs().max().item())
         sizes = out.potentials[name].abs().flatten().detach().numpy()
         assert whole.sizes[name].quantile(0.9) == pytest.approx(np.quantile(sizes, 0.9), abs=float(sizes.max()) / 500)
+
+
+def test_channel_rates_are_those_of_the_spikes_and_come_back_after_quantization() -> None:
+    net, data = SurrogateNet(network(), gain=12.0), bars(250, 5)  # more than one batch
+    wanted = channel_rates(net, data)
+    with torch.no_grad():
+        spikes = net(torch.from_numpy(data.dense().reshape(8, 250, -1))).spikes
+    for name in ("a", "out"):
+        assert wanted[name] == pytest.approx(spikes[name].numpy().mean(axis=(0, 1, 3, 4)), abs=1e-6)
+    coarse = QuantPlan(rules=(QuantRule(tensor="*.w*", bits=2), QuantRule(tensor="*.v", bits=8),
+                              QuantRule(tensor="*", bits=10)))
+    program = lower_layers(net.network, net.params(), coarse, layer_ranges(net, data))
+    restored = restore_rates(program, data.spikes(), wanted)
+    for name in ("a", "out"):
+        before, after = (np.abs(measured_rates(p, name, data.spikes(), len(wanted[name])) - wanted[name]).sum()
+                         for p in (program, restored))
+        assert after < before / 4, name
+    with pytest.raises(DataError, match="holds no samples"):
+        channel_rates(net, data.slice(0, 0))

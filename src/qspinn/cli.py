@@ -140,7 +140,9 @@ def evaluate(
     model: Model, out: Out = None, seed: Seed = None, data: Data = "",
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     dataset: Annotated[str, typer.Option(help="digits or mnist; default: what the model was made for.")] = "",
-    backend: Annotated[str, typer.Option(help="numba or reference.")] = "numba", as_json: Json = False,
+    backend: Annotated[str, typer.Option(help="numba, reference or torch.")] = "numba",
+    device: Annotated[str, typer.Option(help="cpu; with the torch backend also cuda or cuda:<i>.")] = "cpu",
+    as_json: Json = False,
 ) -> None:
     """Measure a model's accuracy on a split. --seed draws the input spikes anew; --out stores the predictions."""
     from qspinn.workflow import SPLITS
@@ -152,7 +154,7 @@ def evaluate(
         ops = tuple(msgspec.structs.replace(op, seed=seed) if hasattr(op, "per_level") else op for op in program.ops)
         program = msgspec.structs.replace(program, ops=ops)
     loaded = qspinn.load_data(_data_config(program, dataset, data))
-    accuracy, predicted = qspinn.evaluate(program, getattr(loaded, split), split, backend=backend)
+    accuracy, predicted = qspinn.evaluate(program, getattr(loaded, split), split, backend=backend, device=device)
     if out:
         qspinn.program.write_atomic(out, ("\n".join(map(str, predicted)) + "\n").encode())
     if as_json:

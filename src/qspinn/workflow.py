@@ -89,18 +89,19 @@ def evaluate_float(trained: Trained, split: data.Split, name: str, *, seed: int 
 
 
 def evaluate(
-    program: Program, split: data.Split, name: str, *, backend: str = "numba"
+    program: Program, split: data.Split, name: str, *, backend: str = "numba", device: str = "cpu"
 ) -> tuple[Accuracy, NDArray[np.int64]]:
     """(accuracy, predictions [n]) of an integer program on a split.
 
     Raises:
         DataError: the images do not have the program's inputs.
+        ConfigError: there is no such backend or device.
     """
     if split.images.shape[1] != program.n_inputs:
         raise DataError("data", "does not fit the model", got=f"{split.images.shape[1]} pixels",
                         allowed=f"{program.n_inputs} inputs", fix="choose the data set the model was made for")
     (op,) = program.ops_of(PoissonOp)
-    results = [run(program, s, backend=backend) for s in encoded_blocks(split, op, program.n_steps)]
+    results = [run(program, s, backend=backend, device=device) for s in encoded_blocks(split, op, program.n_steps)]
     predicted = np.concatenate([r.predictions() for r in results])
     counts = np.concatenate([np.concatenate(list(r.counts.values()), axis=1) for r in results])
     return summary(name, predicted == split.labels, counts), predicted

@@ -135,3 +135,23 @@ def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
             for name, x in out.currents.items():
                 i[name] = max(i.get(name, 0.0), x.abs().max().item())
     return LayerRanges(v={name: sizes.top for name, sizes in v.items()}, i=i, sizes=v)
+
+
+def channel_rates(net: SurrogateNet | QuantNet, data: EventSet) -> dict[str, NDArray[np.float64]]:
+    """Mean spikes per neuron and step of each channel [C] of every spiking layer, by name: the targets of
+    `qspinn.rebalance.restore_rates`.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    if data.n_samples == 0:
+        raise DataError("calibration data", "holds no samples")
+    net.eval()
+    total: dict[str, NDArray[np.float64]] = {}
+    with torch.no_grad():
+        for a in range(0, data.n_samples, BATCH):
+            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))))
+            for name in out.rates:
+                of_samples = out.spikes[name].double().mean(dim=(0, 3, 4)).sum(dim=0).numpy()
+                total[name] = total.get(name, 0.0) + of_samples
+    return {name: x / data.n_samples for name, x in total.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from qspinn.errors import ConfigError, DataError
@@ -10,19 +11,24 @@ from qspinn.program import Program
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes
 
-BACKENDS = ("numba", "reference")
+BACKENDS = ("numba", "reference", "torch")
 
 
-def run(program: Program, spikes: Spikes, *, backend: str = "numba", record: bool = False) -> Result:
+def run(
+    program: Program, spikes: Spikes, *, backend: str = "numba", record: bool = False, device: str = "cpu"
+) -> Result:
     """Runs a batch of samples; see `Result` for what comes back.
 
     Args:
-        backend: "numba" (compiled, event driven, all cores) or "reference" (plain NumPy).
+        backend: "numba" (compiled, event driven, all cores), "reference" (plain NumPy) or "torch" (batched).
         record: also return spike rasters and final states of every population.
+        device: where the torch backend runs: "cpu", "cuda" or "cuda:<i>"; the others run on the CPU only.
 
     Raises:
         DataError: the spikes do not fit the program's inputs.
+        ConfigError: there is no such backend or device, or torch is not installed.
     """
+    execute = backend_run(backend, device)
     if spikes.n != program.n_inputs:
         raise DataError("spikes.n", "does not match the program's inputs", got=spikes.n, allowed=str(program.n_inputs))
     largest = int(spikes.index[spikes.offsets[0, 0] : spikes.offsets[-1, -1]].max(initial=0)) if spikes.n_samples else 0
@@ -33,11 +39,16 @@ def run(program: Program, spikes: Spikes, *, backend: str = "numba", record: boo
         if most > op.max_count:
             raise DataError("spikes.count", "a source spikes more often in a step than was declared", got=most,
                             allowed=f"at most {op.max_count}", fix="bin into more steps, or declare a larger max_count")
-    return backend_run(backend)(program, spikes, record=record)
+    return execute(program, spikes, record=record)
 
 
-def backend_run(name: str) -> Callable[..., Result]:
-    """The run function of a backend, imported on first use."""
+def backend_run(name: str, device: str = "cpu") -> Callable[..., Result]:
+    """The run function of a backend on a device, imported on first use."""
+    if name == "torch":
+        return _torch_run(device)
+    if name in BACKENDS and device != "cpu":
+        raise ConfigError("device", f"the {name} backend runs on the CPU only", got=device, allowed="cpu",
+                          fix="choose the torch backend")
     if name == "numba":
         from qspinn.runtime import numba_engine
 
@@ -47,3 +58,19 @@ def backend_run(name: str) -> Callable[..., Result]:
 
         return reference.run
     raise ConfigError("backend", "unknown backend", got=name, allowed=", ".join(BACKENDS))
+
+
+def _torch_run(device: str) -> Callable[..., Result]:
+    """The run function of the torch backend.
+
+    Raises:
+        ConfigError: torch is not installed.
+    """
+    try:
+        from qspinn.runtime import torch_engine
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ConfigError("backend", "torch is not installed", got="torch", allowed="numba, reference",
+                          fix="pip install qspinn[torch]") from None
+    return functools.partial(torch_engine.run, device=device)
