@@ -126,7 +126,8 @@ def test_random_programs_are_lively_and_use_every_kernel() -> None:
     for case in [*cases, *adversarial()]:
         numba_engine.run(case.program, case.spikes)
     assert len(_kernels.narrow.signatures) >= 7, "row, sum and potential types of 16 and 32 bits"
-    assert _layer_kernel.neurons.signatures
+    assert _layer_kernel.in_lanes.signatures
+    assert _layer_kernel.in_general.signatures
     assert _bits_kernel.one_bit.signatures
 
 
