@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 from qspinn.runtime._vectors import _llvm, _pointer, _splat, _Vector
 
 STRIP = 16
+FEW = 16  # names written without asking whether there are that many
 Emit = Callable[..., ir.Value]
 
 
@@ -31,7 +32,9 @@ def _has(feature: str) -> bool:
     return bool(get_host_cpu_features().get(feature, False))
 
 
-def _fetch(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, at: ir.Value, kind: ir.Type) -> ir.Value:
+def _fetch(
+    context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, at: ir.Value, kind: ir.Type
+) -> ir.Value:
     """`kind` read from an array, which need not be aligned."""
     place = _pointer(context, builder, array_type, array, at)
     value = builder.load(builder.bitcast(place, kind.as_pointer()))
@@ -146,7 +149,8 @@ def _nearest_product(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Valu
     """(x * y + 2**14) >> 15 for 16-bit lanes; named where the processor has it, as LLVM loses it in loops."""
     kind = x.type
     if _has("avx512bw"):
-        multiply = builder.module.declare_intrinsic("llvm.x86.avx512.pmul.hr.sw.512", fnty=ir.FunctionType(kind, [kind] * 2))
+        fnty = ir.FunctionType(kind, [kind, kind])
+        multiply = builder.module.declare_intrinsic("llvm.x86.avx512.pmul.hr.sw.512", fnty=fnty)
         return builder.call(multiply, [x, y])
     wide = ir.VectorType(ir.IntType(32), kind.count)
     product = builder.add(builder.mul(builder.sext(x, wide), builder.sext(y, wide)), _constant(wide, 1 << 14))
@@ -155,7 +159,7 @@ def _nearest_product(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Valu
 
 @intrinsic
 def scaled(typingctx: Any, x: Any, factor: Any, half: Any, low: Any, shift: Any) -> Any:
-    """(x * factor + half + (low where x < 0)) >> shift, with products that do not fit the lanes where these have 16 bits.
+    """(x * factor + half + (low where x < 0)) >> shift; where lanes have 16 bits, the product need not fit them.
 
     With (half, low) = (0, 0) that truncates, with (half the divisor, 0) it rounds to nearest, with (0, divisor - 1)
     toward zero. Lanes of 16 bits take the common shift of 15, and half and low accordingly.
@@ -234,20 +238,28 @@ def spill(typingctx: Any, index: Any, at: Any, names: Any, where: Any, mask: Any
         word, kind = ir.IntType(n), ir.VectorType(ir.IntType(bits), n)
         set_bits = builder.bitcast(mask, word)
 
-        def write() -> None:
-            values = _fetch(context, builder, signature.args[2], names, where, kind)
-            fnty = ir.FunctionType(kind, [kind, mask.type, kind])
-            compress = builder.module.declare_intrinsic(f"llvm.experimental.vector.compress.v{n}i{bits}", fnty=fnty)
-            packed = builder.call(compress, [values, mask, ir.Constant(kind, ir.Undefined)])
-            place = _pointer(context, builder, signature.args[0], index, at)
-            builder.store(packed, builder.bitcast(place, kind.as_pointer())).align = 1
+        values = _fetch(context, builder, signature.args[2], names, where, kind)
+        fnty = ir.FunctionType(kind, [kind, mask.type, kind])
+        compress = builder.module.declare_intrinsic(f"llvm.experimental.vector.compress.v{n}i{bits}", fnty=fnty)
+        place = _pointer(context, builder, signature.args[0], index, at)
 
+        def write(first: int) -> None:
+            """The first so many; few at a time, as stores across cache lines are slow."""
+            packed = builder.call(compress, [values, mask, ir.Constant(kind, ir.Undefined)])
+            if first < n:
+                few = ir.Constant(ir.VectorType(ir.IntType(32), first), list(range(first)))
+                packed = builder.shuffle_vector(packed, ir.Constant(kind, ir.Undefined), few)
+            builder.store(packed, builder.bitcast(place, packed.type.as_pointer())).align = 1
+
+        count = builder.module.declare_intrinsic("llvm.ctpop", [word])
+        found = builder.call(count, [set_bits])
         if bits == 16 and _has("avx512vbmi2"):
-            write()  # a few instructions; a jump that is often wrong would cost more
+            write(FEW)  # a few instructions; a jump that is often wrong would cost more
+            with builder.if_then(builder.icmp_unsigned(">", found, ir.Constant(word, FEW)), likely=False):
+                write(n)
         else:
             with builder.if_then(builder.icmp_unsigned("!=", set_bits, ir.Constant(word, 0))):
-                write()
-        count = builder.module.declare_intrinsic("llvm.ctpop", [word])
-        return builder.zext(builder.call(count, [set_bits]), ir.IntType(64))
+                write(n)
+        return builder.zext(found, ir.IntType(64))
 
     return types.int64(index, types.intp, names, types.intp, mask), generate

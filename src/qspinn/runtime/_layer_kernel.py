@@ -121,9 +121,9 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
 
     feed: (table, rows, n_rows, n_strips, pitch) of the signal (offsets, index, count); again: the same of the
     population's own spikes, or with an empty table. totals [S, T, size]: what other connections bring, or one row of
-    zeros, [1, 1, size], for all steps. layout: see `_layers.Layout`. tensors: seven flat arrays in lanes, a stretch for
-    each group (repeated along its rows) or for each row. names: the number of each lane's neuron in the program; valid: a bit per lane that is a
-    neuron. neuron: `_layers.Neuron`; after: the place of every neuron in the lanes.
+    zeros, [1, 1, size], for all steps. layout: `_layers.Layout`; neuron: `_layers.Neuron`. tensors: seven flat arrays
+    in lanes, a stretch for each group (repeated along its rows) or for each row. names: the number of each lane's
+    neuron in the program; valid: a bit per lane that is a neuron; after: the place of every neuron in the lanes.
     """
     table, rows, n_rows, n_strips, pitch = feed
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
@@ -207,11 +207,11 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
                             c = c_start
                     start += row_pitch
             new_offsets[s, t + 1] = n_events
-            for e in range(before, n_events):
-                counts[s, new_index[e]] += 1
             if v_sum.size > 0:
                 for j in range(n):
                     v_sum[s, j] += v[after[j]]
+        for e in range(new_offsets[s, 0], n_events):
+            counts[s, new_index[e]] += 1
         for j in range(n if v_out.size > 0 else 0):
             v_out[s, j] = v[after[j]]
             ref_out[s, j] = ref[after[j]] if n_ref > 0 else 0
@@ -220,8 +220,8 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
 
 
 @kernel
-def in_general(offsets, index, count, feed, again, totals, places, neuron, each, winner, inhibits, strength, seed, stream,
-               new_offsets, new_index, counts, v_out, ref_out, i_out, v_sum):
+def in_general(offsets, index, count, feed, again, totals, places, neuron, each, winner, inhibits, strength, seed,
+               stream, new_offsets, new_index, counts, v_out, ref_out, i_out, v_sum):
     """`in_lanes` for every population there is: 64 bits, neuron after neuron, in the program's order.
 
     places [N]: of what each neuron receives; each: (in_shifts, level, reset, bias), [N] each.

@@ -93,6 +93,21 @@ class Strips(NamedTuple):
     pitch: int
 
 
+class Layout(NamedTuple):
+    """The rows of a population in the kernel for narrow lanes: `map_rows` of `width` lanes, `per_group` of them a
+    group; where they are in the sums; vectors of so many lanes; a stretch of the tensors for each group or row."""
+
+    map_rows: int
+    per_group: int
+    width: int
+    first: int
+    row_pitch: int
+    group_pitch: int
+    lanes: int
+    stretch: int
+    by_row: bool
+
+
 class Neuron(NamedTuple):
     """What all neurons of a population have in common, as the kernel for narrow lanes takes it."""
 
@@ -138,12 +153,12 @@ def population(
     """
     n_samples, n_steps = like.n_samples, like.n_steps
     mine = [f for f in feeds if f.source == op.name]
-    (first, *others) = [f for f in feeds if f.source != op.name] or [None]
+    others = [f for f in feeds if f.source != op.name]
     field = field_of(program, op, feeds)
     low, high = np.sum([reach(program, f, signals.get(f.source), op.n) for f in feeds] or [(0, 0)], axis=0)
     kind = lanes_for(program, op, int(low), int(high))
     lane = kind or np.int64
-    fed = [(signals[f.source], strips(program, f, field, lane)) for f in (first, *others) if f is not None]
+    fed = [(signals[f.source], strips(program, f, field, lane)) for f in others]
     source, feed = fed[0] if fed else (silent(like), NOTHING)
     again = own_strips(program, mine, field, lane)
     kernel, arguments = _narrow(program, op, field, kind) if kind else _general(program, op, field)
@@ -159,7 +174,7 @@ def population(
         index = np.empty((b - a) * n_steps * op.n + MARGIN, index_dtype(op.n))
         out = [x[a:b] if len(x) else x for x in left]
         used = kernel(source.offsets[a:b], *_events(source), feed, again, totals, *arguments, offsets, index, *out)
-        return offsets, index[: used if wanted.spikes else 0].copy()
+        return offsets, index[: used if wanted.spikes else 0]
 
     return left, joined(in_parts(part, n_samples, per_sample, n_threads), op.n, n_steps)
 
@@ -193,12 +208,14 @@ def field_of(program: Program, op: LifOp, feeds: list[Feed]) -> Field:
     fits = [f for f in convs if conv_shape(f, program.codes(f.weight).shape) == (channels, height, width)]
     spans = [[_span(f, program.codes(f.weight).shape, axis) for f in fits] or [(0, 0, 0)] for axis in (0, 1)]
     top, x_left = (max(0, *(-low for low, _, _ in s)) for s in spans)
-    bottom, x_right = (max(0, *(high - size + 1 for _, high, _ in s)) for s, size in zip(spans, (height, width), strict=True))
+    bottom, x_right = (max(0, *(high - size + 1 for _, high, _ in s))
+                       for s, size in zip(spans, (height, width), strict=True))
     margin = up_to(x_left * run, MARGIN)
     row_pitch = up_to((width + max(x_left, x_right)) * run, MARGIN)
     group_pitch = (top + height + bottom) * row_pitch
-    return Field(groups=groups, height=height, width=width, run=run, first=top * row_pitch + margin, row_pitch=row_pitch,
-                 group_pitch=group_pitch, size=groups * group_pitch + margin + row_pitch + 2 * MARGIN)
+    size = groups * group_pitch + margin + row_pitch + 2 * MARGIN
+    return Field(groups=groups, height=height, width=width, run=run, first=top * row_pitch + margin,
+                 row_pitch=row_pitch, group_pitch=group_pitch, size=size)
 
 
 def _span(op: ConvOp, weight: tuple[int, ...], axis: int) -> tuple[int, int, int]:
@@ -231,7 +248,8 @@ def matrix(w: NDArray, field: Field, lane: type) -> Strips:
     places = field.places() - field.first
     rows = np.zeros((len(w), up_to(int(places.max(initial=0)) + 1, STRIP)), np.int64)
     rows[:, places] = w
-    return _strips(np.full(len(w), field.first), np.arange(len(w)) * rows.shape[1], rows, (1, rows.shape[1] // STRIP, 0), lane)
+    sizes = (1, rows.shape[1] // STRIP, 0)
+    return _strips(np.full(len(w), field.first), np.arange(len(w)) * rows.shape[1], rows, sizes, lane)
 
 
 def own_strips(program: Program, feeds: list[Feed], field: Field, lane: type) -> Strips:
@@ -243,7 +261,7 @@ def own_strips(program: Program, feeds: list[Feed], field: Field, lane: type) ->
 
 def taps(op: ConvOp, w: NDArray, field: Field, lane: type) -> Strips:
     """A convolution: sources of one channel and one place within the stride add the same strips, each at its place."""
-    rows_of, further, phases = [], [], []
+    rows_of, further = [], []
     for axis in (0, 1):
         _, _, more = _span(op, w.shape, axis)
         further.append(more)
@@ -263,7 +281,8 @@ def taps(op: ConvOp, w: NDArray, field: Field, lane: type) -> Strips:
     target = (field.first + group * field.group_pitch + (place[0] - further[0]) * field.row_pitch
               + (place[1] - further[1]) * field.run)
     number = (c * op.stride[0] + phase[0]) * op.stride[1] + phase[1]
-    return _strips(target, number * math.prod(rows.shape[3:]), rows, (rows.shape[3], rows.shape[4] // STRIP, field.row_pitch), lane)
+    sizes = (rows.shape[3], rows.shape[4] // STRIP, field.row_pitch)
+    return _strips(target, number * math.prod(rows.shape[3:]), rows, sizes, lane)
 
 
 def _by_source(op: ConvOp, w: NDArray, field: Field) -> NDArray[np.int64]:
@@ -304,7 +323,8 @@ def lanes_for(program: Program, op: LifOp, low: int, high: int) -> type | None:
     """The narrowest lanes in which every intermediate provably fits if inputs are within low..high, or None."""
     if op.winner or op.inhibition or op.rounding is Rounding.STOCHASTIC:
         return None
-    return next((kind for kind in (np.int16, np.int32) if _fit(program, op, max(-low, high), np.iinfo(kind).bits)), None)
+    most = max(-low, high)
+    return next((kind for kind in (np.int16, np.int32) if _fit(program, op, most, np.iinfo(kind).bits)), None)
 
 
 def _fit(program: Program, op: LifOp, drive: int, bits: int) -> bool:
@@ -355,9 +375,9 @@ def _narrow(program: Program, op: LifOp, field: Field, kind: type) -> tuple[Call
     taken[after] = True
     valid = np.packbits(taken, bitorder="little").view(np.uint32 if lanes == 32 else np.uint16).astype(np.uint32)
     tensors, stretch, by_row = _tensors(program, op, field, width, kind)
-    layout = (field.groups * field.height, field.height, width, field.first, field.row_pitch, field.group_pitch, lanes,
-              stretch, by_row)
-    return kernels.in_lanes, (layout, tensors, names, valid, tuple(_neuron(program, op, bits)), after)
+    layout = Layout(field.groups * field.height, field.height, width, field.first, field.row_pitch, field.group_pitch,
+                    lanes, stretch, by_row)
+    return kernels.in_lanes, (tuple(layout), tensors, names, valid, tuple(_neuron(program, op, bits)), after)
 
 
 def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type) -> tuple[tuple, int, bool]:
@@ -400,7 +420,8 @@ def _neuron(program: Program, op: LifOp, bits: int) -> Neuron:
                 ((1 << to) - 1) * (op.rounding is Rounding.TOWARD_ZERO), to)
 
     shifts, fmt = shifts_of(program, op), op.current_fmt
-    decay, current = factor(op.decay, op.decay_shift), factor(op.current, op.current_shift) if op.current else (0, 0, 0, 0)
+    decay = factor(op.decay, op.decay_shift)
+    current = factor(op.current, op.current_shift) if op.current else (0, 0, 0, 0)
     return Neuron(
         op.v_min, op.v_fmt.code_max, *decay, int(program.codes(op.decay)[0]) != 1 << op.decay_shift,
         op.rounding is Rounding.NEAREST, bool((shifts < 0).any()), bool((shifts > 0).any()), op.reset == "subtract",
@@ -437,9 +458,9 @@ def pooled(op: PoolOp, signal: Spikes, n_threads: int) -> Spikes:
         room = min(int(signal.offsets[b - 1, -1] - signal.offsets[a, 0]) * largest, (b - a) * n_steps * n)
         offsets = np.zeros((b - a, n_steps + 1), np.int64)
         index, count = np.empty(room, index_dtype(n)), np.empty(room, np.int32)
-        used = kernels.pool(signal.offsets[a:b], *_events(signal), first, windows, op.kind == "sum", np.zeros(n, np.int64),
-                            offsets, index, count)
-        return offsets, index[:used].copy(), count[:used].copy()
+        used = kernels.pool(signal.offsets[a:b], *_events(signal), first, windows, op.kind == "sum",
+                            np.zeros(n, np.int64), offsets, index, count)
+        return offsets, index[:used], count[:used]
 
     return joined(in_parts(part, signal.n_samples, n_steps * n * 6, n_threads), n, n_steps, graded=True)
 
