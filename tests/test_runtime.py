@@ -14,7 +14,8 @@ from qspinn import program
 from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import Rounding
 from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
-from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, numba_engine, reference, run
+from qspinn.program import Program
+from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, _layers, numba_engine, reference, run
 from qspinn.spikes import from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
@@ -79,6 +80,24 @@ def test_contract_catches_a_wrong_engine_of_layers(change: str) -> None:
     contract = type("Contract", (Small,), {"backend": staticmethod(altered(change)), "layered": True})()
     with pytest.raises(AssertionError):
         contract.test_random_layered_programs()
+
+
+NEEDED = [(16, "potential"), (16, "reset"), (16, "threshold"), (16, "rest"), (16, "decay"), (16, "input"),
+          (16, "current decay"), (16, "drive"), (32, "rest"), (32, "product"), (32, "sum"), (32, "current product")]
+
+
+@pytest.mark.parametrize(("bits", "name"), NEEDED, ids=str)
+def test_vectors_need_every_condition_under_which_lanes_are_narrow(
+    bits: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = _layers.proof
+
+    def careless(program: Program, op: LifOp, drive: int, lane_bits: int) -> dict[str, bool]:
+        return {k: yes or (k, lane_bits) == (name, bits) for k, yes in proof(program, op, drive, lane_bits).items()}
+
+    monkeypatch.setattr(_layers, "proof", careless)
+    with pytest.raises(AssertionError):
+        TestNumba().test_adversarial_layered_vectors()
 
 
 def test_random_layered_programs_are_lively_and_have_everything() -> None:

@@ -25,6 +25,7 @@ from qspinn.runtime.arithmetic import MODE
 from qspinn.runtime.reference import thresholds
 from qspinn.spikes import Spikes, index_dtype
 
+SMALL = 1 << 18  # bytes of events at most: less is not worth waking other threads
 ROOM = 1 << 24  # bytes of events and sums made at once by a thread
 MARGIN = 32  # rows of sums are multiples of this long: the widest vector's lanes
 Feed = DenseOp | ConvOp | AddOp
@@ -184,7 +185,7 @@ def in_parts(part: Callable[[int, int], tuple], n_samples: int, per_sample: int,
     to the end, few enough that starting them costs nothing, small enough for memory."""
     block = max(1, min(-(-n_samples // (4 * n_threads)), ROOM // max(per_sample, 1)))
     starts = range(0, n_samples, block)
-    if n_threads == 1 or len(starts) < 2:
+    if n_threads == 1 or n_samples * per_sample < SMALL:
         return [part(a, min(a + block, n_samples)) for a in starts]
     with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(lambda a: part(a, min(a + block, n_samples)), starts))
@@ -324,11 +325,13 @@ def lanes_for(program: Program, op: LifOp, low: int, high: int) -> type | None:
     if op.winner or op.inhibition or op.rounding is Rounding.STOCHASTIC:
         return None
     most = max(-low, high)
-    return next((kind for kind in (np.int16, np.int32) if _fit(program, op, most, np.iinfo(kind).bits)), None)
+    return next((kind for kind in (np.int16, np.int32) if all(proof(program, op, most, np.iinfo(kind).bits).values())),
+                None)
 
 
-def _fit(program: Program, op: LifOp, drive: int, bits: int) -> bool:
-    """Whether lanes of so many bits hold everything that becomes of inputs of at most `drive`.
+def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]:
+    """What must hold for lanes of so many bits to hold everything that becomes of inputs of at most `drive`, and
+    whether it does.
 
     Lanes of 16 bits multiply and add potentials without overflow (a product's high half, a saturated sum): only the
     results must fit. Lanes of 32 bits must hold products and sums.
@@ -336,25 +339,28 @@ def _fit(program: Program, op: LifOp, drive: int, bits: int) -> bool:
     top, wide = (1 << bits - 1) - 1, bits > 16
     bias = int(np.abs(program.codes(op.bias).astype(np.int64)).max(initial=0)) if op.bias else 0
     shifts, level = shifts_of(program, op), thresholds(program, op)
-    reset = program.codes(op.v_reset).astype(np.int64)
-    decay, right = int(program.codes(op.decay)[0]), int(shifts.max(initial=0))
-    v = max(abs(op.v_min), abs(op.v_fmt.code_max), int(np.abs(reset).max(initial=0)))
-    ok = [op.v_min >= -top - 1, op.v_fmt.code_max <= top, int(np.abs(reset).max(initial=0)) <= top,
-          level.min(initial=0) >= 0, op.n_ref <= top, right <= bits - 2, shifts.min(initial=0) >= 2 - bits,
-          0 <= decay <= 1 << op.decay_shift, 0 <= op.decay_shift <= bits - 1]
+    reset = int(np.abs(program.codes(op.v_reset).astype(np.int64)).max(initial=0)) if op.reset == "value" else 0
+    decay, left, right = int(program.codes(op.decay)[0]), max(0, -int(shifts.min())), max(0, int(shifts.max()))
+    v = max(abs(op.v_min), abs(op.v_fmt.code_max), reset)
+    holds = {
+        "potential": op.v_min >= -top - 1 and op.v_fmt.code_max <= top, "reset": reset <= top,
+        "threshold": bool(level.min() >= 0), "rest": op.n_ref <= top, "shift": right <= bits - 2 and left <= bits - 2,
+        "decay": 0 <= decay <= 1 << op.decay_shift and 0 <= op.decay_shift <= bits - 1,
+    }
     if op.current_fmt is not None:
-        fmt, factor = op.current_fmt, int(program.codes(op.current)[0])
-        i = max(-fmt.code_min, fmt.code_max)
-        ok += [drive + bias <= top, fmt.code_min >= -top - 1, fmt.code_max <= top, 0 <= factor < 1 << op.current_shift,
-               op.current_shift <= bits - 1]
+        i_min, i_max = op.current_fmt.code_min, op.current_fmt.code_max
+        factor, i = int(program.codes(op.current)[0]), max(-i_min, i_max)  # bounded as what drives the potential
+        holds |= {"input": drive + bias <= top,
+                  "current decay": 0 <= factor < 1 << op.current_shift and op.current_shift <= bits - 1}
         if wide:
-            ok += [i * factor + (1 << op.current_shift) <= top, i + drive + bias <= top]
+            holds |= {"current product": i * factor + (1 << op.current_shift) <= top,
+                      "current sum": i + drive + bias <= top}
         drive, bias = i, 0
-    drive = (drive << max(0, -int(shifts.min(initial=0)))) + (1 << right) + bias
-    ok.append(drive <= top)
+    drive = (drive << left) + (1 << right >> 1) + bias
+    holds["drive"] = drive <= top
     if wide:
-        ok += [v * decay + (1 << op.decay_shift) <= top, v + drive <= top]
-    return all(ok)
+        holds |= {"product": v * decay + (1 << op.decay_shift) <= top, "sum": v + drive <= top}
+    return holds
 
 
 def shifts_of(program: Program, op: LifOp) -> NDArray[np.int64]:
