@@ -17,7 +17,8 @@ from qspinn import program, runtime
 from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import QFormat, Rounding, random_words, stream_key
 from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
-from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, numba_engine, reference, run, torch_engine
+from qspinn.program import Program
+from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, _layers, numba_engine, reference, run, torch_engine
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
@@ -95,6 +96,24 @@ def test_contract_catches_a_wrong_engine_of_layers(change: str) -> None:
         contract.test_random_layered_programs()
 
 
+NEEDED = [(16, "potential"), (16, "reset"), (16, "threshold"), (16, "rest"), (16, "decay"), (16, "input"),
+          (16, "current decay"), (16, "drive"), (32, "rest"), (32, "product"), (32, "sum"), (32, "current product")]
+
+
+@pytest.mark.parametrize(("bits", "name"), NEEDED, ids=str)
+def test_vectors_need_every_condition_under_which_lanes_are_narrow(
+    bits: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = _layers.proof
+
+    def careless(program: Program, op: LifOp, drive: int, lane_bits: int) -> dict[str, bool]:
+        return {k: yes or (k, lane_bits) == (name, bits) for k, yes in proof(program, op, drive, lane_bits).items()}
+
+    monkeypatch.setattr(_layers, "proof", careless)
+    with pytest.raises(AssertionError):
+        TestNumba().test_adversarial_layered_vectors()
+
+
 def test_random_layered_programs_are_lively_and_have_everything() -> None:
     cases = [random_layered(seed) for seed in range(80)]
     results = [reference.run(c.program, c.spikes, record=True) for c in cases]
@@ -140,7 +159,8 @@ def test_random_programs_are_lively_and_use_every_kernel() -> None:
     for case in [*cases, *adversarial()]:
         numba_engine.run(case.program, case.spikes)
     assert len(_kernels.narrow.signatures) >= 7, "row, sum and potential types of 16 and 32 bits"
-    assert _layer_kernel.neurons.signatures
+    assert _layer_kernel.in_lanes.signatures
+    assert _layer_kernel.in_general.signatures
     assert _bits_kernel.one_bit.signatures
 
 

@@ -1,7 +1,9 @@
-"""Compiled kernels of layered networks: what reaches a population in all steps of a few samples, then the population.
+"""Compiled kernels of layered networks: per step what reaches a population, then the population itself.
 
-Currents and states lie channel-last, (y * width + x) * channels + channel, so that one spike adds whole runs of a
-weight row; signals between populations are events in the program's order, channel after channel.
+What a population receives lies in rows, one after the other: group, y, then x and channel together, (x * channels +
+channel), with a margin. So one spike adds `n_rows` strips of weights, one below the other, whatever the connection is:
+those of its taps, of a column of a matrix, or a single weight. The margin takes what falls off the map, so that there
+are no cases. Signals between populations are events in the program's numbering; within a step in any order.
 """
 
 from __future__ import annotations
@@ -9,7 +11,46 @@ from __future__ import annotations
 import numpy as np
 
 from qspinn.runtime._jit import kernel, piece
+from qspinn.runtime._lanes import (
+    STRIP,
+    above,
+    add,
+    add_within,
+    both,
+    choose,
+    down,
+    equal,
+    least,
+    load_full,
+    load_row,
+    load_strip,
+    masked_by,
+    most,
+    mul,
+    scaled,
+    scaled_to_nearest,
+    sign,
+    spill,
+    splat_full,
+    splat_strip,
+    store,
+    sub,
+    up,
+)
+from qspinn.runtime._vectors import aligned_zeros
 from qspinn.runtime.arithmetic import random_word, requantize, step_key, stream_base
+
+
+@kernel
+def busiest(offsets, count):
+    """(most spikes in one step, most of one source in a step)."""
+    events, largest = np.int64(0), np.int64(1)
+    for s in range(offsets.shape[0]):
+        for t in range(offsets.shape[1] - 1):
+            events = max(events, offsets[s, t + 1] - offsets[s, t])
+    for c in count:
+        largest = max(largest, np.int64(c))
+    return events, largest
 
 
 @piece
@@ -18,102 +59,185 @@ def times(count, e):
     return np.int64(count[e]) if count.size > 0 else np.int64(1)
 
 
-@kernel
-def feed_dense(offsets, index, count, rows, shift, total):
-    """total [S, T, N] += rows [n_pre, N] of the sources that spike, times 2**shift."""
-    for s in range(total.shape[0]):
-        for t in range(total.shape[1]):
-            here = total[s, t]
-            for e in range(offsets[s, t], offsets[s, t + 1]):
-                row = rows[index[e]]
-                c = np.int32(times(count, e) << shift)
-                for j in range(here.size):
-                    here[j] += c * row[j]
+@piece
+def add_strip(total, at, rows, row):
+    """total[at : at + 16] += rows[row : row + 16]."""
+    store(total, at, add(load_strip(total, at), load_row(rows, row, total)))
+
+
+@piece
+def add_strips(total, at, rows, row, n_strips):
+    """`add_strip` for a run of strips."""
+    if n_strips == 4:
+        add_strip(total, at, rows, row)
+        add_strip(total, at + STRIP, rows, row + STRIP)
+        add_strip(total, at + 2 * STRIP, rows, row + 2 * STRIP)
+        add_strip(total, at + 3 * STRIP, rows, row + 3 * STRIP)
+    elif n_strips == 3:
+        add_strip(total, at, rows, row)
+        add_strip(total, at + STRIP, rows, row + STRIP)
+        add_strip(total, at + 2 * STRIP, rows, row + 2 * STRIP)
+    else:
+        for k in range(0, n_strips * STRIP, STRIP):
+            add_strip(total, at + k, rows, row + k)
+
+
+@piece
+def add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
+    """total += what the events start..stop - 1 bring: from table[2 * source] on, row by row, the strips of weights from
+    rows[table[2 * source + 1]] on. Sums are exact wherever the last one fits: earlier overflow cancels."""
+    length = n_strips * STRIP
+    for e in range(start, stop):
+        i = 2 * np.int64(index[e])
+        at = np.int64(table[i])
+        row = np.int64(table[i + 1])
+        if count.size > 0:
+            c = splat_strip(total, np.int64(count[e]))
+            for _ in range(n_rows):
+                for k in range(0, length, STRIP):
+                    store(total, at + k, add(load_strip(total, at + k), mul(c, load_row(rows, row + k, total))))
+                at += pitch
+                row += length
+        else:
+            for _ in range(n_rows):
+                add_strips(total, at, rows, row, n_strips)
+                at += pitch
+                row += length
 
 
 @kernel
-def feed_conv(offsets, index, count, rows, of_y, of_x, of_c, of_group, stride, padding, dilation, shape, shift, total):
-    """total [S, T, H * W * C_out] += the convolution of the spikes, times 2**shift.
+def add_all(offsets, index, count, table, rows, n_rows, n_strips, pitch, totals):
+    """totals [S, T, size] += what a signal brings in every step."""
+    for s in range(totals.shape[0]):
+        for t in range(totals.shape[1]):
+            add_spikes(index, count, offsets[s, t], offsets[s, t + 1], table, rows, n_rows, n_strips, pitch,
+                       totals[s, t])
 
-    rows [C_in, kernel_y, kernel_x, C_out / groups]; of_y, of_x, of_c: place and channel of each source, of_group: the
-    first target channel of its group; shape (H, W, C_out) of the target.
+
+@kernel
+def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names, valid, neuron, after,
+             new_offsets, new_index, counts, v_out, ref_out, i_out, v_sum):
+    """Advances a population over all steps of S samples in narrow lanes, and writes its spikes; returns their number.
+
+    feed: (table, rows, n_rows, n_strips, pitch) of the signal (offsets, index, count); again: the same of the
+    population's own spikes, or with an empty table. totals [S, T, size]: what other connections bring, or one row of
+    zeros, [1, 1, size], for all steps. layout: `_layers.Layout`; neuron: `_layers.Neuron`. tensors: seven flat arrays
+    in lanes, a stretch for each group (repeated along its rows) or for each row. names: the number of each lane's
+    neuron in the program; valid: a bit per lane that is a neuron; after: the place of every neuron in the lanes.
     """
-    height, width, channels = shape
-    kernel_y, kernel_x, run = rows.shape[1], rows.shape[2], rows.shape[3]
-    for s in range(total.shape[0]):
-        for t in range(total.shape[1]):
-            here = total[s, t]
-            for e in range(offsets[s, t], offsets[s, t + 1]):
-                i = index[e]
-                c = np.int32(times(count, e) << shift)
-                for ky in range(kernel_y):
-                    y = of_y[i] + padding[0] - ky * dilation[0]
-                    if y < 0 or y % stride[0] != 0 or y // stride[0] >= height:
-                        continue
-                    for kx in range(kernel_x):
-                        x = of_x[i] + padding[1] - kx * dilation[1]
-                        if x < 0 or x % stride[1] != 0 or x // stride[1] >= width:
-                            continue
-                        at = (y // stride[0] * width + x // stride[1]) * channels + of_group[i]
-                        row = rows[of_c[i], ky, kx]
-                        for o in range(run):
-                            here[at + o] += c * row[o]
+    table, rows, n_rows, n_strips, pitch = feed
+    own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
+    map_rows, per_group, width, first, row_pitch, group_pitch, lanes, stretch, by_row = layout
+    bias, left, half, low, right, level, lowered = tensors
+    (v_min, v_max, decay, decay_half, decay_low, decay_shift, leaks, nearest, moves_left, moves_right, subtract, n_ref,
+     has_current, current, current_half, current_low, current_shift, i_min, i_max) = neuron
+    n_samples, n_steps, n = counts.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
+    v = aligned_zeros(map_rows * width, bias.dtype)
+    i_syn = aligned_zeros(map_rows * width if has_current else 0, bias.dtype)
+    ref = aligned_zeros(map_rows * width if n_ref > 0 else 0, bias.dtype)
+    none = np.zeros(0, np.uint8)
+    zero, one = splat_full(bias, 0), splat_full(bias, 1)
+    bottom, top = splat_full(bias, v_min), splat_full(bias, v_max)
+    i_bottom, i_top = splat_full(bias, i_min), splat_full(bias, i_max)
+    factor, f_half = splat_full(bias, decay), splat_full(bias, decay_half)
+    f_low, f_shift = splat_full(bias, decay_low), splat_full(bias, decay_shift)
+    g, g_half = splat_full(bias, current), splat_full(bias, current_half)
+    g_low, g_shift = splat_full(bias, current_low), splat_full(bias, current_shift)
+    keep, rest = splat_full(bias, -1 if subtract else 0), splat_full(bias, n_ref)
+    everywhere = totals.shape[0] == 1 and totals.shape[1] == 1
+    n_events = np.int64(0)
+    for s in range(n_samples):
+        v[:] = 0
+        i_syn[:] = 0
+        ref[:] = 0
+        new_offsets[s, 0] = n_events
+        before = n_events
+        for t in range(n_steps):
+            total = totals[0 if everywhere else s, 0 if everywhere else t]
+            add_spikes(index, count, offsets[s, t], offsets[s, t + 1], table, rows, n_rows, n_strips, pitch, total)
+            if own_table.size > 0:
+                add_spikes(new_index, none, before, n_events, own_table, own_rows, own_n_rows, own_n_strips, own_pitch,
+                           total)
+            before = n_events
+            at = np.int64(0)
+            word = np.int64(0)
+            for group in range(map_rows // per_group):
+                start = first + group * group_pitch
+                for y in range(per_group):
+                    c = (group * per_group + y if by_row else group) * stretch
+                    c_start, c_end = c, c + stretch
+                    for k in range(start, start + width, lanes):
+                        drive = load_full(total, k)
+                        store(total, k, zero)
+                        x = load_full(v, at)
+                        if leaks:
+                            if nearest:
+                                x = scaled_to_nearest(x, factor, f_half, f_shift)
+                            else:
+                                x = scaled(x, factor, f_half, f_low, f_shift)
+                        b = load_full(bias, c)
+                        if has_current:
+                            kept = scaled(load_full(i_syn, at), g, g_half, g_low, g_shift)
+                            drive = least(most(add_within(kept, add(drive, b)), i_bottom), i_top)
+                            store(i_syn, at, drive)
+                        if moves_left:
+                            drive = up(drive, load_full(left, c))
+                        if moves_right:
+                            offset = add(load_full(half, c), both(sign(drive), load_full(low, c)))
+                            drive = down(add(drive, offset), load_full(right, c))
+                        if not has_current:
+                            drive = add(drive, b)
+                        fed = least(most(add_within(x, drive), bottom), top)
+                        crossing = masked_by(above(fed, load_full(level, c)), valid[word])
+                        if n_ref > 0:
+                            waiting = load_full(ref, at)
+                            active = equal(waiting, zero)
+                            x = choose(active, fed, x)
+                            crossing = both(active, crossing)
+                            store(ref, at, choose(crossing, rest, most(sub(waiting, one), zero)))
+                        else:
+                            x = fed
+                        x = choose(crossing, sub(both(x, keep), load_full(lowered, c)), x)
+                        store(v, at, x)
+                        n_events += spill(new_index, n_events, names, at, crossing)
+                        at += lanes
+                        word += 1
+                        c += lanes
+                        if c == c_end:
+                            c = c_start
+                    start += row_pitch
+            new_offsets[s, t + 1] = n_events
+            if v_sum.size > 0:
+                for j in range(n):
+                    v_sum[s, j] += v[after[j]]
+        for e in range(new_offsets[s, 0], n_events):
+            counts[s, new_index[e]] += 1
+        for j in range(n if v_out.size > 0 else 0):
+            v_out[s, j] = v[after[j]]
+            ref_out[s, j] = ref[after[j]] if n_ref > 0 else 0
+            i_out[s, j] = i_syn[after[j]] if has_current else 0
+    return n_events
 
 
 @kernel
-def feed_same(offsets, index, count, weight, inner, shift, total):
-    """total [S, T, N] += weight [N] of each spiking source at its own place, times 2**shift."""
-    for s in range(total.shape[0]):
-        for t in range(total.shape[1]):
-            for e in range(offsets[s, t], offsets[s, t + 1]):
-                i = index[e]
-                total[s, t, inner[i]] += np.int32(times(count, e) << shift) * weight[i]
+def in_general(offsets, index, count, feed, again, totals, places, neuron, each, winner, inhibits, strength, seed,
+               stream, new_offsets, new_index, counts, v_out, ref_out, i_out, v_sum):
+    """`in_lanes` for every population there is: 64 bits, neuron after neuron, in the program's order.
 
-
-@kernel
-def pool(offsets, index, count, of_y, of_x, of_c, size, stride, shape, by_sum, new_offsets, new_index, new_count):
-    """Events of a pooled signal of shape (C, H, W); returns their number. new_offsets [S, T + 1] start at 0."""
-    channels, height, width = shape
-    grid = np.zeros(channels * height * width, np.int64)
-    n = 0
-    for s in range(offsets.shape[0]):
-        new_offsets[s, 0] = n
-        for t in range(offsets.shape[1] - 1):
-            for e in range(offsets[s, t], offsets[s, t + 1]):
-                i = index[e]
-                c = times(count, e)
-                for y in range(max(0, -((size[0] - 1 - of_y[i]) // stride[0])), min(of_y[i] // stride[0] + 1, height)):
-                    for x in range(max(0, -((size[1] - 1 - of_x[i]) // stride[1])),
-                                   min(of_x[i] // stride[1] + 1, width)):
-                        at = (of_c[i] * height + y) * width + x
-                        grid[at] = grid[at] + c if by_sum else max(grid[at], c)
-            for at in range(grid.size):
-                if grid[at] != 0:
-                    new_index[n] = at
-                    new_count[n] = grid[at]
-                    grid[at] = 0
-                    n += 1
-            new_offsets[s, t + 1] = n
-    return n
-
-
-@kernel
-def neurons(total, recurrent, decay, decay_shift, in_shift, in_shifts, v_min, v_max, level, strict, subtract, reset,
-            bias, spiking, winner, inhibits, strength, n_ref, mode, has_current, current, current_shift, i_min, i_max,
-            outer, seed, stream, offsets, index, counts, v_out, ref_out, i_out, v_sum):
-    """Advances a population over all steps of the samples in total [S, T, N] and writes its spikes as events.
-
-    Vectors have one entry per neuron, channel-last; outer[j] is the place of neuron j in the program's order, under
-    which it draws random words. recurrent [N, N] rows of the population's own spikes (or [0, 0]), in both directions
-    channel-last. Outputs: offsets [S, T + 1] from 0, index, counts, and final states [S, N] in the program's order.
-    Returns the number of events.
+    places [N]: of what each neuron receives; each: (in_shifts, level, reset, bias), [N] each.
     """
-    n_samples, n_steps, n = total.shape
+    table, rows, n_rows, n_strips, pitch = feed
+    own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
+    (decay, decay_shift, v_min, v_max, strict, subtract, spiking, n_ref, mode, has_current, current, current_shift,
+     i_min, i_max) = neuron
+    in_shifts, level, reset, bias = each
+    n_samples, n_steps, n = counts.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
     v = np.empty(n, np.int64)
     i_syn = np.empty(n, np.int64)
     until = np.empty(n, np.int64)
-    fired = np.empty(n, np.int64)
-    n_events = 0
+    none = np.zeros(0, np.uint8)
+    everywhere = totals.shape[0] == 1 and totals.shape[1] == 1
+    n_events = np.int64(0)
     base = stream_base(seed, stream)
     base_decay = stream_base(seed, stream + 1)
     base_in = stream_base(seed, stream + 2)
@@ -122,60 +246,83 @@ def neurons(total, recurrent, decay, decay_shift, in_shift, in_shifts, v_min, v_
         v[:] = 0
         i_syn[:] = 0
         until[:] = 0
-        n_fired = 0
-        offsets[s, 0] = n_events
+        before = n_events
+        new_offsets[s, 0] = n_events
         for t in range(n_steps):
-            here = total[s, t]
-            if recurrent.size > 0:
-                for q in range(n_fired):
-                    row = recurrent[fired[q]]
-                    for j in range(n):
-                        here[j] += row[j]
+            total = totals[0 if everywhere else s, 0 if everywhere else t]
+            add_spikes(index, count, offsets[s, t], offsets[s, t + 1], table, rows, n_rows, n_strips, pitch, total)
+            if own_table.size > 0:
+                add_spikes(new_index, none, before, n_events, own_table, own_rows, own_n_rows, own_n_strips, own_pitch,
+                           total)
+            before = n_events
             k_decay = step_key(base_decay, t)
             k_in = step_key(base_in, t)
             k_current = step_key(base_current, t)
-            n_fired = 0
             for j in range(n):
-                x = requantize(v[j] * decay, decay_shift, mode, k_decay, outer[j])
-                drive = np.int64(here[j])
+                x = requantize(v[j] * decay, decay_shift, mode, k_decay, j)
+                drive = np.int64(total[places[j]])
                 if has_current:
-                    drive = requantize(i_syn[j] * current, current_shift, mode, k_current, outer[j]) + drive
+                    drive = requantize(i_syn[j] * current, current_shift, mode, k_current, j) + drive
                     drive = min(max(drive + bias[j], i_min), i_max)
                     i_syn[j] = drive
                 if until[j] <= t:
-                    shift = in_shifts[j] if in_shifts.size > 0 else in_shift
-                    x = x + requantize(drive, shift, mode, k_in, outer[j]) + (0 if has_current else bias[j])
+                    x = x + requantize(drive, in_shifts[j], mode, k_in, j) + (0 if has_current else bias[j])
                     x = min(max(x, v_min), v_max)
                     if spiking and (x > level[j] if strict else x >= level[j]):
-                        fired[n_fired] = j
-                        n_fired += 1
+                        new_index[n_events] = j
+                        n_events += 1
                 v[j] = x
-            if winner and n_fired > 1:
+            total[:] = 0
+            if winner and n_events > before + 1:
                 key = step_key(base, t)
-                best = fired[0]
-                for q in range(1, n_fired):
-                    if random_word(key, outer[fired[q]]) > random_word(key, outer[best]):
-                        best = fired[q]
-                fired[0] = best
-                n_fired = 1
-            for q in range(n_fired):
-                j = fired[q]
+                best = new_index[before]
+                for e in range(before + 1, n_events):
+                    if random_word(key, new_index[e]) > random_word(key, best):
+                        best = new_index[e]
+                new_index[before] = best
+                n_events = before + 1
+            for e in range(before, n_events):
+                j = new_index[e]
                 v[j] = v[j] - level[j] if subtract else reset[j]
                 until[j] = t + n_ref + 1
-                counts[s, outer[j]] += 1
-                index[n_events] = outer[j]
-                n_events += 1
-            offsets[s, t + 1] = n_events
-            if inhibits and n_fired > 0:
+                counts[s, j] += 1
+            new_offsets[s, t + 1] = n_events
+            if inhibits and n_events > before:
                 for j in range(n):
-                    others = n_fired - (1 if until[j] == t + n_ref + 1 else 0)
+                    others = n_events - before - (1 if until[j] == t + n_ref + 1 else 0)
                     if others > 0:
                         v[j] = max(v[j] - others * strength[j], v_min)
             if v_sum.size > 0:
                 for j in range(n):
-                    v_sum[s, outer[j]] += v[j]
+                    v_sum[s, j] += v[j]
         for j in range(n if v_out.size > 0 else 0):
-            v_out[s, outer[j]] = v[j]
-            ref_out[s, outer[j]] = max(until[j] - n_steps, 0)
-            i_out[s, outer[j]] = i_syn[j]
+            v_out[s, j] = v[j]
+            ref_out[s, j] = max(until[j] - n_steps, 0)
+            i_out[s, j] = i_syn[j]
     return n_events
+
+
+@kernel
+def pool(offsets, index, count, first, windows, by_sum, grid, new_offsets, new_index, new_count):
+    """Events of a pooled signal; returns their number. Source i is in windows[first[i] : first[i + 1]].
+
+    grid [n], of zeros, is room for one step; new_offsets [S, T + 1] start at 0.
+    """
+    n = np.int64(0)
+    for s in range(offsets.shape[0]):
+        new_offsets[s, 0] = n
+        for t in range(offsets.shape[1] - 1):
+            start = n
+            for e in range(offsets[s, t], offsets[s, t + 1]):
+                c = times(count, e)
+                for k in range(first[index[e]], first[index[e] + 1]):
+                    at = windows[k]
+                    if grid[at] == 0 and c > 0:
+                        new_index[n] = at
+                        n += 1
+                    grid[at] = grid[at] + c if by_sum else max(grid[at], c)
+            for e in range(start, n):
+                new_count[e] = grid[new_index[e]]
+                grid[new_index[e]] = 0
+            new_offsets[s, t + 1] = n
+    return n

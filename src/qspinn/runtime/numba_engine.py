@@ -7,7 +7,7 @@ Kernels are chosen by proof, never by hope:
 
 - `one_bit`: unsigned potentials, one winner per step, weights of one bit: bit-sliced throughout;
 - `narrow`: unsigned potentials with one winner per step; 16-bit lanes where sums and potentials provably fit;
-- `_layers`: everything else: convolutions, several connections, feedback, currents; 64-bit potentials.
+- `_layers`: everything else: convolutions, several connections, feedback, currents; in 16, 32 or 64 bits.
 """
 
 from __future__ import annotations
@@ -67,12 +67,11 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
                 signals[op.target] = signals[op.source]
                 kept[op.target] = program.codes(op.kept)
             case PoolOp():
-                signals[op.target] = _layers.pooled(op, _chosen(signals, kept, op.source))
+                signals[op.target] = _layers.pooled(op, _chosen(signals, kept, op.source), n_threads)
             case DenseOp() | ConvOp() | AddOp():
                 feeding.setdefault(op.target, []).append(op)
             case LifOp():
-                feeds = feeding[op.name]
-                states = record or (op.name == readout.source and readout != ReadOp(source=op.name))
+                feeds = feeding.get(op.name, [])
                 simple = isinstance(readout, VoteOp) and _competing(program, op, feeds, signals, kept)
                 if simple:
                     outcome[op.name], raster = _population(op, *simple, record or op.name in read, n_threads)
@@ -80,10 +79,14 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
                         signals[op.name] = _from_raster(raster)
                     continue
                 sources = {f.source: _chosen(signals, kept, f.source) for f in feeds if f.source != op.name}
-                outcome[op.name], signals[op.name] = _layer(program, op, feeds, sources, spikes, states, n_threads)
+                of = readout.of if isinstance(readout, ReadOp) and readout.source == op.name else "spikes"
+                wanted = _layers.Wanted(spikes=record or op.name in read, states=record or of == "v_last",
+                                        v_sum=of == "v_sum")
+                outcome[op.name], signals[op.name] = _layers.population(program, op, feeds, sources, spikes, wanted,
+                                                                        n_threads)
             case PoissonOp() | EventsOp() | VoteOp() | ReadOp():
                 pass
-    counts = {name: o.counts.astype(np.int64) for name, o in outcome.items()}
+    counts = {name: o.counts.astype(np.int64, copy=False) for name, o in outcome.items()}
     scores = _scores(program, readout, outcome)
     if not record:
         return Result(counts=counts, scores=scores)
@@ -99,7 +102,7 @@ def _scores(program: Program, readout: VoteOp | ReadOp, outcome: dict[str, _laye
     states = outcome[readout.source]
     if isinstance(readout, VoteOp):
         return _kernels.tally(states.counts, program.codes(readout.votes).astype(np.int64))
-    return {"spikes": states.counts, "v_last": states.v, "v_sum": states.v_sum}[readout.of].astype(np.int64)
+    return {"spikes": states.counts, "v_last": states.v, "v_sum": states.v_sum}[readout.of]
 
 
 def _chosen(signals: dict[str, Spikes], kept: dict[str, NDArray], name: str) -> Spikes:
@@ -111,7 +114,7 @@ def _competing(
     program: Program, op: LifOp, feeds: list[_layers.Feed], signals: dict[str, Spikes], kept: dict[str, NDArray]
 ) -> tuple[Any, Spikes] | None:
     """((kernel, arguments), source) where one of the kernels for competing neurons is proved to do."""
-    (feed, *others) = feeds
+    (feed, *others) = feeds or (None,)
     plain = LifOp(**{f: getattr(op, f) for f in COMPETING})
     if (others or not isinstance(feed, DenseOp) or feed.shift or feed.source == op.name or plain != op
             or signals[feed.source].count is not None):
@@ -119,24 +122,6 @@ def _competing(
     source = signals[feed.source]
     plan = _plan(program, op, _rows(program.codes(feed.weight), kept.get(feed.source)), source)
     return (plan, source) if plan else None
-
-
-def _layer(
-    program: Program, op: LifOp, feeds: list[_layers.Feed], sources: dict[str, Spikes], like: Spikes, states: bool,
-    n_threads: int,
-) -> tuple[_layers.States, Spikes]:
-    """(states, spikes) of a population of any kind; threads over samples."""
-    edges = np.linspace(0, like.n_samples, min(n_threads, max(like.n_samples, 1)) + 1).astype(int)
-
-    def part(i: int) -> tuple[Spikes, _layers.States]:
-        mine = {name: signal.slice(edges[i], edges[i + 1]) for name, signal in sources.items()}
-        size = (int(edges[i + 1] - edges[i]), like.n_steps)
-        return _layers.population(program, op, feeds, mine, size, states=states)
-
-    with concurrent.futures.ThreadPoolExecutor(len(edges) - 1) as pool:
-        done = list(pool.map(part, range(len(edges) - 1)))
-    left = _layers.States(*(np.concatenate(x) for x in zip(*(d[1] for d in done), strict=True)))
-    return left, _layers.joined([(d[0].offsets, d[0].index) for d in done], op.n, like.n_steps)
 
 
 def _rows(w: NDArray, kept: NDArray | None) -> NDArray:

@@ -12,7 +12,7 @@ from qspinn.program import Program
 from qspinn.runtime import reference
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes, from_dense
-from qspinn.testing.layered import random_layered
+from qspinn.testing.layered import adversarial_layered, random_layered
 from qspinn.testing.programs import Case, adversarial, constant, observed, random_case, single
 
 
@@ -76,6 +76,10 @@ class BackendContract:
         """The first random programs of both kinds."""
         competing = [random_case(seed, signed_weights=self.signed_weights) for seed in range(n)]
         return competing + [random_layered(seed) for seed in range(n if self.layered else 0)]
+
+    def test_adversarial_layered_vectors(self) -> None:
+        for case in adversarial_layered() if self.layered else ():
+            self._hold(case)
 
     def test_random_layered_programs(self) -> None:
         for seed in range(self.n_random if self.layered else 0):
