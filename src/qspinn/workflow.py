@@ -15,13 +15,14 @@ from qspinn import checkpoint, data
 from qspinn.checkpoint import Trained
 from qspinn.data.encoders import poisson
 from qspinn.errors import ConfigError, DataError
+from qspinn.explore.family import AnyExperiment, read_experiment
 from qspinn.explore.space import Experiment
 from qspinn.explore.statistics import wilson_interval
 from qspinn.learning import stdp
 from qspinn.lower import poisson_op, readout_votes
 from qspinn.ops import PoissonOp
 from qspinn.program import Program
-from qspinn.records import from_plain, with_override
+from qspinn.records import with_override
 from qspinn.runtime import run
 from qspinn.spikes import Spikes
 
@@ -34,8 +35,8 @@ def load_data(config: data.DataConfig) -> data.Dataset:
     return data.load(config)
 
 
-def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
-    """The experiment in a TOML or JSON file, with dotted overrides such as ``network.n_neurons=100`` applied.
+def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment:
+    """The experiment of either family in a TOML or JSON file, with dotted overrides such as ``network.n_neurons=100`` applied.
 
     Raises:
         ConfigError: unreadable, not TOML or JSON, an unknown key (named with its path and the nearest valid one), or a
@@ -52,7 +53,7 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
         raise ConfigError(str(path), f"is not valid {kind}", got=str(error)) from None
     for assignment in overrides:
         plain = with_override(plain, assignment)
-    return from_plain(Experiment, plain, "config")
+    return read_experiment(plain)
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qspinn.checkpoint import TrainedLayers
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Leaky, Linear, Pool2d, Skip, Weighted
 from qspinn.learning import _scan_kernel as scan
 
@@ -252,3 +253,16 @@ class _Step(torch.autograd.Function):
         slopes = {scan.ARCTAN: lambda: 0.5 * ctx.width / (1 + (torch.pi / 2 * x) ** 2),
                   scan.FAST_SIGMOID: lambda: 1 / (1 + x.abs()) ** 2, scan.TRIANGLE: lambda: (1 - x.abs()).clamp(min=0)}
         return grad * slopes[ctx.kind](), None, None, None
+
+
+def frozen(net: SurrogateNet) -> TrainedLayers:
+    """The module's declaration and state as plain arrays, for `checkpoint.save`."""
+    state = {name: t.detach().cpu().numpy().copy() for name, t in net.state_dict().items()}
+    return TrainedLayers(network=net.network, params=state)
+
+
+def restored(trained: TrainedLayers) -> SurrogateNet:
+    """The module of a checkpoint, ready to answer or to learn on."""
+    net = SurrogateNet(trained.network)
+    net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in trained.params.items()})
+    return net.eval()
