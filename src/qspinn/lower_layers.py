@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.calibrators import Floats, LayerRanges, potential_top, weight_tops
 from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
@@ -21,31 +22,68 @@ from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, Read
 from qspinn.plan import Granularity, QuantPlan, QuantRule, chosen_rules, layer_paths
 from qspinn.program import CodeTensor, Program
 
-Floats = NDArray[np.float64]
 GLOBAL = Granularity.GLOBAL
 SHIFT_FMT = QFormat(bits=6, signed=True)
 
 
-class LayerRanges(msgspec.Struct, frozen=True, kw_only=True):
-    """Observed on calibration data, by layer: the largest size of potentials and of synaptic currents."""
+class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What turns the real numbers of a layer into codes and back.
 
-    v: dict[str, float]
-    i: dict[str, float] = {}
+    Attributes:
+        step: weight step of each channel, float64 [C].
+        shifts: potentials count in units of step * 2**shifts, int64 [C].
+    """
+
+    step: Floats
+    shifts: NDArray[np.int64]
+
+    @property
+    def unit(self) -> Floats:
+        unit: Floats = self.step * 2.0**self.shifts
+        return unit
 
 
 def lower_layers(
     network: LayeredNetwork, params: Mapping[str, NDArray], plan: QuantPlan, ranges: LayerRanges, *, seed: int = 0,
     labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None,
+    grids: Mapping[str, LayerGrid] | None = None,
 ) -> Program:
     """The integer program of a trained layered network under a plan.
 
     Args:
-        params: `<layer>.w…` and `<layer>.bias` by path, batch normalization folded (`SurrogateNet.params`).
+        params: `<layer>.w…` and `<layer>.bias` by path, batch normalization folded (`SurrogateNet.params`). Optional:
+            `<layer>.v_th` [C] and `<layer>.decay`, in place of the declared ones.
+        grids: steps and shifts by layer, where they were learned; otherwise they follow from weights and ranges.
 
     Raises:
         ConfigError: the plan does not fit the network's tensors.
         LoweringError: an accumulator could overflow, a tensor is missing or not finite, or a read-out by potential
             would compare unlike units.
+    """
+    rules = layer_rules(network, plan)
+    grids = grids if grids is not None else layer_grids(network, params, rules, ranges)
+    tensors: dict[str, CodeTensor] = {}
+    ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
+    made = {"input"}
+    for number, layer in enumerate(network.layers):
+        _add_pools(network, made, ops)
+        stream = STREAMS_PER_POPULATION * (number + 1)
+        new, own = _Lowering(network, params, rules, ranges, seed, stream).layer(layer, grids[layer.name])
+        tensors |= new
+        ops += own
+        made.add(layer.name)
+    _add_pools(network, made, ops)
+    ops.append(ReadOp(source=network.readout.source, of=network.readout.of))
+    return Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
+                   tensors=tensors, labels=labels, provenance=provenance or {})
+
+
+def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule]:
+    """The rule of every tensor of a layered network.
+
+    Raises:
+        ConfigError: the plan does not fit the network's tensors, or speaks of what only competing populations have.
+        LoweringError: a read-out by potential would compare unlike units.
     """
     for option in ("fold_theta", "keep_sum", "min_input_rate"):
         if getattr(plan, option) != getattr(QuantPlan(rules=()), option):
@@ -53,25 +91,79 @@ def lower_layers(
                               fix="leave it out in plans for layers")
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
-    tensors: dict[str, CodeTensor] = {}
-    ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
-    made = {"input"}
-    for number, layer in enumerate(network.layers):
-        _add_pools(network, made, ops)
-        stream = STREAMS_PER_POPULATION * (number + 1)
-        new, own = _Lowering(network, params, rules, ranges, seed, stream).layer(layer)
-        tensors |= new
-        ops += own
-        made.add(layer.name)
-    _add_pools(network, made, ops)
     read = network.readout
     by_channel = [p for p, r in rules.items() if p.startswith(f"{read.source}.w") and r.granularity is not GLOBAL]
     if read.of != "spikes" and by_channel:
         raise LoweringError(by_channel[0], "a read-out by potential compares neurons, which needs one unit for all",
                             fix="use granularity = 'global' for the weights into this layer")
-    ops.append(ReadOp(source=read.source, of=read.of))
-    return Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
-                   tensors=tensors, labels=labels, provenance=provenance or {})
+    return rules
+
+
+def layer_grids(
+    network: LayeredNetwork, params: Mapping[str, NDArray], rules: dict[str, QuantRule], ranges: LayerRanges
+) -> dict[str, LayerGrid]:
+    """Steps and shifts of every layer, calibrated by its rules."""
+    found = {}
+    for layer in network.layers:
+        weights = real_weights(network, params, layer)
+        step = _step(layer, weights, rules)
+        rule = rules[f"{layer.name}.v"]
+        if rule.bits < 2:
+            raise LoweringError(f"{layer.name}.v", "signed potentials need two bits at least", got=rule.bits)
+        top = max(potential_top(ranges, layer.name, rule), layer.neuron.v_th if layer.neuron.spiking else 0.0)
+        found[layer.name] = LayerGrid(step=step, shifts=np.array([fitting_shift(top / s, rule.bits - 1) for s in step]))
+    return found
+
+
+def real_weights(network: LayeredNetwork, params: Mapping[str, NDArray], layer: Layer) -> dict[str, Floats]:
+    """The real weights of the connections into a layer, by path; the factor of an average is theirs.
+
+    Raises:
+        LoweringError: an array is missing, not finite, or of the wrong shape.
+    """
+    found = {}
+    for c in network.into(layer.name):
+        path, factor = network.weight_path(c), average_factor(network, c)
+        if isinstance(c, Skip):
+            found[path] = np.full(layer.shape[0], c.weight * factor)
+            continue
+        if path not in params:
+            raise LoweringError(path, "is not among the trained arrays", allowed=", ".join(sorted(params)))
+        w = np.asarray(params[path], dtype=np.float64) * factor
+        if w.shape != network.weight_shape(c):
+            raise LoweringError(path, "has the wrong shape", got=w.shape, allowed=str(network.weight_shape(c)))
+        if not np.isfinite(w).all():
+            raise LoweringError(path, "holds NaN or infinity", fix="train again with a smaller learning rate")
+        found[path] = w
+    return found
+
+
+def average_factor(network: LayeredNetwork, c: Linear | Conv2d | Skip) -> float:
+    """What the weights of a connection are multiplied by because its source is an average and a sum is computed."""
+    pool = next((p for p in network.connections if isinstance(p, Pool2d) and p.target == c.source), None)
+    return 1 / (pool.kernel[0] * pool.kernel[1]) if pool is not None and pool.kind == "average" else 1.0
+
+
+def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule]) -> Floats:
+    """Weight step of each channel [C], shared by all connections into the layer."""
+    n_channels = layer.shape[0]
+    steps = []
+    for path, w in weights.items():
+        rule = rules[path]
+        if rule.bits < 2:
+            raise LoweringError(path, "signed weights need two bits at least", got=rule.bits)
+        code_max = QFormat(bits=rule.bits, signed=True).code_max
+        # a channel is [N // C] neurons of a dense layer in a grid, or one row of a convolution
+        rows = w.reshape(n_channels if rule.granularity is Granularity.PER_CHANNEL else 1, -1)
+        steps.append(np.broadcast_to(weight_tops(rows, rule, code_max) / code_max, n_channels))
+    step = np.max(steps, axis=0)
+    found: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
+    return found
+
+
+def threshold_shift(v_th: Floats, unit: Floats, bits: int) -> int:
+    """The shift that lets the largest threshold of a layer fit its codes."""
+    return max(0, fitting_shift(float((v_th / unit).max()), bits))
 
 
 def _add_pools(network: LayeredNetwork, made: set[str], ops: list[Op]) -> None:
@@ -93,45 +185,14 @@ class _Lowering(msgspec.Struct, frozen=True):
     seed: int
     stream: int
 
-    def layer(self, layer: Layer) -> tuple[dict[str, CodeTensor], list[Op]]:
+    def layer(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], list[Op]]:
         """(tensors, operations) of one layer and the connections into it."""
         into = self.network.into(layer.name)
-        weights = {self.network.weight_path(c): self._weights(c, layer) for c in into}
-        step = self._step(layer, weights)
-        tensors = {path: self._encoded(path, w, step, number) for number, (path, w) in enumerate(weights.items())}
-        neurons, op = self._neurons(layer, step)
+        weights = real_weights(self.network, self.params, layer)
+        tensors = {path: self._encoded(path, w, grid.step, number) for number, (path, w) in enumerate(weights.items())}
+        neurons, op = self._neurons(layer, grid)
         _prove(layer.name, op, [tensors[path] for path in weights], self.network)
         return tensors | neurons, [*(self._connection(c) for c in into), op]
-
-    def _weights(self, c: Linear | Conv2d | Skip, layer: Layer) -> Floats:
-        """Real weights; the factor of an average is theirs."""
-        pool = next((p for p in self.network.connections if isinstance(p, Pool2d) and p.target == c.source), None)
-        factor = 1 / (pool.kernel[0] * pool.kernel[1]) if pool is not None and pool.kind == "average" else 1.0
-        if isinstance(c, Skip):
-            return np.full(layer.shape[0], c.weight * factor)
-        path = self.network.weight_path(c)
-        if path not in self.params:
-            raise LoweringError(path, "is not among the trained arrays", allowed=", ".join(sorted(self.params)))
-        w = np.asarray(self.params[path], dtype=np.float64) * factor
-        if w.shape != self.network.weight_shape(c):
-            raise LoweringError(path, "has the wrong shape", got=w.shape, allowed=str(self.network.weight_shape(c)))
-        if not np.isfinite(w).all():
-            raise LoweringError(path, "holds NaN or infinity", fix="train again with a smaller learning rate")
-        return w
-
-    def _step(self, layer: Layer, weights: dict[str, Floats]) -> Floats:
-        """Weight step of each channel [C], shared by all connections: the largest weight takes the largest code."""
-        steps = []
-        for path, w in weights.items():
-            rule = self.rules[path]
-            if rule.bits < 2:
-                raise LoweringError(path, "signed weights need two bits at least", got=rule.bits)
-            top = np.abs(w).reshape(layer.shape[0], -1).max(axis=1) if len(w) == layer.shape[0] else np.abs(w).max()
-            top = top if rule.granularity is Granularity.PER_CHANNEL else np.max(top)
-            code_max = QFormat(bits=rule.bits, signed=True).code_max
-            steps.append(np.broadcast_to(top * rule.clip / code_max, layer.shape[0]))
-        step = np.max(steps, axis=0)
-        return np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
 
     def _encoded(self, path: str, w: Floats, step: Floats, number: int) -> CodeTensor:
         rule = self.rules[path]
@@ -141,15 +202,11 @@ class _Lowering(msgspec.Struct, frozen=True):
                           key=stream_key(self.seed, self.stream + LOWERING_STREAM, number))
         return CodeTensor(codes=np.maximum(codes, -fmt.code_max).astype(np.int32), fmt=fmt)
 
-    def _neurons(self, layer: Layer, step: Floats) -> tuple[dict[str, CodeTensor], LifOp]:
+    def _neurons(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], LifOp]:
         name, neuron = layer.name, layer.neuron
         v = self.rules[f"{name}.v"]
-        if v.bits < 2:
-            raise LoweringError(f"{name}.v", "signed potentials need two bits at least", got=v.bits)
         v_fmt = QFormat(bits=v.bits, signed=True)
-        reach = max(self.ranges.v[name], neuron.v_th if neuron.spiking else 0.0)
-        shifts = np.array([fitting_shift(reach / s, v.bits - 1) for s in step])
-        unit = step * 2.0**shifts
+        step, shifts, unit = grid.step, grid.shifts, grid.unit
         tensors: dict[str, CodeTensor] = {}
 
         def put(kind: str, value: Any, fmt: QFormat, rounding: Rounding = Rounding.NEAREST) -> str:
@@ -164,8 +221,9 @@ class _Lowering(msgspec.Struct, frozen=True):
             settings["in_shifts"] = f"{name}.in_shifts"
         if neuron.spiking:
             rule = self.rules[f"{name}.v_th"]
-            shift = max(0, fitting_shift(float((neuron.v_th / unit).max()), rule.bits))
-            settings |= {"v_th": put("v_th", neuron.v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding),
+            v_th = np.broadcast_to(np.asarray(self.params.get(f"{name}.v_th", neuron.v_th), np.float64), unit.shape)
+            shift = threshold_shift(v_th, unit, rule.bits)
+            settings |= {"v_th": put("v_th", v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding),
                          "v_th_shift": shift}
         else:
             settings["v_th"] = put("v_th", 0.0, QFormat(bits=1))
@@ -184,15 +242,16 @@ class _Lowering(msgspec.Struct, frozen=True):
         """Decay of the potential and, where there is one, the synaptic current; no leak is a factor of one."""
         name, neuron = layer.name, layer.neuron
         rule = self.rules[f"{name}.decay"]
-        whole = neuron.decay == 1.0
+        decay = float(self.params.get(f"{name}.decay", neuron.decay))
+        whole = decay == 1.0
         tensors[f"{name}.decay"] = (CodeTensor(codes=np.ones(1, np.int32), fmt=QFormat(bits=1)) if whole
-                                    else decay_codes(neuron.decay, rule))
+                                    else decay_codes(decay, rule))
         settings: dict[str, Any] = {"decay": f"{name}.decay", "decay_shift": 0 if whole else rule.bits}
         if neuron.current_decay is None:
             return settings
         own, width = self.rules[f"{name}.i_decay"], self.rules[f"{name}.i"]
         fmt = QFormat(bits=width.bits, signed=True)
-        if self.ranges.i[name] / float(step.min()) > fmt.code_max:
+        if name in self.ranges.i and self.ranges.i[name] / float(step.min()) > fmt.code_max:
             raise LoweringError(f"{name}.i", "the synaptic current does not fit", got=self.ranges.i[name] / step.min(),
                                 allowed=f"at most {fmt.code_max} weight steps", fix="more bits for i, fewer for w")
         tensors[f"{name}.i_decay"] = decay_codes(neuron.current_decay, own)

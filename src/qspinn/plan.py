@@ -23,6 +23,21 @@ class Granularity(enum.Enum):
     PER_CHANNEL = "per_channel"
 
 
+class Calibrator(enum.Enum):
+    """What the largest code of a tensor stands for, from real weights or from potentials seen on calibration data.
+
+    MAX: the largest size. PERCENTILE: the quantile `quantile` of the sizes. MSE: what makes the mean squared error of
+    quantization least. MEAN_ABS: in proportion to the mean size, 2 * mean * sqrt(largest code), for weights only
+    (Esser et al. 2020 start learned steps there; rescaling by the mean size: QP-SNN, Wei et al. 2025).
+    Where several values share a code's range, what lies above saturates.
+    """
+
+    MAX = "max"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+    MEAN_ABS = "mean_abs"
+
+
 class QuantRule(Record, frozen=True):
     """The format of the tensors whose path matches.
 
@@ -33,6 +48,8 @@ class QuantRule(Record, frozen=True):
         rounding: how real values, and for `v` and the traces also every step's result, are brought onto the grid.
         granularity: of the step; only weights may be PER_NEURON.
         clip: share of the largest value that the largest code stands for; what lies above saturates.
+        calibrator: for weights and potentials of layers: which value counts as the largest.
+        quantile: for PERCENTILE.
     """
 
     tensor: str
@@ -40,10 +57,13 @@ class QuantRule(Record, frozen=True):
     rounding: Rounding = Rounding.NEAREST
     granularity: Granularity = Granularity.GLOBAL
     clip: float = 1.0
+    calibrator: Calibrator = Calibrator.MAX
+    quantile: float = 0.99
 
     def __post_init__(self) -> None:
         _need(1 <= self.bits <= 16, f"plan rule {self.tensor!r}: bits", self.bits, "1..16")
         _need(0.0 < self.clip <= 1.0, f"plan rule {self.tensor!r}: clip", self.clip, "above 0, at most 1")
+        _need(0.0 < self.quantile <= 1.0, f"plan rule {self.tensor!r}: quantile", self.quantile, "above 0, at most 1")
 
 
 class QuantPlan(Record, frozen=True):
@@ -133,7 +153,25 @@ def chosen_rules(plan: QuantPlan, paths: list[str], known: list[str], finer: Gra
             raise ConfigError(f"plan: {path}", f"only weights can have a step per {what}", got=rule_of.tensor,
                               fix="use granularity = 'global' here; potentials and thresholds follow the weights' unit")
         chosen[path] = rule_of
+    _check_calibrators(chosen, finer)
     return chosen
+
+
+def _check_calibrators(chosen: dict[str, QuantRule], finer: Granularity) -> None:
+    """Calibrators are asked for only where they mean something.
+
+    Raises:
+        ConfigError: names the tensor.
+    """
+    for path, rule in chosen.items():
+        kind = path.split(".")[-1].split("_")[0]
+        known = {"w": set(Calibrator), "v": set(Calibrator) - {Calibrator.MEAN_ABS}}.get(kind, {Calibrator.MAX})
+        if path.endswith(".v_th") or finer is Granularity.PER_NEURON:
+            known = {Calibrator.MAX}
+        if rule.calibrator not in known:
+            raise ConfigError(f"plan: {path}", "this calibrator does not apply here", got=rule.calibrator.value,
+                              allowed=", ".join(sorted(c.value for c in known)),
+                              fix="calibrators are for weights (w) and potentials (v) of layers")
 
 
 def wide_plan(network: Network, *, rounding: Rounding = Rounding.NEAREST) -> QuantPlan:

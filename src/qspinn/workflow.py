@@ -36,7 +36,8 @@ def load_data(config: data.DataConfig) -> data.Dataset:
 
 
 def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment:
-    """The experiment of either family in a TOML or JSON file, with dotted overrides such as ``network.n_neurons=100`` applied.
+    """The experiment, of either family, in a TOML or JSON file, with dotted overrides such as
+    ``network.n_neurons=100`` applied.
 
     Raises:
         ConfigError: unreadable, not TOML or JSON, an unknown key (named with its path and the nearest valid one), or a

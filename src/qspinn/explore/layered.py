@@ -7,7 +7,6 @@ candidates have in common.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from qspinn.explore.reuse import Reuse
 from qspinn.explore.sensitivity import Significance
 from qspinn.explore.space import Scheme
 from qspinn.layers import LayeredNetwork
+from qspinn.learning import quantized
 from qspinn.learning.supervised import Progress, fit, layer_ranges, responses, scores
 from qspinn.learning.surrogate import SurrogateNet, frozen, restored
 from qspinn.lower_layers import lower_layers
@@ -204,7 +204,6 @@ def build(bench: Bench, candidate: LayeredCandidate) -> tuple[Program, MemoryAcc
 
 def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
     """The float network trained on with quantization in the loop, as integers."""
-    quantized = importlib.import_module("qspinn.learning.quantized")
     search, net = bench.experiment.search, bench.float_net()
     training = msgspec.structs.replace(bench.experiment.training, n_epochs=search.itq_epochs,
                                        learning_rate=search.itq_learning_rate)
@@ -212,7 +211,7 @@ def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
     resumed = program_path(bench.folder, candidate).with_suffix(".training")
     with one_thread():
         fit(module, bench.train, training, seed=candidate.seed, checkpoint=resumed)
-    program: Program = quantized.convert(module, labels=bench.labels, provenance=_provenance(bench, candidate))
+    program = quantized.convert(module, labels=bench.labels, provenance=_provenance(bench, candidate))
     resumed.unlink(missing_ok=True)
     return program
 

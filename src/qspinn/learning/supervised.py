@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,19 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from qspinn.calibrators import LayerRanges, Sizes, sizes_of
 from qspinn.data.event_set import EventSet
 from qspinn.errors import DataError, RunError
 from qspinn.learning import resume
+from qspinn.learning.quantized import QuantNet
 from qspinn.learning.supervision import Supervision
 from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import LayerRanges
 
 Progress = Callable[[int, int, float], None]
 BATCH = 200  # samples at once where nothing is learned
 
 
-def fit(net: SurrogateNet, data: EventSet, training: Supervision, *, seed: int = 0, progress: Progress | None = None,
-        checkpoint: Path | None = None) -> None:
+def fit(
+    net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0,
+    progress: Progress | None = None, checkpoint: Path | None = None,
+) -> None:
     """Trains the module in place; deterministic by seed on one machine and torch version.
 
     Args:
@@ -95,12 +97,12 @@ def _raster(data: EventSet) -> Tensor:
     return torch.from_numpy(data.dense().reshape(data.n_steps, data.n_samples, -1))
 
 
-def scores(net: SurrogateNet, data: EventSet) -> NDArray[np.float32]:
+def scores(net: SurrogateNet | QuantNet, data: EventSet) -> NDArray[np.float32]:
     """Class scores of the float network, [B, n_classes]."""
     return responses(net, data)[0]
 
 
-def responses(net: SurrogateNet, data: EventSet) -> tuple[NDArray[np.float32], dict[str, float]]:
+def responses(net: SurrogateNet | QuantNet, data: EventSet) -> tuple[NDArray[np.float32], dict[str, float]]:
     """(class scores [B, n_classes], mean spikes per neuron and step of every spiking layer) of the float network."""
     net.eval()
     parts, totals = [], dict.fromkeys((x.name for x in net.network.layers if x.neuron.spiking), 0.0)
@@ -114,24 +116,23 @@ def responses(net: SurrogateNet, data: EventSet) -> tuple[NDArray[np.float32], d
     return np.concatenate(parts), {name: total / data.n_samples for name, total in totals.items()}
 
 
-def layer_ranges(net: SurrogateNet, data: EventSet, *, share: float = 1.0) -> LayerRanges:
+def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
     """The ranges of potentials and synaptic currents on calibration data.
 
-    Args:
-        share: the quantile of the sizes taken as the largest; below 1 the rest may saturate.
+    Raises:
+        DataError: there are no samples.
     """
+    if data.n_samples == 0:
+        raise DataError("calibration data", "holds no samples")
     net.eval()
-    v: dict[str, float] = {}
+    v: dict[str, Sizes] = {}
     i: dict[str, float] = {}
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
             out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))))
-            for found, tensors in ((v, out.potentials), (i, out.currents)):
-                for name, x in tensors.items():
-                    found[name] = max(found.get(name, 0.0), _quantile(x, share))
-    return LayerRanges(v=v, i=i)
-
-
-def _quantile(x: Tensor, share: float) -> float:
-    sizes: Any = x.abs().flatten().numpy()
-    return float(sizes.max() if share == 1.0 else np.quantile(sizes, share))
+            for name, x in out.potentials.items():
+                new = sizes_of(x.numpy())
+                v[name] = v[name].merged(new) if name in v else new
+            for name, x in out.currents.items():
+                i[name] = max(i.get(name, 0.0), x.abs().max().item())
+    return LayerRanges(v={name: sizes.top for name, sizes in v.items()}, i=i, sizes=v)

@@ -23,7 +23,7 @@ from qspinn.layers import Conv2d, Layer, LayeredNetwork, Leaky, Linear, Pool2d, 
 from qspinn.learning import _scan_kernel as scan
 
 Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
-_KINDS = {"arctan": scan.ARCTAN, "fast_sigmoid": scan.FAST_SIGMOID, "triangle": scan.TRIANGLE}
+KINDS = {"arctan": scan.ARCTAN, "fast_sigmoid": scan.FAST_SIGMOID, "triangle": scan.TRIANGLE}
 _POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
 
 
@@ -32,12 +32,14 @@ class Output(NamedTuple):
 
     scores [B, n_classes]: spikes per step, final potential, or mean potential of the read-out neurons.
     rates: mean spikes per neuron and step of every spiking layer, by name, as tensors that carry gradients.
+    spikes: of every layer, [T, B, C, H, W].
     potentials: what is left of every layer's potentials after each step, [T, B, C, H, W].
     currents: the synaptic currents of the layers that have one, likewise.
     """
 
     scores: Tensor
     rates: dict[str, Tensor]
+    spikes: dict[str, Tensor]
     potentials: dict[str, Tensor]
     currents: dict[str, Tensor]
 
@@ -100,6 +102,51 @@ class _Decaying(torch.autograd.Function):
         return torch.from_numpy(x_grad).view(grad.shape), None
 
 
+Advance = tuple[Tensor, Tensor, Tensor]
+"""Of one layer over all steps, [T, B, C, H, W]: spikes, potentials left, synaptic currents."""
+
+
+def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict[str, Tensor]], Advance], *,
+         averages: bool = True) -> Output:
+    """A forward pass over all steps, layer by layer; `advance` runs one layer, given the signals made before.
+
+    Args:
+        spikes: of the input, [T, B, n_inputs], any numeric type.
+        averages: average pooling divides (otherwise it adds up, and the division is the next weights').
+    """
+    n_steps, batch = spikes.shape[:2]
+    signals = {"input": spikes.to(torch.float32).view(n_steps, batch, *network.input.shape)}
+    rates: dict[str, Tensor] = {}
+    left: dict[str, Tensor] = {}
+    currents: dict[str, Tensor] = {}
+    for layer in network.layers:
+        _pool(network, signals, averages)
+        signals[layer.name], left[layer.name], current = advance(layer, signals)
+        if layer.neuron.current_decay is not None:
+            currents[layer.name] = current
+        if layer.neuron.spiking:
+            rates[layer.name] = signals[layer.name].mean()
+    read = network.readout
+    scores = {"spikes": lambda: signals[read.source].mean(0), "v_last": lambda: left[read.source][-1],
+              "v_sum": lambda: left[read.source].mean(0)}[read.of]()
+    made = {layer.name: signals[layer.name] for layer in network.layers}
+    return Output(scores=scores.flatten(1), rates=rates, spikes=made, potentials=left, currents=currents)
+
+
+def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -> None:
+    """Adds the pooled signals whose sources exist by now."""
+    for c in network.connections:
+        if isinstance(c, Pool2d) and c.source in signals and c.target not in signals:
+            x = signals[c.source]
+            images = x.flatten(0, 1)
+            if c.kind == "max":
+                y = functional.max_pool2d(images, c.kernel, c.stride)
+            else:
+                adds = c.kind == "sum" or not averages
+                y = functional.avg_pool2d(images, c.kernel, c.stride, divisor_override=1 if adds else None)
+            signals[c.target] = y.view(*x.shape[:2], *y.shape[1:])
+
+
 class SurrogateNet(nn.Module):
     """A layered network that trains in any torch loop.
 
@@ -113,7 +160,7 @@ class SurrogateNet(nn.Module):
     def __init__(self, network: LayeredNetwork, *, seed: int = 0, surrogate: Surrogate = "arctan", width: float = 2.0,
                  gain: float = 3.0) -> None:
         super().__init__()
-        self.network, self.kind, self.width = network, _KINDS[surrogate], width
+        self.network, self.kind, self.width = network, KINDS[surrogate], width
         self.norms = nn.ModuleDict()
         generator = torch.Generator().manual_seed(seed)
         for layer in network.layers:
@@ -156,41 +203,18 @@ class SurrogateNet(nn.Module):
 
     def forward(self, spikes: Tensor) -> Output:
         """spikes [T, B, n_inputs] (any numeric type) -> scores and rates."""
-        n_steps, batch = spikes.shape[:2]
-        signals = {"input": spikes.to(torch.float32).view(n_steps, batch, *self.network.input.shape)}
-        rates: dict[str, Tensor] = {}
-        left: dict[str, Tensor] = {}
-        currents: dict[str, Tensor] = {}
-        for layer in self.network.layers:
-            self._pool(signals)
-            forward = [c for c in self.network.into(layer.name) if c.source != layer.name]
-            back = [c for c in self.network.into(layer.name) if c.source == layer.name]
-            current = sum((self._current(c, signals[c.source], layer) for c in forward), start=torch.zeros(()))
-            if layer.neuron.current_decay is not None and not back:
-                current = currents[layer.name] = _Decaying.apply(current, layer.neuron.current_decay)
-            if back:
-                signals[layer.name], left[layer.name], across = self._stepwise(layer, current, back)
-                currents |= {layer.name: across} if layer.neuron.current_decay is not None else {}
-            else:
-                signals[layer.name], left[layer.name] = self._neurons(layer.neuron, current)
-            if layer.neuron.spiking:
-                rates[layer.name] = signals[layer.name].mean()
-        read = self.network.readout
-        scores = {"spikes": lambda: signals[read.source].mean(0), "v_last": lambda: left[read.source][-1],
-                  "v_sum": lambda: left[read.source].mean(0)}[read.of]()
-        return Output(scores=scores.flatten(1), rates=rates, potentials=left, currents=currents)
+        return walk(self.network, spikes, self._advance)
 
-    def _pool(self, signals: dict[str, Tensor]) -> None:
-        for c in self.network.connections:
-            if isinstance(c, Pool2d) and c.source in signals and c.target not in signals:
-                x = signals[c.source]
-                images = x.flatten(0, 1)
-                if c.kind == "max":
-                    y = functional.max_pool2d(images, c.kernel, c.stride)
-                else:
-                    y = functional.avg_pool2d(images, c.kernel, c.stride)
-                    y = y * (c.kernel[0] * c.kernel[1]) if c.kind == "sum" else y
-                signals[c.target] = y.view(*x.shape[:2], *y.shape[1:])
+    def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Advance:
+        """One layer over all steps."""
+        forward = [c for c in self.network.into(layer.name) if c.source != layer.name]
+        back = [c for c in self.network.into(layer.name) if c.source == layer.name]
+        current = sum((self._current(c, signals[c.source], layer) for c in forward), start=torch.zeros(()))
+        if back:
+            return self._stepwise(layer, current, back)
+        if layer.neuron.current_decay is not None:
+            current = _Decaying.apply(current, layer.neuron.current_decay)
+        return *self._neurons(layer.neuron, current), current
 
     def _current(self, c: Linear | Conv2d | Skip, x: Tensor, layer: Layer) -> Tensor:
         """Input currents [T, B, C, H, W] by one connection."""
@@ -214,8 +238,8 @@ class SurrogateNet(nn.Module):
             return torch.zeros_like(v), v
         return _Spiking.apply(current, neuron, self.kind, self.width)
 
-    def _stepwise(self, layer: Layer, current: Tensor, back: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """(spikes, potentials left, synaptic currents) of a layer whose spikes come back to it one step later."""
+    def _stepwise(self, layer: Layer, current: Tensor, back: list[Any]) -> Advance:
+        """A layer whose spikes come back to it one step later."""
         neuron = layer.neuron
         w = sum((self.weight(c) for c in back), start=torch.zeros(()))
         v = i = s = torch.zeros_like(current[0])

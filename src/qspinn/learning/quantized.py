@@ -1,0 +1,351 @@
+"""In-training quantization of layered networks: the forward pass is the integer program, the gradients pass through.
+
+`prepare` turns a trained float network and a plan into a torch module that trains in any loop; `convert` gives its
+Program. Each forward pass makes the codes that lowering makes (by the same functions) and computes with them exactly
+as LifOp does, so spikes and potentials are those of the engine, bit for bit; `tests/test_quantized.py` holds this.
+Source: straight-through gradients (Bengio et al. 2013); learned steps (Esser et al. 2020), here as a factor exp(s) per
+channel on the calibrated step, so that one learning rate suits all.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qspinn.calibrators import LayerRanges
+from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
+from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
+from qspinn.learning import _code_kernel as codes
+from qspinn.learning.surrogate import KINDS, Advance, Output, Surrogate, SurrogateNet, walk
+from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
+from qspinn.lower_layers import (
+    LayerGrid,
+    average_factor,
+    layer_grids,
+    layer_rules,
+    lower_layers,
+    most_spikes,
+    threshold_shift,
+)
+from qspinn.plan import QuantPlan, QuantRule
+from qspinn.program import Program
+from qspinn.runtime.arithmetic import MODE
+
+EXACT = 1 << 23
+"""Whole numbers below this, and halves of them, are exact in float32."""
+_POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
+_NONE = np.zeros((0, 0, 0), np.float32)
+
+
+def prepare(
+    network: LayeredNetwork, plan: QuantPlan, params: Mapping[str, NDArray] | None = None,
+    ranges: LayerRanges | None = None, *, seed: int = 0, learn_steps: bool = True, surrogate: Surrogate = "arctan",
+    width: float = 2.0,
+) -> QuantNet:
+    """A torch module that trains on the integer grid of a plan; its forward pass is that of `SurrogateNet`, with
+    potentials and currents as codes.
+
+    Args:
+        params: arrays to start from, batch normalization folded (`SurrogateNet.params`); without them fresh weights.
+        ranges: of the float network (`layer_ranges`); without them potentials reach to twice the threshold.
+        learn_steps: weight steps are trained too; otherwise they stay as calibrated.
+
+    Raises:
+        ConfigError, LoweringError: as `lower_layers`.
+    """
+    if params is None:
+        params = SurrogateNet(network, seed=seed).params()
+    if ranges is None:
+        ranges = LayerRanges(v={layer.name: 2 * layer.neuron.v_th for layer in network.layers})
+    return QuantNet(network, plan, params, ranges, seed, learn_steps, surrogate, width)
+
+
+def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None) -> Program:
+    """The integer program that the module computes."""
+    with torch.no_grad():
+        grids = {layer.name: module.grid(layer.name) for layer in module.network.layers}
+    return lower_layers(module.network, module.params(), module.plan, module.ranges, seed=module.seed, labels=labels,
+                        provenance=provenance, grids=grids)
+
+
+class _Encode(torch.autograd.Function):
+    """Codes of real numbers, by `fixedpoint.encode`; gradients pass straight through where nothing is clipped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, fmt: QFormat, rounding: Rounding, low: int, key: int) -> Tensor:
+        found, _ = encode(x.numpy(), fmt, rounding, scale=scale.numpy(), key=key)
+        found = np.maximum(found, low)
+        ctx.save_for_backward(x, scale)
+        ctx.limits = (low, fmt.code_max, 2.0**fmt.frac)
+        return torch.from_numpy(found.astype(np.float64))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, scale = ctx.saved_tensors
+        low, high, factor = ctx.limits
+        y = x / scale * factor
+        through = torch.where((y > low - 0.5) & (y < high + 0.5), grad, 0.0) * factor / scale
+        of_scale = -(through * x / scale)
+        return through.sum_to_size(x.shape), of_scale.sum_to_size(scale.shape), None, None, None, None
+
+
+def _encoded(x: Tensor, scale: Tensor, fmt: QFormat, rounding: Rounding, *, low: int = 0, key: int = 0) -> Tensor:
+    """Codes of x / scale as whole numbers in float64, at least `low`."""
+    apply: Any = _Encode.apply
+    found: Tensor = apply(x, scale, fmt, rounding, low, key)
+    return found
+
+
+class _Constants(NamedTuple):
+    """What the compiled passes need to know of a layer besides its currents: the arguments of either pass, and whether
+    float32 holds every intermediate of the forward pass."""
+
+    forward: Callable[[Any, NDArray, NDArray], tuple]
+    backward: Callable[[NDArray], tuple]
+    exact32: bool
+
+
+class _Neurons(torch.autograd.Function):
+    """Currents [T, B, N] in weight codes -> (spikes, potentials left, synaptic currents), all in codes."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, rows: Tensor, level: Tensor, bias: Tensor, decay: Tensor,
+                constants: Callable[[Any], Any], has_current: bool) -> tuple[Tensor, Tensor, Tensor]:
+        c = constants(float(decay))
+        kind: Any = np.float32 if c.exact32 else np.float64
+        x = current.numpy()
+        arrays = [np.ascontiguousarray(a.numpy(), dtype=kind) for a in (level, bias)]
+        w = np.ascontiguousarray(rows.numpy(), dtype=kind)
+        spikes, gap, left = (np.empty(x.shape, np.float32) for _ in range(3))
+        i_left = np.empty(x.shape, np.float32) if has_current else _NONE
+        by_source = np.ascontiguousarray(w.T)
+        _split(x.shape, lambda a, b: codes.codes_forward(x, by_source, a, b, *c.forward(kind, *arrays), spikes, gap,
+                                                         left, i_left))
+        ctx.kept = (spikes, gap, left, i_left, w.astype(np.float32), arrays[0].astype(np.float32), c)
+        ctx.set_materialize_grads(False)
+        return torch.from_numpy(spikes), torch.from_numpy(left), torch.from_numpy(i_left)
+
+    @staticmethod
+    def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None) -> Any:
+        spikes, gap, left, i_left, w, level, c = ctx.kept
+        up = np.zeros_like(spikes) if spike_grad is None else np.ascontiguousarray(spike_grad.numpy())
+        across = _NONE if left_grad is None else np.ascontiguousarray(left_grad.numpy())
+        current_grad = np.empty_like(spikes)
+        sums: list[NDArray[np.float32]] = []
+
+        def work(a: int, b: int) -> None:
+            own = np.zeros((3, spikes.shape[2]), np.float32)
+            codes.codes_backward(up, across, spikes, gap, left, i_left, w, a, b, *c.backward(level), current_grad, *own)
+            sums.append(own)
+
+        _split(spikes.shape, work)
+        level_grad, bias_grad, decay_grad = torch.from_numpy(np.sum(sums, axis=0)).double()
+        grad = torch.from_numpy(current_grad)
+        rows_grad = None
+        if w.size:  # the spikes of one step meet the currents of the next
+            rows_grad = (grad[1:].flatten(0, 1).T @ torch.from_numpy(spikes)[:-1].flatten(0, 1)).double()
+        return grad, rows_grad, level_grad, bias_grad, decay_grad.sum(), None, None
+
+
+def _split(shape: tuple[int, ...], work: Callable[[int, int], None]) -> None:
+    """Runs work(start, stop) over parts of the samples of [T, B, N] on all cores, the results in order of the parts."""
+    batch = shape[1]
+    n = min(os.cpu_count() or 1, batch) if shape[0] * batch * shape[2] > 1 << 14 else 1
+    edges = [batch * i // n for i in range(n + 1)]
+    if n == 1:
+        work(0, batch)
+    else:
+        list(_POOL.map(work, edges[:-1], edges[1:]))
+
+
+class QuantNet(nn.Module):
+    """A layered network on an integer grid; see `prepare`.
+
+    Parameters are named by tensor path with dots as double underscores: `a__w`, `a__bias`, `a__log_step`, and fixed
+    unless their `requires_grad` is switched on, `a__v_th` [C] and `a__decay`.
+    """
+
+    def __init__(self, network: LayeredNetwork, plan: QuantPlan, params: Mapping[str, NDArray], ranges: LayerRanges,
+                 seed: int, learn_steps: bool, surrogate: Surrogate, width: float) -> None:
+        super().__init__()
+        self.network, self.plan, self.ranges, self.seed = network, plan, ranges, seed
+        self.kind, self.width = KINDS[surrogate], width
+        self.rules = layer_rules(network, plan)
+        self.grids = layer_grids(network, params, self.rules, ranges)
+        lower_layers(network, params, plan, ranges, seed=seed, grids=self.grids)  # what cannot be lowered fails now
+        for layer in network.layers:
+            self._declare(layer, params, learn_steps)
+
+    def _declare(self, layer: Layer, params: Mapping[str, NDArray], learn_steps: bool) -> None:
+        """Registers the parameters of a layer."""
+        def put(path: str, value: Any, *, learned: bool = True) -> None:
+            tensor = torch.tensor(np.asarray(value), dtype=torch.float32)
+            self.register_parameter(path.replace(".", "__"), nn.Parameter(tensor, requires_grad=learned))
+
+        name, n_channels = layer.name, layer.shape[0]
+        for c in self.network.into(name):
+            if not isinstance(c, Skip):
+                put(self.network.weight_path(c), params[self.network.weight_path(c)])
+        if f"{name}.bias" in self.rules:
+            put(f"{name}.bias", params.get(f"{name}.bias", np.zeros(n_channels)))
+        by_channel = np.unique(self.grids[name].step).size > 1
+        put(f"{name}.log_step", np.zeros(n_channels if by_channel else 1), learned=learn_steps)
+        v_th = np.broadcast_to(params.get(f"{name}.v_th", layer.neuron.v_th), n_channels)
+        put(f"{name}.v_th", v_th, learned=False)
+        put(f"{name}.decay", params.get(f"{name}.decay", layer.neuron.decay), learned=False)
+
+    def _real(self, path: str) -> Tensor:
+        """A parameter in float64, in which codes are made."""
+        found: Tensor = getattr(self, path.replace(".", "__"))
+        return found.double()
+
+    def params(self) -> dict[str, NDArray]:
+        """Arrays by tensor path, float64, as `lower_layers` takes them."""
+        return {name.replace("__", "."): p.detach().double().numpy() for name, p in self.named_parameters()
+                if not name.endswith("__log_step")}
+
+    def _steps(self, name: str) -> Tensor:
+        """Weight step of each channel, [C]."""
+        return torch.from_numpy(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
+
+    def grid(self, name: str) -> LayerGrid:
+        """Steps and shifts of a layer as they are now."""
+        return LayerGrid(step=self._steps(name).detach().numpy().copy(), shifts=self.grids[name].shifts)
+
+    def forward(self, spikes: Tensor) -> Output:
+        """spikes [T, B, n_inputs] (any numeric type) -> scores, rates, and potentials and currents as codes."""
+        out = walk(self.network, spikes, self._advance, averages=False)
+        read = self.network.readout
+        if read.of == "spikes":
+            return out
+        left = out.potentials[read.source].double()  # sums of codes must not collapse: classes are compared
+        unit = self._steps(read.source)[0] * 2.0 ** int(self.grids[read.source].shifts[0])
+        scores = (left[-1] if read.of == "v_last" else left.mean(0)) * unit
+        return out._replace(scores=scores.flatten(1))
+
+    def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Advance:
+        """One layer over all steps, in codes."""
+        name, step = layer.name, self._steps(layer.name)
+        unit = step * 2.0 ** torch.from_numpy(self.grids[name].shifts)
+        into = self.network.into(name)
+        weights = [self._weights(c, layer, step, number) for number, c in enumerate(into)]
+        reach = sum(_reach(w) * most_spikes(self.network, c.source) for c, w in zip(into, weights, strict=True))
+        kind = torch.float32 if reach < EXACT else torch.float64
+        current: Any = 0.0
+        rows = torch.zeros(0, 0)
+        for c, w in zip(into, weights, strict=True):
+            if c.source == name:
+                rows = rows + w if rows.numel() else w
+            else:
+                current = current + _fed(c, w.to(kind), signals[c.source].to(kind), layer)
+        level, bias = self._thresholds(layer, unit), self._bias(layer, step, unit)
+        shape = (*current.shape[:2], *layer.shape)
+        each = layer.n // layer.shape[0]
+        with_current = layer.neuron.current_decay is not None
+        constants = _constants_of(self, layer, unit, float(reach) + bias.abs().max().item())
+        apply: Any = _Neurons.apply
+        spikes, left, i_left = apply(
+            current.flatten(2).contiguous(), rows, level.repeat_interleave(each), bias.repeat_interleave(each),
+            self._real(f"{name}.decay"), constants, with_current)
+        return spikes.view(shape), left.view(shape), i_left.view(shape) if with_current else i_left
+
+    def _weights(self, c: Linear | Conv2d | Skip, layer: Layer, step: Tensor, number: int) -> Tensor:
+        """Codes of a connection's weights, whole numbers in float64; one per channel for a residual connection."""
+        path = self.network.weight_path(c)
+        rule = self.rules[path]
+        factor = average_factor(self.network, c)
+        if isinstance(c, Skip):
+            w = torch.full((layer.shape[0],), c.weight * factor, dtype=torch.float64)
+        else:
+            w = self._real(path) * factor
+        scale = step.repeat_interleave(len(w) // len(step)).view(-1, *[1] * (w.ndim - 1))
+        fmt = QFormat(bits=rule.bits, signed=True)
+        stream = STREAMS_PER_POPULATION * (self.network.layers.index(layer) + 1) + LOWERING_STREAM
+        key = stream_key(self.seed, stream, number)
+        return _encoded(w, scale, fmt, rule.rounding, low=-fmt.code_max, key=key)
+
+    def _thresholds(self, layer: Layer, unit: Tensor) -> Tensor:
+        """Codes that potentials are compared with, [C]."""
+        if not layer.neuron.spiking:
+            return torch.zeros(layer.shape[0], dtype=torch.float64)
+        rule, v_th = self.rules[f"{layer.name}.v_th"], self._real(f"{layer.name}.v_th")
+        shift = threshold_shift(v_th.detach().numpy(), unit.detach().numpy(), rule.bits)
+        return _encoded(v_th, unit, QFormat(bits=rule.bits, frac=-shift), rule.rounding) * 2.0**shift
+
+    def _bias(self, layer: Layer, step: Tensor, unit: Tensor) -> Tensor:
+        """Codes of the bias, [C]: in weight steps where it goes to a synaptic current."""
+        path = f"{layer.name}.bias"
+        if path not in self.rules:
+            return torch.zeros(layer.shape[0], dtype=torch.float64)
+        fmt = QFormat(bits=max(self.rules[path].bits, 2), signed=True)
+        scale = unit if layer.neuron.current_decay is None else step
+        return _encoded(self._real(path), scale, fmt, self.rules[path].rounding, low=fmt.code_min)
+
+
+def _reach(w: Tensor) -> float:
+    """The largest sum of weight codes that one target can receive when every source spikes once."""
+    return float(w.detach().abs().reshape(len(w), -1).sum(1).max())
+
+
+def _fed(c: Linear | Conv2d | Skip, w: Tensor, x: Tensor, layer: Layer) -> Tensor:
+    """Input currents [T, B, C, H, W] by one connection, in weight codes."""
+    n_steps, batch = x.shape[:2]
+    if isinstance(c, Skip):
+        return x * w.view(-1, 1, 1)
+    images = x.flatten(0, 1)
+    if isinstance(c, Linear):
+        y = functional.linear(images.flatten(1), w)
+    else:
+        y = functional.conv2d(images, w, None, c.stride, c.padding, c.dilation, c.groups)
+    return y.view(n_steps, batch, *layer.shape)
+
+
+def _constants_of(net: QuantNet, layer: Layer, unit: Tensor, reach: float) -> Callable[[float], _Constants]:
+    """A function of the decay that gives the constants of a layer as the compiled passes take them."""
+    rules, neuron, name = net.rules, layer.neuron, layer.name
+    shifts, v = net.grids[name].shifts, rules[f"{name}.v"]
+    v_fmt = QFormat(bits=v.bits, signed=True)
+    each = layer.n // layer.shape[0]
+    in_scale = np.repeat(2.0**-shifts, each) if np.any(shifts != shifts[0]) else 2.0 ** -shifts[:1].astype(float)
+    real = np.repeat(unit.detach().numpy(), each)
+    reset, _ = encode(neuron.v_reset / real, v_fmt)
+    i_factor, i_shift, i_fmt = 0, 0, QFormat(bits=2, signed=True)
+    if neuron.current_decay is not None:
+        i_factor, i_shift = _decay_of(neuron.current_decay, rules[f"{name}.i_decay"])
+        i_fmt = QFormat(bits=rules[f"{name}.i"].bits, signed=True)
+    stream = STREAMS_PER_POPULATION * (net.network.layers.index(layer) + 1)
+
+    def of(decay: float) -> _Constants:
+        factor, shift = _decay_of(decay, rules[f"{name}.decay"])
+        largest = max(-v_fmt.code_min * factor, -i_fmt.code_min * i_factor, reach * max(1.0, float(in_scale.max())),
+                      reach - i_fmt.code_min)
+        exact32 = largest + v_fmt.code_max < EXACT and v.rounding is not Rounding.STOCHASTIC
+
+        def forward(kind: Any, level: NDArray, bias: NDArray) -> tuple:
+            return (kind(factor), np.array([2.0**-shift], kind), in_scale.astype(kind), level, bias, reset.astype(kind),
+                    kind(v_fmt.code_min), kind(v_fmt.code_max), neuron.strict, neuron.reset == "subtract",
+                    neuron.n_ref_steps, neuron.spiking, kind(i_factor), np.array([2.0**-i_shift], kind),
+                    kind(i_fmt.code_min), kind(i_fmt.code_max), MODE[v.rounding], np.uint32(net.seed), stream)
+
+        def backward(level: NDArray) -> tuple:
+            f = np.float32
+            return (f(factor * 2.0**-shift), in_scale.astype(f), level, real.astype(f), f(v_fmt.code_min),
+                    f(v_fmt.code_max), neuron.reset == "subtract", f(i_factor * 2.0**-i_shift), f(i_fmt.code_min),
+                    f(i_fmt.code_max), net.kind, f(net.width))
+
+        return _Constants(forward=forward, backward=backward, exact32=exact32)
+
+    return of
+
+
+def _decay_of(decay: float, rule: QuantRule) -> tuple[int, int]:
+    """(code, shift) of a decay factor; no leak is a factor of one."""
+    return (1, 0) if decay == 1.0 else (int(decay_codes(decay, rule).codes[0]), rule.bits)
