@@ -109,10 +109,11 @@ def describe(dataset: EventDataset) -> dict[str, Any]:
 
 
 def account(experiment: LayeredExperiment, dataset: EventDataset) -> MemoryAccount:
-    return float_layers_account(_network(experiment, dataset))
+    return float_layers_account(declared(experiment, dataset))
 
 
-def _network(experiment: LayeredExperiment, dataset: EventDataset) -> LayeredNetwork:
+def declared(experiment: LayeredExperiment, dataset: EventDataset) -> LayeredNetwork:
+    """The network that the experiment declares for its data."""
     return experiment.network.build(dataset.shape, dataset.n_steps, len(dataset.labels), max_count=dataset.max_count,
                                     step_ms=dataset.bin_ms, name=experiment.name)
 
@@ -122,12 +123,12 @@ def float_tasks(experiment: LayeredExperiment) -> list[tuple[str, Any]]:
 
 
 def points(experiment: LayeredExperiment, dataset: EventDataset) -> list[LayeredCandidate]:
-    return layered_proposal.points(experiment, _network(experiment, dataset))
+    return layered_proposal.points(experiment, declared(experiment, dataset))
 
 
 def propose(experiment: LayeredExperiment, dataset: EventDataset, curves: list[Significance]
             ) -> list[LayeredCandidate]:
-    return layered_proposal.propose(experiment, _network(experiment, dataset), curves)
+    return layered_proposal.propose(experiment, declared(experiment, dataset), curves)
 
 
 def store(folder: Path, experiment: LayeredExperiment, dataset: EventDataset) -> Files:

@@ -30,7 +30,7 @@ def points(experiment: LayeredExperiment, network: LayeredNetwork) -> list[Layer
     for rounding, path, bits in itertools.product(search.roundings, layer_paths(network), sweep_bits(search)):
         weights = wide | {path: bits} if path in wide else wide
         plan = layers_plan(network, weights, states if path in wide else states | {path: bits}, rounding,
-                           search.granularities[0])
+                           search.granularities[0], search)
         found.append(LayeredCandidate(scheme=Scheme.PTQ, plan=plan, seed=experiment.seed,
                                       label=f"{path}|{rounding.value}|{bits}"))
     return found
@@ -89,6 +89,7 @@ def lean_widths(own: dict[str, Significance], known: Widths) -> Widths:
 def _candidate(experiment: LayeredExperiment, network: LayeredNetwork, scheme: Scheme, bits: int,
                level: tuple[str, Widths], rounding: Rounding, granularity: Granularity) -> LayeredCandidate:
     states, widths = level
-    plan = layers_plan(network, weight_widths(network, bits, experiment.search), widths, rounding, granularity)
+    search = experiment.search
+    plan = layers_plan(network, weight_widths(network, bits, search), widths, rounding, granularity, search, scheme)
     return LayeredCandidate(scheme=scheme, plan=plan, seed=experiment.seed,
-                            label=label_of(scheme, bits, states, rounding, granularity, experiment.search))
+                            label=label_of(scheme, bits, states, rounding, granularity, search))

@@ -15,7 +15,7 @@ from qspinn.layers import LayeredNetwork, Leaky, Shape
 from qspinn.learning.supervision import Supervision
 from qspinn.models import Link, Of, chain
 from qspinn.network import _need
-from qspinn.plan import WIDE_BITS, Granularity, QuantPlan, QuantRule, layer_paths
+from qspinn.plan import WIDE_BITS, Calibrator, Granularity, QuantPlan, QuantRule, layer_paths
 from qspinn.records import Record, content_key
 
 LEAST_BITS = 2
@@ -52,6 +52,8 @@ class LayeredSearch(Record, frozen=True):
         roundings, weight_bits, granularities, state_bits: their product, with state widths that significance finds
             harmless ("lean") beside state_bits, is the grid for PTQ. Where potentials are read out, the weights of
             the last layer have one step for all.
+        weight_calibrator, state_calibrator, quantile: which weight, and which potential on calibration data, counts as
+            the largest in PTQ; itq_calibrator: the same for the weights that ITQ starts from. See `plan.Calibrator`.
         first_bits, last_bits: width of the first and last layer's weights in every candidate; 0: as the others.
         itq_bits: (weights, states) of the ITQ candidates, under the first rounding and granularity.
         itq_epochs, itq_learning_rate: of their training; the rest is as in float training.
@@ -68,6 +70,10 @@ class LayeredSearch(Record, frozen=True):
     weight_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
     granularities: tuple[Granularity, ...] = (Granularity.PER_CHANNEL, Granularity.GLOBAL)
     state_bits: tuple[int, ...] = (12, 8)
+    weight_calibrator: Calibrator = Calibrator.MAX
+    state_calibrator: Calibrator = Calibrator.MAX
+    itq_calibrator: Calibrator = Calibrator.MAX
+    quantile: float = 0.99
     first_bits: int = 0
     last_bits: int = 0
     itq_bits: tuple[tuple[int, int], ...] = ((4, 8), (3, 8), (2, 8))
@@ -93,6 +99,9 @@ class LayeredSearch(Record, frozen=True):
         for name in ("itq_epochs", "calibration_samples", "max_drop_points", "sensitivity_samples", "harmless_points",
                      "hopeless_points"):
             _need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
+        _need(self.state_calibrator is not Calibrator.MEAN_ABS, "search.state_calibrator", "mean_abs",
+              "max, percentile, mse")
+        _need(0 < self.quantile <= 1, "search.quantile", self.quantile, "above 0, at most 1")
         _need(self.itq_learning_rate > 0, "search.itq_learning_rate", self.itq_learning_rate, "> 0")
         _need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", Scheme.PTQ_ADAPT.value, "ptq, itq")
         _need(Granularity.PER_NEURON not in self.granularities, "search.granularities", "per_neuron",
@@ -143,19 +152,21 @@ class LayeredCandidate(Record, frozen=True):
 
 def layers_plan(
     network: LayeredNetwork, weights: Widths, states: Widths, rounding: Rounding, granularity: Granularity,
+    search: LayeredSearch, scheme: Scheme = Scheme.PTQ,
 ) -> QuantPlan:
     """A plan for all tensors of a network: the one place where rules for layers are made.
 
     Args:
         weights, states: width of each path; weights of both kinds of connection, everything else in states.
     """
+    of_weights = search.itq_calibrator if scheme is Scheme.ITQ else search.weight_calibrator
     rules = []
     for path in layer_paths(network):
-        if path in weights:
-            step = step_of(network, path, granularity)
-            rules.append(QuantRule(tensor=path, bits=weights[path], rounding=rounding, granularity=step))
-        else:
-            rules.append(QuantRule(tensor=path, bits=states[path], rounding=rounding))
+        calibrator = of_weights if is_matrix(path) else Calibrator.MAX
+        calibrator = search.state_calibrator if path.endswith(".v") else calibrator
+        rules.append(QuantRule(
+            tensor=path, bits=weights[path] if path in weights else states[path], rounding=rounding,
+            granularity=step_of(network, path, granularity), calibrator=calibrator, quantile=search.quantile))
     return QuantPlan(rules=tuple(rules))
 
 
