@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import pytest
 
 from qspinn import checkpoint
 from qspinn.data import EventData, load_recordings
-from qspinn.errors import ConfigError
+from qspinn.errors import ConfigError, RunError
 from qspinn.explore import layered
 from qspinn.explore.evaluate import open_worker
 from qspinn.explore.family import read_experiment
@@ -37,8 +39,10 @@ from qspinn.models import ConvLink, DenseLink
 from qspinn.plan import Granularity
 from qspinn.program import load
 from qspinn.records import from_plain, to_plain
+from qspinn.report import write_report
 from qspinn.runtime import run
 from running import inline, lasting
+from test_report import read
 
 EXPERIMENT = LayeredExperiment(
     name="tiny", family="layers",
@@ -204,6 +208,40 @@ def test_a_run_with_currents_measures_its_curves(tmp_path: Path) -> None:
     assert curves["fc1.i"][0] == 16
     assert 2 not in curves["fc1.i"]
     assert {r["path"] for r in outcome.float_memory} >= {"fc1.i", "fc1.s", "fc1.i_decay", "fc1.w_input", "fc1.w_fc1"}
+
+
+def test_the_page_shows_layers_and_nothing_of_competing_neurons(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder, outcome = whole
+    page = write_report(folder, tmp_path / "page.html").read_text("utf-8")
+    text = read(page).text
+    winner = next(r for r in outcome.candidates if r["key"] == outcome.winner)
+    for part in ("Layer by layer", "spikes per neuron and step", "Kernels of the first layer", "conv1", "4 × 3 × 3",
+                 "synthetic_gestures", "22 recordings", "3 epochs", "synthetic clap", winner["candidate"]["label"]):
+        assert part in text, part
+    for part in ("Receptive fields", "Learning on the device", "images", "votes"):
+        assert part not in text, part
+    assert all(load.startswith(("data:", "#")) for load in read(page).loads)
+    assert not re.search(r"https?://", page)
+    assert read(page).tags.count("img") == 2 * 8
+    rates, drift = outcome.floats[0]["rates"], winner["rate_drift"]
+    assert f"{100 * drift['fc1'] / rates['fc1']:+.1f}" in text
+
+
+@pytest.mark.parametrize("name", ["model.qspinn", "float/layers.safetensors"])
+def test_a_broken_file_is_named_by_the_report(name: str, whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    (folder / name).write_bytes((folder / name).read_bytes()[:100])
+    with pytest.raises(RunError, match=rf"{name}.*fix: .*qspinn explore"):
+        write_report(folder)
+
+
+def test_a_damaged_memory_of_another_network_is_an_error(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    result = json.loads((folder / "result.json").read_text())
+    result["floats"][0]["rates"] = {}
+    (folder / "result.json").write_text(json.dumps(result))
+    with pytest.raises(RunError, match="does not fit the float network"):
+        write_report(folder)
 
 
 PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
