@@ -54,7 +54,7 @@ EXPERIMENT = LayeredExperiment(
                          granularities=(Granularity.PER_CHANNEL,), itq_bits=((3, 8),), itq_epochs=2,
                          max_drop_points=100.0, hopeless_points=100.0, sensitivity_bits=(8, 3)),
     seed=5)
-N_KILLS = 5
+N_KILLS = 3
 
 
 @pytest.fixture(scope="module")
