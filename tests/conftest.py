@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +15,7 @@ from qspinn.models import diehl_cook
 from qspinn.network import Dense, Lif, Network, PoissonInput, Population, VoteReadout
 from qspinn.spikes import Spikes, from_dense
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small sums: torch's threads only wait for busy cores
 settings.register_profile("qspinn", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("qspinn")
 

@@ -39,9 +39,9 @@ max_drop_points = 60.0
 """
 
 
-def qspinn(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def qspinn(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "qspinn", *map(str, arguments)], cwd=cwd, capture_output=True,
-                          text=True, check=False, timeout=300)
+                          text=True, check=False, timeout=300, env={**os.environ, **environment})
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +168,105 @@ def test_interrupt_leaves_a_run_that_continues(place: Path) -> None:
     expected = json.loads((place / "explore.json").read_text())
     assert {k: v for k, v in json.loads(done.stdout).items() if k not in ("seconds", "model", "report")} == {
         k: v for k, v in expected.items() if k not in ("seconds", "model", "report")}
+
+
+LAYERS = """
+version = 1
+name = "gestures"
+family = "layers"
+[data]
+name = "dvs_gesture"
+bin_ms = 40.0
+n_bins = 6
+size = 8
+n_train = 44
+n_validation = 22
+n_test = 22
+[[network.layers]]
+kind = "conv"
+channels = 3
+stride = 2
+norm = true
+[[network.layers]]
+kind = "dense"
+norm = true
+[training]
+n_epochs = 2
+batch = 16
+[search]
+roundings = ["nearest"]
+weight_bits = [4]
+granularities = ["per_channel"]
+state_bits = []
+sensitivity_bits = [8]
+itq_bits = [[3, 8]]
+itq_epochs = 1
+max_drop_points = 100.0
+hopeless_points = 100.0
+"""
+
+
+@pytest.fixture(scope="module")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an experiment on layers and a finished run of it, on synthetic data, in `run`."""
+    folder = tmp_path_factory.mktemp("layers")
+    (folder / "gestures.toml").write_text(LAYERS)
+    done = qspinn("explore", "gestures.toml", "--synthetic", "--out", "run", "--json", "--workers", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "explore.json").write_text(done.stdout)
+    return folder
+
+
+def test_layers_are_explored_and_synthetic_data_named_everywhere(layers: Path) -> None:
+    result = json.loads((layers / "explore.json").read_text())
+    assert result["candidates"] == 2
+    assert result["data"] == "synthetic_gestures"
+    assert "synthetic_gestures" in (layers / "run" / "report.html").read_text()
+    stored = json.loads((layers / "run" / "result.json").read_text())
+    assert stored["experiment"]["name"] == "gestures-synthetic"
+    assert stored["data"]["name"] == "synthetic_gestures"
+    again = qspinn("explore", "gestures.toml", "--synthetic", "--out", "run", cwd=layers)
+    assert "synthetic_gestures" in again.stdout
+
+
+def test_a_model_of_layers_is_evaluated_on_what_it_was_made_for(layers: Path) -> None:
+    expected = json.loads((layers / "explore.json").read_text())["winner_test"]
+    for backend in ("numba", "reference"):
+        done = qspinn("evaluate", "run/model.qspinn", "--json", "--backend", backend, cwd=layers)
+        assert json.loads(done.stdout)["accuracy"] == expected
+    found = json.loads(qspinn("inspect", "run/model.qspinn", "--json", cwd=layers).stdout)
+    assert found["total_bits"] == json.loads((layers / "explore.json").read_text())["winner_bits"]
+    assert found["provenance"]["experiment"]["data"]["name"] == "synthetic_gestures"
+
+
+def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
+    done = qspinn("sensitivity", "gestures.toml", "--synthetic", "--out", "run", "--json", cwd=layers)
+    assert {c["path"] for c in json.loads(done.stdout)} >= {"conv1.w", "conv1.v", "out.w", "out.bias"}
+    done = qspinn("train", "gestures.toml", "--synthetic", "--out", "net.safetensors", cwd=layers)
+    assert "synthetic_gestures" in done.stdout
+    assert (layers / "net.safetensors").exists()
+    assert not list(layers.glob(".*training"))
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["explore", "gestures.toml", "--data", "nowhere"], 1, ["nowhere"]),
+    (["explore", "gestures.toml"], 1, ["QSPINN_DATA"]),
+    (["explore", "gestures.toml", "--set", "family=lyaers"], 2, ["config.family", "layers"]),
+    (["explore", "gestures.toml", "--set", "data.name=nmnist8", "--synthetic"], 2, ["--synthetic", "nmnist8"]),
+    (["train", "gestures.toml", "--set", "data.name=braille7"], 2, ["data.n_bins", "braille7", "bin_ms"]),
+    (["train", "gestures.toml", "--synthetic", "--set", "search.weight_bits=[1]"], 2, ["search.weight_bits", "2..16"]),
+    (["evaluate", "run/model.qspinn", "--dataset", "mnist"], 2, ["--dataset", "mnist", "braille7"]),
+])
+def test_mistakes_with_layers_name_the_place_and_the_fix(layers: Path, arguments: list[str], code: int,
+                                                          words: list[str]) -> None:
+    done = qspinn(*arguments, cwd=layers, QSPINN_DATA="")
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_synthetic_is_for_events(place: Path) -> None:
+    done = qspinn("train", "tiny.toml", "--synthetic", cwd=place)
+    assert done.returncode == 2
+    assert "--synthetic" in done.stderr

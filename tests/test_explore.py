@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
 import os
 import shutil
@@ -10,9 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,6 +25,7 @@ from qspinn.fixedpoint import Rounding
 from qspinn.learning.stdp import StdpTraining
 from qspinn.program import load
 from qspinn.records import from_plain
+from running import inline, lasting
 
 EXPERIMENT = Experiment(
     name="tiny", data=DataConfig(name="digits", n_train=150, n_validation=80, n_test=60),
@@ -38,41 +37,11 @@ EXPERIMENT = Experiment(
 N_KILLS, N_KILLS_WITH_WORKERS = 15, 5
 
 
-class Inline(concurrent.futures.Executor):
-    """Does the work at once, in this process."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future:
-        future: concurrent.futures.Future = concurrent.futures.Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def inline(n_workers: int, initializer: Callable[..., None], arguments: tuple) -> Inline:
-    """An executor for `explore` that keeps this process as it is."""
-    before = signal.getsignal(signal.SIGINT)
-    initializer(*arguments)
-    signal.signal(signal.SIGINT, before)
-    return Inline()
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, list[Event]]:
     """(folder, outcome, events) of an uninterrupted run."""
     folder, events = tmp_path_factory.mktemp("whole"), []
     return folder, explore(EXPERIMENT, folder, on_event=events.append, executors=inline), events
-
-
-def lasting(folder: Path) -> dict[str, Any]:
-    """What a run leaves behind, without its times."""
-    result = json.loads((folder / "result.json").read_text())
-    timeless = {k: v for k, v in result.items() if k not in ("seconds", "floats", "candidates")}
-    for kind in ("floats", "candidates"):
-        timeless[kind] = [{k: v for k, v in r.items() if k != "seconds"} for r in result[kind]]
-    files = {p.name: p.read_bytes() for p in sorted(folder.rglob("*.qspinn")) + sorted(folder.rglob("*.safetensors"))}
-    return {**timeless, **files}
 
 
 def test_outcome_is_consistent(whole: tuple[Path, Outcome, list[Event]]) -> None:

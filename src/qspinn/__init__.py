@@ -13,7 +13,9 @@ from qspinn.version import __version__
 _HOME = {
     "Candidate": "explore.space",
     "DataConfig": "data",
+    "EventData": "data",
     "Experiment": "explore.space",
+    "LayeredExperiment": "explore.layered_space",
     "Network": "network",
     "Program": "program",
     "QFormat": "fixedpoint",

@@ -1,10 +1,12 @@
-"""A trained float network: its declaration with its arrays, and the file that holds both."""
+"""A trained float network of either family: its declaration with its arrays, and the file that holds both."""
 
 from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,11 +15,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from qspinn.errors import ArtifactError, QSpinnError
+from qspinn.layers import LayeredNetwork
 from qspinn.network import Network
 from qspinn.program import write_atomic
 from qspinn.records import canonical_json, from_plain
 
 Parameters = dict[str, NDArray]
+T = TypeVar("T", "Trained", "TrainedLayers")
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -43,25 +47,51 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return sha.hexdigest()
 
 
-def save(trained: Trained, path: Path) -> None:
+class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A layered network and the state of the module that was trained, batch normalization with its statistics and not
+    folded, so that training can go on from it (`learning.surrogate.restored`)."""
+
+    network: LayeredNetwork
+    params: Parameters
+
+    def key(self) -> str:
+        """Content key (sha256, hex) of declaration and arrays."""
+        sha = hashlib.sha256(canonical_json(self.network))
+        for name, array in sorted(self.params.items()):
+            sha.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        return sha.hexdigest()
+
+
+def save(trained: Trained | TrainedLayers, path: Path) -> None:
     """Writes the checkpoint (safetensors; the declaration, and a checksum, in its metadata)."""
-    arrays = {k: np.ascontiguousarray(v) for k, v in trained.params.items()}
-    entry = msgspec.json.encode({"network": msgspec.to_builtins(trained.network), "sha256": trained.key()})
+    arrays = {k: np.require(v, requirements="C") for k, v in trained.params.items()}
+    family = {"family": "layers"} if isinstance(trained, TrainedLayers) else {}
+    entry = msgspec.json.encode({"network": msgspec.to_builtins(trained.network), "sha256": trained.key()} | family)
     write_atomic(path, safetensors.numpy.save(arrays, metadata={"qspinn_float": entry.decode()}))
 
 
 def load(path: Path) -> Trained:
-    """The checkpoint at path.
+    """The checkpoint of competing populations at path.
 
     Raises:
-        ArtifactError: missing, truncated, altered or not a checkpoint.
+        ArtifactError: missing, truncated, altered or not such a checkpoint.
     """
+    return _load(path, lambda entry, params: Trained(network=from_plain(Network, entry, str(path)), params=params))
+
+
+def load_layers(path: Path) -> TrainedLayers:
+    """The checkpoint of a layered network at path; errors as for `load`."""
+    return _load(path, lambda entry, params: TrainedLayers(
+        network=from_plain(LayeredNetwork, entry, str(path)), params=params))
+
+
+def _load(path: Path, make: Callable[[Any, Parameters], T]) -> T:
     try:
         data = path.read_bytes()
         params = dict(safetensors.numpy.load(data))
         size = struct.unpack("<Q", data[:8])[0]
         entry = msgspec.json.decode(msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn_float"])
-        trained = Trained(network=from_plain(Network, entry["network"], str(path)), params=params)
+        trained = make(entry["network"], params)
     except (OSError, safetensors.SafetensorError, msgspec.DecodeError, struct.error, LookupError, TypeError,
             ValueError, QSpinnError) as error:
         raise ArtifactError(str(path), "cannot be read as a float checkpoint", got=str(error)[:120]) from None

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 130 interrupted.
 from __future__ import annotations
 
 import sys
+import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,8 @@ Seed = Annotated[int | None, typer.Option(help="Seed of everything random; overr
 Out = Annotated[Path | None, typer.Option(help="Folder (or file) to write to.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one key, e.g. network.n_neurons=100.")]
 Data = Annotated[str, typer.Option(help="Folder with the data set's files.")]
+Synthetic = Annotated[bool, typer.Option("--synthetic", help="Take synthetic gestures of the same shape in place of "
+                                         "recordings that are not there (dvs_gesture); all results are named so.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one per core.")]
 
 
@@ -68,7 +71,7 @@ def _common(version: Annotated[bool, typer.Option("--version", callback=_version
 @app.command(epilog="Example: qspinn explore experiments/digits_stdp.toml --out runs/digits")
 def explore(
     config: Config, out: Out = None, seed: Seed = None, data: Data = "", workers: Workers = 0,
-    sets: Sets = None, as_json: Json = False,
+    sets: Sets = None, synthetic: Synthetic = False, as_json: Json = False,
 ) -> None:
     """Search schemes, roundings and precisions; write the best integer model and a report.
 
@@ -76,7 +79,7 @@ def explore(
     """
     from qspinn.explore.search import explore as search
 
-    experiment = _experiment(config, seed, data, sets)
+    experiment = _experiment(config, seed, data, sets, synthetic)
     folder = out or Path("runs") / experiment.name
     try:
         with _progress(as_json) as on_event:
@@ -95,32 +98,39 @@ def explore(
 
 @app.command(epilog="Example: qspinn train experiments/digits_stdp.toml --out runs/float.safetensors")
 def train(
-    config: Config, out: Out = None, seed: Seed = None, data: Data = "", sets: Sets = None, as_json: Json = False,
+    config: Config, out: Out = None, seed: Seed = None, data: Data = "", sets: Sets = None,
+    synthetic: Synthetic = False, as_json: Json = False,
 ) -> None:
-    """Train the float network of an experiment with STDP and store it."""
+    """Train the float network of an experiment and store it.
+
+    Gradient training that was interrupted continues with the same command.
+    """
     from qspinn.workflow import save_trained
 
-    experiment = _experiment(config, seed, data, sets)
+    experiment = _experiment(config, seed, data, sets, synthetic)
+    path = out or Path("runs") / f"{experiment.name}.safetensors"
+    resume = path.with_name(f".{path.name}.training")
     with _progress(as_json) as on_event:
-        trained, accuracy = qspinn.train(
-            experiment, progress=lambda done, total: on_event(_event("float training", done, total)))
-    path = save_trained(trained, out or Path("runs") / f"{experiment.name}.safetensors")
+        trained, accuracy = qspinn.train(experiment, resume=resume, progress=lambda done, total: on_event(
+            _event("float training", done, total)))
+    save_trained(trained, path)
+    resume.unlink(missing_ok=True)
     if as_json:
-        _print_json(msgspec.to_builtins(accuracy) | {"checkpoint": str(path)})
+        _print_json(msgspec.to_builtins(accuracy) | {"data": experiment.data.name, "checkpoint": str(path)})
     else:
-        print(f"{_accuracy_line(accuracy)}\ncheckpoint  {path}")
+        print(f"data        {experiment.data.name}\n{_accuracy_line(accuracy)}\ncheckpoint  {path}")
 
 
 @app.command(epilog="Example: qspinn sensitivity experiments/digits_stdp.toml --out runs/digits")
 def sensitivity(
     config: Config, out: Out = None, seed: Seed = None, data: Data = "", workers: Workers = 0, sets: Sets = None,
-    as_json: Json = False,
+    synthetic: Synthetic = False, as_json: Json = False,
 ) -> None:
     """Sweep the precision of one tensor at a time and rank the tensors by significance.
 
     Uses the same folder as `explore`, which then need not repeat the sweep.
     """
-    experiment = _experiment(config, seed, data, sets)
+    experiment = _experiment(config, seed, data, sets, synthetic)
     with _progress(as_json) as on_event:
         curves = qspinn.sensitivity(experiment, out or Path("runs") / experiment.name, n_workers=workers,
                                     on_event=on_event)
@@ -139,7 +149,7 @@ def sensitivity(
 def evaluate(
     model: Model, out: Out = None, seed: Seed = None, data: Data = "",
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    dataset: Annotated[str, typer.Option(help="digits or mnist; default: what the model was made for.")] = "",
+    dataset: Annotated[str, typer.Option(help="Name of the data set; default: what the model was made for.")] = "",
     backend: Annotated[str, typer.Option(help="numba, reference or torch.")] = "numba",
     device: Annotated[str, typer.Option(help="cpu; with the torch backend also cuda or cuda:<i>.")] = "cpu",
     as_json: Json = False,
@@ -204,24 +214,36 @@ def report(
         print(f"report  {page}")
 
 
-def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | None) -> Any:
+def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | None, synthetic: bool = False) -> Any:
     overrides = list(sets or [])
     if seed is not None:
         overrides.append(f"seed={seed}")
     if data:
         overrides.append(f"data.folder={data}")
-    return qspinn.load_experiment(config, overrides)
+    experiment = qspinn.load_experiment(config, overrides)
+    if not synthetic:
+        return experiment
+    if isinstance(experiment, qspinn.LayeredExperiment):
+        return experiment.on_synthetic_data()
+    raise ConfigError("--synthetic", "is for experiments on events", got=experiment.data.name, fix="leave it out")
 
 
 def _data_config(program: Any, name: str, folder: str) -> Any:
-    """The data a model was made for, or those named."""
+    """The data a model was made for, or those named: of a model of events with its bins and limits."""
+    from qspinn.ops import EventsOp
+
     stored = program.provenance.get("experiment", {}).get("data", {})
+    events = bool(program.ops_of(EventsOp))
+    kind = qspinn.EventData if events else qspinn.DataConfig
+    known = [n for n in typing.get_args(typing.get_type_hints(kind)["name"]) if isinstance(n, str)]
     name = name or stored.get("name", "")
     if not name:
-        raise ConfigError("--dataset", "the model does not say which data it was made for", allowed="digits, mnist")
-    if name not in ("digits", "mnist"):
-        raise ConfigError("--dataset", "unknown data set", got=name, allowed="digits, mnist")
-    return qspinn.DataConfig(name=name, folder=folder)
+        raise ConfigError("--dataset", "the model does not say which data it was made for", allowed=", ".join(known))
+    if name not in known:
+        raise ConfigError("--dataset", "unknown data set, or not of the model's kind", got=name,
+                          allowed=", ".join(known))
+    same = stored if events and name == stored.get("name") else {}
+    return qspinn.records.from_plain(kind, {**same, "name": name, "folder": folder or same.get("folder", "")}, "data")
 
 
 def _event(stage: str, done: int, total: int) -> Any:
@@ -254,7 +276,8 @@ def _headline(outcome: Any) -> dict[str, Any]:
     """The result in a few numbers."""
     winner = next(c for c in outcome.candidates if c["key"] == outcome.winner)
     return {
-        "winner": winner["candidate"]["label"], "memory_reduction": round(outcome.float_bits / winner["bits"], 2),
+        "data": outcome.data["name"], "winner": winner["candidate"]["label"],
+        "memory_reduction": round(outcome.float_bits / winner["bits"], 2),
         "float_bits": outcome.float_bits, "winner_bits": winner["bits"], "float_test": outcome.float_test,
         "winner_test": outcome.winner_test, "difference_points": outcome.test_difference.points,
         "interval_points": [outcome.test_difference.low, outcome.test_difference.high],
@@ -265,7 +288,7 @@ def _headline(outcome: Any) -> dict[str, Any]:
 def _print_outcome(outcome: Any) -> None:
     """The front as a table, and the answer below it."""
     by_key = {c["key"]: c for c in outcome.candidates}
-    table = Table(title="Pareto front (accuracy on validation)", title_justify="left")
+    table = Table(title=f"Pareto front on {outcome.data['name']} (accuracy on validation)", title_justify="left")
     for head in ("", "candidate", "memory", "less", "accuracy", "reward"):
         table.add_column(head, justify="left" if head in ("", "candidate") else "right")
     table.add_row("", "float", _size(outcome.float_bits), "1.0x", f"{outcome.float_validation * 100:.2f} %", "")

@@ -5,8 +5,11 @@ The un-quantized network is the same list at 32 bits. All layers are counted (no
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
+from qspinn.layers import LayeredNetwork, Skip
 from qspinn.network import Network
 from qspinn.ops import DenseOp, LifOp
 from qspinn.program import Program
@@ -100,3 +103,28 @@ def learning_account(network: Network, program: Program, bits_of: dict[str, int]
             path = f"{p.name}.{kind}"
             rows.append(MemoryRow(path=path, role="learning", count=count, bits=bits_of[path]))
     return MemoryAccount(rows=tuple(rows))
+
+
+def float_layers_account(network: LayeredNetwork, *, batch: int = 1) -> MemoryAccount:
+    """M_0 of a layered network: every parameter and state at 32 bits, batch normalization folded into weights and
+    biases as it is for inference, constants of a layer once."""
+    rows: list[MemoryRow] = []
+
+    def add(path: str, role: str, count: int) -> None:
+        rows.append(MemoryRow(path=path, role=role, count=count, bits=FLOAT_BITS))
+
+    for layer in network.layers:
+        into, neuron = network.into(layer.name), layer.neuron
+        for c in into:
+            add(network.weight_path(c), "parameter", 1 if isinstance(c, Skip) else math.prod(network.weight_shape(c)))
+        if any(not isinstance(c, Skip) and (c.bias or c.norm) for c in into):
+            add(f"{layer.name}.bias", "parameter", layer.shape[0])
+        for kind, there in (("v_th", neuron.spiking), ("decay", True), ("v_reset", neuron.spiking),
+                            ("i_decay", neuron.current_decay is not None)):
+            if there:
+                add(f"{layer.name}.{kind}", "parameter", 1)
+        for kind, there in (("v", True), ("ref", neuron.n_ref_steps > 0), ("i", neuron.current_decay is not None),
+                            ("s", any(c.source == layer.name for c in into))):
+            if there:
+                add(f"{layer.name}.{kind}", "state", layer.n)
+    return MemoryAccount(rows=tuple(rows), batch=batch)

@@ -1,8 +1,27 @@
-"""Named architectures: functions that return a Network."""
+"""Named architectures: functions that return a Network or a LayeredNetwork."""
 
 from __future__ import annotations
 
-from qspinn.network import Dense, Lateral, Lif, Network, PoissonInput, Population, Stdp, VoteReadout
+from typing import Literal
+
+import msgspec
+
+from qspinn.errors import ConfigError
+from qspinn.layers import (
+    Connection,
+    Conv2d,
+    EventInput,
+    Layer,
+    LayeredNetwork,
+    Leaky,
+    Linear,
+    NeuronReadout,
+    Pair,
+    Pool2d,
+    Shape,
+)
+from qspinn.network import Dense, Lateral, Lif, Network, PoissonInput, Population, Stdp, VoteReadout, _need
+from qspinn.records import Record
 
 
 def lif_for(n_neurons: int) -> Lif:
@@ -48,3 +67,132 @@ def diehl_cook(
         readout=VoteReadout(source="exc", n_classes=n_classes),
         n_steps=n_steps,
     )
+
+
+Of = Literal["spikes", "v_last", "v_sum"]
+
+
+class ConvLink(Record, frozen=True, tag="conv", tag_field="kind"):
+    """A convolutional layer of a chain; sizes are one number for both directions, or [y, x].
+
+    Attributes:
+        neuron: in place of the chain's neurons.
+    """
+
+    channels: int
+    kernel: int | Pair = 3
+    stride: int | Pair = 1
+    padding: int | Pair = 0
+    bias: bool = False
+    norm: bool = False
+    neuron: Leaky | None = None
+    name: str = ""
+
+
+class DenseLink(Record, frozen=True, tag="dense", tag_field="kind"):
+    """A layer of n neurons, fed by everything before; n = 0, in the last layer only: one for each class.
+
+    Attributes:
+        recurrent: its spikes come back to it one step later, with weights of their own.
+        neuron: in place of the chain's neurons.
+    """
+
+    n: int = 0
+    recurrent: bool = False
+    bias: bool = False
+    norm: bool = False
+    neuron: Leaky | None = None
+    name: str = ""
+
+
+class PoolLink(Record, frozen=True, tag="pool", tag_field="kind"):
+    """Pooling of the spikes before; stride 0: as the window."""
+
+    of: Literal["sum", "average", "max"] = "sum"
+    kernel: int | Pair = 2
+    stride: int | Pair = 0
+    name: str = ""
+
+
+Link = ConvLink | DenseLink | PoolLink
+_NAMES = {ConvLink: "conv", DenseLink: "fc", PoolLink: "pool"}
+
+
+def chain(
+    shape: Shape, links: tuple[Link, ...], *, n_classes: int, n_steps: int, neuron: Leaky | None = None,
+    readout: Of = "spikes", max_count: int = 1, step_ms: float = 1.0, name: str = "chain",
+) -> LayeredNetwork:
+    """Layers one after another, each fed by the one before; read out from the last.
+
+    Layers without a name are called conv1, fc1, pool1, ..., and the last one `out`. Where potentials are read out, the
+    last layer integrates and does not spike, unless it has a neuron of its own.
+
+    Args:
+        shape: of the input.
+        readout: see `NeuronReadout`.
+
+    Raises:
+        ConfigError: names the link that does not fit what comes before it.
+
+    >>> links = (ConvLink(channels=4, kernel=3), PoolLink(), DenseLink())
+    >>> [(x.name, x.shape) for x in chain((2, 8, 8), links, n_classes=3, n_steps=5).layers]
+    [('conv1', (4, 6, 6)), ('out', (3, 1, 1))]
+    """
+    _need(len(links) > 0, "network.layers", len(links), "at least one layer")
+    last = links[-1]
+    if not isinstance(last, DenseLink) or last.n not in (0, n_classes):
+        raise ConfigError(f"network.layers[{len(links) - 1}]", "the last layer has one neuron for each class",
+                          got=last, allowed=f'kind = "dense", n = 0 (which stands for {n_classes})')
+    own = neuron or Leaky()
+    layers: list[Layer] = []
+    connections: list[Connection] = []
+    signal, here, counts = "input", shape, dict.fromkeys(_NAMES.values(), 0)
+    for i, link in enumerate(links):
+        kind = _NAMES[type(link)]
+        counts[kind] += 1
+        label = link.name or ("out" if link is last else f"{kind}{counts[kind]}")
+        here, new = _linked(link, signal, label, here, f"network.layers[{i}]", n_classes if link is last else 0)
+        connections += new
+        if not isinstance(link, PoolLink):
+            silent = link is last and readout != "spikes"
+            plain = msgspec.structs.replace(own, spiking=False) if silent else own
+            layers.append(Layer(name=label, shape=here, neuron=link.neuron or plain))
+        signal = label
+    return LayeredNetwork(
+        name=name, input=EventInput(shape=shape, max_count=max_count), layers=tuple(layers),
+        connections=tuple(connections), readout=NeuronReadout(source=signal, of=readout), step_ms=step_ms,
+        n_steps=n_steps)
+
+
+def _linked(link: Link, source: str, target: str, shape: Shape, where: str, n_classes: int
+            ) -> tuple[Shape, list[Connection]]:
+    """(shape after the link, its connections); n_classes stands for a size of 0."""
+    if isinstance(link, DenseLink):
+        n = link.n or n_classes
+        _need(n >= 1, f"{where}.n", n, ">= 1 (0, one for each class, in the last layer only)")
+        feedback = [Linear(source=target, target=target)] if link.recurrent else []
+        return (n, 1, 1), [Linear(source=source, target=target, bias=link.bias, norm=link.norm), *feedback]
+    kernel = _pair(link.kernel)
+    if isinstance(link, ConvLink):
+        conv = Conv2d(source=source, target=target, kernel=kernel, stride=_pair(link.stride),
+                      padding=_pair(link.padding), bias=link.bias, norm=link.norm)
+        channels, sizes = link.channels, conv.shape_after(*shape[1:])
+        new: Connection = conv
+    else:
+        pool = Pool2d(source=source, target=target, kind=link.of, kernel=kernel, stride=_pair(link.stride or kernel))
+        channels, sizes, new = shape[0], _pooled(pool, shape), pool
+    if min(sizes) < 1 or channels < 1:
+        raise ConfigError(where, f"does not fit what comes before it, {source} of shape {shape}",
+                          got=f"kernel {kernel} to {channels} channels", allowed=f"kernels up to {shape[1:]}",
+                          fix="a smaller kernel, more padding, or fewer layers before it")
+    return (channels, *sizes), [new]
+
+
+def _pooled(pool: Pool2d, shape: Shape) -> Pair:
+    """(height, width) of a pooled signal."""
+    height, width = ((size - k) // s + 1 for size, k, s in zip(shape[1:], pool.kernel, pool.stride, strict=True))
+    return height, width
+
+
+def _pair(size: int | Pair) -> Pair:
+    return (size, size) if isinstance(size, int) else size

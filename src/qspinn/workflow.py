@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn import checkpoint, data
-from qspinn.checkpoint import Trained
+from qspinn.checkpoint import Trained, TrainedLayers
 from qspinn.data.encoders import poisson
 from qspinn.errors import ConfigError, DataError
-from qspinn.explore.space import Experiment
+from qspinn.explore.family import AnyDataset, AnyExperiment, read_experiment
+from qspinn.explore.layered_space import LayeredExperiment
 from qspinn.explore.statistics import wilson_interval
 from qspinn.learning import stdp
 from qspinn.lower import poisson_op, readout_votes
-from qspinn.ops import PoissonOp
+from qspinn.ops import EventsOp, PoissonOp
 from qspinn.program import Program
-from qspinn.records import from_plain, with_override
+from qspinn.records import with_override
 from qspinn.runtime import run
 from qspinn.spikes import Spikes
 
@@ -29,13 +30,14 @@ BLOCK = 2000  # samples encoded and run at once when nothing is stored
 SPLITS = ("train", "validation", "test")
 
 
-def load_data(config: data.DataConfig) -> data.Dataset:
-    """The data set of a configuration."""
-    return data.load(config)
+def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
+    """The data set of a configuration: images or event recordings."""
+    return data.load_recordings(config) if isinstance(config, data.EventData) else data.load(config)
 
 
-def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
-    """The experiment in a TOML or JSON file, with dotted overrides such as ``network.n_neurons=100`` applied.
+def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment:
+    """The experiment, of either family, in a TOML or JSON file, with dotted overrides such as
+    ``network.n_neurons=100`` applied.
 
     Raises:
         ConfigError: unreadable, not TOML or JSON, an unknown key (named with its path and the nearest valid one), or a
@@ -52,7 +54,7 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
         raise ConfigError(str(path), f"is not valid {kind}", got=str(error)) from None
     for assignment in overrides:
         plain = with_override(plain, assignment)
-    return from_plain(Experiment, plain, "config")
+    return read_experiment(plain)
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +68,16 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     spikes_per_sample: float
 
 
-def train(experiment: Experiment, *, progress: stdp.Progress | None = None) -> tuple[Trained, Accuracy]:
-    """The trained float network of an experiment, classes assigned, and its validation accuracy."""
+def train(experiment: AnyExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None
+          ) -> tuple[Trained | TrainedLayers, Accuracy]:
+    """The trained float network of an experiment and its validation accuracy.
+
+    Args:
+        progress: called with (done, total): samples of STDP, epochs of gradient training.
+        resume: for layers, the file that is written after every epoch and from which an interrupted call goes on.
+    """
+    if isinstance(experiment, LayeredExperiment):
+        return _train_layers(experiment, progress, resume)
     dataset = data.load(experiment.data)
     n_classes = len(dataset.labels)
     network = experiment.network.build(dataset.train.images.shape[1], n_classes)
@@ -81,6 +91,23 @@ def train(experiment: Experiment, *, progress: stdp.Progress | None = None) -> t
     return trained, evaluate_float(trained, dataset.validation, "validation", seed=experiment.seed)
 
 
+def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None, resume: Path | None
+                  ) -> tuple[TrainedLayers, Accuracy]:
+    """The trained layered network and its validation accuracy."""
+    from qspinn.explore import layered
+    from qspinn.learning.supervised import responses
+    from qspinn.learning.surrogate import frozen
+
+    dataset = layered.load(experiment)
+    network = layered.declared(experiment, dataset)
+    told = None if progress is None else lambda done, total, loss: progress(done, total)
+    net = layered.trained_net(experiment, network, dataset.train, resume, told)
+    scores, rates = responses(net, dataset.validation)
+    n_spikes = sum(rates[x.name] * x.n for x in network.layers if x.name in rates) * network.n_steps
+    right = scores.argmax(axis=1) == dataset.validation.labels
+    return frozen(net), _share("validation", right, n_spikes)
+
+
 def evaluate_float(trained: Trained, split: data.Split, name: str, *, seed: int = 0) -> Accuracy:
     """Accuracy of a trained float network on a split."""
     op = poisson_op(trained.network, seed)
@@ -89,22 +116,44 @@ def evaluate_float(trained: Trained, split: data.Split, name: str, *, seed: int 
 
 
 def evaluate(
-    program: Program, split: data.Split, name: str, *, backend: str = "numba", device: str = "cpu"
+    program: Program, split: data.Split | data.EventSet, name: str, *, backend: str = "numba", device: str = "cpu"
 ) -> tuple[Accuracy, NDArray[np.int64]]:
     """(accuracy, predictions [n]) of an integer program on a split.
 
     Raises:
-        DataError: the images do not have the program's inputs.
+        DataError: the images or events do not fit the program's inputs.
         ConfigError: there is no such backend or device.
     """
-    if split.images.shape[1] != program.n_inputs:
-        raise DataError("data", "does not fit the model", got=f"{split.images.shape[1]} pixels",
-                        allowed=f"{program.n_inputs} inputs", fix="choose the data set the model was made for")
-    (op,) = program.ops_of(PoissonOp)
-    results = [run(program, s, backend=backend, device=device) for s in encoded_blocks(split, op, program.n_steps)]
+    results = [run(program, s, backend=backend, device=device) for s in inputs_of(program, split)]
     predicted = np.concatenate([r.predictions() for r in results])
     counts = np.concatenate([np.concatenate(list(r.counts.values()), axis=1) for r in results])
     return summary(name, predicted == split.labels, counts), predicted
+
+
+def inputs_of(program: Program, split: data.Split | data.EventSet) -> Iterable[Spikes]:
+    """A split as the program takes it, block by block.
+
+    Raises:
+        DataError: images where the program takes events or the other way round, or another shape.
+    """
+    fix = "choose the data set the model was made for"
+    if isinstance(split, data.EventSet):
+        shapes = [op.shape for op in program.ops_of(EventsOp)]
+        if (split.shape, split.n_steps) not in [(shape, program.n_steps) for shape in shapes]:
+            raise DataError("data", "does not fit the model", got=f"events {split.shape} over {split.n_steps} steps",
+                            allowed=_takes(program), fix=fix)
+        return split.graded().batches(BLOCK)
+    if split.images.shape[1] != program.n_inputs or not program.ops_of(PoissonOp):
+        raise DataError("data", "does not fit the model", got=f"{split.images.shape[1]} pixels",
+                        allowed=_takes(program), fix=fix)
+    (op,) = program.ops_of(PoissonOp)
+    return encoded_blocks(split, op, program.n_steps)
+
+
+def _takes(program: Program) -> str:
+    """What the program's inputs are, in words."""
+    events = [f"events {op.shape} over {program.n_steps} steps" for op in program.ops_of(EventsOp)]
+    return events[0] if events else f"{program.n_inputs} inputs"
 
 
 def encoded_blocks(split: data.Split, op: PoissonOp, n_steps: int) -> Iterable[Spikes]:
@@ -115,19 +164,23 @@ def encoded_blocks(split: data.Split, op: PoissonOp, n_steps: int) -> Iterable[S
 
 def summary(name: str, right: NDArray[np.bool_], counts: NDArray[np.int64]) -> Accuracy:
     """Accuracy record of a split."""
+    return _share(name, right, float(counts.sum(axis=1).mean()))
+
+
+def _share(name: str, right: NDArray[np.bool_], spikes_per_sample: float) -> Accuracy:
     low, high = wilson_interval(int(right.sum()), right.size)
     return Accuracy(split=name, n=right.size, accuracy=float(right.mean()), low=low, high=high,
-                    spikes_per_sample=float(counts.sum(axis=1).mean()))
+                    spikes_per_sample=spikes_per_sample)
 
 
-def sensitivity(experiment: Experiment, out: str | Path, **options: Any) -> Any:
+def sensitivity(experiment: AnyExperiment, out: str | Path, **options: Any) -> Any:
     """The ranked significance curves of an experiment; same folder, journal and options as `qspinn.explore`."""
     from qspinn.explore.search import sweep
 
     return sweep(experiment, out, **options)
 
 
-def save_trained(trained: Trained, path: str | Path) -> Path:
+def save_trained(trained: Trained | TrainedLayers, path: str | Path) -> Path:
     """Writes a float checkpoint."""
     checkpoint.save(trained, Path(path))
     return Path(path)

@@ -4,57 +4,87 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from qspinn.data import digits, mnist
 from qspinn.data.dataset import DataConfig, Dataset, Split
-from qspinn.data.event_dataset import EventDataset
+from qspinn.data.event_dataset import EventData, EventDataset, EventName, some_of_each
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ConfigError, DataError
 
-__all__ = ["DataConfig", "Dataset", "EventDataset", "EventName", "EventSet", "Split", "load", "load_events"]
+__all__ = ["DataConfig", "Dataset", "EventData", "EventDataset", "EventName", "EventSet", "Split", "load",
+           "load_events", "load_recordings"]
 
-EventName: TypeAlias = Literal["braille7", "dvs_gesture", "ev_containers", "nmnist", "nmnist8", "synthetic_gestures"]
+
+class _Loader(NamedTuple):
+    """Module and function of a set, its own folder within $QSPINN_DATA, and the settings it has besides."""
+
+    module: str
+    function: str
+    own: str = ""
+    settings: tuple[str, ...] = ("bin_ms",)
+
+
+_LOADERS: dict[str, _Loader] = {
+    "braille7": _Loader("tactile", "braille"),
+    "dvs_gesture": _Loader("dvs_gesture", "load", "dvs_gesture", ("bin_ms", "n_bins", "size", "on_error")),
+    "ev_containers": _Loader("tactile", "containers"),
+    "mnist_frames": _Loader("frames", "mnist_frames", "", ("n_bins", "n_train", "n_validation", "n_test")),
+    "nmnist": _Loader("nmnist", "load", "nmnist", ("bin_ms", "n_bins")),
+    "nmnist8": _Loader("nmnist", "load_packed"),
+    "synthetic_gestures": _Loader("synthetic_gestures", "load", "",
+                                  ("bin_ms", "n_bins", "size", "n_train", "n_validation", "n_test")),
+}
+"""Modules are loaded when first asked for."""
 
 
 def load_events(name: EventName, folder: str = "", *, bin_ms: float | None = None,
                 on_error: Literal["stop", "skip"] = "stop") -> EventDataset:
-    """An event data set with its splits, in its usual bins or in bins of bin_ms.
+    """An event data set with its splits, in its usual bins or in bins of bin_ms; see `load_recordings`."""
+    return load_recordings(EventData(name=name, folder=folder, bin_ms=bin_ms or 0.0, on_error=on_error))
 
-    Each set has more settings in its own module: `nmnist`, `dvs_gesture`, `tactile`, `synthetic_gestures`.
 
-    Args:
-        name: "nmnist8", "braille7", "ev_containers" (bins may be merged: multiples of 5, 5 and 20 ms); "nmnist" and
-            "dvs_gesture" (any bins); "synthetic_gestures" (needs no folder).
-        folder: where the files are; empty: $QSPINN_DATA, in it `nmnist/` and `dvs_gesture/` for these two.
-        on_error: "skip" leaves out damaged files of dvs_gesture and names them in `skipped`.
+def load_recordings(config: EventData) -> EventDataset:
+    """The event data set of a configuration, with its splits.
+
+    "nmnist8", "braille7", "ev_containers" have stored bins that may be merged (multiples of 5, 5 and 20 ms); "nmnist",
+    "dvs_gesture" and "synthetic_gestures" take any bins, and the latter needs no folder; "mnist_frames" has steps
+    without a length. Each set has more settings in its own module: `nmnist`, `dvs_gesture`, `tactile`, `frames`,
+    `synthetic_gestures`. Without a folder it is $QSPINN_DATA, in it `nmnist/` and `dvs_gesture/` for these two.
 
     Raises:
-        ConfigError: unknown name, or skipping in a set that is not made of many files.
+        ConfigError: unknown name, or a setting that the set does not have.
         DataError: files are missing or damaged.
     """
-    if on_error == "skip" and name != "dvs_gesture":
-        raise ConfigError("data.on_error", f"{name} has no files that could be skipped", got=on_error, allowed="stop")
+    name = config.name
     if name not in _LOADERS:
         raise ConfigError("data.name", "unknown event data set", got=name, allowed=", ".join(_LOADERS))
-    module, function, own = _LOADERS[name]
-    place = {} if name == "synthetic_gestures" else {"folder": _place(folder, own)}
-    bins = {} if bin_ms is None else {"bin_ms": bin_ms}
-    skip = {"on_error": on_error} if name == "dvs_gesture" else {}
+    module, function, own, known = _LOADERS[name]
+    plain = EventData(name=name)
+    changed = {f: getattr(config, f) for f in ("bin_ms", "n_bins", "size", "on_error")
+               if getattr(config, f) != getattr(plain, f)}
+    for field, value in changed.items():
+        if field not in known:
+            raise ConfigError(f"data.{field}", f"{name} does not have this setting", got=value,
+                              allowed=", ".join(known), fix="leave it out")
+    changed |= {f: getattr(config, f) for f in known if f.startswith("n_t") or f.startswith("n_v")}
     loader = getattr(importlib.import_module(f"qspinn.data.{module}"), function)
-    loaded: EventDataset = loader(**place, **bins, **skip)
-    return loaded
+    loaded: EventDataset = loader(**_arguments(name, config.folder, own, changed))
+    train, validation, test = (some_of_each(events, getattr(config, f"n_{part}")) for part, events in loaded.parts())
+    return msgspec.structs.replace(loaded, train=train, validation=validation, test=test)
 
 
-_LOADERS = {
-    "braille7": ("tactile", "braille", ""),
-    "dvs_gesture": ("dvs_gesture", "load", "dvs_gesture"),
-    "ev_containers": ("tactile", "containers", ""),
-    "nmnist": ("nmnist", "load", "nmnist"),
-    "nmnist8": ("nmnist", "load_packed", ""),
-    "synthetic_gestures": ("synthetic_gestures", "load", ""),
-}
-"""Module, function, and the set's own folder within $QSPINN_DATA; modules are loaded when first asked for."""
+def _arguments(name: str, folder: str, own: str, changed: dict[str, Any]) -> dict[str, Any]:
+    """The loader's own names for folder, settings and sizes."""
+    if "size" in changed:
+        changed["to"] = (changed["size"], changed.pop("size"))
+    if name != "synthetic_gestures":
+        return {"folder": _place(folder, own), **changed}
+    from qspinn.data.synthetic_gestures import N_CLASSES
+
+    return {k: -(-v // N_CLASSES) if k.startswith("n_") and k != "n_bins" else v for k, v in changed.items() if v}
 
 
 def _place(folder: str, own: str) -> str:

@@ -1,9 +1,10 @@
-"""Event recordings with their three splits."""
+"""Event recordings with their three splits, and which of them an experiment uses."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -11,6 +12,37 @@ from numpy.typing import NDArray
 
 from qspinn.data.event_set import EventSet, Shape
 from qspinn.errors import DataError
+from qspinn.network import _need
+from qspinn.records import Record
+
+EventName: TypeAlias = Literal["braille7", "dvs_gesture", "ev_containers", "mnist_frames", "nmnist", "nmnist8",
+                               "synthetic_gestures"]
+
+
+class EventData(Record, frozen=True):
+    """Which event recordings, how they are brought into steps, and how many of them.
+
+    Attributes:
+        folder: where the files are; empty: $QSPINN_DATA.
+        bin_ms, n_bins: length [ms] and number of the steps; 0 for what is usual for the set.
+        size: rows and columns that the sensor is reduced to (dvs_gesture, synthetic_gestures); 0 for the usual.
+        n_train, n_validation, n_test: use only so many of a split, of all classes alike; 0 for all.
+        on_error: "skip" leaves damaged files out (dvs_gesture) and names them in the result.
+    """
+
+    name: EventName
+    folder: str = ""
+    bin_ms: float = 0.0
+    n_bins: int = 0
+    size: int = 0
+    n_train: int = 0
+    n_validation: int = 0
+    n_test: int = 0
+    on_error: Literal["stop", "skip"] = "stop"
+
+    def __post_init__(self) -> None:
+        for field in ("bin_ms", "n_bins", "size", "n_train", "n_validation", "n_test"):
+            _need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), ">= 0")
 
 
 class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -23,6 +55,7 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         labels: names of the classes; label k of an EventSet is labels[k].
         split_rule: in words, for the report.
         skipped: files that were left out, and why.
+        max_count: how often an address may occur in a bin.
     """
 
     name: str
@@ -35,6 +68,7 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     test: EventSet
     split_rule: str
     skipped: tuple[str, ...] = ()
+    max_count: int = 1
 
     def __post_init__(self) -> None:
         for part, events in self.parts():
@@ -86,3 +120,14 @@ def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, frac
         order = of_class if rng is None else rng.permutation(of_class)
         taken[order[len(order) - k :]] = True
     return taken
+
+
+def some_of_each(events: EventSet, n: int) -> EventSet:
+    """About n recordings in their order, of every class as many as can be: the first of each; all for n = 0."""
+    if n == 0 or n >= events.n_samples:
+        return events
+    rank = np.empty(events.n_samples, dtype=np.int64)
+    for label in np.unique(events.labels):
+        own = events.labels == label
+        rank[own] = np.arange(np.count_nonzero(own))
+    return events.take(np.sort(np.argsort(rank, kind="stable")[:n]))

@@ -74,6 +74,10 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Recordings start..stop-1 as binary spikes (an entry is one spike whatever its count), sharing memory."""
         return Spikes(offsets=self.offsets[start:stop], index=self.index, n=self.n)
 
+    def graded(self) -> Spikes:
+        """All recordings as spikes, a source as often as its count says, sharing memory."""
+        return Spikes(offsets=self.offsets, index=self.index, n=self.n, count=self.count)
+
     def slice(self, start: int, stop: int | None = None) -> EventSet:
         """Recordings start..stop-1, sharing memory."""
         return EventSet(offsets=self.offsets[start:stop], index=self.index, count=self.count, shape=self.shape,

@@ -84,7 +84,7 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         while waiting or running:
             while waiting and len(running) < self.room:
                 key, argument = waiting.pop(0)
-                running[self.pool.submit(ev.work, kind, argument)] = key
+                running[self.pool.submit(ev.work, kind, key, argument)] = key
             ready, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in ready:
                 running.pop(future)

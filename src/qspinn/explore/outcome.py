@@ -9,22 +9,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from qspinn import data as datasets
 from qspinn import program as program_file
-from qspinn.data.encoders import poisson
 from qspinn.errors import RunError
 from qspinn.explore import evaluate as ev
 from qspinn.explore import sensitivity
+from qspinn.explore.family import AnyDataset, AnyExperiment, candidate_of
 from qspinn.explore.pareto import pareto_front
 from qspinn.explore.sensitivity import Significance
-from qspinn.explore.space import Candidate, Experiment
 from qspinn.explore.statistics import Difference, paired_difference
-from qspinn.learning.stdp import respond
-from qspinn.lower import readout_votes
-from qspinn.memory import MemoryAccount, float_account
-from qspinn.ops import PoissonOp
-from qspinn.records import from_plain, to_plain
-from qspinn.runtime import run
+from qspinn.memory import MemoryAccount
+from qspinn.records import to_plain
 from qspinn.version import __version__
 
 
@@ -59,7 +53,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Judge(msgspec.Struct, frozen=True, kw_only=True):
     """Target, front and reward, with what they compare against."""
 
-    experiment: Experiment
+    experiment: AnyExperiment
     float_accuracy: float
     float_bits: int
 
@@ -85,49 +79,43 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
         return best["key"] if best else ""
 
 
-def ranked(experiment: Experiment, records: list[dict[str, Any]], account: MemoryAccount) -> list[Significance]:
+def ranked(experiment: AnyExperiment, records: list[dict[str, Any]], account: MemoryAccount) -> list[Significance]:
     """The significance curves of a journal."""
-    accuracy = {r["label"]: r["accuracy"] for r in records if r["kind"] == "sensitivity"}
-    return sensitivity.significance(experiment, accuracy, account)
+    accuracy = {r["label"]: r["accuracy"] for r in records
+                if r["kind"] == "sensitivity" and "rejected" not in r}
+    return sensitivity.significance(experiment.search, accuracy, account)
 
 
 def conclude(
-    experiment: Experiment, dataset: datasets.Dataset, bench: ev.Bench, records: list[dict[str, Any]], judge: Judge,
-    seconds: float,
+    worker: ev.Worker, dataset: AnyDataset, records: list[dict[str, Any]], judge: Judge, seconds: float,
 ) -> Outcome:
     """Chooses on validation, measures baseline and winner once on test, and stores the winner's program."""
+    experiment, family = worker.experiment, worker.family
     by_kind = {kind: [r for r in records if r["kind"] == kind] for kind in ("float", "sensitivity", "candidate")}
     rejected = sorted((r for r in by_kind["candidate"] if "rejected" in r), key=lambda r: r["key"])
     candidates = sorted((r for r in by_kind["candidate"] if "rejected" not in r), key=lambda r: r["key"])
     winner = judge.winner(candidates)
     if not winner:
-        best = max(candidates, key=lambda r: r["accuracy"])
-        raise RunError("search", "no candidate meets the target", got=f"best loses "
-                       f"{(judge.float_accuracy - best['accuracy']) * 100:.2f} points",
-                       allowed=f"{experiment.search.max_drop_points} points",
-                       fix="allow a larger search.max_drop_points in a new folder, or add weight_bits")
+        raise _nobody(candidates, judge)
     chosen = next(r for r in candidates if r["key"] == winner)
-    candidate = from_plain(Candidate, chosen["candidate"])
-    program = program_file.load(ev.program_path(bench.folder, candidate))
-    test = dataset.test
-    spikes = poisson(test.images, program.ops_of(PoissonOp)[0], program.n_steps, first_sample=test.first)
-    trained = bench.float_network(experiment.network.n_neurons)
-    float_right = (respond(trained, spikes) @ readout_votes(trained)).argmax(axis=1) == test.labels
-    predicted = run(program, spikes).predictions()
-    right = predicted == test.labels
+    program = program_file.load(ev.program_path(worker.folder, candidate_of(experiment, chosen["candidate"])))
+    float_right, predicted = family.test(worker.bench, dataset, program)
+    truth = dataset.test.labels
+    right = predicted == truth
     provenance = program.provenance | {"data": dataset.checksum(), "qspinn": __version__,
                                        "validation_accuracy": chosen["accuracy"], "test_accuracy": float(right.mean())}
-    program_file.save(msgspec.structs.replace(program, provenance=provenance), bench.folder / "model.qspinn")
-    account = float_account(trained.network)
+    program_file.save(msgspec.structs.replace(program, provenance=provenance), worker.folder / "model.qspinn")
+    account = family.account(experiment, dataset)
     confusion = np.zeros((len(dataset.labels), len(dataset.labels)), dtype=int)
-    np.add.at(confusion, (test.labels, predicted), 1)
+    np.add.at(confusion, (truth, predicted), 1)
     return Outcome(
         experiment=to_plain(experiment),
         data={"name": dataset.name, "split_rule": dataset.split_rule, "sha256": dataset.checksum(),
-              "shape": list(dataset.shape), "labels": list(dataset.labels),
-              "n": [len(dataset.train.labels), len(dataset.validation.labels), len(test.labels)]},
-        versions=versions(), float_bits=judge.float_bits, float_memory=[to_plain(r) for r in account.rows],
-        floats=sorted(by_kind["float"], key=lambda r: r["n_neurons"]),
+              "labels": list(dataset.labels),
+              "n": [len(dataset.train.labels), len(dataset.validation.labels), len(truth)]} | family.describe(dataset),
+        versions=versions(family.LIBRARIES), float_bits=judge.float_bits,
+        float_memory=[to_plain(r) for r in account.rows],
+        floats=sorted(by_kind["float"], key=lambda r: r.get("n_neurons", 0)),
         significance=[to_plain(s) for s in ranked(experiment, records, account)], candidates=candidates,
         rejected=rejected,
         front=judge.front(candidates), admitted=[r["key"] for r in judge.admitted(candidates)], winner=winner,
@@ -137,7 +125,19 @@ def conclude(
     )
 
 
-def versions() -> dict[str, str]:
+def _nobody(candidates: list[dict[str, Any]], judge: Judge) -> RunError:
+    """The error for a search in which nothing meets the target."""
+    if not candidates:
+        return RunError("search", "no candidate is possible as integers",
+                        fix="read the reasons in the journal; more bits for potentials or currents often help")
+    best = max(candidates, key=lambda r: r["accuracy"])
+    return RunError("search", "no candidate meets the target",
+                    got=f"best loses {(judge.float_accuracy - best['accuracy']) * 100:.2f} points",
+                    allowed=f"{judge.experiment.search.max_drop_points} points",
+                    fix="allow a larger search.max_drop_points in a new folder, or add weight_bits")
+
+
+def versions(libraries: tuple[str, ...]) -> dict[str, str]:
     """Versions that a result depends on."""
-    return {"qspinn": __version__, "python": platform.python_version(), "numpy": np.__version__,
-            "numba": importlib.metadata.version("numba")}
+    return {"qspinn": __version__, "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in libraries}}

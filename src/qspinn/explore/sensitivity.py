@@ -6,6 +6,8 @@ network's, so what that stand-in costs is seen and not assumed (docs/adr/0002).
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from qspinn.explore.space import Candidate, Experiment, Scheme, sensitivity_plan
@@ -44,37 +46,51 @@ def points(experiment: Experiment, network: Network) -> list[Candidate]:
     for rounding in search.roundings:
         base = wide_plan(network, rounding=rounding)
         for path in tensor_paths(network):
-            for bits in sweep_bits(experiment):
+            for bits in sweep_bits(search):
                 found.append(Candidate(scheme=Scheme.PTQ, plan=sensitivity_plan(base, path, bits, rounding),
                                        n_neurons=experiment.network.n_neurons, seed=experiment.seed,
                                        label=f"{path}|{rounding.value}|{bits}"))
     return found
 
 
-def sweep_bits(experiment: Experiment) -> tuple[int, ...]:
+class Sweep(Protocol):
+    """The settings of a sweep, in the search of either family."""
+
+    @property
+    def roundings(self) -> tuple[Rounding, ...]: ...
+    @property
+    def sensitivity_bits(self) -> tuple[int, ...]: ...
+    @property
+    def harmless_points(self) -> float: ...
+
+
+def sweep_bits(search: Sweep) -> tuple[int, ...]:
     """The widths of the sweep, descending, the wide one always first."""
-    return tuple(sorted({16, *experiment.search.sensitivity_bits}, reverse=True))
+    return tuple(sorted({16, *search.sensitivity_bits}, reverse=True))
 
 
-def significance(experiment: Experiment, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
+def significance(search: Sweep, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
     """Ranked curves, most significant first.
 
     Args:
-        accuracy: of every point, by label.
+        accuracy: of every point that could be lowered, by label; a curve consists of those there are.
         account: float memory account, for the number of values in each tensor.
     """
     counts = {row.path: row.count for row in account.rows}
-    bits = sweep_bits(experiment)
     paths = list(dict.fromkeys(label.split("|")[0] for label in accuracy))
     curves = []
-    for rounding in experiment.search.roundings:
+    for rounding in search.roundings:
         for path in paths:
-            curve = tuple(accuracy[f"{path}|{rounding.value}|{b}"] for b in bits)
+            own = {b: accuracy[label] for b in sweep_bits(search)
+                   if (label := f"{path}|{rounding.value}|{b}") in accuracy}
+            if not own:
+                continue
+            bits, curve = tuple(own), tuple(own.values())
             lost = [max(0.0, curve[0] - a) * 100 for a in curve]
             saved = [counts[path] * (bits[0] - b) / 1000 for b in bits]
             curves.append(Significance(
                 path=path, rounding=rounding, bits=bits, accuracy=curve,
-                harmless_bits=_harmless(bits, lost, experiment.search.harmless_points),
+                harmless_bits=_harmless(bits, lost, search.harmless_points),
                 significance=sum(lost) / max(sum(saved), 1e-9)))
     return sorted(curves, key=lambda s: (-s.significance, s.path, s.rounding.value))
 

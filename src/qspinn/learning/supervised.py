@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,78 +14,68 @@ from torch.nn import functional
 from qspinn.calibrators import LayerRanges, Sizes, sizes_of
 from qspinn.data.event_set import EventSet
 from qspinn.errors import DataError, RunError
+from qspinn.learning import resume
 from qspinn.learning.quantized import QuantNet
+from qspinn.learning.supervision import Supervision
 from qspinn.learning.surrogate import SurrogateNet
-from qspinn.network import _need
-from qspinn.records import Record
 
 Progress = Callable[[int, int, float], None]
 BATCH = 200  # samples at once where nothing is learned
 
 
-class Supervision(Record, frozen=True):
-    """How a network is trained: Adam with a cosine schedule on the cross-entropy of gain * scores.
-
-    Attributes:
-        n_epochs, batch: passes over the data, samples per update.
-        learning_rate: at the start; it falls to zero along half a cosine.
-        gain: what scores (spikes or potential per step) are multiplied by before the softmax.
-        shift: events are moved by up to so many pixels in x and y, anew in every epoch; 0 for none.
-        flip: half of the samples are mirrored left to right, anew in every epoch.
-    """
-
-    n_epochs: int = 8
-    batch: int = 64
-    learning_rate: float = 3e-3
-    gain: float = 10.0
-    shift: int = 0
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        _need(0 <= self.n_epochs <= 10_000, "training.n_epochs", self.n_epochs, "0..10000")
-        _need(1 <= self.batch <= 1 << 16, "training.batch", self.batch, "1..65536")
-        _need(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "> 0")
-        _need(self.gain > 0, "training.gain", self.gain, "> 0")
-        _need(0 <= self.shift <= 64, "training.shift", self.shift, "0..64")
-
-
 def fit(
     net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress | None = None, checkpoint: Path | None = None,
 ) -> None:
     """Trains the module in place; deterministic by seed on one machine and torch version.
 
     Args:
         progress: called after every epoch with (epochs done, epochs in all, mean loss).
+        checkpoint: file written after every epoch. Where it is there already and of the same training, that goes on
+            from it, and ends bit for bit where it would have ended uninterrupted.
 
     Raises:
         DataError: the events do not fit the network's input.
         RunError: the loss became NaN or infinite; names the epoch. The module keeps the weights of the epoch before.
+        ArtifactError: the checkpoint is damaged, or cannot be written.
     """
     if data.shape != net.network.input.shape or data.n_steps != net.network.n_steps:
         raise DataError("events", "do not fit the network's input", got=(data.shape, data.n_steps),
                         allowed=f"{net.network.input.shape} over {net.network.n_steps} steps")
-    rng = np.random.default_rng([seed, 21])
-    optimizer = torch.optim.Adam(net.parameters(), training.learning_rate)
     per_epoch = max(1, data.n_samples // training.batch)
+    optimizer = torch.optim.Adam(net.parameters(), training.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, training.n_epochs * per_epoch))
-    net.train()
-    for epoch in range(training.n_epochs):
-        good, total = {k: v.clone() for k, v in net.state_dict().items()}, 0.0
-        for raster, labels in _batches(data, training, rng):
-            loss = functional.cross_entropy(net(raster).scores * training.gain, labels)
-            if not torch.isfinite(loss):
-                net.load_state_dict(good)
-                raise RunError(f"epoch {epoch + 1}", "the loss is not finite", got=float(loss.detach()),
-                               fix="lower training.learning_rate; the weights are those of the epoch before")
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        if progress:
-            progress(epoch + 1, training.n_epochs, total / per_epoch)
+    state = resume.Training(net, optimizer, schedule, np.random.default_rng([seed, 21]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for modules that draw while they train
+        key = resume.key_of(net, data, training, seed) if checkpoint else ""
+        done = resume.restore(checkpoint, key, state) if checkpoint else 0
+        for epoch in range(done, training.n_epochs):
+            loss = _epoch(state, data, training, epoch)
+            if checkpoint:
+                resume.store(checkpoint, key, epoch + 1, state)
+            if progress:
+                progress(epoch + 1, training.n_epochs, loss)
     net.eval()
+
+
+def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch: int) -> float:
+    """Mean loss of one pass over the data."""
+    net, losses = state.net, []
+    good = {k: v.clone() for k, v in net.state_dict().items()}
+    net.train()
+    for raster, labels in _batches(data, training, state.rng):
+        loss = functional.cross_entropy(net(raster).scores * training.gain, labels)
+        if not torch.isfinite(loss):
+            net.load_state_dict(good)
+            raise RunError(f"epoch {epoch + 1}", "the loss is not finite", got=float(loss.detach()),
+                           fix="lower training.learning_rate; the weights are those of the epoch before")
+        state.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        state.optimizer.step()
+        state.schedule.step()
+        losses.append(loss.item())
+    return sum(losses) / max(1, len(losses))
 
 
 def _batches(data: EventSet, training: Supervision, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -108,11 +99,21 @@ def _raster(data: EventSet) -> Tensor:
 
 def scores(net: SurrogateNet | QuantNet, data: EventSet) -> NDArray[np.float32]:
     """Class scores of the float network, [B, n_classes]."""
+    return responses(net, data)[0]
+
+
+def responses(net: SurrogateNet | QuantNet, data: EventSet) -> tuple[NDArray[np.float32], dict[str, float]]:
+    """(class scores [B, n_classes], mean spikes per neuron and step of every spiking layer) of the float network."""
     net.eval()
+    parts, totals = [], dict.fromkeys((x.name for x in net.network.layers if x.neuron.spiking), 0.0)
     with torch.no_grad():
-        parts = [net(_raster(data.slice(a, min(a + BATCH, data.n_samples)))).scores.numpy()
-                 for a in range(0, data.n_samples, BATCH)]
-    return np.concatenate(parts)
+        for a in range(0, data.n_samples, BATCH):
+            block = data.slice(a, min(a + BATCH, data.n_samples))
+            out = net(_raster(block))
+            parts.append(out.scores.numpy())
+            for name in totals:
+                totals[name] += float(out.rates[name]) * block.n_samples
+    return np.concatenate(parts), {name: total / data.n_samples for name, total in totals.items()}
 
 
 def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:

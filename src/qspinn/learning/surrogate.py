@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qspinn.checkpoint import TrainedLayers
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
 from qspinn.learning._scan import Scan, neurons
 from qspinn.learning._scan_kernel import ARCTAN, FAST_SIGMOID, PLAIN, TRIANGLE
@@ -183,3 +184,16 @@ def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
         n_ref=neuron.n_ref_steps, spiking=neuron.spiking, has_current=neuron.current_decay is not None,
         i_decay=neuron.current_decay or 0.0, i_scale=1.0, i_min=-np.inf, i_max=np.inf, mode=PLAIN, seed=0, stream=0,
         surrogate=surrogate, width=width)
+
+
+def frozen(net: SurrogateNet) -> TrainedLayers:
+    """The module's declaration and state as plain arrays, for `checkpoint.save`."""
+    state = {name: t.detach().cpu().numpy().copy() for name, t in net.state_dict().items()}
+    return TrainedLayers(network=net.network, params=state)
+
+
+def restored(trained: TrainedLayers) -> SurrogateNet:
+    """The module of a checkpoint, ready to answer or to learn on."""
+    net = SurrogateNet(trained.network)
+    net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in trained.params.items()})
+    return net.eval()

@@ -1,4 +1,4 @@
-"""Receptive fields as small PNG images inside the page."""
+"""Receptive fields and kernels as small PNG images inside the page."""
 
 from __future__ import annotations
 
@@ -60,9 +60,11 @@ def grids(fields: Fields, labels: Sequence[str]) -> tuple[list[Field], list[Fiel
 
 def _grid(weights: NDArray, opaque: NDArray[np.bool_], votes: NDArray, neurons: list[int], shape: tuple[int, int],
           labels: Sequence[str]) -> list[Field]:
-    return [Field(uri=_uri(png(grey_of(weights[k]).reshape(shape), opaque.reshape(shape))),
-                  tip=f"neuron {k}\nvotes most for “{labels[votes[k]]}”") for k in neurons]
+    return [image(grey_of(weights[k]).reshape(shape), f"neuron {k}\nvotes most for “{labels[votes[k]]}”",
+                  opaque.reshape(shape)) for k in neurons]
 
 
-def _uri(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+def image(grey: NDArray[np.uint8], tip: str, opaque: NDArray[np.bool_] | None = None) -> Field:
+    """A grey image [H, W] with its text; transparent where not opaque."""
+    data = png(grey, np.ones(grey.shape, dtype=bool) if opaque is None else opaque)
+    return Field(uri="data:image/png;base64," + base64.b64encode(data).decode(), tip=tip)

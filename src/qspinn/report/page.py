@@ -11,10 +11,11 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from qspinn.explore.space import Scheme
+from qspinn.explore.space import Experiment, Scheme
 from qspinn.fixedpoint import Rounding
 from qspinn.program import write_atomic
-from qspinn.report import fields, plots, svg, words
+from qspinn.report import competing, layers, plots, svg, words
+from qspinn.report.layer_facts import Layers
 from qspinn.report.source import Point, Source, read_run
 
 FILTERS = {"size": words.size_text, "count": words.count_text, "percent": words.percent, "three": words.three,
@@ -43,17 +44,24 @@ def render(source: Source) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     environment.filters |= FILTERS
-    template = environment.from_string(_resource("page.html.j2"))
-    o, allowed = source.outcome, source.experiment.search.max_drop_points
-    return template.render(
-        style=Markup(_resource("style.css")), symbols=svg.symbols(), o=o, e=source.experiment, w=source.winner,
-        allowed=allowed, data=source.data, floats=source.float_networks, head=words.headline(source),
-        verdict=words.verdict(o.test_difference, source.data.n[2], allowed),
-        winner_scheme=words.SCHEMES[source.winner.candidate.scheme],
-        winner_text=words.winner_text(source), caution=words.caution(source),
+    o, allowed, own = source.outcome, source.experiment.search.max_drop_points, _own(source)
+    common = {"o": o, "w": source.winner, "data": source.data}
+    section = Markup(environment.from_string(_resource(own["template"])).render(**common, **own))
+    return environment.from_string(_resource("page.html.j2")).render(
+        style=Markup(_resource("style.css")), symbols=svg.symbols(), e=source.experiment, allowed=allowed,
+        head=words.headline(source), verdict=words.verdict(o.test_difference, source.data.n[2], allowed, own["noun"]),
+        winner_scheme=words.SCHEMES[source.winner.candidate.scheme], own_section=section,
         schemes=_used(words.SCHEMES, {p.candidate.scheme for p in source.points}),
         roundings=_used(words.ROUNDINGS, {p.weights.rounding for p in source.points}),
-        **_search(source), **_precision(source), **_result(source), **_repeat(source))
+        **common, **own, **_search(source), **_precision(source), **_result(source), **_repeat(source))
+
+
+def _own(source: Source) -> dict[str, Any]:
+    """What the page says of the run's family of networks alone."""
+    if isinstance(source.own, Layers):
+        return layers.view(source, source.own)
+    assert isinstance(source.experiment, Experiment)
+    return competing.view(source, source.own, source.experiment)
 
 
 def _resource(name: str) -> str:
@@ -122,14 +130,12 @@ def _precision(source: Source) -> dict[str, Any]:
 
 
 def _result(source: Source) -> dict[str, Any]:
-    """Memory, confusions and receptive fields of the winner."""
+    """Memory and confusions of the winner."""
     o, labels = source.outcome, source.data.labels
-    before, after = fields.grids(source.fields, labels)
     wrong = [(n, labels[i], labels[j]) for i, row in enumerate(o.confusion) for j, n in enumerate(row) if i != j and n]
     return {
         "memory": _both(plots.memory, source), "tensors": plots.merged(source.float_memory, source.winner.memory),
-        "float_learning_bits": source.float_learning_bits, "labels": labels, "fields_before": before,
-        "fields_after": after, "n_kept": int(source.fields.kept.sum()), "n_inputs": source.fields.kept.size,
+        "float_learning_bits": source.float_learning_bits, "labels": labels,
         "confused": sorted(wrong, reverse=True)[:3],
     }
 

@@ -12,24 +12,27 @@ from numpy.typing import NDArray
 from qspinn import checkpoint
 from qspinn import program as program_file
 from qspinn.errors import ArtifactError, ConfigError, RunError
+from qspinn.explore.family import AnyCandidate, AnyExperiment, candidate_of, read_experiment
+from qspinn.explore.layered_space import is_matrix
 from qspinn.explore.outcome import Outcome
 from qspinn.explore.sensitivity import Significance
-from qspinn.explore.space import Candidate, Experiment
+from qspinn.explore.space import Experiment
 from qspinn.memory import MemoryRow, float_account
 from qspinn.ops import DenseOp, SelectOp, VoteOp
 from qspinn.plan import QuantRule
 from qspinn.program import Program
-from qspinn.records import from_plain
+from qspinn.report.layer_facts import Layers, layers_of
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """A measured candidate: what it is, its accuracy on validation (share) and its memory in bits.
 
-    learning_bits is 0 where the scheme learns nothing on the grid.
+    learning_bits is 0 where the scheme learns nothing on the grid. Of layers: rates are spikes per neuron and step by
+    layer, epochs those of training with quantization in the loop.
     """
 
     key: str
-    candidate: Candidate
+    candidate: AnyCandidate
     accuracy: float
     bits: int
     learning_bits: int
@@ -37,6 +40,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     reward: float
     on_front: bool
     admitted: bool
+    rates: dict[str, float] = {}
+    epochs: int = 0
 
     @property
     def label(self) -> str:
@@ -44,13 +49,13 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def weights(self) -> QuantRule:
-        """The rule for the weights: the first that names a weight tensor."""
+        """The rule for the weights: the one of fewest bits, where layers differ."""
         rules = self.candidate.plan.rules
-        return next((r for r in rules if r.tensor.endswith(".w")), rules[0])
+        return min((r for r in rules if is_matrix(r.tensor)), key=lambda r: r.bits, default=rules[0])
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
-    """The data set: how it was split, and the number of training, validation and test images."""
+    """The data set: how it was split, the number of training, validation and test samples, and files left out."""
 
     name: str
     split_rule: str
@@ -58,14 +63,18 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     shape: tuple[int, ...]
     labels: tuple[str, ...]
     n: tuple[int, int, int]
+    skipped: tuple[str, ...] = ()
 
 
 class FloatNetwork(msgspec.Struct, frozen=True, kw_only=True):
-    """A trained float network of the run: size, accuracy on validation (share), seconds of training."""
+    """A trained float network of the run: accuracy on validation (share), seconds of training; size of competing
+    populations, epochs and rates of layers."""
 
-    n_neurons: int
     accuracy: float
     seconds: float
+    n_neurons: int = 0
+    epochs: int = 0
+    rates: dict[str, float] = {}
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -87,10 +96,10 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Everything the page shows."""
+    """Everything the page shows; `own` is what only the run's family of networks has."""
 
     outcome: Outcome
-    experiment: Experiment
+    experiment: AnyExperiment
     data: Data
     points: tuple[Point, ...]
     winner: Point
@@ -98,7 +107,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     float_networks: tuple[FloatNetwork, ...]
     float_memory: tuple[MemoryRow, ...]
     float_learning_bits: int
-    fields: Fields
+    own: Fields | Layers
 
 
 def read_run(folder: Path) -> Source:
@@ -112,29 +121,41 @@ def read_run(folder: Path) -> Source:
         facts = _facts(outcome)
     except (ConfigError, msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
         raise _broken(folder / "result.json", f"{type(error).__name__}: {error}") from None
-    n0, n = facts["experiment"].network.n_neurons, facts["winner"].candidate.n_neurons
+    read = _competing if isinstance(facts["experiment"], Experiment) else _layered
     try:
-        program = program_file.load(folder / "model.qspinn")
-        base, trained = (checkpoint.load(folder / "float" / f"n{size}.safetensors") for size in (n0, n))
+        own, learning_bits = read(folder, facts, program_file.load(folder / "model.qspinn"))
     except ArtifactError as error:
         raise RunError(error.where, f"{error.problem}, so the report cannot be written", got=error.got,
                        fix="run qspinn explore with this --out again: it continues and restores its files") from None
-    try:
-        fields = _fields(program, trained.params, facts["data"])
-    except (LookupError, ValueError, TypeError) as error:
+    except (ConfigError, LookupError, ValueError, TypeError) as error:
         raise _broken(folder / "model.qspinn", f"does not fit the float network: {error}") from None
-    return Source(outcome=outcome, fields=fields, **facts,
-                  float_learning_bits=float_account(base.network, learning=True).total_bits)
+    return Source(outcome=outcome, own=own, **facts, float_learning_bits=learning_bits)
+
+
+def _competing(folder: Path, facts: dict[str, Any], program: Program) -> tuple[Fields, int]:
+    """(receptive fields, bits that float learning needs)."""
+    n0, n = facts["experiment"].network.n_neurons, facts["winner"].candidate.n_neurons
+    base, trained = (checkpoint.load(folder / "float" / f"n{size}.safetensors") for size in (n0, n))
+    return _fields(program, trained.params, facts["data"]), float_account(base.network, learning=True).total_bits
+
+
+def _layered(folder: Path, facts: dict[str, Any], program: Program) -> tuple[Layers, int]:
+    """(layers, 0: nothing is learned on the device)."""
+    trained = checkpoint.load_layers(folder / "float" / "layers.safetensors")
+    winner: Point = facts["winner"]
+    return layers_of(trained, program, winner.candidate.plan, winner.rates, facts["float_networks"][0].rates,
+                     facts["float_memory"], winner.memory), 0
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:
     """The plain parts of an outcome as records, checked."""
-    points = tuple(_point(outcome, r) for r in outcome.candidates)
+    experiment = read_experiment(outcome.experiment, "result.json.experiment")
+    points = tuple(_point(outcome, experiment, r) for r in outcome.candidates)
     data = msgspec.convert(outcome.data, Data)
     if [len(row) for row in outcome.confusion] != [len(data.labels)] * len(data.labels):
         raise ValueError("the confusion matrix does not fit the labels")
     return {
-        "experiment": from_plain(Experiment, outcome.experiment, "result.json.experiment"), "data": data,
+        "experiment": experiment, "data": data,
         "points": points, "winner": {p.key: p for p in points}[outcome.winner],
         "curves": msgspec.convert(outcome.significance, tuple[Significance, ...]),
         "float_networks": msgspec.convert(outcome.floats, tuple[FloatNetwork, ...]),
@@ -157,13 +178,14 @@ def _broken(path: Path, got: str) -> RunError:
                     fix="run qspinn explore with this --out again: it continues and restores its files")
 
 
-def _point(outcome: Outcome, record: dict[str, Any]) -> Point:
+def _point(outcome: Outcome, experiment: AnyExperiment, record: dict[str, Any]) -> Point:
     key = record["key"]
     return Point(
-        key=key, candidate=from_plain(Candidate, record["candidate"], key), accuracy=float(record["accuracy"]),
+        key=key, candidate=candidate_of(experiment, record["candidate"], key), accuracy=float(record["accuracy"]),
         bits=int(record["bits"]), learning_bits=int(record["learning_bits"]),
         memory=tuple(msgspec.convert(r, MemoryRow) for r in record["memory"]), reward=outcome.rewards[key],
         on_front=key in outcome.front, admitted=key in outcome.admitted,
+        rates=msgspec.convert(record.get("rates", {}), dict[str, float]), epochs=int(record.get("epochs", 0)),
     )
 
 

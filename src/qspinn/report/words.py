@@ -15,14 +15,10 @@ from qspinn.plan import Granularity
 from qspinn.report.source import Point, Source
 
 SCHEMES = {Scheme.PTQ: "PTQ", Scheme.PTQ_ADAPT: "PTQ + adapt", Scheme.ITQ: "ITQ"}
-SCHEME_MEANING = {
-    Scheme.PTQ: "quantized after float training, in one go",
-    Scheme.PTQ_ADAPT: "quantized after float training, then only the thresholds learned anew on the grid",
-    Scheme.ITQ: "learned by STDP on the integer grid, from fresh weights",
-}
 ROUNDINGS = {Rounding.TRUNCATE: "truncate", Rounding.NEAREST: "nearest", Rounding.STOCHASTIC: "stochastic",
              Rounding.TOWARD_ZERO: "toward zero"}
-GRANULARITIES = {Granularity.GLOBAL: "one step for all weights", Granularity.PER_NEURON: "a step per neuron"}
+GRANULARITIES = {Granularity.GLOBAL: "one step for all weights", Granularity.PER_NEURON: "a step per neuron",
+                 Granularity.PER_CHANNEL: "a step per channel"}
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,9 +90,9 @@ def headline(source: Source) -> dict[str, str]:
             "low": signed(d.low), "high": signed(d.high)}
 
 
-def verdict(d: Difference, n_test: int, allowed: float) -> Verdict:
+def verdict(d: Difference, n_test: int, allowed: float, noun: str = "images") -> Verdict:
     """What the 95 % interval of the test difference says about losing at most `allowed` points."""
-    n = f"{count_text(n_test)} test images"
+    n = f"{count_text(n_test)} test {noun}"
     target, span = f"The target allows a loss of {points_text(allowed)}", f"({signed(d.low, 2)} … {signed(d.high, 2)})"
     if d.low >= -allowed:
         text = f"{target}; the whole interval {span} lies within it. "
@@ -116,31 +112,6 @@ def _about_zero(high: float) -> str:
     if high < 0:
         return "It lies below zero: a small loss is certain, and it is small enough."
     return "It contains zero: no difference from float is shown in either direction."
-
-
-def winner_text(source: Source) -> str:
-    """One sentence that says what the winner is."""
-    p, w = source.winner, source.winner.weights
-    kept, n_inputs = int(source.fields.kept.sum()), source.fields.kept.size
-    inputs = "all inputs kept" if kept == n_inputs else f"{kept} of {n_inputs} inputs kept"
-    bit = f"{w.bits}‑bit weights ({GRANULARITIES[w.granularity]})"
-    return (f"The winner is {SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: {bit}, "
-            f"{ROUNDINGS[w.rounding]} rounding, {count_text(p.candidate.n_neurons)} neurons, {inputs}.")
-
-
-def caution(source: Source) -> str:
-    """What the comparison also contains besides precision; empty where there is nothing."""
-    parts = []
-    scheme, n0 = source.winner.candidate.scheme, source.experiment.network.n_neurons
-    if scheme is Scheme.PTQ_ADAPT:
-        parts.append("the winner’s thresholds were learned again after quantization, the baseline’s were not")
-    if scheme is Scheme.ITQ:
-        parts.append("the winner was learned anew, with a rule made for the grid")
-    if source.winner.candidate.n_neurons != n0:
-        parts.append(f"the baseline has {count_text(n0)} neurons")
-    if not parts:
-        return ""
-    return f"The difference is not the effect of precision alone: {', and '.join(parts)}."
 
 
 def reward_text(reward: Reward, p: Point, source: Source) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,18 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
     Args:
         n_threads: 0 for all cores.
     """
+    return run_from(program, spikes, {}, record=record, n_threads=n_threads)[0]
+
+
+def run_from(
+    program: Program, spikes: Spikes, given: Mapping[str, Spikes], *, record: bool = False, n_threads: int = 0
+) -> tuple[Result, dict[str, Spikes]]:
+    """(result, signals by name), where populations whose spikes are given are not run again.
+
+    Args:
+        given: what `run_from` returned for populations that everything up to them leaves as it was; not the one that
+            is read out, and not with record.
+    """
     signals: dict[str, Spikes] = {"input": spikes}
     kept: dict[str, NDArray] = {}
     feeding: dict[str, list[_layers.Feed]] = {}
@@ -70,6 +83,9 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
                 signals[op.target] = _layers.pooled(op, _chosen(signals, kept, op.source), n_threads)
             case DenseOp() | ConvOp() | AddOp():
                 feeding.setdefault(op.target, []).append(op)
+            case LifOp() if op.name in given:
+                signals[op.name] = given[op.name]
+                outcome[op.name] = _known(given[op.name])
             case LifOp():
                 feeds = feeding.get(op.name, [])
                 simple = isinstance(readout, VoteOp) and _competing(program, op, feeds, signals, kept)
@@ -89,12 +105,23 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
     counts = {name: o.counts.astype(np.int64, copy=False) for name, o in outcome.items()}
     scores = _scores(program, readout, outcome)
     if not record:
-        return Result(counts=counts, scores=scores)
-    return Result(
+        return Result(counts=counts, scores=scores), signals
+    whole = Result(
         counts=counts, scores=scores, v={op.name: outcome[op.name].v for op in ops},
         ref={op.name: outcome[op.name].ref for op in ops}, spikes={op.name: signals[op.name].dense() for op in ops},
         current={op.name: outcome[op.name].current for op in ops if op.current},
     )
+    return whole, signals
+
+
+def _known(spikes: Spikes) -> _layers.States:
+    """What is asked of a population whose spikes are known: its counts."""
+    rows = np.repeat(np.arange(spikes.n_samples), spikes.offsets[:, -1] - spikes.offsets[:, 0])
+    start, stop = (spikes.offsets[0, 0], spikes.offsets[-1, -1]) if spikes.n_samples else (0, 0)
+    counts = np.bincount(rows * spikes.n + spikes.index[start:stop], minlength=spikes.n_samples * spikes.n)
+    nothing = np.zeros((0, spikes.n), np.int64)
+    return _layers.States(counts=counts.reshape(spikes.n_samples, spikes.n), v=nothing, ref=nothing, current=nothing,
+                          v_sum=nothing)
 
 
 def _scores(program: Program, readout: VoteOp | ReadOp, outcome: dict[str, _layers.States]) -> NDArray[np.int64]:

@@ -1,0 +1,57 @@
+"""MNIST as graded events: the same frame in every step, each pixel spiking as often as it is bright."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.data import mnist
+from qspinn.data.dataset import Split
+from qspinn.data.event_dataset import EventDataset
+from qspinn.data.event_set import EventSet, concatenate
+from qspinn.errors import ConfigError
+
+LEVEL_SHIFT = 4
+MAX_COUNT = 255 >> LEVEL_SHIFT
+CHUNK = 1000
+
+
+def mnist_frames(folder: str | Path = "", *, n_bins: int = 8, n_train: int = 0, n_validation: int = 0, n_test: int = 0
+                 ) -> EventDataset:
+    """MNIST for direct coding: pixel >> 4 spikes (0..15) of every pixel in each of n_bins steps; shape (1, 28, 28).
+
+    Args:
+        n_train, n_validation, n_test: only the first so many of a split; 0 for all.
+
+    Raises:
+        DataError: files are missing or damaged.
+    """
+    if n_bins < 1:
+        raise ConfigError("data.n_bins", "is not a number of steps", got=n_bins, allowed=">= 1")
+    whole = mnist.load(str(folder))
+    train, validation, test = (_steps(split, n, n_bins) for split, n in (
+        (whole.train, n_train), (whole.validation, n_validation), (whole.test, n_test)))
+    return EventDataset(
+        name="mnist_frames", shape=(1, 28, 28), n_steps=n_bins, bin_ms=1.0, labels=whole.labels, train=train,
+        validation=validation, test=test, max_count=MAX_COUNT,
+        split_rule=f"{whole.split_rule}; every frame is shown for {n_bins} steps, a pixel spiking 0 to {MAX_COUNT} "
+                   "times in each")
+
+
+def _steps(split: Split, n: int, n_steps: int) -> EventSet:
+    """The first n images (0: all) as events."""
+    n = n or len(split.labels)
+    parts = [_chunk(split.images[a : min(a + CHUNK, n)], split.labels[a : min(a + CHUNK, n)], n_steps)
+             for a in range(0, min(n, len(split.labels)), CHUNK)]
+    return concatenate(parts)
+
+
+def _chunk(images: NDArray[np.uint8], labels: NDArray[np.int64], n_steps: int) -> EventSet:
+    frames = np.repeat((images >> LEVEL_SHIFT).astype(np.uint8), n_steps, axis=0)  # one row for every image and step
+    row, address = np.nonzero(frames)
+    ends = np.cumsum(np.bincount(row, minlength=len(frames))).reshape(-1, n_steps)
+    first = np.concatenate([[0], ends[:-1, -1]])[:, None]
+    return EventSet(offsets=np.concatenate([first, ends], axis=1), index=address.astype(np.uint16),
+                    count=frames[row, address], shape=(1, 28, 28), labels=labels)

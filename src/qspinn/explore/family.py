@@ -1,0 +1,111 @@
+"""The two families of networks behind one interface: what an exploration asks of a family, and which one it is.
+
+A family is a module whose functions are those of `Family`: `explore.competing` for populations that learn by STDP,
+`explore.layered` for layers that learn by gradients. The search, its workers, the journal and the choice know neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.data import Dataset, EventDataset
+from qspinn.errors import ConfigError
+from qspinn.explore.layered_space import LayeredCandidate, LayeredExperiment
+from qspinn.explore.sensitivity import Significance
+from qspinn.explore.space import Candidate, Experiment
+from qspinn.memory import MemoryAccount
+from qspinn.program import Program
+from qspinn.records import from_plain
+
+AnyExperiment = Experiment | LayeredExperiment
+AnyCandidate = Candidate | LayeredCandidate
+AnyDataset = Dataset | EventDataset
+Files = dict[str, dict[str, Any]]
+"""For each split the files of its arrays, by kind, and their sizes where a file does not say."""
+
+_FAMILIES: dict[type, tuple[str, type[AnyCandidate]]] = {
+    Experiment: ("competing", Candidate), LayeredExperiment: ("layered", LayeredCandidate)}
+
+
+class Family(Protocol):
+    """What an exploration asks of a family of networks.
+
+    Experiments, candidates, data sets and benches are those of the family. A bench is what a worker measures with: the
+    run's folder, the experiment, the stored splits, and what it keeps between tasks.
+
+    Attributes:
+        LIBRARIES: the packages whose versions a result depends on.
+    """
+
+    LIBRARIES: tuple[str, ...]
+
+    def load(self, experiment: Any) -> Any:
+        """The data set."""
+
+    def describe(self, dataset: Any) -> dict[str, Any]:
+        """What a report says about the data beside name, split and labels."""
+
+    def store(self, folder: Path, experiment: Any, dataset: Any) -> Files:
+        """Files of the training and validation splits, as candidates take them; written once, shared by workers."""
+
+    def account(self, experiment: Any, dataset: Any) -> MemoryAccount:
+        """Memory of the float baseline."""
+
+    def float_tasks(self, experiment: Any) -> list[tuple[str, Any]]:
+        """(key, argument of `train_float`) of the float networks, the baseline first."""
+
+    def points(self, experiment: Any, dataset: Any) -> list[Any]:
+        """The significance sweep as candidates."""
+
+    def propose(self, experiment: Any, dataset: Any, curves: list[Significance]) -> list[Any]:
+        """The candidates to try, given the significance curves."""
+
+    def open_bench(self, folder: Path, experiment: Any, labels: tuple[str, ...], files: Files) -> Any:
+        """The bench from its files."""
+
+    def train_float(self, bench: Any, task: Any) -> dict[str, Any]:
+        """Trains and stores a float network; returns its record without kind and key."""
+
+    def sweep_accuracy(self, bench: Any, candidate: Any) -> float:
+        """Validation accuracy of a point of the sweep; a LoweringError says that it is not possible."""
+
+    def build(self, bench: Any, candidate: Any) -> tuple[Program, MemoryAccount | None]:
+        """(program, memory of learning it on the grid) of a candidate; a LoweringError says that it is not possible."""
+
+    def measure(self, bench: Any, candidate: Any, program: Program) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+        """(whether each validation sample is classified right, what else goes into the record)."""
+
+    def test(self, bench: Any, dataset: Any, program: Program) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """On the test split: (whether the float baseline is right, what the program says), once per run."""
+
+
+def family_of(experiment: AnyExperiment) -> Family:
+    """The family of an experiment, loaded when first asked for: layers need torch."""
+    name, _ = _FAMILIES[type(experiment)]
+    return cast(Family, importlib.import_module(f"qspinn.explore.{name}"))
+
+
+def candidate_of(experiment: AnyExperiment, plain: Any, where: str = "candidate") -> AnyCandidate:
+    """A candidate of an experiment's family from plain data."""
+    return from_plain(_FAMILIES[type(experiment)][1], plain, where)
+
+
+def read_experiment(plain: Any, where: str = "config") -> AnyExperiment:
+    """The experiment in plain data: of layers where `family = "layers"` says so, else of competing populations.
+
+    Raises:
+        ConfigError: an unknown family or key (named with its path and the nearest valid one), or a value out of range.
+    """
+    named = plain.get("family") if isinstance(plain, Mapping) else None
+    if named == "layers":
+        return from_plain(LayeredExperiment, plain, where)
+    if named is not None:
+        raise ConfigError(f"{where}.family", "unknown family of networks", got=named,
+                          allowed='"layers"; leave it out for competing populations')
+    return from_plain(Experiment, plain, where)

@@ -1,0 +1,232 @@
+"""Layered networks that learn by gradients: their part of an exploration, see `family.Family`. Needs the torch extra.
+
+Splits are memory-mapped event lists; a worker keeps the float module, its ranges, and the spikes of layers that
+candidates have in common.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from qspinn import checkpoint
+from qspinn.data import EventDataset, EventSet, load_recordings
+from qspinn.explore import layered_proposal
+from qspinn.explore.evaluate import program_path, store_array
+from qspinn.explore.family import Files
+from qspinn.explore.layered_space import LayeredCandidate, LayeredExperiment
+from qspinn.explore.reuse import Reuse
+from qspinn.explore.sensitivity import Significance
+from qspinn.explore.space import Scheme
+from qspinn.layers import LayeredNetwork
+from qspinn.learning import quantized
+from qspinn.learning.supervised import Progress, fit, layer_ranges, responses, scores
+from qspinn.learning.surrogate import SurrogateNet, frozen, restored
+from qspinn.lower_layers import lower_layers
+from qspinn.memory import MemoryAccount, float_layers_account
+from qspinn.ops import LifOp
+from qspinn.program import Program
+from qspinn.records import content_key, to_plain
+from qspinn.runtime import run
+
+LIBRARIES = ("numpy", "numba", "torch")
+
+
+class Bench(msgspec.Struct, kw_only=True, eq=False):
+    """What candidates are measured with; the float network is read when first needed."""
+
+    folder: Path
+    experiment: LayeredExperiment
+    labels: tuple[str, ...]
+    train: EventSet
+    validation: EventSet
+    max_count: int
+    bin_ms: float
+    reuse: Reuse
+    known: dict[str, Any]
+
+    def network(self) -> LayeredNetwork:
+        """The declared network."""
+        return self.experiment.network.build(
+            self.train.shape, self.train.n_steps, len(self.labels), max_count=self.max_count, step_ms=self.bin_ms,
+            name=self.experiment.name)
+
+    def float_net(self) -> SurrogateNet:
+        """The trained float network, from the run's folder."""
+        if "net" not in self.known:
+            self.known["net"] = restored(checkpoint.load_layers(float_path(self.folder)))
+        net: SurrogateNet = self.known["net"]
+        return net
+
+    def ranges(self) -> Any:
+        """What lowering must know about the data, from the first training samples."""
+        if "ranges" not in self.known:
+            n = self.experiment.search.calibration_samples or self.train.n_samples
+            with one_thread():  # so that every worker finds the same
+                self.known["ranges"] = layer_ranges(self.float_net(), self.train.slice(0, min(n, self.train.n_samples)))
+        return self.known["ranges"]
+
+    def float_rates(self) -> dict[str, float]:
+        """Spikes per neuron and step of the float network's layers on validation."""
+        if "rates" not in self.known:
+            with one_thread():
+                self.known["rates"] = responses(self.float_net(), self.validation)[1]
+        rates: dict[str, float] = self.known["rates"]
+        return rates
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in torch depend on the number of threads in their last bit; with one they do not, and several workers do
+    not stand in each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def float_path(folder: Path) -> Path:
+    return folder / "float" / "layers.safetensors"
+
+
+def load(experiment: LayeredExperiment) -> EventDataset:
+    return load_recordings(experiment.data)
+
+
+def describe(dataset: EventDataset) -> dict[str, Any]:
+    return {"shape": list(dataset.shape), "n_steps": dataset.n_steps, "bin_ms": dataset.bin_ms,
+            "skipped": list(dataset.skipped)}
+
+
+def account(experiment: LayeredExperiment, dataset: EventDataset) -> MemoryAccount:
+    return float_layers_account(declared(experiment, dataset))
+
+
+def declared(experiment: LayeredExperiment, dataset: EventDataset) -> LayeredNetwork:
+    """The network that the experiment declares for its data."""
+    return experiment.network.build(dataset.shape, dataset.n_steps, len(dataset.labels), max_count=dataset.max_count,
+                                    step_ms=dataset.bin_ms, name=experiment.name)
+
+
+def float_tasks(experiment: LayeredExperiment) -> list[tuple[str, Any]]:
+    return [("float", None)]
+
+
+def points(experiment: LayeredExperiment, dataset: EventDataset) -> list[LayeredCandidate]:
+    return layered_proposal.points(experiment, declared(experiment, dataset))
+
+
+def propose(experiment: LayeredExperiment, dataset: EventDataset, curves: list[Significance]
+            ) -> list[LayeredCandidate]:
+    return layered_proposal.propose(experiment, declared(experiment, dataset), curves)
+
+
+def store(folder: Path, experiment: LayeredExperiment, dataset: EventDataset) -> Files:
+    key = content_key(experiment.data, dataset.checksum())[:16]
+    (folder / "cache").mkdir(parents=True, exist_ok=True)
+    files: Files = {}
+    for name, events in (("train", dataset.train), ("validation", dataset.validation)):
+        whole = events.compact()
+        arrays = {"offsets": whole.offsets, "index": whole.index, "count": whole.count, "labels": whole.labels}
+        files[name] = {"shape": list(dataset.shape), "max_count": dataset.max_count, "bin_ms": dataset.bin_ms}
+        for kind, array in arrays.items():
+            if array is not None:
+                path = folder / "cache" / f"{name}-{key}.{kind}.npy"
+                files[name][kind] = str(path)
+                if not path.exists():
+                    store_array(path, array)
+    return files
+
+
+def open_bench(folder: Path, experiment: LayeredExperiment, labels: tuple[str, ...], files: Files) -> Bench:
+    train, validation = (_mapped(files[name]) for name in ("train", "validation"))
+    return Bench(folder=folder, experiment=experiment, labels=labels, train=train, validation=validation,
+                 max_count=files["train"]["max_count"], bin_ms=files["train"]["bin_ms"], reuse=Reuse(), known={})
+
+
+def _mapped(of: dict[str, Any]) -> EventSet:
+    """A split whose events stay on disk until they are used."""
+    count = np.load(of["count"], mmap_mode="r") if "count" in of else None
+    return EventSet(offsets=np.load(of["offsets"]), index=np.load(of["index"], mmap_mode="r"), count=count,
+                    shape=tuple(of["shape"]), labels=np.load(of["labels"]))
+
+
+def train_float(bench: Bench, task: None) -> dict[str, Any]:
+    """Trains the float network, going on where an interrupted run was, and stores it; returns its record."""
+    start, experiment = time.perf_counter(), bench.experiment
+    path = float_path(bench.folder)
+    net = trained_net(experiment, bench.network(), bench.train, path.with_suffix(".training"))
+    checkpoint.save(frozen(net), path)
+    said, rates = responses(net, bench.validation)
+    path.with_suffix(".training").unlink(missing_ok=True)
+    return {"accuracy": float((said.argmax(axis=1) == bench.validation.labels).mean()), "rates": rates,
+            "epochs": experiment.training.n_epochs, "seconds": round(time.perf_counter() - start, 3)}
+
+
+def trained_net(experiment: LayeredExperiment, network: LayeredNetwork, data: EventSet, resumed: Path | None = None,
+                progress: Progress | None = None) -> SurrogateNet:
+    """The float network of an experiment, trained from fresh weights or from where `resumed` says."""
+    net = SurrogateNet(network, seed=experiment.seed)
+    fit(net, data, experiment.training, seed=experiment.seed, checkpoint=resumed, progress=progress)
+    return net
+
+
+def sweep_accuracy(bench: Bench, candidate: LayeredCandidate) -> float:
+    n = bench.experiment.search.sensitivity_samples
+    data = bench.validation.slice(0, min(n or bench.validation.n_samples, bench.validation.n_samples))
+    result = bench.reuse.run(_quantized(bench, candidate), data.graded(), f"validation {data.n_samples}")
+    return float((result.predictions() == data.labels).mean())
+
+
+def _quantized(bench: Bench, candidate: LayeredCandidate) -> Program:
+    """The float network as integers in one go."""
+    net = bench.float_net()
+    return lower_layers(net.network, net.params(), candidate.plan, bench.ranges(), seed=candidate.seed,
+                        labels=bench.labels, provenance=_provenance(bench, candidate))
+
+
+def _provenance(bench: Bench, candidate: LayeredCandidate) -> dict[str, Any]:
+    return {"candidate": to_plain(candidate), "experiment": to_plain(bench.experiment)}
+
+
+def build(bench: Bench, candidate: LayeredCandidate) -> tuple[Program, MemoryAccount | None]:
+    return (_trained_in(bench, candidate) if candidate.scheme is Scheme.ITQ else _quantized(bench, candidate)), None
+
+
+def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
+    """The float network trained on with quantization in the loop, as integers."""
+    search, net = bench.experiment.search, bench.float_net()
+    training = msgspec.structs.replace(bench.experiment.training, n_epochs=search.itq_epochs,
+                                       learning_rate=search.itq_learning_rate)
+    module = quantized.prepare(net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed)
+    resumed = program_path(bench.folder, candidate).with_suffix(".training")
+    with one_thread():
+        fit(module, bench.train, training, seed=candidate.seed, checkpoint=resumed)
+    program = quantized.convert(module, labels=bench.labels, provenance=_provenance(bench, candidate))
+    resumed.unlink(missing_ok=True)
+    return program
+
+
+def measure(bench: Bench, candidate: LayeredCandidate, program: Program) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """Besides the answers: spikes per neuron and step of every layer, how far that is from float, epochs trained."""
+    data = bench.validation
+    result = bench.reuse.run(program, data.graded(), f"validation {data.n_samples}")
+    rates = {op.name: float(result.counts[op.name].mean() / data.n_steps) for op in program.ops_of(LifOp) if op.spiking}
+    drift = {name: rate - bench.float_rates()[name] for name, rate in rates.items()}
+    epochs = bench.experiment.search.itq_epochs if candidate.scheme is Scheme.ITQ else 0
+    return result.predictions() == data.labels, {"rates": rates, "rate_drift": drift, "epochs": epochs}
+
+
+def test(bench: Bench, dataset: EventDataset, program: Program) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    said = scores(bench.float_net(), dataset.test).argmax(axis=1)
+    return said == dataset.test.labels, run(program, dataset.test.graded()).predictions()

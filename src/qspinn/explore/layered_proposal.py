@@ -1,0 +1,95 @@
+"""Which candidates for a layered network are worth trying: the sweep's points, and the grid given their curves."""
+
+from __future__ import annotations
+
+import itertools
+
+from qspinn.explore.layered_space import (
+    LayeredCandidate,
+    LayeredExperiment,
+    Widths,
+    is_matrix,
+    label_of,
+    layers_plan,
+    state_paths,
+    state_widths,
+    weight_widths,
+    wide_weights,
+)
+from qspinn.explore.sensitivity import Significance, sweep_bits
+from qspinn.explore.space import Scheme
+from qspinn.fixedpoint import Rounding
+from qspinn.layers import LayeredNetwork
+from qspinn.plan import WIDE_BITS, Granularity, layer_paths
+
+
+def points(experiment: LayeredExperiment, network: LayeredNetwork) -> list[LayeredCandidate]:
+    """Every (tensor, rounding, width) of the sweep, all other tensors wide, as PTQ candidates."""
+    search, found = experiment.search, []
+    wide, states = wide_weights(network), dict.fromkeys(state_paths(network), WIDE_BITS)
+    for rounding, path, bits in itertools.product(search.roundings, layer_paths(network), sweep_bits(search)):
+        weights = wide | {path: bits} if path in wide else wide
+        plan = layers_plan(network, weights, states if path in wide else states | {path: bits}, rounding,
+                           search.granularities[0], search)
+        found.append(LayeredCandidate(scheme=Scheme.PTQ, plan=plan, seed=experiment.seed,
+                                      label=f"{path}|{rounding.value}|{bits}"))
+    return found
+
+
+def propose(experiment: LayeredExperiment, network: LayeredNetwork, curves: list[Significance]
+            ) -> list[LayeredCandidate]:
+    """The candidates in the order in which they are tried, from most to fewest weight bits, ITQ last.
+
+    PTQ takes the grid of the search, states at the widths that significance found harmless under the same rounding
+    ("lean") or at each of `state_bits`, and leaves out what is hopeless: where quantizing some weights alone loses more
+    than `hopeless_points`.
+    """
+    search = experiment.search
+    found = _ptq(experiment, network, curves) if Scheme.PTQ in search.schemes else []
+    rounding, granularity = search.roundings[0], search.granularities[0]
+    for bits, state_bits in search.itq_bits if Scheme.ITQ in search.schemes else ():
+        weights = weight_widths(network, bits, search)
+        level = (f"s{state_bits}", state_widths(network, state_bits, weights))
+        found.append(_candidate(experiment, network, Scheme.ITQ, bits, level, rounding, granularity))
+    return found
+
+
+def _ptq(experiment: LayeredExperiment, network: LayeredNetwork, curves: list[Significance]
+         ) -> list[LayeredCandidate]:
+    search, found = experiment.search, []
+    for bits, rounding, granularity in itertools.product(
+            sorted(search.weight_bits, reverse=True), search.roundings, search.granularities):
+        own = {s.path: s for s in curves if s.rounding is rounding}
+        weights = weight_widths(network, bits, search)
+        if _hopeless(own, weights, search.hopeless_points) and _as_swept(experiment, granularity):
+            continue
+        levels = {"lean": lean_widths(own, state_widths(network, WIDE_BITS, weights))}
+        levels |= {f"s{b}": state_widths(network, b, weights) for b in search.state_bits}
+        found += [_candidate(experiment, network, Scheme.PTQ, bits, level, rounding, granularity)
+                  for level in levels.items()]
+    return found
+
+
+def _hopeless(own: dict[str, Significance], weights: Widths, limit: float) -> bool:
+    return any(own[path].drop_at(bits) * 100 > limit for path, bits in weights.items()
+               if path in own and is_matrix(path))
+
+
+def _as_swept(experiment: LayeredExperiment, granularity: Granularity) -> bool:
+    """Whether the sweep's losses hold for this granularity: one step for all is not better than one per channel."""
+    return granularity in (experiment.search.granularities[0], Granularity.GLOBAL)
+
+
+def lean_widths(own: dict[str, Significance], known: Widths) -> Widths:
+    """The harmless width of everything but the weights; currents stay as wide as their sums need."""
+    return {path: bits if path.endswith(".i") or path not in own else own[path].harmless_bits
+            for path, bits in known.items()}
+
+
+def _candidate(experiment: LayeredExperiment, network: LayeredNetwork, scheme: Scheme, bits: int,
+               level: tuple[str, Widths], rounding: Rounding, granularity: Granularity) -> LayeredCandidate:
+    states, widths = level
+    search = experiment.search
+    plan = layers_plan(network, weight_widths(network, bits, search), widths, rounding, granularity, search, scheme)
+    return LayeredCandidate(scheme=scheme, plan=plan, seed=experiment.seed,
+                            label=label_of(scheme, bits, states, rounding, granularity, search))

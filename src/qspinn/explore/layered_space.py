@@ -1,0 +1,227 @@
+"""What is searched for layered networks: the experiment record, its candidates, and the plans they stand for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from qspinn.data.event_dataset import EventData
+from qspinn.errors import ConfigError
+from qspinn.explore.reward import Reward
+from qspinn.explore.space import Scheme
+from qspinn.fixedpoint import Rounding
+from qspinn.layers import LayeredNetwork, Leaky, Shape
+from qspinn.learning.supervision import Supervision
+from qspinn.models import Link, Of, chain
+from qspinn.network import _need
+from qspinn.plan import WIDE_BITS, Calibrator, Granularity, QuantPlan, QuantRule, layer_paths
+from qspinn.records import Record, content_key
+
+LEAST_BITS = 2
+"""Weights, potentials and biases have a sign."""
+CURRENT_BITS = 8
+"""How many more bits a synaptic current gets than the weights it is a sum of: it counts in their steps."""
+Widths = dict[str, int]
+
+
+class LayersConfig(Record, frozen=True):
+    """The searched architecture: `models.chain` of these layers; sizes of inputs and classes come from the data.
+
+    Attributes:
+        neuron: of every layer that has none of its own.
+        readout: what the classes are compared by, in the last layer.
+    """
+
+    layers: tuple[Link, ...]
+    neuron: Leaky = Leaky()
+    readout: Of = "spikes"
+
+    def build(self, shape: Shape, n_steps: int, n_classes: int, *, max_count: int, step_ms: float, name: str
+              ) -> LayeredNetwork:
+        """The declared network for data of this shape."""
+        return chain(shape, self.layers, n_classes=n_classes, n_steps=n_steps, neuron=self.neuron, readout=self.readout,
+                     max_count=max_count, step_ms=step_ms, name=name)
+
+
+class LayeredSearch(Record, frozen=True):
+    """The candidates that are tried, and how they are judged.
+
+    Attributes:
+        schemes: PTQ and ITQ, here training that goes on from the float network with quantization in the loop.
+        roundings, weight_bits, granularities, state_bits: their product, with state widths that significance finds
+            harmless ("lean") beside state_bits, is the grid for PTQ. Where potentials are read out, the weights of
+            the last layer have one step for all.
+        weight_calibrator, state_calibrator, quantile: which weight, and which potential on calibration data, counts as
+            the largest in PTQ; itq_calibrator: the same for the weights that ITQ starts from. See `plan.Calibrator`.
+        first_bits, last_bits: width of the first and last layer's weights in every candidate; 0: as the others.
+        itq_bits: (weights, states) of the ITQ candidates, under the first rounding and granularity.
+        itq_epochs, itq_learning_rate: of their training; the rest is as in float training.
+        calibration_samples: training samples from which ranges are taken; 0 for all.
+        max_drop_points: accuracy a candidate may lose against float, on validation.
+        sensitivity_bits: widths of the one-tensor-at-a-time sweep, under every rounding.
+        sensitivity_samples: validation samples for the sweep; 0 for all.
+        harmless_points: a width is harmless while the sweep loses no more than this.
+        hopeless_points: PTQ candidates are skipped where quantizing some weights alone loses more than this.
+    """
+
+    schemes: tuple[Scheme, ...] = (Scheme.PTQ, Scheme.ITQ)
+    roundings: tuple[Rounding, ...] = (Rounding.NEAREST, Rounding.TRUNCATE)
+    weight_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
+    granularities: tuple[Granularity, ...] = (Granularity.PER_CHANNEL, Granularity.GLOBAL)
+    state_bits: tuple[int, ...] = (12, 8)
+    weight_calibrator: Calibrator = Calibrator.MAX
+    state_calibrator: Calibrator = Calibrator.MAX
+    itq_calibrator: Calibrator = Calibrator.MAX
+    quantile: float = 0.99
+    first_bits: int = 0
+    last_bits: int = 0
+    itq_bits: tuple[tuple[int, int], ...] = ((4, 8), (3, 8), (2, 8))
+    itq_epochs: int = 4
+    itq_learning_rate: float = 1e-3
+    calibration_samples: int = 500
+    max_drop_points: float = 1.0
+    sensitivity_bits: tuple[int, ...] = (16, 12, 10, 8, 6, 5, 4, 3, 2)
+    sensitivity_samples: int = 1000
+    harmless_points: float = 0.5
+    hopeless_points: float = 20.0
+
+    def __post_init__(self) -> None:
+        pairs = [bits for pair in self.itq_bits for bits in pair]
+        widths = {"weight_bits": self.weight_bits, "state_bits": self.state_bits, "itq_bits": pairs,
+                  "sensitivity_bits": self.sensitivity_bits,
+                  "first_bits": [self.first_bits or LEAST_BITS], "last_bits": [self.last_bits or LEAST_BITS]}
+        for name, found in widths.items():
+            for bits in found:
+                _need(LEAST_BITS <= bits <= WIDE_BITS, f"search.{name}", bits, f"{LEAST_BITS}..{WIDE_BITS}")
+        for name in ("schemes", "roundings", "weight_bits", "granularities", "sensitivity_bits"):
+            _need(len(getattr(self, name)) > 0, f"search.{name}", getattr(self, name), "at least one entry")
+        for name in ("itq_epochs", "calibration_samples", "max_drop_points", "sensitivity_samples", "harmless_points",
+                     "hopeless_points"):
+            _need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
+        _need(self.state_calibrator is not Calibrator.MEAN_ABS, "search.state_calibrator", "mean_abs",
+              "max, percentile, mse")
+        _need(0 < self.quantile <= 1, "search.quantile", self.quantile, "above 0, at most 1")
+        _need(self.itq_learning_rate > 0, "search.itq_learning_rate", self.itq_learning_rate, "> 0")
+        _need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", Scheme.PTQ_ADAPT.value, "ptq, itq")
+        _need(Granularity.PER_NEURON not in self.granularities, "search.granularities", "per_neuron",
+              "per_channel, global")
+
+
+class LayeredExperiment(Record, frozen=True):
+    """A whole exploration of a layered network as one file: data, network, training, search, reward."""
+
+    name: str
+    family: Literal["layers"]
+    data: EventData
+    network: LayersConfig
+    training: Supervision = Supervision()
+    search: LayeredSearch = LayeredSearch()
+    reward: Reward = Reward()
+    seed: int = 0
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        _need(0 <= self.seed < 1 << 32, "seed", self.seed, "0 <= seed < 2**32")
+        _need(self.version == 1, "version", self.version, "1 (a newer file needs a newer qspinn)")
+
+    def on_synthetic_data(self) -> LayeredExperiment:
+        """The same experiment on synthetic gestures of the same shape, named so.
+
+        Raises:
+            ConfigError: there is no synthetic data of this shape.
+        """
+        if self.data.name not in ("dvs_gesture", "synthetic_gestures"):
+            raise ConfigError("--synthetic", "there are no synthetic data of this kind", got=self.data.name,
+                              allowed="experiments on dvs_gesture")
+        data = msgspec.structs.replace(self.data, name="synthetic_gestures", folder="", on_error="stop")
+        return msgspec.structs.replace(self, name=f"{self.name}-synthetic", data=data)
+
+
+class LayeredCandidate(Record, frozen=True):
+    """One point of the search: a plan, a scheme and a seed. Its key is the hash of its content."""
+
+    scheme: Scheme
+    plan: QuantPlan
+    seed: int
+    label: str
+
+    def key(self) -> str:
+        return content_key(self)[:16]
+
+
+def layers_plan(
+    network: LayeredNetwork, weights: Widths, states: Widths, rounding: Rounding, granularity: Granularity,
+    search: LayeredSearch, scheme: Scheme = Scheme.PTQ,
+) -> QuantPlan:
+    """A plan for all tensors of a network: the one place where rules for layers are made.
+
+    Args:
+        weights, states: width of each path; weights of both kinds of connection, everything else in states.
+    """
+    of_weights = search.itq_calibrator if scheme is Scheme.ITQ else search.weight_calibrator
+    rules = []
+    for path in layer_paths(network):
+        calibrator = of_weights if is_matrix(path) else Calibrator.MAX
+        calibrator = search.state_calibrator if path.endswith(".v") else calibrator
+        rules.append(QuantRule(
+            tensor=path, bits=weights[path] if path in weights else states[path], rounding=rounding,
+            granularity=step_of(network, path, granularity), calibrator=calibrator, quantile=search.quantile))
+    return QuantPlan(rules=tuple(rules))
+
+
+def step_of(network: LayeredNetwork, path: str, granularity: Granularity) -> Granularity:
+    """The granularity that weights can have: one step for all where potentials are compared, and of skips."""
+    compared = network.readout.of != "spikes" and path.startswith(f"{network.readout.source}.")
+    return Granularity.GLOBAL if compared or not is_matrix(path) else granularity
+
+
+def is_matrix(path: str) -> bool:
+    """Whether a path is that of a connection's weights, skips apart."""
+    return path.split(".")[-1].split("_")[0] == "w"
+
+
+def weight_paths(network: LayeredNetwork) -> list[str]:
+    """Paths of all weights, in execution order."""
+    return [network.weight_path(c) for layer in network.layers for c in network.into(layer.name)]
+
+
+def state_paths(network: LayeredNetwork) -> list[str]:
+    """Paths of everything else that a plan speaks of."""
+    weights = set(weight_paths(network))
+    return [path for path in layer_paths(network) if path not in weights]
+
+
+def wide_weights(network: LayeredNetwork) -> Widths:
+    """The widths under which a sweep leaves the weights: all bits there are, less what a current's sum needs."""
+    return {network.weight_path(c): WIDE_BITS - (CURRENT_BITS if layer.neuron.current_decay is not None else 0)
+            for layer in network.layers for c in network.into(layer.name)}
+
+
+def weight_widths(network: LayeredNetwork, bits: int, search: LayeredSearch) -> Widths:
+    """The width of all weights, with the exceptions for the first and the last layer."""
+    first, last = network.layers[0].name, network.readout.source
+    exceptions = {first: search.first_bits, last: search.last_bits}
+    return {network.weight_path(c): exceptions.get(layer.name, 0) or bits
+            for layer in network.layers for c in network.into(layer.name)}
+
+
+def state_widths(network: LayeredNetwork, bits: int, weights: Widths) -> Widths:
+    """One width for all states and constants; currents have as many more bits as their sums need."""
+    widest = {layer.name: max(weights[network.weight_path(c)] for c in network.into(layer.name))
+              for layer in network.layers}
+    found = dict.fromkeys(state_paths(network), bits)
+    for path in found:
+        name, _, kind = path.partition(".")
+        if kind == "i":
+            found[path] = min(WIDE_BITS, max(bits, widest[name] + CURRENT_BITS))
+    return found
+
+
+def label_of(scheme: Scheme, bits: int, states: str, rounding: Rounding, granularity: Granularity,
+             search: LayeredSearch) -> str:
+    """A short readable name, unique within a search."""
+    parts = [scheme.value, f"w{bits}", "per-channel" if granularity is Granularity.PER_CHANNEL else "global",
+             rounding.value, states]
+    parts += [f"{name}{own}" for name, own in (("first", search.first_bits), ("last", search.last_bits)) if own]
+    return " ".join(parts)

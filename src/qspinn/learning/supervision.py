@@ -1,0 +1,32 @@
+"""How a layered network is trained with labels: settings only, so that reading an experiment needs no torch."""
+
+from __future__ import annotations
+
+from qspinn.network import _need
+from qspinn.records import Record
+
+
+class Supervision(Record, frozen=True):
+    """How a network is trained: Adam with a cosine schedule on the cross-entropy of gain * scores.
+
+    Attributes:
+        n_epochs, batch: passes over the data, samples per update.
+        learning_rate: at the start; it falls to zero along half a cosine.
+        gain: what scores (spikes or potential per step) are multiplied by before the softmax.
+        shift: events are moved by up to so many pixels in x and y, anew in every epoch; 0 for none.
+        flip: half of the samples are mirrored left to right, anew in every epoch.
+    """
+
+    n_epochs: int = 8
+    batch: int = 64
+    learning_rate: float = 3e-3
+    gain: float = 10.0
+    shift: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        _need(0 <= self.n_epochs <= 10_000, "training.n_epochs", self.n_epochs, "0..10000")
+        _need(1 <= self.batch <= 1 << 16, "training.batch", self.batch, "1..65536")
+        _need(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "> 0")
+        _need(self.gain > 0, "training.gain", self.gain, "> 0")
+        _need(0 <= self.shift <= 64, "training.shift", self.shift, "0..64")

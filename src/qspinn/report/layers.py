@@ -1,0 +1,111 @@
+"""The part of the page that is about layered networks: rates, widths and memory layer by layer, first kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from qspinn.explore.space import Scheme
+from qspinn.report import svg, words
+from qspinn.report.fields import Field, image, shown
+from qspinn.report.layer_facts import LayerFacts, Layers
+from qspinn.report.plots import NARROW, WIDE
+from qspinn.report.source import FloatNetwork, Source
+from qspinn.report.svg import Scale
+
+SCHEME_MEANING = {
+    Scheme.PTQ: "quantized after float training, in one go",
+    Scheme.ITQ: "trained on from the float network with quantization in the loop",
+}
+
+
+def view(source: Source, own: Layers) -> dict[str, Any]:
+    """What the template needs besides what both families have."""
+    before, after = kernel_images(own)
+    return {
+        "noun": "recordings", "winner_text": winner_text(source, own), "caution": caution(source),
+        "sizes": (own.n_neurons, own.n_neurons), "float_texts": [_float_text(f) for f in source.float_networks],
+        "n_swept": source.experiment.search.sensitivity_samples,  # type: ignore[union-attr]
+        "own_title": "Layer by layer", "template": "layers.html.j2",
+        "rows": [_row(f) for f in own.facts], "kinds": _kinds(own.facts), "kernels_before": before,
+        "kernels_after": after, "n_kernels": len(own.before),
+        "rates": Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(
+            rates(own.facts, WIDE), rates(own.facts, NARROW)),
+    }
+
+
+def winner_text(source: Source, own: Layers) -> str:
+    """One sentence that says what the winner is."""
+    p = source.winner
+    weights = [bits for f in own.facts for kind, bits in f.widths.items() if kind.split("_")[0] == "w"]
+    states = [f.widths["v"] for f in own.facts]
+    return (f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: "
+            f"{_span(weights)} weights ({words.GRANULARITIES[p.weights.granularity]}), {_span(states)} potentials, "
+            f"{words.ROUNDINGS[p.weights.rounding]} rounding, {words.count_text(own.n_neurons)} neurons in "
+            f"{len(own.facts)} layers.")
+
+
+def _span(bits: Sequence[int]) -> str:
+    low, high = min(bits), max(bits)
+    return f"{low}‑bit" if low == high else f"{low}‑ to {high}‑bit"
+
+
+def caution(source: Source) -> str:
+    """What the comparison also contains besides precision; empty where there is nothing."""
+    if source.winner.candidate.scheme is not Scheme.ITQ:
+        return ""
+    return (f"The difference is not the effect of precision alone: the winner was trained for {source.winner.epochs} "
+            "more epochs than the baseline.")
+
+
+def _float_text(f: FloatNetwork) -> str:
+    return (f"{words.percent(f.accuracy)} on validation, {f.epochs} epochs, trained in "
+            f"{words.duration_text(f.seconds)}")
+
+
+def _kinds(facts: Sequence[LayerFacts]) -> list[str]:
+    """Kinds of tensors in any layer, in the order in which they occur."""
+    return list(dict.fromkeys(kind for f in facts for kind in f.widths))
+
+
+def _row(f: LayerFacts) -> dict[str, Any]:
+    return {"name": f.name, "shape": " × ".join(map(str, f.shape)), "widths": f.widths, "float_rate": f.float_rate,
+            "rate": f.rate, "drift": f.drift, "float_bits": f.float_bits, "bits": f.bits,
+            "factor": words.factor_text(f.float_bits, f.bits)}
+
+
+def rates(facts: Sequence[LayerFacts], width: int) -> Markup:
+    """Spikes per neuron and step of each layer, float and winner on one line."""
+    spiking = [(f, f.float_rate, f.rate) for f in facts if f.float_rate is not None and f.rate is not None]
+    step, left = 36, 128
+    height = step * len(spiking) + 56
+    high = max((max(a, b) for _, a, b in spiking), default=0.0) * 1.1 or 1.0
+    x = Scale(low=0.0, high=high, start=left, end=width - 24)
+    bottom = height - 44
+    content = [svg.text((x.start + x.end) / 2, height - 4, "spikes per neuron and step", "axis", "middle")]
+    for tick in svg.nice_ticks(0.0, high, 5):
+        content += [svg.line(x.at(tick), 2, x.at(tick), bottom, "grid"),
+                    svg.text(x.at(tick), bottom + 18, f"{tick:g}", "tick", "middle")]
+    for i, (f, a, b) in enumerate(spiking):
+        y = step * i + step / 2 + 2
+        content += [svg.text(x.start - 12, y + 4, f.name, "row", "end"), svg.line(x.at(a), y, x.at(b), y, "link")]
+        for name, rate, class_ in (("float", a, "dot-float"), ("winner", b, "dot-winner")):
+            tip = f"{f.name}, {name}\n{words.three(rate)} spikes per neuron and step"
+            content.append(svg.tag("circle", cx=x.at(rate), cy=float(y), r=6.5, class_=class_, data_tip=tip))
+    return svg.picture(width, height, "Spikes per neuron and step of each layer, float and winner", *content)
+
+
+def kernel_images(own: Layers) -> tuple[list[Field], list[Field]]:
+    """The first layer's kernels before and after, the same ones in the same order."""
+    chosen = shown(len(own.before)) if len(own.before) else []
+    return [[image(signed_grey(kernels[k]), own.names[k]) for k in chosen] for kernels in (own.before, own.after)]  # type: ignore[return-value]
+
+
+def signed_grey(weights: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Weights as 0..255: zero is middle grey, the largest size black or white."""
+    top = max(float(np.abs(weights).max()), 1e-12)
+    return np.rint((weights / top + 1) * 127.5).astype(np.uint8)
