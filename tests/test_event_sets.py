@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from qspinn.data import EventDataset, load_events, nmnist, synthetic_gestures, tactile
+from qspinn.data.event_set import from_dense
 from qspinn.data.events import bin_events, check, crop_time, downsample
 from qspinn.data.nmnist import nmnist_recordings, nmnist_set, read_nmnist, read_packed
 from qspinn.data.synthetic_gestures import CLASSES, Camera, synthetic_recording, synthetic_set
@@ -380,3 +381,16 @@ def test_event_sets_are_imported_when_asked_for() -> None:
             "'dvs_gesture') if f'qspinn.data.{m}' in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_delayed_and_thinned() -> None:
+    raster = np.zeros((2, 4, 1, 1, 3), np.uint8)
+    raster[0, 0, 0, 0, 1] = raster[0, 2, 0, 0, 0] = raster[1, 3, 0, 0, 2] = raster[1, 1, 0, 0, 1] = 1
+    events = from_dense(raster, [0, 1])
+    moved = events.delayed([1, -2]).dense().swapaxes(0, 1)
+    expected = np.zeros_like(raster)
+    expected[0, 1, 0, 0, 1] = expected[0, 3, 0, 0, 0] = expected[1, 1, 0, 0, 2] = 1
+    assert np.array_equal(moved, expected)
+    kept = events.thinned(np.array([True, False, False, True])).dense().swapaxes(0, 1)
+    assert kept.sum() == 2
+    assert kept[0, 0, 0, 0, 1] == kept[1, 3, 0, 0, 2] == 1

@@ -69,7 +69,7 @@ def test_outcome_is_consistent(whole: tuple[Path, Outcome]) -> None:
     labels = {r["candidate"]["label"] for r in outcome.candidates}
     assert labels == {"ptq w6 per-channel nearest lean last8", "ptq w6 per-channel nearest s10 last8",
                       "ptq w3 per-channel nearest lean last8", "ptq w3 per-channel nearest s10 last8",
-                      "itq w3 per-channel nearest s8 last8"}
+                      "itq w3 per-channel truncate s8 last8"}
     assert outcome.winner in outcome.front
     assert np.sum(outcome.confusion) == 22
     assert np.trace(outcome.confusion) / 22 == outcome.winner_test

@@ -124,6 +124,19 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         rank = np.argsort(row * self.n + mirrored, kind="stable")
         return self._from(row[rank], mirrored[rank], None if count is None else count[rank])
 
+    def delayed(self, by: ArrayLike) -> EventSet:
+        """Each recording moved by its own number of bins [B], later where positive; what leaves is dropped."""
+        row, address, count = self._entries()
+        step = row % self.n_steps + np.broadcast_to(np.asarray(by, np.int64), self.n_samples)[row // self.n_steps]
+        stays = (step >= 0) & (step < self.n_steps)
+        moved = row // self.n_steps * self.n_steps + step
+        return self._from(moved[stays], address[stays], None if count is None else count[stays])
+
+    def thinned(self, kept: NDArray[np.bool_]) -> EventSet:
+        """Only the entries marked in kept [n_events]."""
+        row, address, count = self._entries()
+        return self._from(row[kept], address[kept], None if count is None else count[kept])
+
     def rebinned(self, factor: int) -> EventSet:
         """Each `factor` consecutive bins made one; the last takes what remains. Counts add up.
 

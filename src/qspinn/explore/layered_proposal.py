@@ -46,11 +46,10 @@ def propose(experiment: LayeredExperiment, network: LayeredNetwork, curves: list
     """
     search = experiment.search
     found = _ptq(experiment, network, curves) if Scheme.PTQ in search.schemes else []
-    rounding, granularity = search.roundings[0], search.granularities[0]
-    for bits, state_bits in search.itq_bits if Scheme.ITQ in search.schemes else ():
-        weights = weight_widths(network, bits, search)
-        level = (f"s{state_bits}", state_widths(network, state_bits, weights))
-        found.append(_candidate(experiment, network, Scheme.ITQ, bits, level, rounding, granularity))
+    pairs = search.itq_bits if Scheme.ITQ in search.schemes else ()
+    for (bits, state_bits), rounding in itertools.product(pairs, search.itq_roundings):
+        level = (f"s{state_bits}", _states(experiment, network, bits, state_bits))
+        found.append(_candidate(experiment, network, Scheme.ITQ, bits, level, rounding, search.granularities[0]))
     return found
 
 
@@ -63,11 +62,16 @@ def _ptq(experiment: LayeredExperiment, network: LayeredNetwork, curves: list[Si
         weights = weight_widths(network, bits, search)
         if _hopeless(own, weights, search.hopeless_points) and _as_swept(experiment, granularity):
             continue
-        levels = {"lean": lean_widths(own, state_widths(network, WIDE_BITS, weights))}
-        levels |= {f"s{b}": state_widths(network, b, weights) for b in search.state_bits}
+        levels = {"lean": lean_widths(own, _states(experiment, network, bits, WIDE_BITS))}
+        levels |= {f"s{b}": _states(experiment, network, bits, b) for b in search.state_bits}
         found += [_candidate(experiment, network, Scheme.PTQ, bits, level, rounding, granularity)
                   for level in levels.items()]
     return found
+
+
+def _states(experiment: LayeredExperiment, network: LayeredNetwork, weight_bits: int, bits: int) -> Widths:
+    search = experiment.search
+    return state_widths(network, bits, weight_widths(network, weight_bits, search), search.constant_bits)
 
 
 def _hopeless(own: dict[str, Significance], weights: Widths, limit: float) -> bool:

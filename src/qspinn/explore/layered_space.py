@@ -52,10 +52,12 @@ class LayeredSearch(Record, frozen=True):
         roundings, weight_bits, granularities, state_bits: their product, with state widths that significance finds
             harmless ("lean") beside state_bits, is the grid for PTQ. Where potentials are read out, the weights of
             the last layer have one step for all.
+        constant_bits: least width of thresholds, decays and biases beside states of a given width: there are few.
         weight_calibrator, state_calibrator, quantile: which weight, and which potential on calibration data, counts as
-            the largest in PTQ; itq_calibrator: the same for the weights that ITQ starts from. See `plan.Calibrator`.
+            the largest in PTQ; itq_calibrator, itq_quantile: the same for ITQ, which learns to do without large
+            potentials (a quantile near 0 leaves the threshold as the largest). See `plan.Calibrator`.
         first_bits, last_bits: width of the first and last layer's weights in every candidate; 0: as the others.
-        itq_bits: (weights, states) of the ITQ candidates, under the first rounding and granularity.
+        itq_bits: (weights, states) of the ITQ candidates, under each of itq_roundings and the first granularity.
         itq_epochs, itq_learning_rate: of their training; the rest is as in float training.
         calibration_samples: training samples from which ranges are taken; 0 for all.
         max_drop_points: accuracy a candidate may lose against float, on validation.
@@ -70,15 +72,18 @@ class LayeredSearch(Record, frozen=True):
     weight_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
     granularities: tuple[Granularity, ...] = (Granularity.PER_CHANNEL, Granularity.GLOBAL)
     state_bits: tuple[int, ...] = (12, 8)
-    weight_calibrator: Calibrator = Calibrator.MAX
-    state_calibrator: Calibrator = Calibrator.MAX
-    itq_calibrator: Calibrator = Calibrator.MAX
-    quantile: float = 0.99
+    constant_bits: int = 10
+    weight_calibrator: Calibrator = Calibrator.MSE
+    state_calibrator: Calibrator = Calibrator.PERCENTILE
+    quantile: float = 0.97
+    itq_calibrator: Calibrator = Calibrator.MSE
+    itq_quantile: float = 0.3
     first_bits: int = 0
     last_bits: int = 0
-    itq_bits: tuple[tuple[int, int], ...] = ((4, 8), (3, 8), (2, 8))
-    itq_epochs: int = 4
-    itq_learning_rate: float = 1e-3
+    itq_bits: tuple[tuple[int, int], ...] = ((4, 8), (3, 6), (2, 4))
+    itq_roundings: tuple[Rounding, ...] = (Rounding.TRUNCATE,)
+    itq_epochs: int = 6
+    itq_learning_rate: float = 3e-3
     calibration_samples: int = 500
     max_drop_points: float = 1.0
     sensitivity_bits: tuple[int, ...] = (16, 12, 10, 8, 6, 5, 4, 3, 2)
@@ -89,19 +94,21 @@ class LayeredSearch(Record, frozen=True):
     def __post_init__(self) -> None:
         pairs = [bits for pair in self.itq_bits for bits in pair]
         widths = {"weight_bits": self.weight_bits, "state_bits": self.state_bits, "itq_bits": pairs,
+                  "constant_bits": [self.constant_bits],
                   "sensitivity_bits": self.sensitivity_bits,
                   "first_bits": [self.first_bits or LEAST_BITS], "last_bits": [self.last_bits or LEAST_BITS]}
         for name, found in widths.items():
             for bits in found:
                 _need(LEAST_BITS <= bits <= WIDE_BITS, f"search.{name}", bits, f"{LEAST_BITS}..{WIDE_BITS}")
-        for name in ("schemes", "roundings", "weight_bits", "granularities", "sensitivity_bits"):
+        for name in ("schemes", "roundings", "itq_roundings", "weight_bits", "granularities", "sensitivity_bits"):
             _need(len(getattr(self, name)) > 0, f"search.{name}", getattr(self, name), "at least one entry")
         for name in ("itq_epochs", "calibration_samples", "max_drop_points", "sensitivity_samples", "harmless_points",
                      "hopeless_points"):
             _need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
         _need(self.state_calibrator is not Calibrator.MEAN_ABS, "search.state_calibrator", "mean_abs",
               "max, percentile, mse")
-        _need(0 < self.quantile <= 1, "search.quantile", self.quantile, "above 0, at most 1")
+        for name in ("quantile", "itq_quantile"):
+            _need(0 < getattr(self, name) <= 1, f"search.{name}", getattr(self, name), "above 0, at most 1")
         _need(self.itq_learning_rate > 0, "search.itq_learning_rate", self.itq_learning_rate, "> 0")
         _need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", Scheme.PTQ_ADAPT.value, "ptq, itq")
         _need(Granularity.PER_NEURON not in self.granularities, "search.granularities", "per_neuron",
@@ -159,14 +166,16 @@ def layers_plan(
     Args:
         weights, states: width of each path; weights of both kinds of connection, everything else in states.
     """
-    of_weights = search.itq_calibrator if scheme is Scheme.ITQ else search.weight_calibrator
+    in_training = scheme is Scheme.ITQ
+    of_weights = search.itq_calibrator if in_training else search.weight_calibrator
     rules = []
     for path in layer_paths(network):
         calibrator = of_weights if is_matrix(path) else Calibrator.MAX
         calibrator = search.state_calibrator if path.endswith(".v") else calibrator
         rules.append(QuantRule(
             tensor=path, bits=weights[path] if path in weights else states[path], rounding=rounding,
-            granularity=step_of(network, path, granularity), calibrator=calibrator, quantile=search.quantile))
+            granularity=step_of(network, path, granularity), calibrator=calibrator,
+            quantile=search.itq_quantile if in_training else search.quantile))
     return QuantPlan(rules=tuple(rules))
 
 
@@ -206,13 +215,16 @@ def weight_widths(network: LayeredNetwork, bits: int, search: LayeredSearch) -> 
             for layer in network.layers for c in network.into(layer.name)}
 
 
-def state_widths(network: LayeredNetwork, bits: int, weights: Widths) -> Widths:
-    """One width for all states and constants; currents have as many more bits as their sums need."""
+def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_bits: int) -> Widths:
+    """One width for all potentials, constants at least as wide as told; currents have as many more bits than weights as
+    their sums need."""
     widest = {layer.name: max(weights[network.weight_path(c)] for c in network.into(layer.name))
               for layer in network.layers}
-    found = dict.fromkeys(state_paths(network), bits)
+    found = dict.fromkeys(state_paths(network), max(bits, constant_bits))
     for path in found:
         name, _, kind = path.partition(".")
+        if kind == "v":
+            found[path] = bits
         if kind == "i":
             found[path] = min(WIDE_BITS, max(bits, widest[name] + CURRENT_BITS))
     return found

@@ -89,6 +89,10 @@ def _batches(data: EventSet, training: Supervision, rng: np.random.Generator) ->
             part = part.shifted(dx, dy)
         if training.flip:
             part = part.flipped(rng.random(size) < 0.5)
+        if training.delay:
+            part = part.delayed(rng.integers(-training.delay, training.delay + 1, size))
+        if training.drop:
+            part = part.thinned(rng.random(part.n_events) >= training.drop)
         yield _raster(part), torch.from_numpy(part.labels)
 
 

@@ -15,6 +15,8 @@ class Supervision(Record, frozen=True):
         gain: what scores (spikes or potential per step) are multiplied by before the softmax.
         shift: events are moved by up to so many pixels in x and y, anew in every epoch; 0 for none.
         flip: half of the samples are mirrored left to right, anew in every epoch.
+        delay: recordings are moved by up to so many steps in time, either way, anew in every epoch.
+        drop: this share of the events is left out, anew in every epoch.
     """
 
     n_epochs: int = 8
@@ -23,6 +25,8 @@ class Supervision(Record, frozen=True):
     gain: float = 10.0
     shift: int = 0
     flip: bool = False
+    delay: int = 0
+    drop: float = 0.0
 
     def __post_init__(self) -> None:
         _need(0 <= self.n_epochs <= 10_000, "training.n_epochs", self.n_epochs, "0..10000")
@@ -30,3 +34,5 @@ class Supervision(Record, frozen=True):
         _need(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "> 0")
         _need(self.gain > 0, "training.gain", self.gain, "> 0")
         _need(0 <= self.shift <= 64, "training.shift", self.shift, "0..64")
+        _need(0 <= self.delay <= 1 << 15, "training.delay", self.delay, "0..32768")
+        _need(0 <= self.drop < 1, "training.drop", self.drop, "0 <= share < 1")
