@@ -112,7 +112,9 @@ def layer_grids(
         if rule.bits < 2:
             raise LoweringError(f"{layer.name}.v", "signed potentials need two bits at least", got=rule.bits)
         top = max(potential_top(ranges, layer.name, rule), layer.neuron.v_th if layer.neuron.spiking else 0.0)
-        found[layer.name] = LayerGrid(step=step, shifts=np.array([fitting_shift(top / s, rule.bits - 1) for s in step]))
+        bias = 0.0 if layer.neuron.current_decay is not None else np.abs(params.get(f"{layer.name}.bias", 0.0))
+        tops = np.maximum(top, bias) / step  # what enters in every step is in range, whatever the calibrator leaves out
+        found[layer.name] = LayerGrid(step=step, shifts=np.array([fitting_shift(t, rule.bits - 1) for t in tops]))
     return found
 
 
