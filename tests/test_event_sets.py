@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from qspinn.data import EventDataset, load_events, nmnist, synthetic_gestures, tactile
+from qspinn.data.event_dataset import some_of_each
+from qspinn.data.event_set import from_dense
 from qspinn.data.events import bin_events, check, crop_time, downsample
 from qspinn.data.nmnist import nmnist_recordings, nmnist_set, read_nmnist, read_packed
 from qspinn.data.synthetic_gestures import CLASSES, Camera, synthetic_recording, synthetic_set
@@ -380,3 +382,14 @@ def test_event_sets_are_imported_when_asked_for() -> None:
             "'dvs_gesture') if f'qspinn.data.{m}' in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_some_recordings_of_each_class() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    raster = np.zeros((9, 1, 1, 1, 9), np.uint8)
+    raster[np.arange(9), 0, 0, 0, np.arange(9)] = 1
+    events = from_dense(raster, labels)
+    assert some_of_each(events, 5).labels.tolist() == [0, 0, 1, 1, 2]
+    assert some_of_each(events, 6).index.tolist() == [0, 1, 4, 5, 6, 7]
+    assert some_of_each(events, 0) is events
+    assert some_of_each(events, 9) is events
