@@ -12,7 +12,7 @@ import pytest
 
 from qspinn import data
 from qspinn.data import DataConfig, Split, mnist
-from qspinn.errors import DataError
+from qspinn.errors import ConfigError, DataError
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -131,3 +131,20 @@ def test_real_mnist() -> None:
     assert whole.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert whole.train.images[0].sum() == 27_525
     assert np.bincount(whole.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_mnist_as_frames_of_graded_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist, "N_VALIDATION", 4)
+    folder = str(folder_of(tmp_path, n_train=24))
+    images = data.load(DataConfig(name="mnist", folder=folder))
+    config = data.EventData(name="mnist_frames", folder=folder, n_bins=3, n_train=15, n_validation=2)
+    events = data.load_recordings(config)
+    assert (events.shape, events.n_steps, events.max_count) == ((1, 28, 28), 3, 15)
+    assert [e.n_samples for _, e in events.parts()] == [15, 2, 3]
+    for events_of, split, n in ((events.train, images.train, 15), (events.validation, images.validation, 2)):
+        expected = np.broadcast_to(split.images[:n] >> 4, (3, n, 784)).reshape(3, n, 1, 28, 28)
+        np.testing.assert_array_equal(events_of.dense(), expected)
+        np.testing.assert_array_equal(events_of.graded().dense(), expected.reshape(3, n, 784))
+        assert events_of.labels.tolist() == split.labels[:n].tolist()
+    with pytest.raises(ConfigError, match=r"data.bin_ms.*mnist_frames does not have this setting"):
+        data.load_recordings(data.EventData(name="mnist_frames", folder=folder, bin_ms=5.0))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from qspinn.data import EventDataset, load_events, nmnist, synthetic_gestures, tactile
+from qspinn.data.event_dataset import some_of_each
 from qspinn.data.event_set import from_dense
 from qspinn.data.events import bin_events, check, crop_time, downsample
 from qspinn.data.nmnist import nmnist_recordings, nmnist_set, read_nmnist, read_packed
@@ -394,3 +395,14 @@ def test_delayed_and_thinned() -> None:
     kept = events.thinned(np.array([True, False, False, True])).dense().swapaxes(0, 1)
     assert kept.sum() == 2
     assert kept[0, 0, 0, 0, 1] == kept[1, 3, 0, 0, 2] == 1
+
+
+def test_some_recordings_of_each_class() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    raster = np.zeros((9, 1, 1, 1, 9), np.uint8)
+    raster[np.arange(9), 0, 0, 0, np.arange(9)] = 1
+    events = from_dense(raster, labels)
+    assert some_of_each(events, 5).labels.tolist() == [0, 0, 1, 1, 2]
+    assert some_of_each(events, 6).index.tolist() == [0, 1, 4, 5, 6, 7]
+    assert some_of_each(events, 0) is events
+    assert some_of_each(events, 9) is events

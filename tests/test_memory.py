@@ -9,9 +9,10 @@ import pytest
 
 from qspinn.calibrate import Ranges
 from qspinn.checkpoint import Trained
+from qspinn.layers import Leaky
 from qspinn.lower import lower
-from qspinn.memory import counter_bits, float_account, learning_account, program_account
-from qspinn.models import diehl_cook
+from qspinn.memory import counter_bits, float_account, float_layers_account, learning_account, program_account
+from qspinn.models import ConvLink, DenseLink, PoolLink, chain, diehl_cook
 from qspinn.network import Lif, Network
 from qspinn.plan import Granularity, QuantPlan, QuantRule
 from qspinn.program import to_bytes
@@ -72,3 +73,20 @@ def test_parameters_are_what_the_file_packs(two_layers: Network, make_trained: C
 
 def test_learning_counts_only_plastic_connections(two_layers: Network) -> None:
     assert float_account(two_layers, learning=True) == float_account(two_layers)
+
+
+def test_layers_count_every_parameter_and_state() -> None:
+    """conv 2 -> 3 channels of 3 x 3, 4 x 4 neurons; pooled to 2 x 2; 5 recurrent neurons with currents; 2 classes."""
+    current = Leaky(current_decay=0.5, n_ref_steps=2)
+    network = chain((2, 6, 6), (ConvLink(channels=3, norm=True), PoolLink(), DenseLink(n=5, recurrent=True, bias=True,
+                    neuron=current), DenseLink()), n_classes=2, n_steps=3, readout="v_last")
+    conv = {"w": 3 * 2 * 9, "bias": 3, "v_th": 1, "decay": 1, "v_reset": 1, "v": 48}
+    hidden = {"w_pool1": 5 * 12, "w_fc1": 25, "bias": 5, "v_th": 1, "decay": 1, "v_reset": 1, "i_decay": 1, "v": 5,
+              "ref": 5, "i": 5, "s": 5}
+    expected = {f"conv1.{k}": n for k, n in conv.items()} | {f"fc1.{k}": n for k, n in hidden.items()} | {
+        "out.w": 10, "out.decay": 1, "out.v": 2}
+    account = float_layers_account(network)
+    assert {r.path: r.count for r in account.rows} == expected
+    assert account.total_bits == 32 * sum(expected.values())
+    states = sum(r.count for r in account.rows if r.role == "state")
+    assert float_layers_account(network, batch=3).total_bits == account.total_bits + 2 * 32 * states
