@@ -129,13 +129,15 @@ def test_unlike_units_are_not_compared() -> None:
     assert run(program, from_dense(np.ones((3, 1, 1)))).predictions().tolist() == [1]
 
 
-def test_biases_that_do_not_fit() -> None:
+def test_wide_biases_are_shifted() -> None:
     network, params = tiny([[1.0], [0.5]])
     network = msgspec.structs.replace(network, connections=(Linear(source="input", target="out", bias=True),))
-    params |= {"out.bias": np.array([0.5, 0.0])}
-    lower_layers(network, params, plan_of(4, 8, others=8), LayerRanges(v={"out": 1.0}))
-    with pytest.raises(LoweringError, match=r"out\.bias.*does not fit its codes"):
-        lower_layers(network, params, plan_of(4, 12, others=8), LayerRanges(v={"out": 1.0}))
+    params |= {"out.bias": np.array([0.5, -0.25])}
+    program = lower_layers(network, params, plan_of(4, 12, others=8), LayerRanges(v={"out": 1.0}))
+    op, grid = program.ops_of(LifOp)[0], 2.0**-11 * np.array([8 / 7, 8 / 7])
+    real = (program.codes("out.bias").astype(int) << op.bias_shift) * grid
+    assert op.bias_shift == 3
+    assert np.abs(real - params["out.bias"]).max() <= grid.max() * 2 ** (op.bias_shift - 1)
 
 
 def test_currents_that_do_not_fit() -> None:

@@ -61,7 +61,6 @@ def lower_layers(
             would compare unlike units.
     """
     rules = layer_rules(network, plan)
-    learned = grids is not None
     grids = grids if grids is not None else layer_grids(network, params, rules, ranges)
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
@@ -69,7 +68,7 @@ def lower_layers(
     for number, layer in enumerate(network.layers):
         _add_pools(network, made, ops)
         stream = STREAMS_PER_POPULATION * (number + 1)
-        new, own = _Lowering(network, params, rules, ranges, seed, stream, not learned).layer(layer, grids[layer.name])
+        new, own = _Lowering(network, params, rules, ranges, seed, stream).layer(layer, grids[layer.name])
         tensors |= new
         ops += own
         made.add(layer.name)
@@ -169,6 +168,11 @@ def threshold_shift(v_th: Floats, unit: Floats, bits: int) -> int:
     return max(0, fitting_shift(float((v_th / unit).max()), bits))
 
 
+def bias_shift(bias: Floats, unit: Floats, bits: int) -> int:
+    """The shift that lets the largest bias of a layer fit its signed codes."""
+    return max(0, fitting_shift(float((np.abs(bias) / unit).max()), max(bits, 2) - 1))
+
+
 def _add_pools(network: LayeredNetwork, made: set[str], ops: list[Op]) -> None:
     """Operations of the pooled signals whose sources exist by now."""
     for c in network.connections:
@@ -187,7 +191,6 @@ class _Lowering(msgspec.Struct, frozen=True):
     ranges: LayerRanges
     seed: int
     stream: int
-    strict: bool  # values that would saturate are refused; learned ones saturate as they did in training
 
     def layer(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], list[Op]]:
         """(tensors, operations) of one layer and the connections into it."""
@@ -214,10 +217,7 @@ class _Lowering(msgspec.Struct, frozen=True):
         tensors: dict[str, CodeTensor] = {}
 
         def put(kind: str, value: Any, fmt: QFormat, rounding: Rounding = Rounding.NEAREST) -> str:
-            codes, lost = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
-            if lost and self.strict:
-                raise LoweringError(f"{name}.{kind}", "does not fit its codes", got=f"{lost} of {len(unit)} channels",
-                                    fix=f"more bits for {name}.{kind}, or fewer for {name}.v")
+            codes, _ = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
             codes = codes[:1] if np.all(codes == codes[0]) else codes
             tensors[f"{name}.{kind}"] = CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
             return f"{name}.{kind}"
@@ -239,7 +239,9 @@ class _Lowering(msgspec.Struct, frozen=True):
         if f"{name}.bias" in self.rules and bias.any():
             rule = self.rules[f"{name}.bias"]
             scale = unit / step if neuron.current_decay is not None else 1.0  # a current counts in weight steps
-            settings["bias"] = put("bias", bias * scale, QFormat(bits=max(rule.bits, 2), signed=True), rule.rounding)
+            shift = bias_shift(bias, unit / scale, rule.bits)
+            fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
+            settings |= {"bias": put("bias", bias * scale, fmt, rule.rounding), "bias_shift": shift}
         return tensors, LifOp(
             name=name, n=layer.n, v_fmt=v_fmt, v_min=v_fmt.code_min, rounding=v.rounding,
             v_reset=put("v_reset", neuron.v_reset, v_fmt), n_ref=neuron.n_ref_steps, winner=False, stream=self.stream,

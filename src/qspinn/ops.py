@@ -98,9 +98,10 @@ class LifOp(Record, frozen=True, tag="lif"):
 
     1. v <- requantize(v * decay, decay_shift, rounding)
     2. active = (ref == 0); ref <- max(ref - 1, 0)
-    3. with `current`: i <- saturate(requantize(i * current, current_shift, rounding) + I + bias), in place of I
-    4. where active: v <- saturate(v + requantize(I, in_shift, rounding) + bias), the bias without `current` only;
-       lower bound v_min
+    3. with `current`: i <- saturate(requantize(i * current, current_shift, rounding) + I + (bias << bias_shift)), in
+       place of I
+    4. where active: v <- saturate(v + requantize(I, in_shift, rounding) + (bias << bias_shift)), the bias without
+       `current` only; lower bound v_min
     5. crossing = spiking and active and v >= (v_th << v_th_shift) + (theta << theta_shift); v > ... with `strict`
     6. spikes = crossing; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
     7. v of spiking neurons <- v_reset, or lowered by the threshold where reset is "subtract"; their ref <- n_ref
@@ -130,6 +131,7 @@ class LifOp(Record, frozen=True, tag="lif"):
     inhibition: str = ""
     inhibition_shift: int = 0
     bias: str = ""
+    bias_shift: int = 0
     in_shifts: str = ""
     strict: bool = False
     reset: Literal["value", "subtract"] = "value"

@@ -224,7 +224,8 @@ def _fits(program: Program, op: Op, sizes: dict[str, int], known: set[str], shap
                     and all(shapes.get(t) == (1,) for t in scalars) and (op.current == "") == (op.current_fmt is None)
                     and min(op.n_ref, op.decay_shift, op.current_shift) >= 0
                     and max(op.decay_shift, op.current_shift, abs(op.in_shift)) <= 31
-                    and min(op.v_th_shift, op.theta_shift, op.inhibition_shift) >= 0)
+                    and min(op.v_th_shift, op.theta_shift, op.inhibition_shift, op.bias_shift) >= 0
+                    and op.bias_shift <= 31)
         case VoteOp():
             return shapes.get(op.votes, ())[:1] == (sizes.get(op.source, -1),) and len(shapes[op.votes]) == 2
         case ReadOp():

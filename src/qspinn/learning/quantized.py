@@ -27,6 +27,7 @@ from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
 from qspinn.lower_layers import (
     LayerGrid,
     average_factor,
+    bias_shift,
     layer_grids,
     layer_rules,
     lower_layers,
@@ -216,9 +217,10 @@ class QuantNet(nn.Module):
         path = f"{layer.name}.bias"
         if path not in self.rules:
             return torch.zeros(layer.shape[0], dtype=torch.float64)
-        fmt = QFormat(bits=max(self.rules[path].bits, 2), signed=True)
-        scale = unit if layer.neuron.current_decay is None else step
-        return _encoded(self._real(path), scale, fmt, self.rules[path].rounding, low=fmt.code_min)
+        bias, rule, scale = self._real(path), self.rules[path], unit if layer.neuron.current_decay is None else step
+        shift = bias_shift(bias.detach().numpy(), scale.detach().numpy(), rule.bits)
+        fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
+        return _encoded(bias, scale, fmt, rule.rounding, low=fmt.code_min) * 2.0**shift
 
     def _scan(self, layer: Layer, unit: Tensor, reach: float) -> Scan:
         """How a layer steps in codes; reach bounds its input currents."""

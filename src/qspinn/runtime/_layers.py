@@ -22,7 +22,7 @@ from qspinn.runtime import reference
 from qspinn.runtime._lanes import STRIP
 from qspinn.runtime._vectors import aligned
 from qspinn.runtime.arithmetic import MODE
-from qspinn.runtime.reference import thresholds
+from qspinn.runtime.reference import biases, thresholds
 from qspinn.spikes import Spikes, index_dtype
 
 SMALL = 1 << 18  # bytes of events at most: less is not worth waking other threads
@@ -337,7 +337,7 @@ def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]
     results must fit. Lanes of 32 bits must hold products and sums.
     """
     top, wide = (1 << bits - 1) - 1, bits > 16
-    bias = int(np.abs(program.codes(op.bias).astype(np.int64)).max(initial=0)) if op.bias else 0
+    bias = int(np.abs(biases(program, op)).max(initial=0))
     shifts, level = shifts_of(program, op), thresholds(program, op)
     reset = int(np.abs(program.codes(op.v_reset).astype(np.int64)).max(initial=0)) if op.reset == "value" else 0
     decay, left, right = int(program.codes(op.decay)[0]), max(0, -int(shifts.min())), max(0, int(shifts.max()))
@@ -393,7 +393,7 @@ def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type) 
     right = np.maximum(shifts, 0)
     subtract = op.reset == "subtract"
     reset = spread(program.codes(op.v_reset), op.n)
-    bias = spread(program.codes(op.bias), op.n) if op.bias else np.zeros(op.n, np.int64)
+    bias = biases(program, op)
     each = [
         bias, np.maximum(-shifts, 0), np.where(right > 0, 1 << right >> 1, 0) * (op.rounding is Rounding.NEAREST),
         ((1 << right) - 1) * (op.rounding is Rounding.TOWARD_ZERO), right,
@@ -444,7 +444,7 @@ def _general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple
               op.reset == "subtract", op.spiking, op.n_ref, MODE[op.rounding], fmt is not None,
               int(program.codes(op.current)[0]) if op.current else 0, op.current_shift,
               fmt.code_min if fmt else 0, fmt.code_max if fmt else 0)
-    tensors = (shifts_of(program, op), thresholds(program, op), each(op.v_reset), each(op.bias))
+    tensors = (shifts_of(program, op), thresholds(program, op), each(op.v_reset), biases(program, op))
     return kernels.in_general, (field.places(), neuron, tensors, op.winner, bool(op.inhibition),
                                 each(op.inhibition) << op.inhibition_shift, np.uint32(program.seed), op.stream)
 

@@ -109,7 +109,7 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
     i, ref = old[op.name]["i"], old[op.name]["ref"]
     active, ref = ref == 0, np.maximum(ref - 1, 0)
     received = signals.get(f"{op.name}.i", np.zeros_like(v))
-    bias = spread(program.codes(op.bias), op.n) if op.bias else np.zeros(op.n, dtype=np.int64)
+    bias = biases(program, op)
     if op.current_fmt is not None:
         kept = rounded(i * int(program.codes(op.current)[0]), op.current_shift, 6)
         received = i = saturate(kept + received + bias, op.current_fmt)
@@ -146,6 +146,11 @@ def thresholds(program: Program, op: LifOp) -> Ints:
     """The codes a potential is compared with, [N]."""
     level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
     return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
+
+
+def biases(program: Program, op: LifOp) -> Ints:
+    """The codes that are added to every input, [N]."""
+    return spread(program.codes(op.bias), op.n) << op.bias_shift if op.bias else np.zeros(op.n, dtype=np.int64)
 
 
 def inhibited(v: Ints, times: Ints, strength: Ints, v_min: int) -> Ints:

@@ -24,7 +24,7 @@ from qspinn.errors import ConfigError
 from qspinn.fixedpoint import INDEX_STRIDE, Rounding, stream_key
 from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, SelectOp, conv_shape, pool_shape, spread
 from qspinn.program import Program
-from qspinn.runtime.reference import read, thresholds
+from qspinn.runtime.reference import biases, read, thresholds
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes
 
@@ -367,7 +367,7 @@ def _bound(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Si
     fmt, level = op.current_fmt, int(np.abs(thresholds(program, op)).max())
     slow = 0 if fmt is None else max(-fmt.code_min, fmt.code_max) * (top(op.current) + 1) + (1 << op.current_shift)
     shifts = program.codes(op.in_shifts).tolist() if op.in_shifts else [op.in_shift]
-    fed = (drive + slow + top(op.bias) << max(0, -min(shifts))) + (1 << max(0, *shifts))
+    fed = (drive + slow + int(np.abs(biases(program, op)).max()) << max(0, -min(shifts))) + (1 << max(0, *shifts))
     v = max(-op.v_min, op.v_fmt.code_max, top(op.v_reset)) + level
     others = 1 if op.winner else op.n
     return v * (top(op.decay) + 1) + (1 << op.decay_shift) + fed + op.n_ref + others * (
@@ -392,7 +392,7 @@ def _constants(program: Program, op: LifOp, n_steps: int, dtype: torch.dtype, de
         decay=int(codes(op.decay)[0]), decayed=rounder(op.decay_shift, 1),
         current=int(codes(op.current)[0]) if op.current else 0, slowed=rounder(op.current_shift, 6),
         scaled=rounder(spread(codes(op.in_shifts), op.n) if op.in_shifts else op.in_shift, 2),
-        bias=vector(codes(op.bias) if op.bias else none), level=vector(thresholds(program, op)),
+        bias=vector(biases(program, op)), level=vector(thresholds(program, op)),
         reset=vector(codes(op.v_reset)),
         strength=vector(codes(op.inhibition).astype(np.int64) << op.inhibition_shift if op.inhibition else none),
         words=_words(program.seed, op.stream, n_steps, op.n, device) if op.winner else torch.empty(0))

@@ -155,7 +155,7 @@ class _Builder(msgspec.Struct):
             theta=vector("theta", 0, top // 2, v_bits) if yes(0.2) else "", theta_shift=0,
             inhibition=vector("inhibition", 0, top // 2, v_bits) if inhibits else "",
             bias=vector("bias", -top // 4, top // 4, v_bits, True) if yes() else "",
-            in_shifts=vector("in_shifts", 0, 4, 3) if yes(0.3) else "", strict=yes(),
+            bias_shift=v_bits % 3, in_shifts=vector("in_shifts", 0, 4, 3) if yes(0.3) else "", strict=yes(),
             reset=("value", "subtract")[rng.integers(2)], spiking=yes(0.85),
             current=f"{name}.current" if has_current else "", current_shift=k_i if has_current else 0,
             current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None)
@@ -165,6 +165,7 @@ ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
     "compares > for >= and the reverse": (LifOp, {"strict": lambda op: not op.strict}),
     "resets to a value instead of by subtraction": (LifOp, {"reset": lambda op: "value"}),
     "forgets the bias": (LifOp, {"bias": lambda op: ""}),
+    "forgets the shift of the bias": (LifOp, {"bias_shift": lambda op: 0 if op.bias_shift else 1}),
     "shifts all channels alike": (LifOp, {"in_shifts": lambda op: ""}),
     "lets read-out neurons spike": (LifOp, {"spiking": lambda op: True}),
     "lets currents grow": (LifOp, {"current_fmt": lambda op: op.current_fmt and QFormat(bits=30, signed=True)}),
