@@ -57,7 +57,8 @@ class LayeredSearch(Record, frozen=True):
             the largest in PTQ; itq_calibrator, itq_quantile: the same for ITQ, which learns to do without large
             potentials (a quantile near 0 leaves the threshold as the largest). See `plan.Calibrator`.
         first_bits, last_bits: width of the first and last layer's weights in every candidate; 0: as the others.
-        itq_bits: (weights, states) of the ITQ candidates, under each of itq_roundings and the first granularity.
+        itq_bits: (weights, states) of the ITQ candidates, with the first granularity.
+        itq_roundings: how states are rounded in ITQ, each tried; what is trained is rounded to nearest.
         itq_epochs, itq_learning_rate: of their training; the rest is as in float training.
         calibration_samples: training samples from which ranges are taken; 0 for all.
         max_drop_points: accuracy a candidate may lose against float, on validation.
@@ -173,7 +174,8 @@ def layers_plan(
         calibrator = of_weights if is_matrix(path) else Calibrator.MAX
         calibrator = search.state_calibrator if path.endswith(".v") else calibrator
         rules.append(QuantRule(
-            tensor=path, bits=weights[path] if path in weights else states[path], rounding=rounding,
+            tensor=path, bits=weights[path] if path in weights else states[path],
+            rounding=Rounding.NEAREST if in_training and path.split(".")[-1] not in ("v", "i") else rounding,
             granularity=step_of(network, path, granularity), calibrator=calibrator,
             quantile=search.itq_quantile if in_training else search.quantile))
     return QuantPlan(rules=tuple(rules))
