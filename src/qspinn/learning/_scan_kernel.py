@@ -1,6 +1,6 @@
 """Compiled passes over time for gradient training: one call per layer and direction instead of a dozen per step.
 
-Arrays are [T, B, N]; a call handles samples start..stop. One step is LifOp's, either in real numbers (mode PLAIN) or,
+Arrays are [B, T, N], channel-last within N; a call handles samples start..stop. One step is LifOp's, either in real numbers (mode PLAIN) or,
 to the bit, in the codes of an integer program: whole numbers held in floats (float32 where every intermediate stays
 below 2**24, else float64), so that rounding is a floor of an exactly scaled number and one rule serves shifts in both
 directions. Backward goes straight through all rounding.
@@ -8,6 +8,7 @@ directions. Backward goes straight through all rounding.
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 
 from qspinn.runtime._jit import kernel, piece
@@ -37,9 +38,9 @@ def slope(x, kind, width):
 
 
 @piece
-def round_all(x, scale, mode, key):
+def round_all(x, scale, mode, key, outer):
     """x[j] <- x[j] * scale[j] as whole numbers; scale[j] is 2**-shift (one entry for all, or one each; of real
-    numbers one entry is 1)."""
+    numbers one entry is 1). outer[j]: the number under which j draws random words."""
     n = x.size
     own = scale.size > 1
     if mode == PLAIN:
@@ -49,7 +50,7 @@ def round_all(x, scale, mode, key):
     if mode == STOCHASTIC:
         for j in range(n):
             by = scale[j] if own else scale[0]
-            word = np.float64(random_word(key, j)) * 2.0**-32
+            word = np.float64(random_word(key, outer[j])) * 2.0**-32
             x[j] = np.floor(x[j] * by + np.floor(word / by) * by)  # as many random bits as the shift drops
         return
     half = _F32(0.5) if mode == NEAREST else _F32(0)
@@ -71,70 +72,84 @@ def clip(x, low, high):
 
 
 @kernel
-def codes_forward(current, rows, start, stop, decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict,
-                  subtract, n_ref, spiking, i_decay, i_scale, i_min, i_max, mode, seed, stream, spikes, gap, left,
-                  i_left):
+def codes_forward(current, gain, rows, start, stop, step, outer, spikes, left, i_left, keep):
     """Samples start..stop of a layer over all steps.
 
-    current [T, B, N]: weight codes times spikes, without feedback; rows [N, N] (or [0, 0]): weight codes of the layer's
-    own spikes, by source. decay_scale [1] is the factor of the decay code, in_scale [N] or [1] that of the input,
-    i_scale [1] that of the current's decay code. level, bias, reset [N]: codes. i_left [T, B, N] where the layer has a
-    synaptic current (else [0, 0, 0]), to which the bias then belongs. Written: spikes, gap (distance from the threshold
-    when the spike was decided), left (potential after the step), i_left.
+    current [B, T, N]: weight codes times spikes, without feedback, to be multiplied by gain [N] where that has entries;
+    rows [N, N] (or [0, 0]): weight codes of the layer's own spikes, by source. step: see `advance`; outer [N]: the
+    numbers under which neurons draw random words. Written, [B, T, N]: spikes, left (potential after the step) if keep,
+    i_left where the layer has a synaptic current (else [0, 0, 0]).
     """
-    n_steps, _, n = current.shape
+    n_steps, n = current.shape[1:]
+    gap, none = np.empty((1, n), _F32), np.empty((1, n), _F32)
+    for s in range(start, stop):
+        advance(current[s], gain, rows, step, outer, spikes[s], gap, left[s] if keep else none,
+                i_left[s] if i_left.size > 0 else none[:0])
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def advance(current, gain, rows, step, outer, spikes, gap, left, i_left):
+    """One sample over all steps; arrays [T, N] as in `codes_forward`. Also written: gap, distance from the threshold
+    when the spike was decided; gap and left may have one row, for the latest step.
+
+    step holds: decay; decay_scale [1], the factor of the decay code; in_scale [N] or [1], that of the input; level,
+    bias, reset [N]: codes, bias of the synaptic current where there is one; limits and switches; i_scale [1], the
+    factor of the current's decay code.
+    """
+    (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, n_ref, spiking, i_decay, i_scale,
+     i_min, i_max, mode, seed, stream) = step
+    n_steps, n = current.shape
     v, i_syn, drive = np.zeros_like(level), np.zeros_like(level), np.zeros_like(level)
-    until, fired = np.zeros(n, np.int32), np.zeros(n, np.int32)
-    none = np.zeros_like(bias)
+    until, fired = np.zeros(n if n_ref > 0 else 0, np.int32), np.zeros(n if rows.size > 0 else 0, np.int32)
     has_current = i_left.size > 0
-    constant = none if has_current else bias
+    constant = np.zeros_like(bias) if has_current else bias
     base_decay, base_in = stream_base(seed, stream + 1), stream_base(seed, stream + 2)
     base_i = stream_base(seed, stream + 6)
-    for s in range(start, stop):
-        v[:] = 0
-        i_syn[:] = 0
-        until[:] = 0
+    n_fired = 0
+    for t in range(n_steps):
+        here, spike = current[t], spikes[t]
+        apart, rest = gap[t % gap.shape[0]], left[t % left.shape[0]]
+        if gain.size > 0:
+            for j in range(n):
+                drive[j] = here[j] * gain[j]
+        else:
+            for j in range(n):
+                drive[j] = here[j]
+        for q in range(n_fired):
+            row = rows[fired[q]]
+            for j in range(n):
+                drive[j] += row[j]
+        if has_current:
+            for j in range(n):
+                i_syn[j] *= i_decay
+            round_all(i_syn, i_scale, mode, step_key(base_i, t), outer)
+            for j in range(n):
+                i_syn[j] = clip(i_syn[j] + drive[j] + bias[j], i_min, i_max)
+                drive[j] = i_syn[j]
+                i_left[t, j] = i_syn[j]
+        for j in range(n):
+            v[j] *= decay
+        round_all(v, decay_scale, mode, step_key(base_decay, t), outer)
+        round_all(drive, in_scale, mode, step_key(base_in, t), outer)
+        if n_ref > 0:
+            resting(v, drive, constant, until, t)
+        for j in range(n):
+            x = v[j] + drive[j] + constant[j]
+            v[j] = clip(x, v_min, v_max)
+            d = _F32(v[j] - level[j])
+            apart[j] = d + (BEYOND if x > v_max else (-BEYOND if x < v_min else _F32(0)))
+            crosses = spiking and (d > 0 if strict else d >= 0)
+            spike[j] = d if d != d else (_F32(1) if crosses else _F32(0))  # not a number: be noticed
+        if n_ref > 0:
+            withheld(spike, apart, until, t, n_ref)
         n_fired = 0
-        for t in range(n_steps):
-            for j in range(n):
-                drive[j] = current[t, s, j]
-            for q in range(n_fired if rows.size > 0 else 0):
-                row = rows[fired[q]]
-                for j in range(n):
-                    drive[j] += row[j]
-            if has_current:
-                for j in range(n):
-                    i_syn[j] *= i_decay
-                round_all(i_syn, i_scale, mode, step_key(base_i, t))
-                for j in range(n):
-                    i_syn[j] = clip(i_syn[j] + drive[j] + bias[j], i_min, i_max)
-                    drive[j] = i_syn[j]
-                    i_left[t, s, j] = i_syn[j]
-            for j in range(n):
-                v[j] *= decay
-            round_all(v, decay_scale, mode, step_key(base_decay, t))
-            round_all(drive, in_scale, mode, step_key(base_in, t))
-            if n_ref > 0:
-                resting(v, drive, constant, until, t)
-            for j in range(n):
-                x = v[j] + drive[j] + constant[j]
-                v[j] = clip(x, v_min, v_max)
-                d = _F32(v[j] - level[j])
-                gap[t, s, j] = d + (BEYOND if x > v_max else (-BEYOND if x < v_min else _F32(0)))
-                crosses = spiking and (d > 0 if strict else d >= 0)
-                spikes[t, s, j] = d if d != d else (_F32(1) if crosses else _F32(0))  # not a number: be noticed
-            if n_ref > 0:
-                withheld(spikes[t, s], gap[t, s], until, t, n_ref)
-            n_fired = 0
-            if rows.size > 0:
-                for j in range(n):
-                    if spikes[t, s, j] > 0:
-                        fired[n_fired] = j
-                        n_fired += 1
-            for j in range(n):
-                after = v[j] - level[j] if subtract else reset[j]
-                v[j] = after if spikes[t, s, j] > 0 else v[j]
-                left[t, s, j] = v[j]
+        for j in range(fired.size):
+            fired[n_fired] = j
+            n_fired += spike[j] > 0
+        for j in range(n):
+            after = v[j] - level[j] if subtract else reset[j]
+            v[j] = after if spike[j] > 0 else v[j]
+            rest[j] = v[j]
 
 
 @piece
@@ -165,57 +180,84 @@ def slopes(gap, unit, kind, width, found):
 
 
 @kernel
-def codes_backward(spike_grad, left_grad, spikes, gap, left, i_left, w, start, stop, decay, in_scale, level, unit,
-                   v_min, v_max, subtract, i_decay, i_min, i_max, kind, width, current_grad, level_grad, bias_grad,
-                   decay_grad):
-    """Gradients of `codes_forward` for samples start..stop.
+def codes_backward(spike_grad, every_spike, left_grad, current, gain, rows, by_target, normed, around, start, stop,
+                   step, outer, factors, has_current, current_grad, level_grad, bias_grad, decay_grad, products):
+    """Gradients of `codes_forward` for samples start..stop, which are run again.
 
-    w [N, N] (or [0, 0]): the rows of the forward pass, by target. unit [N]: the real number a code of the potential
-    stands for; in_scale [N]; decay, i_decay: real factors. left_grad may be [0, 0, 0]. Written: current_grad [T, B, N];
-    added to: level_grad, bias_grad, decay_grad [N] (the last only where it has entries). Rounding is passed straight
-    through, saturation not at all; the reset's spike is taken as given (Zenke & Ganguli 2018).
+    spike_grad [B, T, N] or [0, 0, 0], to which every_spike is added; left_grad likewise; by_target: the feedback of the
+    forward pass, by target. factors: see `back_in_time`. Written: current_grad [B, T, N], of currents after the gain.
+    Added to: level_grad, bias_grad, decay_grad [N], of which those without entries are left out; products [N], the sum
+    over samples and steps of current_grad times (normed - around), normed [B, T, N].
     """
-    n_steps, _, n = gap.shape
+    n_steps, n = current.shape[1:]
+    spikes, gap, left = np.empty((n_steps, n), _F32), np.empty((n_steps, n), _F32), np.empty((n_steps, n), _F32)
+    i_left = np.empty((n_steps if has_current else 0, n), _F32)
+    for s in range(start, stop):
+        advance(current[s], gain, rows, step, outer, spikes, gap, left if decay_grad.size > 0 else left[:1], i_left)
+        back_in_time(spike_grad[s] if spike_grad.size > 0 else left[:0], every_spike,
+                     left_grad[s] if left_grad.size > 0 else left[:0], spikes, gap, left, i_left, by_target, factors,
+                     current_grad[s], level_grad, bias_grad, decay_grad)
+        for t in range(n_steps if products.size > 0 else 0):
+            here, found = normed[s, t], current_grad[s, t]
+            for j in range(n):
+                products[j] += found[j] * (here[j] - around[j])
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, w, factors, current_grad, level_grad,
+                 bias_grad, decay_grad):
+    """Gradients of one sample; arrays [T, N], or without entries.
+
+    factors holds: decay; in_scale, level [N]; unit [N], the real number a code of the potential stands for; limits and
+    switches. Rounding is passed straight through, saturation not at all; the reset's spike is taken as given (Zenke &
+    Ganguli 2018).
+    """
+    decay, in_scale, level, unit, v_min, v_max, subtract, i_decay, i_min, i_max, kind, width = factors
+    n_steps, n = gap.shape
     g, g_i, back, of_spike = np.zeros(n, _F32), np.zeros(n, _F32), np.zeros(n, _F32), np.zeros(n, _F32)
     has_current, kept_by_reset = i_left.size > 0, _F32(1) if subtract else _F32(0)
     bias_share = _F32(0) if has_current else _F32(1)
-    for s in range(start, stop):
-        g[:] = 0
-        g_i[:] = 0
+    for t in range(n_steps - 1, -1, -1):
+        apart, fired, found = gap[t], spikes[t], current_grad[t]
+        slopes(apart, unit, kind, width, of_spike)
+        if left_grad.size > 0:
+            for j in range(n):
+                g[j] += left_grad[t, j]
+        if spike_grad.size > 0:
+            of_t = spike_grad[t]
+            for j in range(n):
+                of_spike[j] *= of_t[j] + every_spike + back[j]
+        else:
+            for j in range(n):
+                of_spike[j] *= every_spike + back[j]
+        for j in range(n):
+            lowered = g[j] * fired[j] * kept_by_reset
+            if level_grad.size > 0:
+                level_grad[j] -= lowered + of_spike[j]
+            after = lowered + g[j] * (_F32(1) - fired[j]) + of_spike[j]
+            d = apart[j]
+            resting = d == RESTING
+            after = after if resting or (d <= v_max - level[j] and d >= v_min - level[j]) else _F32(0)
+            fed = _F32(0) if resting else after
+            g[j] = after
+            bias_grad[j] += fed * bias_share
+            back[j] = fed * in_scale[j]
+            found[j] = back[j]
+        if t > 0 and decay_grad.size > 0:
+            for j in range(n):
+                decay_grad[j] += g[j] * left[t - 1, j]
+        for j in range(n):
+            g[j] *= decay
+        if has_current:
+            for j in range(n):
+                whole = i_left[t, j]
+                through = back[j] + g_i[j] if i_min < whole and whole < i_max else _F32(0)
+                found[j] = through
+                bias_grad[j] += through
+                g_i[j] = i_decay * through
         back[:] = 0
-        for t in range(n_steps - 1, -1, -1):
-            slopes(gap[t, s], unit, kind, width, of_spike)
-            if left_grad.size > 0:
-                for j in range(n):
-                    g[j] += left_grad[t, s, j]
-            for j in range(n):
-                d, spike = gap[t, s, j], spikes[t, s, j]
-                lowered = g[j] * spike * kept_by_reset
-                up = (spike_grad[t, s, j] + back[j]) * of_spike[j]
-                level_grad[j] -= lowered + up
-                after = lowered + g[j] * (_F32(1) - spike) + up
-                resting = d == RESTING
-                after = after if resting or (d <= v_max - level[j] and d >= v_min - level[j]) else _F32(0)
-                fed = _F32(0) if resting else after
-                g[j] = after
-                bias_grad[j] += fed * bias_share
-                back[j] = fed * in_scale[j]
-                current_grad[t, s, j] = back[j]
-            if t > 0 and decay_grad.size > 0:
-                for j in range(n):
-                    decay_grad[j] += g[j] * left[t - 1, s, j]
-            for j in range(n):
-                g[j] *= decay
-            if has_current:
-                for j in range(n):
-                    whole = i_left[t, s, j]
-                    through = back[j] + g_i[j] if i_min < whole and whole < i_max else _F32(0)
-                    current_grad[t, s, j] = through
-                    bias_grad[j] += through
-                    g_i[j] = i_decay * through
-            back[:] = 0
-            for j in range(n if w.size > 0 else 0):
-                through = current_grad[t, s, j]
-                if through != 0:
-                    for q in range(n):
-                        back[q] += w[j, q] * through
+        for j in range(n if w.size > 0 else 0):
+            through = found[j]
+            if through != 0:
+                for q in range(n):
+                    back[q] += w[j, q] * through

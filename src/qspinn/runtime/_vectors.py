@@ -146,6 +146,18 @@ lanes_min = _binary(LANES_T, lambda b, x, y: b.select(b.icmp_unsigned("<", x, y)
 
 
 @intrinsic
+def floats_fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once where the processor can."""
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        kind = _llvm(FLOATS_T)
+        fused = builder.module.declare_intrinsic(
+            f"llvm.fmuladd.v{FLOATS}f32", fnty=ir.FunctionType(kind, [kind, kind, kind]))
+        return builder.call(fused, arguments)
+
+    return FLOATS_T(FLOATS_T, FLOATS_T, FLOATS_T), generate
+
+
+@intrinsic
 def load_bytes(typingctx: Any, array: Any, at: Any) -> Any:
     """32 bytes of a uint8 array as 16-bit lanes."""
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
