@@ -15,6 +15,7 @@ from qspinn.layers import Shape
 from qspinn.learning import _conv_kernel as feeding
 from qspinn.learning import _scan_kernel as kernels
 from qspinn.learning._wiring import CROWDED, Entries, Room, Wiring, entries_of, parts, run, shaped, taps
+from qspinn.runtime._vectors import aligned
 
 _NONE = np.zeros(0, np.float32)
 _NONE_2, _NONE_3 = _NONE.reshape(0, 0), _NONE.reshape(0, 0, 0)
@@ -143,7 +144,7 @@ class _Layer(torch.autograd.Function):
                 extra: Tensor | None, rows: Tensor | None, level: Tensor, bias: Tensor, decay: Tensor, plan: Plan
                 ) -> Any:
         entries, normal, gain, shift = None, None, _NONE, bias
-        current = extra
+        current: Any = extra
         if x is not None and w is not None:
             entries, current, moments = _fed(plan, x, w)
             if gamma is not None and beta is not None:
@@ -163,7 +164,7 @@ class _Layer(torch.autograd.Function):
         i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
         inputs = total.numpy(), gain, np.ascontiguousarray(kept.T)
         run(parts(shape[0], spikes.size), lambda _, a, b: kernels.codes_forward(
-            *inputs, a, b, step, plan.outer, spikes, left, i_left, True))
+            *inputs, a, b, step, plan.outer, spikes, left, i_left))
         ctx.save_for_backward(x, w, gamma, current, total, level, *(torch.from_numpy(a) for a in (spikes, left)))
         ctx.kept = (plan, entries, normal, gain, kept, step)
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
@@ -220,7 +221,7 @@ def _by_channel(sums: NDArray, plan: Plan) -> NDArray[np.float64]:
     return sums.sum(axis=0, dtype=np.float64).reshape(-1, plan.shape[0]).sum(axis=0) if sums.size else np.zeros(0)
 
 
-def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tuple[NDArray, NDArray]]:
+def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tuple[NDArray, ...]]:
     """(entries, currents [B, T, N], moments) of the connection; without entries where torch is faster."""
     wiring, room = plan.wiring, plan.room
     assert wiring is not None
@@ -239,8 +240,15 @@ def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tupl
     found, weights = room.take((batch, n_steps, n)), w.numpy()
     start = np.zeros(plan.shape[0], np.float32)
     start[:] = 0 * weights.reshape(len(start), -1).sum(axis=1)  # weights that are no numbers are noticed
-    lists = *entries.arguments, taps(wiring, entries.by_channel), wiring.weights(weights).reshape(-1), *wiring.steps
-    run(ranges, lambda _, a, b: feeding.feed(*lists, start, n, a, b, found.reshape(-1), *moments))
+    to = found.reshape(-1), *moments
+    if entries.starts.size:
+        rows = wiring.rows(weights)
+        run(ranges, lambda _, a, b: feeding.gather(
+            entries.which, entries.starts, entries.value.reshape(-1), rows, wiring.geometry, start, a, b, *to))
+    else:
+        lists = entries.which, entries.ends, entries.value, taps(wiring, entries.by_channel)
+        blocks = wiring.weights(weights)
+        run(ranges, lambda _, a, b: feeding.feed(*lists, blocks, wiring.frame, plan.shape[1:], start, a, b, *to))
     return entries, torch.from_numpy(found), moments
 
 
@@ -249,31 +257,35 @@ def _back(plan: Plan, x: Tensor, w: Tensor, entries: Entries | None, grad: Tenso
     """Gradients of the connection by source and weights, from that of its currents (which is overwritten)."""
     wiring, room = plan.wiring, plan.room
     assert wiring is not None
-    batch, n_steps, n = grad.shape
+    batch, n_steps, _ = grad.shape
     c, height, width = wiring.source
     sparse = entries is not None
     n_source = c * height * width
-    lists = entries.arguments if entries is not None else (
-        np.zeros((0, 0), np.int32), np.zeros((batch, n_steps), np.int32), _NONE_2)
+    lists = (entries.which, entries.ends, entries.starts, entries.value) if entries is not None else (
+        np.zeros((0, 0), np.int32), np.zeros((batch, n_steps), np.int32), np.zeros((0, 0, 0), np.int32), _NONE_2)
     source = room.take((batch, n_steps, n_source)) if needs[0] and sparse else _NONE
-    n_rows = wiring.target[0] * wiring.source[0] * wiring.kernel[0] * wiring.kernel[1]
+    by_place = entries is not None and entries.starts.size > 0
+    n_rows = wiring.n_rows(by_place)
     ranges = parts(batch, grad.numel(), max(2, min(16, (1 << 22) // n_rows)))
-    d_rows = np.zeros((len(ranges), n_rows if sparse and needs[1] else 0), np.float32)
-    fixed = (*lists, taps(wiring, sparse and entries.by_channel), wiring.turned(w.numpy()) if source.size else _NONE,
-             *wiring.steps, wiring.geometry, n, n_source, d_rows.size > 0)
+    d_rows = aligned((len(ranges), n_rows if sparse and needs[1] else 0), np.float32)
+    by_channel = entries is not None and entries.by_channel
+    fixed = (*lists, taps(wiring, by_channel), wiring.frame, wiring.turned(w.numpy()) if source.size else _NONE,
+             wiring.geometry, plan.shape[0])
     flats = grad.numpy().reshape(-1), current.numpy().reshape(-1)
     if sparse or by.size:
         run(ranges, lambda k, a, b: feeding.backward(*fixed, a, b, by.reshape(-1), *flats, d_rows[k],
                                                      source.reshape(-1)))
     if not sparse:
         return wiring.dense_gradients(grad, x, w, needs)
-    rows = wiring.weights_back(d_rows.sum(axis=0).reshape(
-        wiring.source[0], *wiring.kernel, wiring.target[0])) if needs[1] else None
-    return (shaped(torch.from_numpy(source), wiring.source) if needs[0] else None,
-            None if rows is None else torch.from_numpy(rows).view(w.shape))
+    source_grad = shaped(torch.from_numpy(source), wiring.source) if needs[0] else None
+    if not needs[1]:
+        return source_grad, None
+    summed = d_rows.sum(axis=0)
+    rows = wiring.rows_back(summed) if by_place else wiring.weights_back(summed)
+    return source_grad, torch.from_numpy(rows).view(w.shape)
 
 
-def _normal(plan: Plan, current: Tensor, moments: tuple[NDArray, NDArray]) -> Normal:
+def _normal(plan: Plan, current: Tensor, moments: tuple[NDArray, ...]) -> Normal:
     """The normalization to use; in training, that of the batch, whose statistics are added to the running ones."""
     norm: Any = plan.norm
     if not norm.training:

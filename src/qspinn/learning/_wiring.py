@@ -6,6 +6,7 @@ Tensors lie channel-last and sample after sample: a signal [T, B, C, H, W] is a 
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import math
 import os
 import sys
@@ -22,6 +23,7 @@ from torch.nn import functional
 
 from qspinn.layers import Conv2d, Linear, Pair, Shape
 from qspinn.learning import _conv_kernel as kernels
+from qspinn.runtime._vectors import FLOATS, aligned
 
 CROWDED = 0.25
 """Share of sources above which torch's dense convolution is faster than going from entry to entry."""
@@ -64,8 +66,7 @@ def parts(batch: int, size: int, most: int = 16) -> list[tuple[int, int]]:
     """Ranges of samples that are worked on at once, by amount of work alone: sums over them repeat on any number of
     threads."""
     n = max(1, min(batch, most, size // _PART))
-    edges = [batch * i // n for i in range(n + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(batch * i // n for i in range(n + 1)))
 
 
 def run(ranges: list[tuple[int, int]], work: Callable[..., None]) -> None:
@@ -97,14 +98,11 @@ def images(x: Tensor) -> Tensor:
 class Entries(NamedTuple):
     """What is not zero in a signal, see `_conv_kernel.find`; value has no entries where all are 1."""
 
-    index: NDArray[np.int32]
+    which: NDArray[np.int32]
     ends: NDArray[np.int32]
+    starts: NDArray[np.int32]
     value: NDArray[np.float32]
     by_channel: bool
-
-    @property
-    def arguments(self) -> tuple[NDArray, NDArray, NDArray]:
-        return self.index, self.ends, self.value
 
 
 def entries_of(x: Tensor, room: Room) -> Entries:
@@ -112,17 +110,19 @@ def entries_of(x: Tensor, room: Room) -> Entries:
     n_steps, batch = x.shape[:2]
     n = math.prod(x.shape[2:])
     by_channel = x.is_contiguous()
-    x = x if by_channel else flat(x)
+    signal = x if by_channel else flat(x)
     by_sample, by_step = (n, batch * n) if by_channel else (n_steps * n, n)
-    numbers = x.numpy().reshape(-1)
-    index, ends = room.take((batch, n_steps * n + 1), np.int32), np.empty((batch, n_steps), np.int32)
+    numbers = signal.numpy().reshape(-1)
+    index, ends = room.take((batch, n_steps * n + 16), np.int32), np.empty((batch, n_steps), np.int32)
+    by_place = not by_channel and x.shape[2] % FLOATS == 0  # several entries of a place follow each other
+    starts = room.take((batch, n_steps, n // FLOATS + 1), np.int32) if by_place else np.zeros((0, 0, 0), np.int32)
     graded, value = np.zeros(batch, np.bool_), _NONE.reshape(0, 0)
     ranges = parts(batch, numbers.size)
-    run(ranges, lambda _, a, b: kernels.find(numbers, by_sample, by_step, n, a, b, ends, index, graded))
+    run(ranges, lambda _, a, b: kernels.find(numbers, by_sample, by_step, n, a, b, ends, index, starts, graded))
     if graded.any():
         value = room.take(index.shape)
         run(ranges, lambda _, a, b: kernels.look_up(numbers, by_sample, by_step, a, b, ends, index, value))
-    return Entries(index, ends, value, by_channel)
+    return Entries(index, ends, starts, value, by_channel)
 
 
 class Wiring(NamedTuple):
@@ -141,24 +141,65 @@ class Wiring(NamedTuple):
         """Whether entries can be followed one by one."""
         return self.groups == 1 and self.dilation == (1, 1)
 
+    @property
+    def alone(self) -> Wiring:
+        """The same; along an axis with one target, every source lies in a phase of its own."""
+        (_, height, width), (k_y, k_x), (s_y, s_x) = self.target, self.kernel, self.stride
+        return self._replace(stride=(max(k_y, s_y) if height == 1 else s_y, max(k_x, s_x) if width == 1 else s_x))
+
+    @property
+    def block(self) -> Pair:
+        """How many targets along an axis one source can meet."""
+        (k_y, k_x), (s_y, s_x) = self.kernel, self.stride
+        return -(-k_y // s_y), -(-k_x // s_x)
+
+    @property
+    def frame(self) -> tuple[int, ...]:
+        """Argument of `_conv_kernel.feed`."""
+        before = [n - 1 for n in self.block]
+        last = [(n + p - 1) // s for n, p, s in zip(self.source[1:], self.padding, self.stride, strict=True)]
+        sizes = [b + max(n, m + 1) for b, n, m in zip(before, self.target[1:], last, strict=True)]
+        return *before, *sizes, *self.block
+
+    def n_rows(self, by_place: bool) -> int:
+        """Numbers in `rows`, or else in `weights`."""
+        filled = -(-self.target[0] // FLOATS) * FLOATS
+        phases = self.kernel if by_place else (*self.block, *self.stride)
+        return filled * self.source[0] * math.prod(phases)
+
     def weights(self, w: NDArray) -> NDArray[np.float32]:
-        """Weights [C_out, C_in, k_y, k_x] as rows [C_in, k_y, k_x in runs, C_out]."""
-        w = w.reshape(self.target[0], self.source[0], *self.kernel)
-        return np.ascontiguousarray(w[..., _runs(self)].transpose(1, 2, 3, 0), dtype=np.float32)
+        """Weights [C_out, C_in, k_y, k_x] as blocks [C_in, phase y, phase x, n_y, n_x, C_out], filled by zeros; flat. A
+        phase is where a source lies within a stride, a block holds the weights to the targets it meets, in order."""
+        c_out, c_in = self.target[0], self.source[0]
+        (n_y, n_x), (s_y, s_x) = self.block, self.stride
+        full = np.zeros((-(-c_out // FLOATS) * FLOATS, c_in, n_y * s_y, n_x * s_x), np.float32)
+        full[:c_out, :, : self.kernel[0], : self.kernel[1]] = w.reshape(c_out, c_in, *self.kernel)
+        full = full.reshape(-1, c_in, n_y, s_y, n_x, s_x)[:, :, ::-1, :, ::-1]
+        return _laid(full.transpose(1, 3, 5, 2, 4, 0))
 
     def weights_back(self, rows: NDArray) -> NDArray[np.float32]:
-        """The inverse of `weights`."""
-        return np.ascontiguousarray(rows.transpose(3, 0, 1, 2)[..., np.argsort(_runs(self))])
+        """The inverse of `weights`, from a flat array."""
+        (n_y, n_x), (s_y, s_x) = self.block, self.stride
+        full = rows.reshape(self.source[0], s_y, s_x, n_y, n_x, -1)[:, :, :, ::-1, ::-1].transpose(5, 0, 3, 1, 4, 2)
+        full = full.reshape(-1, self.source[0], n_y * s_y, n_x * s_x)
+        return np.ascontiguousarray(full[: self.target[0], :, : self.kernel[0], : self.kernel[1]])
+
+    def rows(self, w: NDArray) -> NDArray[np.float32]:
+        """Weights as [k_y, k_x, C_in, C_out], filled up by zeros, flat."""
+        w = w.reshape(self.target[0], self.source[0], *self.kernel).transpose(2, 3, 1, 0)
+        full = aligned((*w.shape[:3], -(-self.target[0] // FLOATS) * FLOATS), np.float32)
+        full[..., : self.target[0]] = w
+        return full.reshape(-1)
+
+    def rows_back(self, rows: NDArray) -> NDArray[np.float32]:
+        """The inverse of `rows`."""
+        full = rows.reshape(*self.kernel, self.source[0], -1)[..., : self.target[0]]
+        return np.ascontiguousarray(full.transpose(3, 2, 0, 1))
 
     def turned(self, w: NDArray) -> NDArray[np.float32]:
         """Weights as [k_y, C_out, k_x, C_in], flat."""
         w = w.reshape(self.target[0], self.source[0], *self.kernel)
-        return np.ascontiguousarray(w.transpose(2, 0, 3, 1), dtype=np.float32).reshape(-1)
-
-    @property
-    def steps(self) -> tuple[int, int]:
-        """(line, back) of `_conv_kernel`."""
-        return self.target[2] * self.target[0], self.stride[0] * self.kernel[1] * self.target[0]
+        return _laid(w.transpose(2, 0, 3, 1))
 
     @property
     def geometry(self) -> tuple[int, ...]:
@@ -187,36 +228,28 @@ class Wiring(NamedTuple):
         return w.view(self.target[0], -1, *self.kernel)
 
 
+def _laid(x: NDArray) -> NDArray[np.float32]:
+    """A copy in this order, flat, from a cache line on."""
+    found = aligned(x.shape, np.float32)
+    found[:] = x
+    return found.reshape(-1)
+
+
 def wiring_of(c: Linear | Conv2d, source: Shape, target: Shape) -> Wiring:
     """The wiring of a connection between populations of these shapes."""
     if isinstance(c, Linear):
-        return Wiring(source, (math.prod(target), 1, 1), source[1:])
-    return Wiring(source, target, c.kernel, c.stride, c.padding, c.dilation, c.groups)
-
-
-@lru_cache(256)
-def _runs(wiring: Wiring) -> NDArray[np.int64]:
-    """The columns of a kernel in the order in which neighbouring targets meet one source."""
-    columns = np.arange(wiring.kernel[1])
-    return np.lexsort((-columns, columns % wiring.stride[1]))
+        return Wiring(source, (math.prod(target), 1, 1), source[1:]).alone
+    return Wiring(source, target, c.kernel, c.stride, c.padding, c.dilation, c.groups).alone
 
 
 @lru_cache(256)
 def taps(wiring: Wiring, by_channel: bool) -> NDArray[np.int32]:
-    """Where each source goes, see `_conv_kernel`; sources numbered by channel or channel-last."""
-    (c_in, *sizes), (c_out, *after) = wiring.source, wiring.target
-    axes = []
-    for axis in range(2):
-        place = np.arange(sizes[axis]) + wiring.padding[axis]
-        first = np.maximum(0, -(-(place - wiring.kernel[axis] + 1) // wiring.stride[axis]))
-        last = np.minimum(after[axis] - 1, place // wiring.stride[axis])
-        axes.append((first, np.maximum(0, last - first + 1), place - wiring.stride[axis] * first))
-    (y, n_y, k_y), (x, n_x, k_x) = axes
-    column = np.argsort(_runs(wiring))[np.clip(k_x, 0, wiring.kernel[1] - 1)]
-    c = np.arange(c_in)[:, None, None]
-    found = np.zeros((c_in, *sizes, 4), np.int32)
-    found[..., 0] = (y[:, None] * after[1] + x) * c_out
-    found[..., 1] = ((c * wiring.kernel[0] + k_y[:, None]) * wiring.kernel[1] + column) * c_out
-    found[..., 2] = n_x * c_out
-    found[..., 3] = n_y[:, None] * (n_x > 0)
-    return np.ascontiguousarray((found if by_channel else found.transpose(1, 2, 0, 3)).reshape(-1, 4))
+    """Where the block of each source starts, see `_conv_kernel`; sources numbered by channel or channel-last."""
+    c_in, (s_y, s_x), (n_y, n_x) = wiring.source[0], wiring.stride, wiring.block
+    y, x = (np.arange(n) + p for n, p in zip(wiring.source[1:], wiring.padding, strict=True))
+    width = -(-wiring.target[0] // FLOATS) * FLOATS
+    found = np.zeros((*wiring.source, 2), np.int32)
+    found[..., 0] = (y[:, None] // s_y * wiring.frame[3] + x // s_x) * width
+    phase = y[:, None] % s_y * s_x + x % s_x
+    found[..., 1] = (np.arange(c_in)[:, None, None] * s_y * s_x + phase) * n_y * n_x * width
+    return np.ascontiguousarray((found if by_channel else found.transpose(1, 2, 0, 3)).reshape(-1, 2))

@@ -175,8 +175,7 @@ class QuantNet(nn.Module):
         weights = [self._weights(c, layer, step, number) for number, c in enumerate(into)]
         reach = sum(_reach(w) * most_spikes(self.network, c.source) for c, w in zip(into, weights, strict=True))
         exact32 = reach < EXACT
-        main = next((k for k, c in enumerate(into) if exact32 and not isinstance(c, Skip) and c.source != name
-                     and joins(c, layer)), None)
+        main = next((k for k, c in enumerate(into) if exact32 and c.source != name and joins(c, layer)), None)
         kind = torch.float32 if exact32 else torch.float64
         extra = [flat(_fed(c, w.to(kind), signals[c.source].to(kind), layer))
                  for k, (c, w) in enumerate(zip(into, weights, strict=True)) if k != main and c.source != name]
@@ -186,7 +185,8 @@ class QuantNet(nn.Module):
         plan, x, w = Plan(layer.shape, scan, self._room), None, None
         if main is not None:
             c, x, w = into[main], signals[into[main].source], weights[main].to(kind)
-            plan = plan._replace(wiring=wiring_of(c, x.shape[2:], layer.shape))
+            assert not isinstance(c, Skip)
+            plan = plan._replace(wiring=wiring_of(c, self.network.shape_of(c.source), layer.shape))
         return advance(plan, x, w, total(extra), total(rows), level, bias, self._real(f"{name}.decay"))
 
     def _weights(self, c: Linear | Conv2d | Skip, layer: Layer, step: Tensor, number: int) -> Tensor:

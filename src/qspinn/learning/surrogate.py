@@ -153,7 +153,7 @@ class SurrogateNet(nn.Module):
         plan, neuron = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room), layer.neuron
         bias = torch.zeros(layer.shape[0])
         if main is not None:
-            plan = plan._replace(wiring=wiring_of(main, signals[main.source].shape[2:], layer.shape),
+            plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape),
                                  norm=self._norm(main) if main.norm else None)
             bias = getattr(self, f"{layer.name}__bias") if main.bias else bias
         level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0)
@@ -179,9 +179,9 @@ class SurrogateNet(nn.Module):
         return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)
 
 
-def joins(c: Linear | Conv2d, layer: Layer) -> bool:
+def joins(c: Linear | Conv2d | Skip, layer: Layer) -> bool:
     """Whether a connection can be part of the layer's node; all-to-all ones make no places."""
-    return isinstance(c, Conv2d) or layer.n == layer.shape[0]
+    return isinstance(c, Conv2d) or (isinstance(c, Linear) and layer.n == layer.shape[0])
 
 
 def feedback(w: Tensor, layer: Layer) -> Tensor:
