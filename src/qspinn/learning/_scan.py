@@ -163,19 +163,19 @@ class _Layer(torch.autograd.Function):
         spikes, left = plan.room.take(shape), plan.room.take(shape)
         i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
         inputs = total.numpy(), gain, np.ascontiguousarray(kept.T)
-        run(parts(shape[0], spikes.size), lambda _, a, b: kernels.codes_forward(
+        counts = run(parts(shape[0], spikes.size), lambda _, a, b: kernels.codes_forward(
             *inputs, a, b, step, plan.outer, spikes, left, i_left))
-        ctx.save_for_backward(x, w, gamma, current, total, level, *(torch.from_numpy(a) for a in (spikes, left)))
+        ctx.save_for_backward(x, w, gamma, current, total, level, torch.from_numpy(spikes) if kept.size else None)
         ctx.kept = (plan, entries, normal, gain, kept, step)
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
-        spikes_out = torch.from_numpy(spikes)
-        return spikes_out, torch.from_numpy(left), torch.from_numpy(i_left), spikes_out.mean()
+        rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
+        return torch.from_numpy(spikes), torch.from_numpy(left), torch.from_numpy(i_left), rate
 
     @staticmethod
     def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
                  rate_grad: Tensor | None) -> Any:
-        x, w, gamma, current, total, level, spikes, _ = ctx.saved_tensors
+        x, w, gamma, current, total, level, spikes = ctx.saved_tensors
         plan, entries, normal, gain, kept, step = ctx.kept
         needs = ctx.needs_input_grad
         up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, left_grad))

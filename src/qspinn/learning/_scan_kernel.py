@@ -20,7 +20,7 @@ PLAIN = -1  # beside the rounding modes: real numbers, nothing is rounded
 
 RESTING = _F32(np.inf)
 """The distance from the threshold that stands for a refractory neuron."""
-CHUNK = 512
+CHUNK = 1024
 """Neurons advanced through all steps at once, so that everything about them stays close."""
 BEYOND = _F32(0.25)
 """Added to the distance of a potential that saturated, outwards: codes are whole, so it marks the spot."""
@@ -64,7 +64,7 @@ def clip(x, low, high):
 
 @kernel
 def codes_forward(current, gain, rows, start, stop, step, outer, spikes, left, i_left):
-    """Samples start..stop of a layer over all steps.
+    """Samples start..stop of a layer over all steps; returns how many spikes there are.
 
     current [B, T, N]: weight codes times spikes, without feedback, to be multiplied by gain [N] where that has entries;
     rows [N, N] (or [0, 0]): weight codes of the layer's own spikes, by source. step: see `advance`; outer [N]: the
@@ -75,16 +75,18 @@ def codes_forward(current, gain, rows, start, stop, step, outer, spikes, left, i
     size = n if rows.size > 0 else min(n, CHUNK)
     gap = np.empty((1, size), _F32)
     none = gap[:0]
+    count = 0
     for s in range(start, stop):
         for low in range(0, n, size):
             m = min(size, n - low)
-            advance(current[s], gain, rows, step, outer, low, m, low, spikes[s], gap, left[s],
-                    i_left[s] if i_left.size > 0 else none)
+            count += advance(current[s], gain, rows, step, outer, low, m, low, spikes[s], gap, left[s],
+                             i_left[s] if i_left.size > 0 else none)
+    return count
 
 
 @nb.njit(nogil=True, error_model="numpy")
 def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_left):
-    """Neurons low..low + m of one sample over all steps; with feedback, all of them.
+    """Neurons low..low + m of one sample over all steps (with feedback, all of them); returns their spikes' number.
 
     current [T, N]. Written, [T, .] from column `to` on: spikes, left, i_left as in `codes_forward`, and from column 0
     on gap, the distance from the threshold when the spike was decided; gap may have one row, for the latest step.
@@ -105,7 +107,7 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     constant = np.zeros_like(bias) if has_current else bias
     base_decay, base_in = stream_base(seed, stream + 1), stream_base(seed, stream + 2)
     base_i = stream_base(seed, stream + 6)
-    n_fired = 0
+    n_fired, count = 0, 0
     for t in range(current.shape[0]):
         here, spike, rest = current[t, low:low + m], spikes[t, to:to + m], left[t, to:to + m]
         apart = gap[t % gap.shape[0], :m]
@@ -152,6 +154,9 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
                 v[j] = reset[j] if spike[j] > 0 else v[j]
         for j in range(m):
             rest[j] = v[j]
+        for j in range(m):
+            count += spike[j] > 0
+    return count
 
 
 @piece

@@ -25,7 +25,7 @@ from qspinn.layers import Conv2d, Linear, Pair, Shape
 from qspinn.learning import _conv_kernel as kernels
 from qspinn.runtime._vectors import FLOATS, aligned
 
-CROWDED = 0.25
+CROWDED = 0.4
 """Share of sources above which torch's dense convolution is faster than going from entry to entry."""
 _POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
 _PART = 1 << 15  # numbers that are worth a call
@@ -69,13 +69,11 @@ def parts(batch: int, size: int, most: int = 16) -> list[tuple[int, int]]:
     return list(itertools.pairwise(batch * i // n for i in range(n + 1)))
 
 
-def run(ranges: list[tuple[int, int]], work: Callable[..., None]) -> None:
-    """work(number, start, stop) for all ranges, on as many threads as torch uses."""
+def run(ranges: list[tuple[int, int]], work: Callable[..., Any]) -> list[Any]:
+    """What work(number, start, stop) returns for all ranges, on as many threads as torch uses."""
     if torch.get_num_threads() == 1 or len(ranges) == 1:
-        for number, (start, stop) in enumerate(ranges):
-            work(number, start, stop)
-    else:
-        list(_POOL.map(lambda task: work(task[0], *task[1]), enumerate(ranges)))
+        return [work(number, start, stop) for number, (start, stop) in enumerate(ranges)]
+    return list(_POOL.map(lambda task: work(task[0], *task[1]), enumerate(ranges)))
 
 
 def flat(x: Tensor) -> Tensor:

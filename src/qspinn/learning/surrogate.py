@@ -1,7 +1,7 @@
 """Layered networks as torch modules: backpropagation through time with surrogate gradients.
 
-A layer runs over all steps at once: one convolution over [T * B] images, then one compiled pass over time that is a
-single node for autograd. Runs on the CPU; needs the `torch` extra.
+A layer runs over all steps at once, as a single node for autograd: its first connection goes from spike to spike, its
+normalization and its neurons follow in compiled passes. Runs on the CPU; needs the `torch` extra.
 Source: Neftci, Mostafa & Zenke (2019); surrogates: arctan (Fang et al. 2021), fast sigmoid (Zenke & Ganguli 2018),
 triangle (Bellec et al. 2018).
 """
