@@ -1,32 +1,33 @@
-"""A layer of leaky neurons over all steps as one node for autograd, on top of the compiled passes."""
+"""A layer over all steps as one node for autograd: a connection, its normalization, and the neurons, on top of the
+compiled passes. Only the connection's currents are kept for the backward pass, which runs the neurons again."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import os
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from qspinn.errors import ConfigError
+from qspinn.layers import Shape
+from qspinn.learning import _conv_kernel as feeding
 from qspinn.learning import _scan_kernel as kernels
+from qspinn.learning._wiring import CROWDED, Entries, Room, Wiring, entries_of, parts, run, shaped, taps
+from qspinn.runtime._vectors import aligned
 
-_POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
-_NONE = np.zeros((0, 0, 0), np.float32)
-_SMALL = 1 << 14  # numbers under which a second thread costs more than it saves
+_NONE = np.zeros(0, np.float32)
+_NONE_2, _NONE_3 = _NONE.reshape(0, 0), _NONE.reshape(0, 0, 0)
 
 
 class Scan(NamedTuple):
-    """What a pass needs to know of a layer besides tensors that carry gradients; see `_scan_kernel.codes_forward`.
+    """What a pass needs to know of a layer besides tensors that carry gradients; see `_scan_kernel.advance`.
 
     Attributes:
         kind: np.float32 or np.float64, in which the forward pass computes.
         decay, decay_scale: factor of the potential, as a code and 2**-shift (a real factor and 1).
-        in_scale, reset, unit: [N]; unit is the real number a code of the potential stands for.
+        in_scale, reset, unit: [C]; unit is the real number a code of the potential stands for.
         has_current: a synaptic current with factor i_decay * i_scale within i_min..i_max.
         mode: rounding mode of `runtime.arithmetic`, or PLAIN.
     """
@@ -54,87 +55,258 @@ class Scan(NamedTuple):
     surrogate: int
     width: float
 
-    def forward_arguments(self, level: NDArray, bias: NDArray) -> tuple:
+    def step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
+        """Argument of `advance`; level, bias [N]."""
         f = self.kind
-        same = self.in_scale[:1] if np.all(self.in_scale == self.in_scale[0]) else self.in_scale
-        return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), level, bias, self.reset.astype(f),
-                f(self.v_min), f(self.v_max), self.strict, self.subtract, self.n_ref, self.spiking, f(self.i_decay),
-                np.array([self.i_scale], f), f(self.i_min), f(self.i_max), self.mode, np.uint32(self.seed), self.stream)
+        same = self.in_scale[:1] if np.all(self.in_scale == self.in_scale[0]) else np.tile(self.in_scale, places)
+        return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), level, bias,
+                np.tile(self.reset, places).astype(f), f(self.v_min), f(self.v_max), self.strict, self.subtract,
+                self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min), f(self.i_max),
+                self.mode, np.uint32(self.seed), self.stream)
 
-    def backward_arguments(self, level: NDArray) -> tuple:
+    def factors(self, level: NDArray, places: int) -> tuple:
+        """Argument of `back_in_time`."""
         f = np.float32
-        return (f(self.decay * self.decay_scale), self.in_scale.astype(f), level.astype(f), self.unit.astype(f),
-                f(self.v_min), f(self.v_max), self.subtract, f(self.i_decay * self.i_scale), f(self.i_min),
-                f(self.i_max), self.surrogate, f(self.width))
+        return (f(self.decay * self.decay_scale), np.tile(self.in_scale, places).astype(f), level.astype(f),
+                np.tile(self.unit, places).astype(f), f(self.v_min), f(self.v_max), self.subtract,
+                f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max), self.surrogate, f(self.width))
 
 
-def neurons(current: Tensor, rows: Tensor, level: Tensor, bias: Tensor, decay: Tensor, scan: Scan
-            ) -> tuple[Tensor, Tensor, Tensor]:
-    """(spikes, potentials left after each step, synaptic currents or nothing), float32 [T, B, N].
+class Plan(NamedTuple):
+    """How one layer computes. wiring: of the connection that is part of the node, if any; norm: its normalization."""
+
+    shape: Shape
+    scan: Scan
+    room: Room
+    wiring: Wiring | None = None
+    norm: nn.BatchNorm2d | None = None
+
+    @property
+    def places(self) -> int:
+        return self.shape[1] * self.shape[2]
+
+    def by_place(self, x: Tensor) -> NDArray:
+        """A number per channel as one per neuron, in the type the neurons compute in."""
+        return np.tile(x.detach().numpy(), self.places).astype(self.scan.kind)
+
+    @property
+    def outer(self) -> NDArray[np.int64]:
+        """Number of each neuron, channel after channel, by its place in channel-last memory."""
+        return np.ascontiguousarray(np.arange(self.places * self.shape[0]).reshape(self.shape).transpose(1, 2, 0)
+                                    ).reshape(-1)
+
+
+class Found(NamedTuple):
+    """Of a layer over all steps: spikes, potentials left and synaptic currents (or nothing), [T, B, C, H, W]; rate:
+    mean of the spikes."""
+
+    spikes: Tensor
+    left: Tensor
+    i_left: Tensor
+    rate: Tensor
+
+
+def advance(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None, rows: Tensor | None, level: Tensor,
+            bias: Tensor, decay: Tensor) -> Found:
+    """A layer over all steps.
 
     Args:
-        current: what reaches each neuron, [T, B, N], without feedback.
-        rows: weights [N, N] of the layer's own spikes of the step before, by target; [0, 0] without feedback.
-        level, bias: [N]; threshold, and constant input (to the synaptic current where there is one).
+        x, w: the signal [T, B, C, H, W] and weights of the plan's connection; None without one.
+        extra: what else reaches each neuron, [B, T, N] as it lies in memory; None for nothing.
+        rows: weights [N, N] of the layer's own spikes of the step before, by target, channel-last.
+        level, bias: [C]; threshold, and constant input (to the synaptic current where there is one).
         decay: the factor as a real number, for its gradient only.
 
     Raises:
         ConfigError: the tensors are not on the CPU.
     """
-    if current.device.type != "cpu":
+    device = next(t for t in (x, extra) if t is not None).device
+    if device.type != "cpu":
         raise ConfigError("device", "training runs on the CPU: its passes over time are compiled for it",
-                          got=str(current.device), allowed="cpu", fix="move the module and its input to the CPU")
-    apply: Any = _Neurons.apply
-    found: tuple[Tensor, Tensor, Tensor] = apply(current.contiguous(), rows, level, bias, decay, scan)
-    return found
+                          got=str(device), allowed="cpu", fix="move the module and its input to the CPU")
+    gamma, beta = (plan.norm.weight, plan.norm.bias) if plan.norm is not None else (None, None)
+    spikes, left, i_left, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
+    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape),
+                 shaped(i_left, plan.shape) if i_left.numel() else i_left, rate)
 
 
-class _Neurons(torch.autograd.Function):
+class Normal(NamedTuple):
+    """Batch normalization by channel, float64: statistics in use, and whether they are the batch's."""
+
+    mean: NDArray
+    factor: NDArray
+    by_batch: bool
+
+
+class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, current: Tensor, rows: Tensor, level: Tensor, bias: Tensor, decay: Tensor, scan: Scan) -> Any:
-        x, w = current.numpy(), np.ascontiguousarray(rows.numpy(), dtype=scan.kind)
-        levels, biases = (np.ascontiguousarray(a.numpy(), dtype=scan.kind) for a in (level, bias))
-        spikes, gap, left = (np.empty(x.shape, np.float32) for _ in range(3))
-        i_left = np.empty(x.shape, np.float32) if scan.has_current else _NONE
-        by_source, arguments = np.ascontiguousarray(w.T), scan.forward_arguments(levels, biases)
-        _split(x.shape, lambda a, b: kernels.codes_forward(x, by_source, a, b, *arguments, spikes, gap, left, i_left))
-        ctx.kept = (spikes, gap, left, i_left, w.astype(np.float32), levels, scan)
-        ctx.types = (current.dtype, rows.dtype, level.dtype, bias.dtype, decay.dtype)
+    def forward(ctx: Any, x: Tensor | None, w: Tensor | None, gamma: Tensor | None, beta: Tensor | None,
+                extra: Tensor | None, rows: Tensor | None, level: Tensor, bias: Tensor, decay: Tensor, plan: Plan
+                ) -> Any:
+        entries, normal, gain, shift = None, None, _NONE, bias
+        current: Any = extra
+        if x is not None and w is not None:
+            entries, current, moments = _fed(plan, x, w)
+            if gamma is not None and beta is not None:
+                normal = _normal(plan, current, moments)
+                factor = normal.factor * gamma.numpy()
+                gain = np.tile(factor.astype(np.float32), plan.places)
+                shift = torch.from_numpy(bias.numpy() + beta.numpy() - normal.mean * factor)
+        total = current
+        if extra is not None and x is not None:
+            total = current * torch.from_numpy(gain) + extra if gain.size else current + extra
+            gain = _NONE
+        step = plan.scan.step(plan.by_place(level), plan.by_place(shift), plan.places)
+        kept = _NONE_2.astype(plan.scan.kind) if rows is None else np.ascontiguousarray(
+            rows.numpy(), dtype=plan.scan.kind)
+        shape = tuple(total.shape)
+        spikes, left = plan.room.take(shape), plan.room.take(shape)
+        i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
+        inputs = total.numpy(), gain, np.ascontiguousarray(kept.T)
+        counts = run(parts(shape[0], spikes.size), lambda _, a, b: kernels.codes_forward(
+            *inputs, a, b, step, plan.outer, spikes, left, i_left))
+        ctx.save_for_backward(x, w, gamma, current, total, level, torch.from_numpy(spikes) if kept.size else None)
+        ctx.kept = (plan, entries, normal, gain, kept, step)
+        ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
-        return torch.from_numpy(spikes), torch.from_numpy(left), torch.from_numpy(i_left)
+        rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
+        return torch.from_numpy(spikes), torch.from_numpy(left), torch.from_numpy(i_left), rate
 
     @staticmethod
-    def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None) -> Any:
-        spikes, gap, left, i_left, w, levels, scan = ctx.kept
-        up = np.zeros_like(spikes) if spike_grad is None else np.ascontiguousarray(spike_grad.numpy())
-        across = _NONE if left_grad is None else np.ascontiguousarray(left_grad.numpy(), dtype=np.float32)
-        current_grad = np.empty_like(spikes)
-        arguments, sums = scan.backward_arguments(levels), {}
+    def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
+                 rate_grad: Tensor | None) -> Any:
+        x, w, gamma, current, total, level, spikes = ctx.saved_tensors
+        plan, entries, normal, gain, kept, step = ctx.kept
+        needs = ctx.needs_input_grad
+        up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, left_grad))
+        every = np.float32(0 if rate_grad is None else rate_grad.item() / total.numel())
+        grad = plan.room.take(tuple(total.shape))
+        n, ranges = total.shape[2], parts(len(total), total.numel())
+        around = _NONE if normal is None else np.tile(normal.mean.astype(np.float32), plan.places)
+        levels, biases, decays, products = (np.zeros((len(ranges), m), np.float32) for m in (
+            n if needs[6] else 0, n, n if needs[8] else 0, n if normal is not None else 0))
+        factors = plan.scan.factors(plan.by_place(level), plan.places)
+        feedback = np.ascontiguousarray(kept.T)
+        # products are of the connection's own currents, which are the total's but for an extra
+        def work(number: int, a: int, b: int) -> None:
+            kernels.codes_backward(
+                up, every, across, total.numpy(), gain, feedback, kept.astype(np.float32), current.numpy(), around, a,
+                b, step, plan.outer, factors, plan.scan.has_current, grad, levels[number], biases[number],
+                decays[number], products[number])
 
-        def work(a: int, b: int) -> None:
-            own = np.zeros((2, spikes.shape[2]), np.float32)
-            of_decay = np.zeros(spikes.shape[2] if ctx.needs_input_grad[4] else 0, np.float32)
-            kernels.codes_backward(up, across, spikes, gap, left, i_left, w, a, b, *arguments, current_grad, *own,
-                                   of_decay)
-            sums[a] = own, of_decay
-
-        _split(spikes.shape, work)
-        parts = [sums[a] for a in sorted(sums)]  # in one order, so that sums repeat
-        level_grad, bias_grad = torch.from_numpy(np.sum([own for own, _ in parts], axis=0))
-        decay_grad = torch.tensor(float(np.sum([x.sum(dtype=np.float64) for _, x in parts])))
-        grad, rows_grad = torch.from_numpy(current_grad), None
-        if w.size:  # the spikes of one step meet the currents of the next
-            rows_grad = grad[1:].flatten(0, 1).T @ torch.from_numpy(spikes)[:-1].flatten(0, 1)
-        found = (grad, rows_grad, level_grad, bias_grad, decay_grad)
+        run(ranges, work)
+        level_grad, bias_grad, product = (_by_channel(a, plan) for a in (levels, biases, products))
+        grads = torch.from_numpy(grad)
+        rows_grad = None
+        if kept.size:  # the spikes of one step meet the currents of the next
+            rows_grad = grads[:, 1:].flatten(0, 1).T @ spikes[:, :-1].flatten(0, 1)
+        extra_grad = grads
+        by, gamma_grad, beta_grad = _NONE_2, None, None
+        if normal is not None:
+            gamma_grad, beta_grad = torch.from_numpy(product * normal.factor), torch.from_numpy(bias_grad)
+            by = _settling(normal, gamma.numpy(), bias_grad, product, total.numel() // plan.shape[0])
+            extra_grad = grads.clone() if needs[4] else grads
+        source_grad, w_grad = (None, None) if x is None else _back(plan, x, w, entries, grads, current, by, needs[:2])
+        found = (source_grad, w_grad, gamma_grad, beta_grad, extra_grad if needs[4] else None, rows_grad,
+                 torch.from_numpy(level_grad) if needs[6] else None, torch.from_numpy(bias_grad),
+                 torch.tensor(decays.sum(dtype=np.float64)) if needs[8] else None)
         return *(None if g is None else g.to(kind) for g, kind in zip(found, ctx.types, strict=True)), None
 
 
-def _split(shape: tuple[int, ...], work: Callable[[int, int], None]) -> None:
-    """Runs work(start, stop) over parts of the samples of [T, B, N] on all cores."""
-    batch = shape[1]
-    n = min(os.cpu_count() or 1, batch) if shape[0] * batch * shape[2] > _SMALL else 1
-    edges = [batch * i // n for i in range(n + 1)]
-    if n == 1:
-        work(0, batch)
+_apply: Any = _Layer.apply
+
+
+def _by_channel(sums: NDArray, plan: Plan) -> NDArray[np.float64]:
+    """Sums [parts, N], channel-last, as [C]; in one order, so that they repeat."""
+    return sums.sum(axis=0, dtype=np.float64).reshape(-1, plan.shape[0]).sum(axis=0) if sums.size else np.zeros(0)
+
+
+def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tuple[NDArray, ...]]:
+    """(entries, currents [B, T, N], moments) of the connection; without entries where torch is faster."""
+    wiring, room = plan.wiring, plan.room
+    assert wiring is not None
+    n_steps, batch = x.shape[:2]
+    n = plan.places * plan.shape[0]
+    wants = plan.norm is not None and plan.norm.training
+    moments = tuple(np.zeros((batch, plan.shape[0]) if wants else (0, 0), np.float32) for _ in range(2))
+    ranges = parts(batch, batch * n_steps * n)
+    entries = entries_of(x, room) if wiring.sparse else None
+    if entries is None or entries.ends[:, -1].sum(dtype=np.int64) > CROWDED * x.numel():
+        current = wiring.dense(x, w)
+        if wants:
+            numbers = current.numpy().reshape(-1)
+            run(ranges, lambda _, a, b: feeding.moments_of(numbers, n, n_steps, a, b, *moments))
+        return None, current, moments
+    found, weights = room.take((batch, n_steps, n)), w.numpy()
+    start = np.zeros(plan.shape[0], np.float32)
+    start[:] = 0 * weights.reshape(len(start), -1).sum(axis=1)  # weights that are no numbers are noticed
+    to = found.reshape(-1), *moments
+    if entries.starts.size:
+        rows = wiring.rows(weights)
+        run(ranges, lambda _, a, b: feeding.gather(
+            entries.which, entries.starts, entries.value.reshape(-1), rows, wiring.geometry, start, a, b, *to))
     else:
-        list(_POOL.map(work, edges[:-1], edges[1:]))
+        lists = entries.which, entries.ends, entries.value, taps(wiring, entries.by_channel)
+        blocks = wiring.weights(weights)
+        run(ranges, lambda _, a, b: feeding.feed(*lists, blocks, wiring.frame, plan.shape[1:], start, a, b, *to))
+    return entries, torch.from_numpy(found), moments
+
+
+def _back(plan: Plan, x: Tensor, w: Tensor, entries: Entries | None, grad: Tensor, current: Tensor, by: NDArray,
+          needs: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the connection by source and weights, from that of its currents (which is overwritten)."""
+    wiring, room = plan.wiring, plan.room
+    assert wiring is not None
+    batch, n_steps, _ = grad.shape
+    c, height, width = wiring.source
+    sparse = entries is not None
+    n_source = c * height * width
+    lists = (entries.which, entries.ends, entries.starts, entries.value) if entries is not None else (
+        np.zeros((0, 0), np.int32), np.zeros((batch, n_steps), np.int32), np.zeros((0, 0, 0), np.int32), _NONE_2)
+    source = room.take((batch, n_steps, n_source)) if needs[0] and sparse else _NONE
+    by_place = entries is not None and entries.starts.size > 0
+    n_rows = wiring.n_rows(by_place)
+    ranges = parts(batch, grad.numel(), max(2, min(16, (1 << 22) // n_rows)))
+    d_rows = aligned((len(ranges), n_rows if sparse and needs[1] else 0), np.float32)
+    by_channel = entries is not None and entries.by_channel
+    fixed = (*lists, taps(wiring, by_channel), wiring.frame, wiring.turned(w.numpy()) if source.size else _NONE,
+             wiring.geometry, plan.shape[0])
+    flats = grad.numpy().reshape(-1), current.numpy().reshape(-1)
+    if sparse or by.size:
+        run(ranges, lambda k, a, b: feeding.backward(*fixed, a, b, by.reshape(-1), *flats, d_rows[k],
+                                                     source.reshape(-1)))
+    if not sparse:
+        return wiring.dense_gradients(grad, x, w, needs)
+    source_grad = shaped(torch.from_numpy(source), wiring.source) if needs[0] else None
+    if not needs[1]:
+        return source_grad, None
+    summed = d_rows.sum(axis=0)
+    rows = wiring.rows_back(summed) if by_place else wiring.weights_back(summed)
+    return source_grad, torch.from_numpy(rows).view(w.shape)
+
+
+def _normal(plan: Plan, current: Tensor, moments: tuple[NDArray, ...]) -> Normal:
+    """The normalization to use; in training, that of the batch, whose statistics are added to the running ones."""
+    norm: Any = plan.norm
+    if not norm.training:
+        mean, var = (a.double().numpy() for a in (norm.running_mean, norm.running_var))
+        return Normal(mean, 1 / np.sqrt(var + norm.eps), False)
+    means, squares = (a.astype(np.float64) for a in moments)
+    each = current.shape[1] * plan.places
+    n = each * len(means)
+    mean = means.mean(axis=0)
+    var = (squares + each * (means - mean) ** 2).sum(axis=0) / n
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
+        norm.running_mean.lerp_(torch.from_numpy(mean).float(), share)
+        norm.running_var.lerp_(torch.from_numpy(var * n / max(n - 1, 1)).float(), share)
+    return Normal(mean, 1 / np.sqrt(var + norm.eps), True)
+
+
+def _settling(normal: Normal, gamma: NDArray, summed: NDArray, product: NDArray, n: int) -> NDArray[np.float32]:
+    """(a, b, c) [3, C]: with them, the gradient of the currents is a * gradient + b * current + c."""
+    a = normal.factor * gamma
+    b = -a * normal.factor**2 * product / n if normal.by_batch else 0 * a
+    c = -a * summed / n - b * normal.mean if normal.by_batch else 0 * a
+    return np.ascontiguousarray(np.stack([a, b, c]), dtype=np.float32)

@@ -1,13 +1,14 @@
 """Compiled passes over time for gradient training: one call per layer and direction instead of a dozen per step.
 
-Arrays are [T, B, N]; a call handles samples start..stop. One step is LifOp's, either in real numbers (mode PLAIN) or,
-to the bit, in the codes of an integer program: whole numbers held in floats (float32 where every intermediate stays
-below 2**24, else float64), so that rounding is a floor of an exactly scaled number and one rule serves shifts in both
-directions. Backward goes straight through all rounding.
+Arrays are [B, T, N], channel-last within N; a call handles samples start..stop. One step is LifOp's, either in real
+numbers (mode PLAIN) or, to the bit, in the codes of an integer program: whole numbers held in floats (float32 where
+every intermediate stays below 2**24, else float64), so that rounding is a floor of an exactly scaled number and one
+rule serves shifts in both directions. Backward goes straight through all rounding.
 """
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 
 from qspinn.runtime._jit import kernel, piece
@@ -19,27 +20,16 @@ PLAIN = -1  # beside the rounding modes: real numbers, nothing is rounded
 
 RESTING = _F32(np.inf)
 """The distance from the threshold that stands for a refractory neuron."""
+CHUNK = 1024
+"""Neurons advanced through all steps at once, so that everything about them stays close."""
 BEYOND = _F32(0.25)
 """Added to the distance of a potential that saturated, outwards: codes are whole, so it marks the spot."""
 
 
 @piece
-def slope(x, kind, width):
-    """The surrogate derivative of the spike at distance x from the threshold."""
-    if kind == ARCTAN:
-        y = _F32(_F32(1.5707964) * width * x)
-        return _F32(_F32(0.5) * width / (_F32(1) + y * y))
-    if kind == FAST_SIGMOID:
-        y = _F32(_F32(1) + width * abs(x))
-        return _F32(_F32(1) / (y * y))
-    y = _F32(_F32(1) - width * abs(x))
-    return y if y > 0 else _F32(0)
-
-
-@piece
-def round_all(x, scale, mode, key):
+def round_all(x, scale, mode, key, outer):
     """x[j] <- x[j] * scale[j] as whole numbers; scale[j] is 2**-shift (one entry for all, or one each; of real
-    numbers one entry is 1)."""
+    numbers one entry is 1). outer[j]: the number under which j draws random words."""
     n = x.size
     own = scale.size > 1
     if mode == PLAIN:
@@ -49,7 +39,7 @@ def round_all(x, scale, mode, key):
     if mode == STOCHASTIC:
         for j in range(n):
             by = scale[j] if own else scale[0]
-            word = np.float64(random_word(key, j)) * 2.0**-32
+            word = np.float64(random_word(key, outer[j])) * 2.0**-32
             x[j] = np.floor(x[j] * by + np.floor(word / by) * by)  # as many random bits as the shift drops
         return
     half = _F32(0.5) if mode == NEAREST else _F32(0)
@@ -67,74 +57,126 @@ def round_all(x, scale, mode, key):
 
 @piece
 def clip(x, low, high):
-    return min(max(x, low), high)
+    """x within low..high; what is no number stays so."""
+    x = low if x < low else x
+    return high if x > high else x
 
 
 @kernel
-def codes_forward(current, rows, start, stop, decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict,
-                  subtract, n_ref, spiking, i_decay, i_scale, i_min, i_max, mode, seed, stream, spikes, gap, left,
-                  i_left):
-    """Samples start..stop of a layer over all steps.
+def codes_forward(current, gain, rows, start, stop, step, outer, spikes, left, i_left):
+    """Samples start..stop of a layer over all steps; returns how many spikes there are.
 
-    current [T, B, N]: weight codes times spikes, without feedback; rows [N, N] (or [0, 0]): weight codes of the layer's
-    own spikes, by source. decay_scale [1] is the factor of the decay code, in_scale [N] or [1] that of the input,
-    i_scale [1] that of the current's decay code. level, bias, reset [N]: codes. i_left [T, B, N] where the layer has a
-    synaptic current (else [0, 0, 0]), to which the bias then belongs. Written: spikes, gap (distance from the threshold
-    when the spike was decided), left (potential after the step), i_left.
+    current [B, T, N]: weight codes times spikes, without feedback, to be multiplied by gain [N] where that has entries;
+    rows [N, N] (or [0, 0]): weight codes of the layer's own spikes, by source. step: see `advance`; outer [N]: the
+    numbers under which neurons draw random words. Written, [B, T, N]: spikes, left (potential after the step), i_left
+    where the layer has a synaptic current (else [0, 0, 0]).
     """
-    n_steps, _, n = current.shape
+    n = current.shape[2]
+    size = n if rows.size > 0 else min(n, CHUNK)
+    gap = np.empty((1, size), _F32)
+    none = gap[:0]
+    count = 0
+    for s in range(start, stop):
+        for low in range(0, n, size):
+            m = min(size, n - low)
+            count += advance(current[s], gain, rows, step, outer, low, m, low, spikes[s], gap, left[s],
+                             i_left[s] if i_left.size > 0 else none)
+    return count
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_left):
+    """Neurons low..low + m of one sample over all steps (with feedback, all of them); returns their spikes' number.
+
+    current [T, N]. Written, [T, .] from column `to` on: spikes, left, i_left as in `codes_forward`, and from column 0
+    on gap, the distance from the threshold when the spike was decided; gap may have one row, for the latest step.
+
+    step holds: decay; decay_scale [1], the factor of the decay code; in_scale [N] or [1], that of the input; level,
+    bias, reset [N]: codes, bias of the synaptic current where there is one; limits and switches; i_scale [1], the
+    factor of the current's decay code. Loops write to one array each: of more, LLVM does not prove that they are
+    apart, and goes from number to number.
+    """
+    (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, n_ref, spiking, i_decay, i_scale,
+     i_min, i_max, mode, seed, stream) = step
+    level, bias, reset, outer = level[low:low + m], bias[low:low + m], reset[low:low + m], outer[low:low + m]
+    in_scale = in_scale[low:low + m] if in_scale.size > 1 else in_scale
+    gain = gain[low:low + m] if gain.size > 0 else gain
     v, i_syn, drive = np.zeros_like(level), np.zeros_like(level), np.zeros_like(level)
-    until, fired = np.zeros(n, np.int32), np.zeros(n, np.int32)
-    none = np.zeros_like(bias)
+    until, fired = np.zeros(m if n_ref > 0 else 0, np.int32), np.zeros(m if rows.size > 0 else 0, np.int32)
     has_current = i_left.size > 0
-    constant = none if has_current else bias
+    constant = np.zeros_like(bias) if has_current else bias
     base_decay, base_in = stream_base(seed, stream + 1), stream_base(seed, stream + 2)
     base_i = stream_base(seed, stream + 6)
-    for s in range(start, stop):
-        v[:] = 0
-        i_syn[:] = 0
-        until[:] = 0
+    n_fired, count = 0, 0
+    for t in range(current.shape[0]):
+        here, spike, rest = current[t, low:low + m], spikes[t, to:to + m], left[t, to:to + m]
+        apart = gap[t % gap.shape[0], :m]
+        if gain.size > 0:
+            for j in range(m):
+                drive[j] = here[j] * gain[j]
+        else:
+            for j in range(m):
+                drive[j] = here[j]
+        for q in range(n_fired):
+            row = rows[fired[q]]
+            for j in range(m):
+                drive[j] += row[j]
+        if has_current:
+            for j in range(m):
+                i_syn[j] *= i_decay
+            round_all(i_syn, i_scale, mode, step_key(base_i, t), outer)
+            for j in range(m):
+                i_syn[j] = clip(i_syn[j] + drive[j] + bias[j], i_min, i_max)
+            i_left[t, to:to + m] = i_syn
+            drive[:] = i_syn
+        for j in range(m):
+            v[j] *= decay
+        round_all(v, decay_scale, mode, step_key(base_decay, t), outer)
+        round_all(drive, in_scale, mode, step_key(base_in, t), outer)
+        if n_ref > 0:
+            resting(v, drive, constant, until, t)
+        for j in range(m):
+            drive[j] = v[j] + drive[j] + constant[j]
+        for j in range(m):
+            v[j] = clip(drive[j], v_min, v_max)
+        decide(v, drive, level, v_min, v_max, strict, spiking, apart, spike)
+        if n_ref > 0:
+            withheld(spike, apart, until, t, n_ref)
         n_fired = 0
-        for t in range(n_steps):
-            for j in range(n):
-                drive[j] = current[t, s, j]
-            for q in range(n_fired if rows.size > 0 else 0):
-                row = rows[fired[q]]
-                for j in range(n):
-                    drive[j] += row[j]
-            if has_current:
-                for j in range(n):
-                    i_syn[j] *= i_decay
-                round_all(i_syn, i_scale, mode, step_key(base_i, t))
-                for j in range(n):
-                    i_syn[j] = clip(i_syn[j] + drive[j] + bias[j], i_min, i_max)
-                    drive[j] = i_syn[j]
-                    i_left[t, s, j] = i_syn[j]
-            for j in range(n):
-                v[j] *= decay
-            round_all(v, decay_scale, mode, step_key(base_decay, t))
-            round_all(drive, in_scale, mode, step_key(base_in, t))
-            if n_ref > 0:
-                resting(v, drive, constant, until, t)
-            for j in range(n):
-                x = v[j] + drive[j] + constant[j]
-                v[j] = clip(x, v_min, v_max)
-                d = _F32(v[j] - level[j])
-                gap[t, s, j] = d + (BEYOND if x > v_max else (-BEYOND if x < v_min else _F32(0)))
-                crosses = spiking and (d > 0 if strict else d >= 0)
-                spikes[t, s, j] = d if d != d else (_F32(1) if crosses else _F32(0))  # not a number: be noticed
-            if n_ref > 0:
-                withheld(spikes[t, s], gap[t, s], until, t, n_ref)
-            n_fired = 0
-            if rows.size > 0:
-                for j in range(n):
-                    if spikes[t, s, j] > 0:
-                        fired[n_fired] = j
-                        n_fired += 1
-            for j in range(n):
-                after = v[j] - level[j] if subtract else reset[j]
-                v[j] = after if spikes[t, s, j] > 0 else v[j]
-                left[t, s, j] = v[j]
+        for j in range(fired.size):
+            fired[n_fired] = j
+            n_fired += spike[j] > 0
+        if subtract:
+            for j in range(m):
+                v[j] = v[j] - level[j] if spike[j] > 0 else v[j]
+        else:
+            for j in range(m):
+                v[j] = reset[j] if spike[j] > 0 else v[j]
+        for j in range(m):
+            rest[j] = v[j]
+        for j in range(m):
+            count += spike[j] > 0
+    return count
+
+
+@piece
+def decide(v, unclipped, level, v_min, v_max, strict, spiking, apart, spike):
+    """Distances from the threshold, and spikes; what is no number is passed on, to be noticed."""
+    for j in range(v.size):
+        x = unclipped[j]
+        apart[j] = _F32(v[j] - level[j]) + (BEYOND if x > v_max else (-BEYOND if x < v_min else _F32(0)))
+    if not spiking:
+        for j in range(v.size):
+            d = _F32(v[j] - level[j])
+            spike[j] = d if d != d else _F32(0)
+    elif strict:
+        for j in range(v.size):
+            d = _F32(v[j] - level[j])
+            spike[j] = d if d != d else (_F32(1) if d > 0 else _F32(0))
+    else:
+        for j in range(v.size):
+            d = _F32(v[j] - level[j])
+            spike[j] = d if d != d else (_F32(1) if d >= 0 else _F32(0))
 
 
 @piece
@@ -160,62 +202,116 @@ def withheld(spikes, gap, until, t, n_ref):
 def slopes(gap, unit, kind, width, found):
     """found[j] <- derivative of the spike by the code of the potential, at a distance of gap[j] codes from threshold;
     zero where refractory."""
-    for j in range(gap.size):
-        found[j] = slope(gap[j] * unit[j], kind, width) * unit[j]
+    if kind == ARCTAN:
+        for j in range(gap.size):
+            y = _F32(1.5707964) * width * (gap[j] * unit[j])
+            found[j] = _F32(0.5) * width / (_F32(1) + y * y) * unit[j]
+    elif kind == FAST_SIGMOID:
+        for j in range(gap.size):
+            y = _F32(1) + width * abs(gap[j] * unit[j])
+            found[j] = unit[j] / (y * y)
+    else:
+        for j in range(gap.size):
+            y = _F32(1) - width * abs(gap[j] * unit[j])
+            found[j] = (y if y > 0 else _F32(0)) * unit[j]
 
 
 @kernel
-def codes_backward(spike_grad, left_grad, spikes, gap, left, i_left, w, start, stop, decay, in_scale, level, unit,
-                   v_min, v_max, subtract, i_decay, i_min, i_max, kind, width, current_grad, level_grad, bias_grad,
-                   decay_grad):
-    """Gradients of `codes_forward` for samples start..stop.
+def codes_backward(spike_grad, every_spike, left_grad, current, gain, rows, by_target, normed, around, start, stop,
+                   step, outer, factors, has_current, current_grad, level_grad, bias_grad, decay_grad, products):
+    """Gradients of `codes_forward` for samples start..stop, which are run again.
 
-    w [N, N] (or [0, 0]): the rows of the forward pass, by target. unit [N]: the real number a code of the potential
-    stands for; in_scale [N]; decay, i_decay: real factors. left_grad may be [0, 0, 0]. Written: current_grad [T, B, N];
-    added to: level_grad, bias_grad, decay_grad [N] (the last only where it has entries). Rounding is passed straight
-    through, saturation not at all; the reset's spike is taken as given (Zenke & Ganguli 2018).
+    spike_grad [B, T, N] or [0, 0, 0], to which every_spike is added; left_grad likewise; by_target: the feedback of the
+    forward pass, by target. factors: see `back_in_time`. Written: current_grad [B, T, N], of currents after the gain.
+    Added to: level_grad, bias_grad, decay_grad [N], of which those without entries are left out; products [N], the sum
+    over samples and steps of current_grad times (normed - around), normed [B, T, N].
     """
-    n_steps, _, n = gap.shape
-    g, g_i, back, of_spike = np.zeros(n, _F32), np.zeros(n, _F32), np.zeros(n, _F32), np.zeros(n, _F32)
-    has_current, kept_by_reset = i_left.size > 0, _F32(1) if subtract else _F32(0)
-    bias_share = _F32(0) if has_current else _F32(1)
+    n_steps, n = current.shape[1:]
+    size = n if rows.size > 0 else min(n, CHUNK)
+    spikes, gap = np.empty((n_steps, size), _F32), np.empty((n_steps, size), _F32)
+    left = np.empty((n_steps, size), _F32)
+    i_left = np.empty((n_steps if has_current else 0, size), _F32)
+    none = left[:0]
     for s in range(start, stop):
-        g[:] = 0
-        g_i[:] = 0
+        for low in range(0, n, size):
+            m = min(size, n - low)
+            advance(current[s], gain, rows, step, outer, low, m, 0, spikes, gap, left, i_left)
+            back_in_time(spike_grad[s] if spike_grad.size > 0 else none, every_spike,
+                         left_grad[s] if left_grad.size > 0 else none, spikes, gap, left, i_left, by_target, factors,
+                         low, m, current_grad[s], level_grad, bias_grad, decay_grad)
+            for t in range(n_steps if products.size > 0 else 0):
+                multiply(normed[s, t, low:low + m], around[low:low + m], current_grad[s, t, low:low + m],
+                         products[low:low + m])
+
+
+@piece
+def multiply(x, around, factor, total):
+    """total += factor * (x - around)."""
+    for j in range(x.size):
+        total[j] += factor[j] * (x[j] - around[j])
+
+
+@nb.njit(nogil=True, error_model="numpy")
+def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, w, factors, low, m, current_grad,
+                 level_grad, bias_grad, decay_grad):
+    """Gradients of neurons low..low + m of one sample, as `advance` left them; others are [T, N], or without entries.
+
+    factors holds: decay; in_scale, level [N]; unit [N], the real number a code of the potential stands for; limits and
+    switches. Rounding is passed straight through, saturation not at all; the reset's spike is taken as given (Zenke &
+    Ganguli 2018).
+    """
+    decay, in_scale, level, unit, v_min, v_max, subtract, i_decay, i_min, i_max, kind, width = factors
+    in_scale, level, unit = in_scale[low:low + m], level[low:low + m], unit[low:low + m]
+    of_bias = bias_grad[low:low + m]
+    of_level = level_grad[low:low + m] if level_grad.size > 0 else level_grad
+    g, g_i, back, of_spike = np.zeros(m, _F32), np.zeros(m, _F32), np.zeros(m, _F32), np.zeros(m, _F32)
+    has_current, kept_by_reset = i_left.size > 0, _F32(1) if subtract else _F32(0)
+    for t in range(gap.shape[0] - 1, -1, -1):
+        apart, fired, found = gap[t, :m], spikes[t, :m], current_grad[t, low:low + m]
+        slopes(apart, unit, kind, width, of_spike)
+        if left_grad.size > 0:
+            add(left_grad[t, low:low + m], g)
+        if spike_grad.size > 0:
+            add(spike_grad[t, low:low + m], back)
+        for j in range(m):
+            of_spike[j] *= back[j] + every_spike
+        for j in range(of_level.size):
+            of_level[j] -= g[j] * fired[j] * kept_by_reset + of_spike[j]
+        for j in range(m):
+            after = g[j] * (_F32(1) - fired[j] + fired[j] * kept_by_reset) + of_spike[j]
+            d = apart[j]
+            inside = (d <= v_max - level[j]) & (d >= v_min - level[j])
+            g[j] = after if inside | (d == RESTING) else _F32(0)
+        for j in range(m):
+            back[j] = _F32(0) if apart[j] == RESTING else g[j]
+        if not has_current:
+            add(back, of_bias)
+        for j in range(m):
+            back[j] *= in_scale[j]
+        if t > 0 and decay_grad.size > 0:
+            of_decay = decay_grad[low:low + m]
+            for j in range(m):
+                of_decay[j] += g[j] * left[t - 1, j]
+        for j in range(m):
+            g[j] *= decay
+        if has_current:
+            for j in range(m):
+                whole = i_left[t, j]
+                back[j] = back[j] + g_i[j] if i_min < whole and whole < i_max else _F32(0)
+            add(back, of_bias)
+            for j in range(m):
+                g_i[j] = i_decay * back[j]
+        for j in range(m):
+            found[j] = back[j]
         back[:] = 0
-        for t in range(n_steps - 1, -1, -1):
-            slopes(gap[t, s], unit, kind, width, of_spike)
-            if left_grad.size > 0:
-                for j in range(n):
-                    g[j] += left_grad[t, s, j]
-            for j in range(n):
-                d, spike = gap[t, s, j], spikes[t, s, j]
-                lowered = g[j] * spike * kept_by_reset
-                up = (spike_grad[t, s, j] + back[j]) * of_spike[j]
-                level_grad[j] -= lowered + up
-                after = lowered + g[j] * (_F32(1) - spike) + up
-                resting = d == RESTING
-                after = after if resting or (d <= v_max - level[j] and d >= v_min - level[j]) else _F32(0)
-                fed = _F32(0) if resting else after
-                g[j] = after
-                bias_grad[j] += fed * bias_share
-                back[j] = fed * in_scale[j]
-                current_grad[t, s, j] = back[j]
-            if t > 0 and decay_grad.size > 0:
-                for j in range(n):
-                    decay_grad[j] += g[j] * left[t - 1, s, j]
-            for j in range(n):
-                g[j] *= decay
-            if has_current:
-                for j in range(n):
-                    whole = i_left[t, s, j]
-                    through = back[j] + g_i[j] if i_min < whole and whole < i_max else _F32(0)
-                    current_grad[t, s, j] = through
-                    bias_grad[j] += through
-                    g_i[j] = i_decay * through
-            back[:] = 0
-            for j in range(n if w.size > 0 else 0):
-                through = current_grad[t, s, j]
-                if through != 0:
-                    for q in range(n):
-                        back[q] += w[j, q] * through
+        for j in range(m if w.size > 0 else 0):
+            through = found[j]
+            if through != 0:
+                for q in range(m):
+                    back[q] += w[j, q] * through
+
+
+@piece
+def add(x, to):
+    for j in range(x.size):
+        to[j] += x[j]

@@ -21,8 +21,9 @@ from torch.nn import functional
 from qspinn.calibrators import LayerRanges
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
-from qspinn.learning._scan import Scan, neurons
-from qspinn.learning.surrogate import KINDS, Advance, Output, Surrogate, SurrogateNet, walk
+from qspinn.learning._scan import Found, Plan, Scan, advance
+from qspinn.learning._wiring import Room, flat, images, wiring_of
+from qspinn.learning.surrogate import KINDS, Output, Surrogate, SurrogateNet, feedback, joins, total, walk
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
 from qspinn.lower_layers import (
     LayerGrid,
@@ -112,6 +113,7 @@ class QuantNet(nn.Module):
                  seed: int, learn_steps: bool, surrogate: Surrogate, width: float) -> None:
         super().__init__()
         self.network, self.plan, self.ranges, self.seed = network, plan, ranges, seed
+        self._room = Room()
         self.kind, self.width = KINDS[surrogate], width
         self.rules = layer_rules(network, plan)
         self.grids = layer_grids(network, params, self.rules, ranges)
@@ -166,29 +168,27 @@ class QuantNet(nn.Module):
         scores = (left[-1] if read.of == "v_last" else left.mean(0)) * unit
         return out._replace(scores=scores.flatten(1))
 
-    def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Advance:
-        """One layer over all steps, in codes."""
+    def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Found:
+        """One layer over all steps, in codes; as in `SurrogateNet`, the first connection is part of the node."""
         name, step = layer.name, self._steps(layer.name)
         unit = step * 2.0 ** torch.from_numpy(self.grids[name].shifts)
         into = self.network.into(name)
         weights = [self._weights(c, layer, step, number) for number, c in enumerate(into)]
         reach = sum(_reach(w) * most_spikes(self.network, c.source) for c, w in zip(into, weights, strict=True))
-        kind = torch.float32 if reach < EXACT else torch.float64
-        current: Any = 0.0
-        rows = torch.zeros(0, 0)
-        for c, w in zip(into, weights, strict=True):
-            if c.source == name:
-                rows = rows + w if rows.numel() else w
-            else:
-                current = current + _fed(c, w.to(kind), signals[c.source].to(kind), layer)
+        exact32 = reach < EXACT
+        main = next((k for k, c in enumerate(into) if exact32 and c.source != name and joins(c, layer)), None)
+        kind = torch.float32 if exact32 else torch.float64
+        extra = [flat(_fed(c, w.to(kind), signals[c.source].to(kind), layer))
+                 for k, (c, w) in enumerate(zip(into, weights, strict=True)) if k != main and c.source != name]
+        rows = [feedback(w, layer) for c, w in zip(into, weights, strict=True) if c.source == name]
         level, bias = self._thresholds(layer, unit), self._bias(layer, step, unit)
-        shape = (*current.shape[:2], *layer.shape)
-        each = layer.n // layer.shape[0]
-        with_current = layer.neuron.current_decay is not None
         scan = self._scan(layer, unit, float(reach) + bias.abs().max().item())
-        spikes, left, i_left = neurons(current.flatten(2), rows, level.repeat_interleave(each),
-                                       bias.repeat_interleave(each), self._real(f"{name}.decay"), scan)
-        return spikes.view(shape), left.view(shape), i_left.view(shape) if with_current else i_left
+        plan, x, w = Plan(layer.shape, scan, self._room), None, None
+        if main is not None:
+            c, x, w = into[main], signals[into[main].source], weights[main].to(kind)
+            assert not isinstance(c, Skip)
+            plan = plan._replace(wiring=wiring_of(c, self.network.shape_of(c.source), layer.shape))
+        return advance(plan, x, w, total(extra), total(rows), level, bias, self._real(f"{name}.decay"))
 
     def _weights(self, c: Linear | Conv2d | Skip, layer: Layer, step: Tensor, number: int) -> Tensor:
         """Codes of a connection's weights, whole numbers in float64; one per channel for a residual connection."""
@@ -225,10 +225,10 @@ class QuantNet(nn.Module):
     def _scan(self, layer: Layer, unit: Tensor, reach: float) -> Scan:
         """How a layer steps in codes; reach bounds its input currents."""
         neuron, name, v = layer.neuron, layer.name, self.rules[f"{layer.name}.v"]
-        each, has_current = layer.n // layer.shape[0], neuron.current_decay is not None
+        channels, has_current = np.ones(layer.shape[0]), neuron.current_decay is not None
         fmt, i_fmt = QFormat(bits=v.bits, signed=True), QFormat(bits=2, signed=True)
-        in_scale = np.repeat(2.0**-self.grids[name].shifts, each)
-        real = np.repeat(unit.detach().numpy(), each)
+        in_scale = 2.0**-self.grids[name].shifts * channels
+        real = unit.detach().numpy() * channels
         reset, _ = encode(neuron.v_reset / real, fmt)
         factor, shift = _decay_of(self._real(f"{name}.decay").item(), self.rules[f"{name}.decay"])
         i_factor, i_shift = 0, 0
@@ -258,15 +258,14 @@ def _reach(w: Tensor) -> float:
 
 def _fed(c: Linear | Conv2d | Skip, w: Tensor, x: Tensor, layer: Layer) -> Tensor:
     """Input currents [T, B, C, H, W] by one connection, in weight codes."""
-    n_steps, batch = x.shape[:2]
     if isinstance(c, Skip):
         return x * w.view(-1, 1, 1)
-    images = x.flatten(0, 1)
+    pictures = images(x)
     if isinstance(c, Linear):
-        y = functional.linear(images.flatten(1), w)
+        y = functional.linear(pictures.flatten(1), w)
     else:
-        y = functional.conv2d(images, w, None, c.stride, c.padding, c.dilation, c.groups)
-    return y.view(n_steps, batch, *layer.shape)
+        y = functional.conv2d(pictures, w, None, c.stride, c.padding, c.dilation, c.groups)
+    return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)
 
 
 def _decay_of(decay: float, rule: QuantRule) -> tuple[int, int]:

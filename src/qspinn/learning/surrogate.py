@@ -1,7 +1,7 @@
 """Layered networks as torch modules: backpropagation through time with surrogate gradients.
 
-A layer runs over all steps at once: one convolution over [T * B] images, then one compiled pass over time that is a
-single node for autograd. Runs on the CPU; needs the `torch` extra.
+A layer runs over all steps at once, as a single node for autograd: its first connection goes from spike to spike, its
+normalization and its neurons follow in compiled passes. Runs on the CPU; needs the `torch` extra.
 Source: Neftci, Mostafa & Zenke (2019); surrogates: arctan (Fang et al. 2021), fast sigmoid (Zenke & Ganguli 2018),
 triangle (Bellec et al. 2018).
 """
@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from qspinn.checkpoint import TrainedLayers
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
-from qspinn.learning._scan import Scan, neurons
+from qspinn.learning._scan import Found, Plan, Scan, advance
 from qspinn.learning._scan_kernel import ARCTAN, FAST_SIGMOID, PLAIN, TRIANGLE
+from qspinn.learning._wiring import Room, flat, images, wiring_of
 
 Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
 KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
@@ -42,11 +43,7 @@ class Output(NamedTuple):
     currents: dict[str, Tensor]
 
 
-Advance = tuple[Tensor, Tensor, Tensor]
-"""Of one layer over all steps, [T, B, C, H, W]: spikes, potentials left, synaptic currents."""
-
-
-def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict[str, Tensor]], Advance], *,
+def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict[str, Tensor]], Found], *,
          averages: bool = True) -> Output:
     """A forward pass over all steps, layer by layer; `advance` runs one layer, given the signals made before.
 
@@ -55,17 +52,19 @@ def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict
         averages: average pooling divides (otherwise it adds up, and the division is the next weights').
     """
     n_steps, batch = spikes.shape[:2]
-    signals = {"input": spikes.to(torch.float32).view(n_steps, batch, *network.input.shape)}
+    spikes = spikes if spikes.dtype is torch.uint8 else spikes.to(torch.float32)
+    signals = {"input": spikes.view(n_steps, batch, *network.input.shape)}
     rates: dict[str, Tensor] = {}
     left: dict[str, Tensor] = {}
     currents: dict[str, Tensor] = {}
     for layer in network.layers:
         _pool(network, signals, averages)
-        signals[layer.name], left[layer.name], current = advance(layer, signals)
+        found = advance(layer, signals)
+        signals[layer.name], left[layer.name] = found.spikes, found.left
         if layer.neuron.current_decay is not None:
-            currents[layer.name] = current
+            currents[layer.name] = found.i_left
         if layer.neuron.spiking:
-            rates[layer.name] = signals[layer.name].mean()
+            rates[layer.name] = found.rate
     read = network.readout
     scores = {"spikes": lambda: signals[read.source].mean(0), "v_last": lambda: left[read.source][-1],
               "v_sum": lambda: left[read.source].mean(0)}[read.of]()
@@ -78,13 +77,13 @@ def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -
     for c in network.connections:
         if isinstance(c, Pool2d) and c.source in signals and c.target not in signals:
             x = signals[c.source]
-            images = x.flatten(0, 1)
+            pictures = images(x).to(torch.float32)
             if c.kind == "max":
-                y = functional.max_pool2d(images, c.kernel, c.stride)
+                y = functional.max_pool2d(pictures, c.kernel, c.stride)
             else:
                 adds = c.kind == "sum" or not averages
-                y = functional.avg_pool2d(images, c.kernel, c.stride, divisor_override=1 if adds else None)
-            signals[c.target] = y.view(*x.shape[:2], *y.shape[1:])
+                y = functional.avg_pool2d(pictures, c.kernel, c.stride, divisor_override=1 if adds else None)
+            signals[c.target] = y.view(x.shape[1], x.shape[0], *y.shape[1:]).transpose(0, 1)
 
 
 class SurrogateNet(nn.Module):
@@ -101,7 +100,7 @@ class SurrogateNet(nn.Module):
                  gain: float = 3.0) -> None:
         super().__init__()
         self.network, self.kind, self.width = network, KINDS[surrogate], width
-        self.norms = nn.ModuleDict()
+        self.norms, self._room = nn.ModuleDict(), Room()
         generator = torch.Generator().manual_seed(seed)
         for layer in network.layers:
             for c in network.into(layer.name):
@@ -145,39 +144,61 @@ class SurrogateNet(nn.Module):
         """spikes [T, B, n_inputs] (any numeric type) -> scores and rates."""
         return walk(self.network, spikes, self._advance)
 
-    def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Advance:
-        """One layer over all steps."""
+    def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Found:
+        """One layer over all steps: the first connection is part of the layer's node, others add to it."""
         into = self.network.into(layer.name)
         forward = [c for c in into if c.source != layer.name]
-        back = [self.weight(c) for c in into if c.source == layer.name and not isinstance(c, Skip)]
-        current = sum((self._current(c, signals[c.source], layer) for c in forward), start=torch.zeros(()))
-        rows = sum(back, start=torch.zeros(())) if back else torch.zeros(0, 0)
-        neuron = layer.neuron
-        level = torch.full((layer.n,), neuron.v_th if neuron.spiking else 0.0)
-        found = neurons(current.flatten(2), rows, level, torch.zeros(layer.n), torch.tensor(neuron.decay),
-                        real_scan(layer, self.kind, self.width))
-        spikes, left, i_left = (x.view(current.shape) if x.numel() else x for x in found)
-        return spikes, left, i_left
+        main = next((c for c in forward if not isinstance(c, Skip) and joins(c, layer)), None)
+        extra = [flat(self._current(c, signals[c.source], layer)) for c in forward if c is not main]
+        rows = [feedback(self.weight(c), layer) for c in into if c.source == layer.name and not isinstance(c, Skip)]
+        plan, neuron = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room), layer.neuron
+        bias = torch.zeros(layer.shape[0])
+        if main is not None:
+            plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape),
+                                 norm=self._norm(main) if main.norm else None)
+            bias = getattr(self, f"{layer.name}__bias") if main.bias else bias
+        level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0)
+        return advance(plan, signals[main.source] if main else None, self.weight(main) if main else None, total(extra),
+                       total(rows), level, bias, torch.tensor(neuron.decay))
+
+    def _norm(self, c: Weighted) -> Any:
+        return self.norms[self.network.weight_path(c).replace(".", "__")]
 
     def _current(self, c: Linear | Conv2d | Skip, x: Tensor, layer: Layer) -> Tensor:
-        """Input currents [T, B, C, H, W] by one connection."""
+        """Input currents [T, B, C, H, W] by a connection beside the first."""
         if isinstance(c, Skip):
             return x * c.weight
-        w, n_steps, batch = self.weight(c), x.shape[0], x.shape[1]
+        w, pictures = self.weight(c), images(x).to(torch.float32)
         if isinstance(c, Linear):
-            y = functional.linear(x.flatten(0, 1).flatten(1), w).view(-1, *layer.shape)
+            y = functional.linear(pictures.flatten(1), w).view(-1, *layer.shape)
         else:
-            y = functional.conv2d(x.flatten(0, 1), w, None, c.stride, c.padding, c.dilation, c.groups)
+            y = functional.conv2d(pictures, w, None, c.stride, c.padding, c.dilation, c.groups)
         if c.norm:
-            y = self.norms[self.network.weight_path(c).replace(".", "__")](y)
+            y = self._norm(c)(y)
         if c.bias:
             y = y + getattr(self, f"{layer.name}__bias").view(-1, 1, 1)
-        return y.view(n_steps, batch, *layer.shape)
+        return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)
+
+
+def joins(c: Linear | Conv2d | Skip, layer: Layer) -> bool:
+    """Whether a connection can be part of the layer's node; all-to-all ones make no places."""
+    return isinstance(c, Conv2d) or (isinstance(c, Linear) and layer.n == layer.shape[0])
+
+
+def feedback(w: Tensor, layer: Layer) -> Tensor:
+    """Weights [N, N] of a layer's own spikes, channel-last both ways."""
+    outer = torch.arange(layer.n).view(layer.shape).permute(1, 2, 0).flatten()
+    return w[outer][:, outer]
+
+
+def total(tensors: list[Tensor]) -> Tensor | None:
+    """Their sum, None of nothing."""
+    return sum(tensors[1:], start=tensors[0]) if tensors else None
 
 
 def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
     """How a layer of the float network steps: real numbers, nothing rounded or clipped."""
-    neuron, one = layer.neuron, np.ones(layer.n, np.float32)
+    neuron, one = layer.neuron, np.ones(layer.shape[0], np.float32)
     return Scan(
         kind=np.float32, decay=neuron.decay, decay_scale=1.0, in_scale=one, reset=one * neuron.v_reset, unit=one,
         v_min=-np.inf, v_max=np.inf, strict=neuron.strict, subtract=neuron.reset == "subtract",

@@ -146,6 +146,18 @@ lanes_min = _binary(LANES_T, lambda b, x, y: b.select(b.icmp_unsigned("<", x, y)
 
 
 @intrinsic
+def floats_fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once where the processor can."""
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        kind = _llvm(FLOATS_T)
+        fused = builder.module.declare_intrinsic(
+            f"llvm.fmuladd.v{FLOATS}f32", fnty=ir.FunctionType(kind, [kind, kind, kind]))
+        return builder.call(fused, arguments)
+
+    return FLOATS_T(FLOATS_T, FLOATS_T, FLOATS_T), generate
+
+
+@intrinsic
 def load_bytes(typingctx: Any, array: Any, at: Any) -> Any:
     """32 bytes of a uint8 array as 16-bit lanes."""
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
@@ -294,3 +306,59 @@ def lowest_bit(typingctx: Any, word: Any) -> Any:
         return place if place.type.width == 64 else builder.zext(place, ir.IntType(64))
 
     return types.int64(word), generate
+
+
+def _compared(builder: ir.IRBuilder, context: Any, array_type: Any, values: ir.Value, number: int) -> ir.Value:
+    """Mask of values that are not `number` (not a number is none)."""
+    constant = ir.Constant(values.type, [number] * values.type.count)
+    if isinstance(array_type.dtype, types.Float):
+        return builder.fcmp_unordered("!=", values, constant)
+    return builder.icmp_unsigned("!=", values, constant)
+
+
+def _differing(number: int) -> Callable:
+    def differ(typingctx: Any, array: Any, at: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            array_type = signature.args[0]
+            kind = ir.VectorType(context.get_data_type(array_type.dtype), INTS)
+            place = _pointer(context, builder, array_type, *arguments)
+            values = builder.load(builder.bitcast(place, kind.as_pointer()))
+            values.align = 1
+            found = builder.bitcast(_compared(builder, context, array_type, values, number), ir.IntType(INTS))
+            return builder.zext(found, ir.IntType(32))
+
+        return types.uint32(array, types.intp), generate
+
+    return intrinsic(differ)
+
+
+differ_from_0, differ_from_1 = _differing(0), _differing(1)
+"""Bit per element (uint32, element `at` lowest): array[at:at + 16] is another number; of any type."""
+
+
+@intrinsic
+def list_bits(typingctx: Any, index: Any, at: Any, first: Any, bits: Any) -> Any:
+    """index[at:] <- first + place of every set bit of the lower 16, ascending; returns the place after the last. What
+    follows within 16 places is overwritten. index is int32."""
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        index, at, first, bits = arguments
+        word = ir.IntType(32)
+        first = builder.trunc(first, word)
+        if not get_host_cpu_features().get("avx512f", False):
+            for lane in range(INTS):
+                builder.store(builder.add(first, ir.Constant(word, lane)),
+                              _pointer(context, builder, signature.args[0], index, at))
+                bit = builder.and_(builder.lshr(bits, ir.Constant(word, lane)), ir.Constant(word, 1))
+                at = builder.add(at, builder.zext(bit, at.type))
+            return at
+        kind, narrow = _llvm(INTS_T), ir.IntType(INTS)
+        mask_type = ir.VectorType(ir.IntType(1), INTS)
+        mask = builder.bitcast(builder.trunc(bits, narrow), mask_type)
+        numbers = builder.add(_splat(builder, first, kind), ir.Constant(kind, list(range(INTS))))
+        pack = builder.module.declare_intrinsic(
+            "llvm.x86.avx512.mask.compress.v16i32", fnty=ir.FunctionType(kind, [kind, kind, mask_type]))
+        place = builder.bitcast(_pointer(context, builder, signature.args[0], index, at), kind.as_pointer())
+        builder.store(builder.call(pack, [numbers, numbers, mask]), place).align = 1
+        return builder.add(at, builder.zext(builder.ctpop(bits), at.type))
+
+    return types.int64(index, types.int64, types.int64, types.uint32), generate
