@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qspinn.errors import ConfigError
 from qspinn.layers import Shape
+from qspinn.learning import _conv_back_kernel as returning
 from qspinn.learning import _conv_kernel as feeding
 from qspinn.learning import _scan_kernel as kernels
 from qspinn.learning._wiring import CROWDED, Entries, Room, Wiring, entries_of, parts, run, shaped, taps
@@ -187,7 +188,7 @@ class _Layer(torch.autograd.Function):
             n if needs[6] else 0, n, n if needs[8] else 0, n if normal is not None else 0))
         factors = plan.scan.factors(plan.by_place(level), plan.places)
         feedback = np.ascontiguousarray(kept.T)
-        # products are of the connection's own currents, which are the total's but for an extra
+
         def work(number: int, a: int, b: int) -> None:
             kernels.codes_backward(
                 up, every, across, total.numpy(), gain, feedback, kept.astype(np.float32), current.numpy(), around, a,
@@ -273,8 +274,8 @@ def _back(plan: Plan, x: Tensor, w: Tensor, entries: Entries | None, grad: Tenso
              wiring.geometry, plan.shape[0])
     flats = grad.numpy().reshape(-1), current.numpy().reshape(-1)
     if sparse or by.size:
-        run(ranges, lambda k, a, b: feeding.backward(*fixed, a, b, by.reshape(-1), *flats, d_rows[k],
-                                                     source.reshape(-1)))
+        run(ranges, lambda k, a, b: returning.backward(*fixed, a, b, by.reshape(-1), *flats, d_rows[k],
+                                                       source.reshape(-1)))
     if not sparse:
         return wiring.dense_gradients(grad, x, w, needs)
     source_grad = shaped(torch.from_numpy(source), wiring.source) if needs[0] else None

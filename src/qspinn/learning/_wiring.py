@@ -201,7 +201,7 @@ class Wiring(NamedTuple):
 
     @property
     def geometry(self) -> tuple[int, ...]:
-        """Argument of `_conv_kernel.backward`."""
+        """Argument of `_conv_back_kernel.backward`."""
         return *self.target[1:], *self.kernel, *self.source[1:], *self.stride, *self.padding
 
     def dense(self, x: Tensor, w: Tensor) -> Tensor:
