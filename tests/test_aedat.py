@@ -373,7 +373,7 @@ def test_skipped_files_stay_with_the_data_set(tmp_path: Path) -> None:
     kept = load_events("dvs_gesture", str(folder), on_error="skip")
     assert len(kept.skipped) == 1
     assert kept.skipped[0].startswith("user02_led.aedat: ")
-    with pytest.raises(ConfigError, match="no files that could be skipped"):
+    with pytest.raises(ConfigError, match="does not have this setting"):
         load_events("synthetic_gestures", on_error="skip")
 
 
