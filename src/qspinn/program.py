@@ -50,8 +50,8 @@ class CodeTensor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     fmt: QFormat
 
 
-class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """An executable integer network.
+class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True):
+    """An executable integer network. It never changes, its codes included: engines keep what they made of it.
 
     Attributes:
         n_inputs: sources of the input, before any selection.

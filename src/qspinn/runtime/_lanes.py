@@ -68,17 +68,52 @@ def store(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), generate
 
 
+def _row_loader(kind_of: Callable[[Any], _Vector]) -> Callable:
+    def load(typingctx: Any, rows: Any, at: Any, like: Any) -> Any:
+        kind = kind_of(like.dtype)
+
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            narrow = ir.VectorType(ir.IntType(rows.dtype.bitwidth), kind.count)
+            value = _fetch(context, builder, signature.args[0], *arguments[:2], narrow)
+            return value if narrow == _llvm(kind) else builder.sext(value, _llvm(kind))
+
+        return kind(rows, types.intp, like), generate
+
+    return intrinsic(load)
+
+
+load_full_row, load_row = _row_loader(_full), _row_loader(_strip)
+"""A vector, or a strip, of a weight row, widened to the lanes of the array `like`."""
+
+
 @intrinsic
-def load_row(typingctx: Any, rows: Any, at: Any, like: Any) -> Any:
-    """A strip of a weight row, widened to the lanes of the array `like`."""
-    kind = _strip(like.dtype)
+def lanes_of(typingctx: Any, like: Any) -> Any:
+    """How many lanes of an array's type a full vector has."""
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return ir.Constant(ir.IntType(64), _full(like.dtype).count)
+
+    return types.intp(like), generate
+
+
+@intrinsic
+def load_numbers(typingctx: Any, numbers: Any, at: Any, like: Any) -> Any:
+    """As many elements of an array as a full vector of the array `like` has lanes."""
+    kind = _Vector(512 // like.dtype.bitwidth, ir.IntType(numbers.dtype.bitwidth))
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        narrow = ir.VectorType(ir.IntType(rows.dtype.bitwidth), STRIP)
-        value = _fetch(context, builder, signature.args[0], *arguments[:2], narrow)
-        return value if narrow == _llvm(kind) else builder.sext(value, _llvm(kind))
+        return _fetch(context, builder, signature.args[0], *arguments[:2], _llvm(kind))
 
-    return kind(rows, types.intp, like), generate
+    return kind(numbers, types.intp, like), generate
+
+
+@intrinsic
+def splat_like(typingctx: Any, like: Any, x: Any) -> Any:
+    """x in every lane of a vector like that one."""
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        kind = _llvm(like)
+        return _splat(builder, builder.trunc(arguments[1], kind.element), kind)
+
+    return like(like, types.int64), generate
 
 
 def _splatter(kind_of: Callable[[Any], _Vector]) -> Callable:
@@ -217,28 +252,18 @@ def choose(typingctx: Any, mask: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def masked_by(typingctx: Any, mask: Any, word: Any) -> Any:
-    """The mask without the lanes whose bit in a word (uint32, lane 0 lowest) is zero."""
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        bits = builder.trunc(arguments[1], ir.IntType(mask.count)) if mask.count < 32 else arguments[1]
-        return builder.and_(arguments[0], builder.bitcast(bits, _llvm(mask)))
+def spill(typingctx: Any, index: Any, at: Any, values: Any, mask: Any, valid: Any) -> Any:
+    """index[at:] = values where the mask is set, one after the other; returns how many of them are valid.
 
-    return mask(mask, types.uint32), generate
-
-
-@intrinsic
-def spill(typingctx: Any, index: Any, at: Any, names: Any, where: Any, mask: Any) -> Any:
-    """index[at:] = names[where : where + lanes] where the mask is set, one after the other; returns how many.
-
-    A whole vector is written: what follows the spilled names is overwritten.
+    A whole vector is written: what follows the spilled values is overwritten. valid (uint32) has a bit for each lane,
+    lane 0 lowest. Lanes that are not valid lie above those that are, so that theirs come last and need no mask.
     """
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        index, at, names, where, mask = arguments
-        n, bits = signature.args[4].count, signature.args[0].dtype.bitwidth
+        index, at, values, mask, valid = arguments
+        n, bits = signature.args[3].count, signature.args[0].dtype.bitwidth
         word, kind = ir.IntType(n), ir.VectorType(ir.IntType(bits), n)
-        set_bits = builder.bitcast(mask, word)
+        set_bits = builder.and_(builder.bitcast(mask, word), builder.trunc(valid, word) if n < 32 else valid)
 
-        values = _fetch(context, builder, signature.args[2], names, where, kind)
         fnty = ir.FunctionType(kind, [kind, mask.type, kind])
         compress = builder.module.declare_intrinsic(f"llvm.experimental.vector.compress.v{n}i{bits}", fnty=fnty)
         place = _pointer(context, builder, signature.args[0], index, at)
@@ -262,4 +287,4 @@ def spill(typingctx: Any, index: Any, at: Any, names: Any, where: Any, mask: Any
                 write(n)
         return builder.zext(found, ir.IntType(64))
 
-    return types.int64(index, types.intp, names, types.intp, mask), generate
+    return types.int64(index, types.intp, values, mask, types.uint32), generate

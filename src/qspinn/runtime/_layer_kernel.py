@@ -20,11 +20,13 @@ from qspinn.runtime._lanes import (
     choose,
     down,
     equal,
+    lanes_of,
     least,
     load_full,
+    load_full_row,
+    load_numbers,
     load_row,
     load_strip,
-    masked_by,
     most,
     mul,
     scaled,
@@ -32,6 +34,7 @@ from qspinn.runtime._lanes import (
     sign,
     spill,
     splat_full,
+    splat_like,
     splat_strip,
     store,
     sub,
@@ -60,49 +63,101 @@ def times(count, e):
 
 
 @piece
-def add_strip(total, at, rows, row):
-    """total[at : at + 16] += rows[row : row + 16]."""
-    store(total, at, add(load_strip(total, at), load_row(rows, row, total)))
+def add_full(total, at, rows, row):
+    """total[at : at + lanes] += rows[row : row + lanes], for a whole register."""
+    store(total, at, add(load_full(total, at), load_full_row(rows, row, total)))
 
 
 @piece
-def add_strips(total, at, rows, row, n_strips):
-    """`add_strip` for a run of strips."""
-    if n_strips == 4:
-        add_strip(total, at, rows, row)
-        add_strip(total, at + STRIP, rows, row + STRIP)
-        add_strip(total, at + 2 * STRIP, rows, row + 2 * STRIP)
-        add_strip(total, at + 3 * STRIP, rows, row + 3 * STRIP)
-    elif n_strips == 3:
-        add_strip(total, at, rows, row)
-        add_strip(total, at + STRIP, rows, row + STRIP)
-        add_strip(total, at + 2 * STRIP, rows, row + 2 * STRIP)
-    else:
-        for k in range(0, n_strips * STRIP, STRIP):
-            add_strip(total, at + k, rows, row + k)
+def add_row(total, at, rows, row, n_strips):
+    """total[at:] += rows[row:] for so many strips: whole registers, then the half that may be left."""
+    lanes = lanes_of(total)
+    whole = n_strips * STRIP // lanes * lanes
+    if whole > 0:
+        add_full(total, at, rows, row)
+    if whole > lanes:
+        add_full(total, at + lanes, rows, row + lanes)
+    for k in range(2 * lanes, whole, lanes):
+        add_full(total, at + k, rows, row + k)
+    if whole < n_strips * STRIP:
+        store(total, at + whole, add(load_strip(total, at + whole), load_row(rows, row + whole, total)))
 
 
 @piece
-def add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
-    """total += what the events start..stop - 1 bring: from table[2 * source] on, row by row, the strips of weights from
-    rows[table[2 * source + 1]] on. Sums are exact wherever the last one fits: earlier overflow cancels."""
+def add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total):
+    """`add_spikes` for sources that spike once. The first rows and registers are written out: where n_rows and n_strips
+    are constants, no loop is left, which LLVM would not see by itself."""
     length = n_strips * STRIP
     for e in range(start, stop):
         i = 2 * np.int64(index[e])
         at = np.int64(table[i])
         row = np.int64(table[i + 1])
-        if count.size > 0:
-            c = splat_strip(total, np.int64(count[e]))
-            for _ in range(n_rows):
-                for k in range(0, length, STRIP):
-                    store(total, at + k, add(load_strip(total, at + k), mul(c, load_row(rows, row + k, total))))
-                at += pitch
-                row += length
-        else:
-            for _ in range(n_rows):
-                add_strips(total, at, rows, row, n_strips)
-                at += pitch
-                row += length
+        if n_rows > 0:
+            add_row(total, at, rows, row, n_strips)
+        if n_rows > 1:
+            add_row(total, at + pitch, rows, row + length, n_strips)
+        if n_rows > 2:
+            add_row(total, at + 2 * pitch, rows, row + 2 * length, n_strips)
+        for k in range(3, n_rows):
+            add_row(total, at + k * pitch, rows, row + k * length, n_strips)
+
+
+@piece
+def add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
+    """`add_spikes` for sources that may spike several times."""
+    for e in range(start, stop):
+        i = 2 * np.int64(index[e])
+        at = np.int64(table[i])
+        row = np.int64(table[i + 1])
+        c = splat_strip(total, np.int64(count[e]))
+        for _ in range(n_rows):
+            for k in range(0, n_strips * STRIP, STRIP):
+                store(total, at + k, add(load_strip(total, at + k), mul(c, load_row(rows, row + k, total))))
+            at += pitch
+            row += n_strips * STRIP
+
+
+@piece
+def add_to_one(index, start, stop, table, rows, total):
+    """`add_once` where all sources add one strip at the same place: it stays in a register, as waiting for each sum to
+    be stored before it is loaded again would take most of the time."""
+    if start < stop:
+        at = np.int64(table[0])
+        strip = load_strip(total, at)
+        for e in range(start, stop):
+            strip = add(strip, load_row(rows, np.int64(table[2 * np.int64(index[e]) + 1]), total))
+        store(total, at, strip)
+
+
+@piece
+def add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
+    """total += what the events start..stop - 1 bring: from table[2 * source] on, row by row, the strips of weights from
+    rows[table[2 * source + 1]] on. Sums are exact wherever the last one fits: earlier overflow cancels.
+
+    pitch: from row to row, or 0: all sources have one row, at the same place.
+    """
+    if count.size > 0:
+        add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total)
+    elif pitch == 0 and n_strips == 1:
+        add_to_one(index, start, stop, table, rows, total)
+    elif n_rows == 3 and n_strips == 3:
+        add_once(index, start, stop, table, rows, 3, 3, pitch, total)
+    elif n_rows == 2 and n_strips == 4:
+        add_once(index, start, stop, table, rows, 2, 4, pitch, total)
+    elif n_rows == 2 and n_strips == 2:
+        add_once(index, start, stop, table, rows, 2, 2, pitch, total)
+    elif n_rows == 3 and n_strips == 6:
+        add_once(index, start, stop, table, rows, 3, 6, pitch, total)
+    else:
+        add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total)
+
+
+@kernel
+def count_spikes(offsets, index, counts):
+    """counts [S, N] += how often each source spikes."""
+    for s in range(offsets.shape[0]):
+        for e in range(offsets[s, 0], offsets[s, -1]):
+            counts[s, index[e]] += 1
 
 
 @kernel
@@ -127,11 +182,11 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
     """
     table, rows, n_rows, n_strips, pitch = feed
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
-    map_rows, per_group, width, first, row_pitch, group_pitch, lanes, stretch, by_row = layout
+    map_rows, per_group, width, first, row_pitch, group_pitch, lanes, stretch, run, by_row = layout
     bias, left, half, low, right, level, lowered = tensors
     (v_min, v_max, decay, decay_half, decay_low, decay_shift, leaks, nearest, moves_left, moves_right, subtract, n_ref,
      has_current, current, current_half, current_low, current_shift, i_min, i_max) = neuron
-    n_samples, n_steps, n = counts.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
+    n_samples, n_steps, n = new_offsets.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
     v = aligned_zeros(map_rows * width, bias.dtype)
     i_syn = aligned_zeros(map_rows * width if has_current else 0, bias.dtype)
     ref = aligned_zeros(map_rows * width if n_ref > 0 else 0, bias.dtype)
@@ -144,7 +199,11 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
     g, g_half = splat_full(bias, current), splat_full(bias, current_half)
     g_low, g_shift = splat_full(bias, current_low), splat_full(bias, current_shift)
     keep, rest = splat_full(bias, -1 if subtract else 0), splat_full(bias, n_ref)
+    further = splat_like(load_numbers(names, 0, bias), stretch // run)
     everywhere = totals.shape[0] == 1 and totals.shape[1] == 1
+    moves = moves_left or moves_right
+    plain = leaks and nearest and not has_current and n_ref == 0 and not moves_left
+    tall = 1 if by_row else per_group
     n_events = np.int64(0)
     for s in range(n_samples):
         v[:] = 0
@@ -159,58 +218,58 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
                 add_spikes(new_index, none, before, n_events, own_table, own_rows, own_n_rows, own_n_strips, own_pitch,
                            total)
             before = n_events
-            at = np.int64(0)
-            word = np.int64(0)
-            for group in range(map_rows // per_group):
-                start = first + group * group_pitch
-                for y in range(per_group):
-                    c = (group * per_group + y if by_row else group) * stretch
-                    c_start, c_end = c, c + stretch
-                    for k in range(start, start + width, lanes):
-                        drive = load_full(total, k)
-                        store(total, k, zero)
-                        x = load_full(v, at)
-                        if leaks:
-                            if nearest:
+            for block in range(map_rows // tall):
+                for phase in range(0, stretch, lanes):
+                    c = block * stretch + phase
+                    b, to_left, to_right = load_full(bias, c), load_full(left, c), load_full(right, c)
+                    h, lo = load_full(half, c), load_full(low, c)
+                    threshold, less = load_full(level, c), load_full(lowered, c)
+                    for row in range(block * tall, (block + 1) * tall):
+                        start = first + row // per_group * group_pitch + row % per_group * row_pitch
+                        at = row * width + phase
+                        numbers = load_numbers(names, at, bias)
+                        for k in range(start + phase, start + width, stretch):
+                            drive = load_full(total, k)
+                            store(total, k, zero)
+                            x = load_full(v, at)
+                            word = valid[at // lanes]
+                            if plain:
                                 x = scaled_to_nearest(x, factor, f_half, f_shift)
+                                drive = add(down(add(drive, h), to_right), b)
+                                x = least(most(add_within(x, drive), bottom), top)
+                                crossing = above(x, threshold)
                             else:
-                                x = scaled(x, factor, f_half, f_low, f_shift)
-                        b = load_full(bias, c)
-                        if has_current:
-                            kept = scaled(load_full(i_syn, at), g, g_half, g_low, g_shift)
-                            drive = least(most(add_within(kept, add(drive, b)), i_bottom), i_top)
-                            store(i_syn, at, drive)
-                        if moves_left:
-                            drive = up(drive, load_full(left, c))
-                        if moves_right:
-                            offset = add(load_full(half, c), both(sign(drive), load_full(low, c)))
-                            drive = down(add(drive, offset), load_full(right, c))
-                        if not has_current:
-                            drive = add(drive, b)
-                        fed = least(most(add_within(x, drive), bottom), top)
-                        crossing = masked_by(above(fed, load_full(level, c)), valid[word])
-                        if n_ref > 0:
-                            waiting = load_full(ref, at)
-                            active = equal(waiting, zero)
-                            x = choose(active, fed, x)
-                            crossing = both(active, crossing)
-                            store(ref, at, choose(crossing, rest, most(sub(waiting, one), zero)))
-                        else:
-                            x = fed
-                        x = choose(crossing, sub(both(x, keep), load_full(lowered, c)), x)
-                        store(v, at, x)
-                        n_events += spill(new_index, n_events, names, at, crossing)
-                        at += lanes
-                        word += 1
-                        c += lanes
-                        if c == c_end:
-                            c = c_start
-                    start += row_pitch
+                                if leaks:
+                                    x = scaled(x, factor, f_half, f_low, f_shift)
+                                if has_current:
+                                    kept = scaled(load_full(i_syn, at), g, g_half, g_low, g_shift)
+                                    drive = least(most(add_within(kept, add(drive, b)), i_bottom), i_top)
+                                    store(i_syn, at, drive)
+                                if moves:
+                                    drive = up(drive, to_left)
+                                    drive = down(add(drive, add(h, both(sign(drive), lo))), to_right)
+                                if not has_current:
+                                    drive = add(drive, b)
+                                fed = least(most(add_within(x, drive), bottom), top)
+                                crossing = above(fed, threshold)
+                                if n_ref > 0:
+                                    waiting = load_full(ref, at)
+                                    active = equal(waiting, zero)
+                                    x = choose(active, fed, x)
+                                    crossing = both(active, crossing)
+                                    store(ref, at, choose(crossing, rest, most(sub(waiting, one), zero)))
+                                else:
+                                    x = fed
+                            x = choose(crossing, sub(both(x, keep), less), x)
+                            store(v, at, x)
+                            n_events += spill(new_index, n_events, numbers, crossing, word)
+                            at += stretch
+                            numbers = add(numbers, further)
             new_offsets[s, t + 1] = n_events
             if v_sum.size > 0:
                 for j in range(n):
                     v_sum[s, j] += v[after[j]]
-        for e in range(new_offsets[s, 0], n_events):
+        for e in range(new_offsets[s, 0], n_events if counts.shape[0] > 0 else 0):
             counts[s, new_index[e]] += 1
         for j in range(n if v_out.size > 0 else 0):
             v_out[s, j] = v[after[j]]
@@ -231,7 +290,7 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
     (decay, decay_shift, v_min, v_max, strict, subtract, spiking, n_ref, mode, has_current, current, current_shift,
      i_min, i_max) = neuron
     in_shifts, level, reset, bias = each
-    n_samples, n_steps, n = counts.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
+    n_samples, n_steps, n = new_offsets.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
     v = np.empty(n, np.int64)
     i_syn = np.empty(n, np.int64)
     until = np.empty(n, np.int64)
@@ -285,7 +344,8 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
                 j = new_index[e]
                 v[j] = v[j] - level[j] if subtract else reset[j]
                 until[j] = t + n_ref + 1
-                counts[s, j] += 1
+                if counts.shape[0] > 0:
+                    counts[s, j] += 1
             new_offsets[s, t + 1] = n_events
             if inhibits and n_events > before:
                 for j in range(n):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
+import threading
+import weakref
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,8 @@ ROOM = 1 << 24  # bytes of events and sums made at once by a thread
 MARGIN = 32  # rows of sums are multiples of this long: the widest vector's lanes
 Feed = DenseOp | ConvOp | AddOp
 _NONE = np.zeros(0, np.uint8)
+Made = TypeVar("Made")
+_made: weakref.WeakKeyDictionary[Program, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
 class States(NamedTuple):
@@ -44,8 +48,9 @@ class States(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is wanted of a population besides its counts: its spikes, its final states, the sum of its potentials."""
+    """What is wanted of a population: its counts, its spikes, its final states, the sum of its potentials."""
 
+    counts: bool
     spikes: bool
     states: bool
     v_sum: bool
@@ -84,8 +89,8 @@ class Field(NamedTuple):
 
 
 class Strips(NamedTuple):
-    """A connection: source i adds `n_rows` strips, one below the other, from table[2 i] on, taken from rows[table[2 i +
-    1]] on."""
+    """A connection: source i adds `n_rows` rows of `n_strips` strips, `pitch` apart, from table[2 i] on, taken from
+    rows[table[2 i + 1]] on. pitch 0: all sources have one row, at the same place."""
 
     table: NDArray[np.int32]
     rows: NDArray
@@ -106,6 +111,7 @@ class Layout(NamedTuple):
     group_pitch: int
     lanes: int
     stretch: int
+    run: int
     by_row: bool
 
 
@@ -144,6 +150,33 @@ def up_to(n: int, unit: int) -> int:
     return -(-n // unit) * unit
 
 
+class Plan(NamedTuple):
+    """What a population takes whatever its input is: the size of its sums, its connections with others and with
+    itself, the kernel with its arguments between the sums and the outputs."""
+
+    size: int
+    fed: list[Strips]
+    again: Strips
+    kernel: Callable
+    arguments: tuple
+
+
+def once(program: Program, key: tuple, make: Callable[[], Made]) -> Made:
+    """What `make` returned when it was first asked for under this key; programs never change."""
+    made = _made.setdefault(program, {})
+    if key not in made:
+        made[key] = make()
+    return made[key]
+
+
+def plan(program: Program, op: LifOp, feeds: list[Feed], kind: type | None) -> Plan:
+    """The plan of a population in lanes of some type, or in 64 bits."""
+    field, lane = field_of(program, op, feeds), kind or np.int64
+    fed = [strips(program, f, field, lane) for f in feeds if f.source != op.name]
+    again = own_strips(program, [f for f in feeds if f.source == op.name], field, lane)
+    return Plan(field.size, fed, again, *(_narrow(program, op, field, kind) if kind else _general(program, op, field)))
+
+
 def population(
     program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes], like: Spikes, wanted: Wanted,
     n_threads: int,
@@ -153,29 +186,29 @@ def population(
     Spikes are in no particular order within a step.
     """
     n_samples, n_steps = like.n_samples, like.n_steps
-    mine = [f for f in feeds if f.source == op.name]
-    others = [f for f in feeds if f.source != op.name]
-    field = field_of(program, op, feeds)
     low, high = np.sum([reach(program, f, signals.get(f.source), op.n) for f in feeds] or [(0, 0)], axis=0)
     kind = lanes_for(program, op, int(low), int(high))
     lane = kind or np.int64
-    fed = [(signals[f.source], strips(program, f, field, lane)) for f in others]
+    size, all_strips, again, kernel, arguments = once(program, (op.name, kind), lambda: plan(program, op, feeds, kind))
+    fed = list(zip([signals[f.source] for f in feeds if f.source != op.name], all_strips, strict=True))
     source, feed = fed[0] if fed else (silent(like), NOTHING)
-    again = own_strips(program, mine, field, lane)
-    kernel, arguments = _narrow(program, op, field, kind) if kind else _general(program, op, field)
-    left = States(np.zeros((n_samples, op.n), np.int64), *(
-        np.zeros((n_samples if wish else 0, op.n), np.int64) for wish in (wanted.states,) * 3 + (wanted.v_sum,)))
-    per_sample = n_steps * max(op.n * 2, field.size * np.dtype(lane).itemsize if len(fed) > 1 else 0)
+    left = States(*(np.zeros((n_samples if wish else 0, op.n), np.int64)
+                    for wish in (wanted.counts, *(wanted.states,) * 3, wanted.v_sum)))
+    per_sample = n_steps * max(op.n * 2, size * np.dtype(lane).itemsize if len(fed) > 1 else 0)
+    room = threading.local()  # of a thread, for the spikes of one block after the other
 
     def part(a: int, b: int) -> tuple[NDArray, NDArray]:
-        totals = aligned((b - a, n_steps, field.size) if len(fed) > 1 else (1, 1, field.size), lane)
+        totals = aligned((b - a, n_steps, size) if len(fed) > 1 else (1, 1, size), lane)
         for signal, more in fed[1:]:
             kernels.add_all(signal.offsets[a:b], *_events(signal), *more, totals)
         offsets = np.zeros((b - a, n_steps + 1), np.int64)
-        index = np.empty((b - a) * n_steps * op.n + MARGIN, index_dtype(op.n))
+        longest = (b - a) * n_steps * op.n + MARGIN
+        if len(getattr(room, "index", ())) < longest:
+            room.index = np.empty(longest, index_dtype(op.n))
         out = [x[a:b] if len(x) else x for x in left]
-        used = kernel(source.offsets[a:b], *_events(source), feed, again, totals, *arguments, offsets, index, *out)
-        return offsets, index[: used if wanted.spikes else 0]
+        used = kernel(source.offsets[a:b], *_events(source), feed, again, totals, *arguments, offsets,
+                      room.index, *out)
+        return offsets, room.index[: used if wanted.spikes else 0].copy()
 
     return left, joined(in_parts(part, n_samples, per_sample, n_threads), op.n, n_steps)
 
@@ -236,7 +269,7 @@ def strips(program: Program, feed: Feed, field: Field, lane: type) -> Strips:
         rows = np.zeros((len(values), STRIP), np.int64)
         rows[:, 0] = values
         each = spread(number, math.prod(field.shape))
-        return _strips(field.places(), each * STRIP, rows, (1, 1, 0), lane)
+        return _strips(field.places(), each * STRIP, rows, (1, 1, 1), lane)
     if conv_shape(feed, w.shape) == field.shape:
         return taps(feed, w, field, lane)
     signals = {feed.source: np.eye(math.prod(feed.shape), dtype=np.int64)}  # not this population's maps: as a matrix
@@ -309,15 +342,18 @@ def _strips(target: NDArray, row: NDArray, rows: NDArray, sizes: tuple[int, int,
 
 def reach(program: Program, feed: Feed, signal: Spikes | None, n: int) -> tuple[int, int]:
     """Bounds of what a connection brings any neuron in one step of a signal; None: the population's own."""
+    events, most = kernels.busiest(signal.offsets, _events(signal)[1]) if signal is not None else (n, 1)
+    low, high = (min(largest * int(events), fan_in) * int(most) << feed.shift
+                 for largest, fan_in in once(program, ("weights", feed), lambda: _largest(program, feed)))
+    return -low, high
+
+
+def _largest(program: Program, feed: Feed) -> list[tuple[int, int]]:
+    """(largest, largest sum of all of a neuron) of the absolute values of negative weights; the same of positive."""
     w = program.codes(feed.weight).astype(np.int64)
     per_target = w.reshape(-1, 1) if isinstance(feed, AddOp) else w.reshape(len(w), -1)
-    events, most = kernels.busiest(signal.offsets, _events(signal)[1]) if signal is not None else (n, 1)
-    bounds = []
-    for part in (np.minimum(w, 0), np.maximum(w, 0)):
-        largest = int(np.abs(part).max(initial=0)) * events
-        fan_in = int(np.abs(part.reshape(per_target.shape)).sum(axis=1).max(initial=0))
-        bounds.append(min(largest, fan_in) * most << feed.shift)
-    return -bounds[0], bounds[1]
+    parts = [np.abs(part) for part in (np.minimum(per_target, 0), np.maximum(per_target, 0))]
+    return [(int(part.max(initial=0)), int(part.sum(axis=1).max(initial=0))) for part in parts]
 
 
 def lanes_for(program: Program, op: LifOp, low: int, high: int) -> type | None:
@@ -382,7 +418,7 @@ def _narrow(program: Program, op: LifOp, field: Field, kind: type) -> tuple[Call
     valid = np.packbits(taken, bitorder="little").view(np.uint32 if lanes == 32 else np.uint16).astype(np.uint32)
     tensors, stretch, by_row = _tensors(program, op, field, width, kind)
     layout = Layout(field.groups * field.height, field.height, width, field.first, field.row_pitch, field.group_pitch,
-                    lanes, stretch, by_row)
+                    lanes, stretch, field.run, by_row)
     return kernels.in_lanes, (tuple(layout), tensors, names, valid, tuple(_neuron(program, op, bits)), after)
 
 
@@ -454,10 +490,10 @@ def _events(signal: Spikes) -> tuple[NDArray, NDArray]:
     return signal.index, _NONE if signal.count is None else signal.count
 
 
-def pooled(op: PoolOp, signal: Spikes, n_threads: int) -> Spikes:
+def pooled(program: Program, op: PoolOp, signal: Spikes, n_threads: int) -> Spikes:
     """The pooled signal, with counts; in no particular order within a step."""
     n, n_steps = math.prod(pool_shape(op)), signal.n_steps
-    first, windows = windows_of(op)
+    first, windows = once(program, ("windows", op), lambda: windows_of(op))
     largest = int(np.diff(first).max(initial=0))
 
     def part(a: int, b: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -469,6 +505,13 @@ def pooled(op: PoolOp, signal: Spikes, n_threads: int) -> Spikes:
         return offsets, index[:used], count[:used]
 
     return joined(in_parts(part, signal.n_samples, n_steps * n * 6, n_threads), n, n_steps, graded=True)
+
+
+def counted(signal: Spikes) -> NDArray[np.int64]:
+    """How often each source spikes, [B, n], of a signal without counts of its own."""
+    counts = np.zeros((signal.n_samples, signal.n), np.int64)
+    kernels.count_spikes(signal.offsets, signal.index, counts)
+    return counts
 
 
 def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -486,6 +529,9 @@ def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def joined(parts: list[tuple], n: int, n_steps: int, *, graded: bool = False) -> Spikes:
     """The events (offsets, index, count) of consecutive blocks of samples as one signal."""
     parts = parts or [(np.zeros((0, n_steps + 1), np.int64), np.zeros(0, index_dtype(n)), np.zeros(0, np.int32))]
+    if len(parts) == 1:
+        (offsets, index, *count), = parts
+        return Spikes(offsets=offsets, index=index, n=n, count=count[0] if graded else None)
     starts = np.cumsum([0, *(len(p[1]) for p in parts)])
     offsets = np.concatenate([p[0] + start for p, start in zip(parts, starts[:-1], strict=True)])
     return Spikes(offsets=offsets, index=np.concatenate([p[1] for p in parts]), n=n,

@@ -13,6 +13,7 @@ Kernels are chosen by proof, never by hope:
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ from qspinn.runtime import _bits_kernel, _kernels, _layers
 from qspinn.runtime._vectors import WORDS, aligned
 from qspinn.runtime.arithmetic import MODE
 from qspinn.runtime.reference import thresholds
-from qspinn.runtime.result import Result
+from qspinn.runtime.result import Counts, Result
 from qspinn.spikes import Spikes
 
 NEVER = (1 << 31) - 1
@@ -80,7 +81,7 @@ def run_from(
                 signals[op.target] = signals[op.source]
                 kept[op.target] = program.codes(op.kept)
             case PoolOp():
-                signals[op.target] = _layers.pooled(op, _chosen(signals, kept, op.source), n_threads)
+                signals[op.target] = _layers.pooled(program, op, _chosen(signals, kept, op.source), n_threads)
             case DenseOp() | ConvOp() | AddOp():
                 feeding.setdefault(op.target, []).append(op)
             case LifOp() if op.name in given:
@@ -96,13 +97,15 @@ def run_from(
                     continue
                 sources = {f.source: _chosen(signals, kept, f.source) for f in feeds if f.source != op.name}
                 of = readout.of if isinstance(readout, ReadOp) and readout.source == op.name else "spikes"
-                wanted = _layers.Wanted(spikes=record or op.name in read, states=record or of == "v_last",
+                wanted = _layers.Wanted(counts=record or op.name not in read or op.name == readout.source,
+                                        spikes=record or op.name in read, states=record or of == "v_last",
                                         v_sum=of == "v_sum")
                 outcome[op.name], signals[op.name] = _layers.population(program, op, feeds, sources, spikes, wanted,
                                                                         n_threads)
             case PoissonOp() | EventsOp() | VoteOp() | ReadOp():
                 pass
-    counts = {name: o.counts.astype(np.int64, copy=False) for name, o in outcome.items()}
+    counts = Counts({name: o.counts.astype(np.int64, copy=False) if len(o.counts)
+                     else functools.partial(_layers.counted, signals[name]) for name, o in outcome.items()})
     scores = _scores(program, readout, outcome)
     if not record:
         return Result(counts=counts, scores=scores), signals
@@ -115,13 +118,8 @@ def run_from(
 
 
 def _known(spikes: Spikes) -> _layers.States:
-    """What is asked of a population whose spikes are known: its counts."""
-    rows = np.repeat(np.arange(spikes.n_samples), spikes.offsets[:, -1] - spikes.offsets[:, 0])
-    start, stop = (spikes.offsets[0, 0], spikes.offsets[-1, -1]) if spikes.n_samples else (0, 0)
-    counts = np.bincount(rows * spikes.n + spikes.index[start:stop], minlength=spikes.n_samples * spikes.n)
-    nothing = np.zeros((0, spikes.n), np.int64)
-    return _layers.States(counts=counts.reshape(spikes.n_samples, spikes.n), v=nothing, ref=nothing, current=nothing,
-                          v_sum=nothing)
+    """What is left of a population whose spikes are known: nothing that is asked for but them."""
+    return _layers.States(*(np.zeros((0, spikes.n), np.int64) for _ in _layers.States._fields))
 
 
 def _scores(program: Program, readout: VoteOp | ReadOp, outcome: dict[str, _layers.States]) -> NDArray[np.int64]:

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.ops import VoteOp
 from qspinn.program import Program
+
+
+class Counts(Mapping[str, NDArray[np.int64]]):
+    """Spike counts by population, made when first asked for: of hidden layers they take longer than the spikes."""
+
+    def __init__(self, made: Mapping[str, NDArray[np.int64] | Callable[[], NDArray[np.int64]]]) -> None:
+        self._made = dict(made)
+
+    def __getitem__(self, name: str) -> NDArray[np.int64]:
+        counts = self._made[name]
+        if not isinstance(counts, np.ndarray):
+            counts = self._made[name] = counts()
+        return counts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -21,7 +42,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         current: final synaptic currents int64 [B, N] of the populations that have one; only when recording.
     """
 
-    counts: dict[str, NDArray[np.int64]]
+    counts: Mapping[str, NDArray[np.int64]]
     scores: NDArray[np.int64]
     v: dict[str, NDArray[np.int64]] = {}
     ref: dict[str, NDArray[np.int64]] = {}
@@ -33,7 +54,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.scores.argmax(axis=1)
 
 
-def vote(program: Program, counts: dict[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+def vote(program: Program, counts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
     """Class scores of a read-out by votes, int64 [B, n_classes]."""
     (op,) = program.ops_of(VoteOp)
     return counts[op.source] @ program.codes(op.votes).astype(np.int64)
