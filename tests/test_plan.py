@@ -6,8 +6,21 @@ import pytest
 
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
+from qspinn.layers import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
+from qspinn.models import diehl_cook
 from qspinn.network import Network
-from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve, tensor_paths, wide_plan, with_rule
+from qspinn.plan import (
+    Calibrator,
+    Granularity,
+    QuantPlan,
+    QuantRule,
+    chosen_rules,
+    layer_paths,
+    resolve,
+    tensor_paths,
+    wide_plan,
+    with_rule,
+)
 
 EVERY = QuantRule(tensor="*", bits=8)
 
@@ -82,3 +95,26 @@ def test_the_wide_plan_covers_everything(two_layers: Network, tiny: Network) -> 
     for network in (tiny, two_layers):
         chosen = resolve(wide_plan(network, rounding=Rounding.TRUNCATE), network, learning=True)
         assert {(r.bits, r.rounding) for r in chosen.values()} == {(16, Rounding.TRUNCATE)}
+
+
+@pytest.mark.parametrize(("tensor", "calibrator", "allowed"), [
+    ("out.v_th", Calibrator.MSE, "max"), ("out.decay", Calibrator.PERCENTILE, "max"),
+    ("out.v", Calibrator.MEAN_ABS, "max, mse, percentile")])
+def test_calibrators_only_where_they_mean_something(tensor: str, calibrator: Calibrator, allowed: str) -> None:
+    layer = Layer(name="out", shape=(2, 1, 1))
+    network = LayeredNetwork(name="n", input=EventInput(shape=(3, 1, 1)), layers=(layer,),
+                             connections=(Linear(source="input", target="out"),), readout=NeuronReadout(source="out"))
+    paths = layer_paths(network)
+    for own in (Calibrator.MAX, calibrator):
+        plan = QuantPlan(rules=(QuantRule(tensor=tensor, bits=4, calibrator=own), QuantRule(tensor="*", bits=8)))
+        if own is Calibrator.MAX:
+            chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+            continue
+        with pytest.raises(ConfigError, match=f"plan: {tensor}: this calibrator does not apply.*allowed: {allowed}"):
+            chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+
+
+def test_competing_populations_have_no_calibrators() -> None:
+    rules = (QuantRule(tensor="exc.w", bits=4, calibrator=Calibrator.MSE), QuantRule(tensor="*", bits=8))
+    with pytest.raises(ConfigError, match=r"plan: exc\.w: this calibrator does not apply"):
+        resolve(QuantPlan(rules=rules), diehl_cook(4, 3))
