@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from qspinn.errors import ConfigError
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
 from qspinn.learning.surrogate import SurrogateNet
 
@@ -142,3 +143,9 @@ def test_gradients_train() -> None:
     net.eval()
     x, y = batch(200)
     assert (net(x).scores.argmax(1) == y).float().mean() > 0.95
+
+
+def test_other_devices_are_refused_by_name() -> None:
+    net = SurrogateNet(network_of(Leaky()))
+    with pytest.raises(ConfigError, match="device: training runs on the CPU.*got 'meta'.*allowed: cpu"):
+        net(torch.zeros(T, 2, net.network.input.n, device="meta"))
