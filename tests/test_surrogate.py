@@ -147,5 +147,5 @@ def test_gradients_train() -> None:
 
 def test_other_devices_are_refused_by_name() -> None:
     net = SurrogateNet(network_of(Leaky()))
-    with pytest.raises(ConfigError, match="device: training runs on the CPU.*got 'meta'.*allowed: cpu"):
+    with pytest.raises(ConfigError, match=r"device: training runs on the CPU.*got 'meta'.*allowed: cpu"):
         net(torch.zeros(T, 2, net.network.input.n, device="meta"))
