@@ -39,8 +39,9 @@ def short_table(records: list[dict]) -> str:
     for r in records:
         if r["claim"].startswith(SHORT):
             lines.append(row(r).rsplit(" | ", 2)[0] + " |")
-    lines += ["", "Medians over three seeds or three rounds on 2 cores; MNIST where no data are named, test data unless "
-              "said otherwise. Every figure, its command and what is not met: [benchmarks/README.md](benchmarks/README.md).", ""]
+    lines += ["", "Medians over three seeds or three rounds on 2 cores; MNIST where no data are named, test data "
+              "unless said otherwise. Every figure, its command and what is not met: "
+              "[benchmarks/README.md](benchmarks/README.md).", ""]
     return "\n".join(lines)
 
 
