@@ -56,7 +56,7 @@ def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
     rows = [MemoryRow(path=name, role="parameter", count=int(t.codes.size), bits=t.fmt.bits)
             for name, t in sorted(program.tensors.items())]
     for op in program.ops_of(LifOp):
-        rows.append(MemoryRow(path=f"{op.name}.v", role="state", count=op.n, bits=op.v_fmt.bits))
+        rows.append(MemoryRow(path=f"{op.name}.v", role="state", count=op.n, bits=op.kept_fmt.bits))
         if op.n_ref:
             rows.append(MemoryRow(path=f"{op.name}.ref", role="state", count=op.n, bits=counter_bits(op.n_ref)))
         if op.current_fmt is not None:

@@ -137,6 +137,12 @@ class Neuron(NamedTuple):
     current_shift: int
     i_min: int
     i_max: int
+    stores: bool
+    store_half: int
+    store_low: int
+    store_shift: int
+    store_min: int
+    store_max: int
 
 
 def grid(shape: tuple[int, int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -377,11 +383,13 @@ def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]
     shifts, level = shifts_of(program, op), thresholds(program, op)
     reset = int(np.abs(program.codes(op.v_reset).astype(np.int64)).max(initial=0)) if op.reset == "value" else 0
     decay, left, right = int(program.codes(op.decay)[0]), max(0, -int(shifts.min())), max(0, int(shifts.max()))
-    v = max(abs(op.v_min), abs(op.v_fmt.code_max), reset)
+    dropped, kept_min, kept_max = stored(op)
+    v = max(abs(op.v_min), abs(op.v_fmt.code_max), reset, kept_max << dropped, -kept_min << dropped)
     holds = {
         "potential": op.v_min >= -top - 1 and op.v_fmt.code_max <= top, "reset": reset <= top,
         "threshold": bool(level.min() >= 0), "rest": op.n_ref <= top, "shift": right <= bits - 2 and left <= bits - 2,
         "decay": 0 <= decay <= 1 << op.decay_shift and 0 <= op.decay_shift <= bits - 1,
+        "store": op.store_fmt is None or (v + (1 << dropped) <= top and dropped <= bits - 2),
     }
     if op.current_fmt is not None:
         i_min, i_max = op.current_fmt.code_min, op.current_fmt.code_max
@@ -397,6 +405,11 @@ def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]
     if wide:
         holds |= {"product": v * decay + (1 << op.decay_shift) <= top, "sum": v + drive <= top}
     return holds
+
+
+def stored(op: LifOp) -> tuple[int, int, int]:
+    """(bits dropped between steps, smallest, largest code kept); zeros where potentials stay as they are."""
+    return (0, 0, 0) if op.store_fmt is None else (-op.store_fmt.frac, op.store_min, op.store_fmt.code_max)
 
 
 def shifts_of(program: Program, op: LifOp) -> NDArray[np.int64]:
@@ -462,12 +475,15 @@ def _neuron(program: Program, op: LifOp, bits: int) -> Neuron:
                 ((1 << to) - 1) * (op.rounding is Rounding.TOWARD_ZERO), to)
 
     shifts, fmt = shifts_of(program, op), op.current_fmt
+    dropped, kept_min, kept_max = stored(op)
     decay = factor(op.decay, op.decay_shift)
     current = factor(op.current, op.current_shift) if op.current else (0, 0, 0, 0)
     return Neuron(
         op.v_min, op.v_fmt.code_max, *decay, int(program.codes(op.decay)[0]) != 1 << op.decay_shift,
         op.rounding is Rounding.NEAREST, bool((shifts < 0).any()), bool((shifts > 0).any()), op.reset == "subtract",
-        op.n_ref, fmt is not None, *current, fmt.code_min if fmt else 0, fmt.code_max if fmt else 0)
+        op.n_ref, fmt is not None, *current, fmt.code_min if fmt else 0, fmt.code_max if fmt else 0,
+        op.store_fmt is not None, (1 << dropped >> 1) * (op.rounding is Rounding.NEAREST),
+        ((1 << dropped) - 1) * (op.rounding is Rounding.TOWARD_ZERO), dropped, kept_min, kept_max)
 
 
 def _general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]:
@@ -479,7 +495,7 @@ def _general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple
     neuron = (int(program.codes(op.decay)[0]), op.decay_shift, op.v_min, op.v_fmt.code_max, op.strict,
               op.reset == "subtract", op.spiking, op.n_ref, MODE[op.rounding], fmt is not None,
               int(program.codes(op.current)[0]) if op.current else 0, op.current_shift,
-              fmt.code_min if fmt else 0, fmt.code_max if fmt else 0)
+              fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, op.store_fmt is not None, *stored(op))
     tensors = (shifts_of(program, op), thresholds(program, op), each(op.v_reset), biases(program, op))
     return kernels.in_general, (field.places(), neuron, tensors, op.winner, bool(op.inhibition),
                                 each(op.inhibition) << op.inhibition_shift, np.uint32(program.seed), op.stream)

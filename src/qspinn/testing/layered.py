@@ -82,9 +82,10 @@ class _Builder(msgspec.Struct):
         return int(self.rng.integers(low, high)), int(self.rng.integers(low, high))
 
     def _weights(self, name: str, shape: tuple[int, ...]) -> str:
-        bits = int(self.rng.integers(2, 9))
+        bits = int(self.rng.integers(1, 9))
         fmt = QFormat(bits=bits, signed=True)
-        self.tensors[name] = codes(self.rng.integers(fmt.code_min, fmt.code_max + 1, shape), fmt)
+        drawn = self.rng.integers(fmt.code_min, fmt.code_max + 1, shape)
+        self.tensors[name] = codes(2 * (drawn > 0) - 1 if fmt.binary else drawn, fmt)
         return name
 
     def pool(self, source: str) -> None:
@@ -158,7 +159,16 @@ class _Builder(msgspec.Struct):
             bias_shift=v_bits % 3, in_shifts=vector("in_shifts", 0, 4, 3) if yes(0.3) else "", strict=yes(),
             reset=("value", "subtract")[rng.integers(2)], spiking=yes(0.85),
             current=f"{name}.current" if has_current else "", current_shift=k_i if has_current else 0,
-            current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None)
+            current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None,
+            **self._store(v_bits))
+
+    def _store(self, v_bits: int) -> dict[str, Any]:
+        """A format of potentials between steps, for half of the populations."""
+        if self.rng.random() < 0.5:
+            return {}
+        bits = int(self.rng.integers(2, v_bits + 1))
+        fmt = QFormat(bits=bits, frac=-int(self.rng.integers(0, v_bits - bits + 1)), signed=True)
+        return {"store_fmt": fmt, "store_min": int(self.rng.integers(fmt.code_min, 1))}
 
 
 ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
@@ -168,6 +178,8 @@ ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
     "forgets the shift of the bias": (LifOp, {"bias_shift": lambda op: 0 if op.bias_shift else 1}),
     "shifts all channels alike": (LifOp, {"in_shifts": lambda op: ""}),
     "lets read-out neurons spike": (LifOp, {"spiking": lambda op: True}),
+    "keeps all bits of a potential": (LifOp, {"store_fmt": lambda op: None, "store_min": lambda op: 0}),
+    "keeps codes below the least": (LifOp, {"store_min": lambda op: op.store_fmt.code_min if op.store_fmt else 0}),
     "lets currents grow": (LifOp, {"current_fmt": lambda op: op.current_fmt and QFormat(bits=30, signed=True)}),
     "mistakes x for y in padding": (ConvOp, {"padding": lambda op: (op.padding[0], op.padding[0])}),
     "ignores the shift of a connection": (DenseOp, {"shift": lambda op: 0}),
