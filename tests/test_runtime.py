@@ -20,6 +20,7 @@ from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
 from qspinn.program import Program
 from qspinn.runtime import (
     _bits_kernel,
+    _competing,
     _kernels,
     _layer_kernel,
     _layer_proof,
@@ -42,14 +43,14 @@ FAULTS = [f for f in Fault if f is not Fault.NONE]
 @pytest.fixture(autouse=True, scope="module")
 def watch_bit_slices() -> Iterator[None]:
     """Notes in USED when the bit-sliced kernel is chosen."""
-    chosen = numba_engine.packed_rows
+    chosen = _competing.packed_rows
 
     def noted(w: np.ndarray) -> tuple:
         USED.append("one_bit")
         return chosen(w)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_engine, "packed_rows", noted)
+        patch.setattr(_competing, "packed_rows", noted)
         yield
 
 

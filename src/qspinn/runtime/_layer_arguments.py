@@ -48,9 +48,7 @@ class Neuron(NamedTuple):
     decay_low: int
     decay_shift: int
     leaks: bool
-    nearest: bool
-    moves_left: bool
-    moves_right: bool
+    moves: bool
     subtract: bool
     n_ref: int
     has_current: bool
@@ -60,10 +58,15 @@ class Neuron(NamedTuple):
     current_shift: int
     i_min: int
     i_max: int
+    usual: bool
+    bounded: bool
 
 
-def narrow(program: Program, op: LifOp, field: Field, kind: type) -> tuple[Callable, tuple]:
-    """The kernel for narrow lanes with its arguments between the sums and the outputs."""
+def narrow(program: Program, op: LifOp, field: Field, kind: type, ahead: bool) -> tuple[Callable, tuple]:
+    """The kernel for narrow lanes with its arguments between the sums and the outputs.
+
+    ahead: sums may begin with the bias and the half for rounding.
+    """
     bits = np.iinfo(kind).bits
     lanes = 512 // bits
     width = up_to(field.width * field.run, lanes)
@@ -77,22 +80,22 @@ def narrow(program: Program, op: LifOp, field: Field, kind: type) -> tuple[Calla
     tensors, stretch, by_row = _tensors(program, op, field, width, kind)
     layout = Layout(field.groups * field.height, field.height, width, field.first, field.row_pitch, field.group_pitch,
                     lanes, stretch, field.run, by_row)
-    return kernels.in_lanes, (tuple(layout), tensors, names, valid, tuple(_neuron(program, op, bits)), after)
+    return kernels.in_lanes, (tuple(layout), tensors, names, valid, tuple(_neuron(program, op, bits, ahead)), after)
 
 
 def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type) -> tuple[tuple, int, bool]:
-    """((bias, left, half, low, right, level, lowered), stretch, by_row): what differs between neurons, in lanes: per
-    group one period of the channels, or per row all of it."""
+    """((bias, left, half, low, right, level, lowered, begins), stretch, by_row): what differs between neurons, in
+    lanes: per group one period of the channels, or per row all of it."""
     shifts, level, top = in_shifts(program, op), thresholds(program, op), int(np.iinfo(kind).max)
     right = np.maximum(shifts, 0)
     subtract = op.reset == "subtract"
     reset = spread(program.codes(op.v_reset), op.n)
     bias = biases(program, op)
+    half = np.where(right > 0, 1 << right >> 1, 0) * (op.rounding is Rounding.NEAREST)
     each = [
-        bias, np.maximum(-shifts, 0), np.where(right > 0, 1 << right >> 1, 0) * (op.rounding is Rounding.NEAREST),
-        ((1 << right) - 1) * (op.rounding is Rounding.TOWARD_ZERO), right,
+        bias, np.maximum(-shifts, 0), half, ((1 << right) - 1) * (op.rounding is Rounding.TOWARD_ZERO), right,
         np.minimum(level - (not op.strict), top) if op.spiking else np.full(op.n, top),
-        np.minimum(level, top) if subtract else -reset,
+        np.minimum(level, top) if subtract else -reset, half + (bias << right),
     ]
     channels = [x.reshape(field.groups * field.run, -1) for x in each]
     if all((x == x[:, :1]).all() for x in channels):
@@ -112,7 +115,7 @@ def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type) 
     return tuple(tensors), stretch, by_row
 
 
-def _neuron(program: Program, op: LifOp, bits: int) -> Neuron:
+def _neuron(program: Program, op: LifOp, bits: int, ahead: bool) -> Neuron:
     """The common settings; products of 16-bit lanes at their shift of 15."""
     def factor(name: str, shift: int) -> tuple[int, int, int, int]:
         to = 15 if bits == 16 else shift
@@ -122,10 +125,12 @@ def _neuron(program: Program, op: LifOp, bits: int) -> Neuron:
     shifts, fmt = in_shifts(program, op), op.current_fmt
     decay = factor(op.decay, op.decay_shift)
     current = factor(op.current, op.current_shift) if op.current else (0, 0, 0, 0)
+    leaks, subtract = int(program.codes(op.decay)[0]) != 1 << op.decay_shift, op.reset == "subtract"
+    usual = (ahead and leaks and subtract and fmt is None and op.n_ref == 0 and op.rounding is Rounding.NEAREST)
+    bounded = bits != 16 or (op.v_min, op.v_fmt.code_max) != (-1 << 15, (1 << 15) - 1)
     return Neuron(
-        op.v_min, op.v_fmt.code_max, *decay, int(program.codes(op.decay)[0]) != 1 << op.decay_shift,
-        op.rounding is Rounding.NEAREST, bool((shifts < 0).any()), bool((shifts > 0).any()), op.reset == "subtract",
-        op.n_ref, fmt is not None, *current, fmt.code_min if fmt else 0, fmt.code_max if fmt else 0)
+        op.v_min, op.v_fmt.code_max, *decay, leaks, bool((shifts != 0).any()), subtract, op.n_ref, fmt is not None,
+        *current, fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, usual, bounded)
 
 
 def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]:

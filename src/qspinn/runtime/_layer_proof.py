@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from qspinn.fixedpoint import Rounding
@@ -39,6 +41,24 @@ def lanes_for(program: Program, op: LifOp, low: int, high: int) -> type | None:
                 None)
 
 
+class Sizes(NamedTuple):
+    """The largest absolute values of what a population computes with: biases; shifts to the left and to the right;
+    potentials to which neurons are reset. And the lowest threshold."""
+
+    bias: int
+    left: int
+    right: int
+    reset: int
+    level: int
+
+
+def _sizes(program: Program, op: LifOp) -> Sizes:
+    shifts = in_shifts(program, op)
+    reset = int(np.abs(program.codes(op.v_reset).astype(np.int64)).max(initial=0)) if op.reset == "value" else 0
+    return Sizes(int(np.abs(biases(program, op)).max(initial=0)), max(0, -int(shifts.min())),
+                 max(0, int(shifts.max())), reset, int(thresholds(program, op).min()))
+
+
 def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]:
     """What must hold for lanes of so many bits to hold everything that becomes of inputs of at most `drive`, and
     whether it does.
@@ -47,14 +67,12 @@ def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]
     results must fit. Lanes of 32 bits must hold products and sums.
     """
     top, wide = (1 << bits - 1) - 1, bits > 16
-    bias = int(np.abs(biases(program, op)).max(initial=0))
-    shifts, level = in_shifts(program, op), thresholds(program, op)
-    reset = int(np.abs(program.codes(op.v_reset).astype(np.int64)).max(initial=0)) if op.reset == "value" else 0
-    decay, left, right = int(program.codes(op.decay)[0]), max(0, -int(shifts.min())), max(0, int(shifts.max()))
+    bias, left, right, reset, level = once(program, ("sizes", op.name), lambda: _sizes(program, op))
+    decay = int(program.codes(op.decay)[0])
     v = max(abs(op.v_min), abs(op.v_fmt.code_max), reset)
     holds = {
         "potential": op.v_min >= -top - 1 and op.v_fmt.code_max <= top, "reset": reset <= top,
-        "threshold": bool(level.min() >= 0), "rest": op.n_ref <= top, "shift": right <= bits - 2 and left <= bits - 2,
+        "threshold": level >= 0, "rest": op.n_ref <= top, "shift": right <= bits - 2 and left <= bits - 2,
         "decay": 0 <= decay <= 1 << op.decay_shift and 0 <= op.decay_shift <= bits - 1,
     }
     if op.current_fmt is not None:
@@ -71,3 +89,10 @@ def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]
     if wide:
         holds |= {"product": v * decay + (1 << op.decay_shift) <= top, "sum": v + drive <= top}
     return holds
+
+
+def begins_ahead(program: Program, op: LifOp, low: int, high: int, kind: type) -> bool:
+    """Whether sums of inputs within low..high may begin with the bias and the half for rounding: then they are shifted
+    together, which is the same in integers, and must fit together."""
+    bias, left, right, *_ = once(program, ("sizes", op.name), lambda: _sizes(program, op))
+    return left == 0 and max(-low, high) + (bias << right) + (1 << right >> 1) <= np.iinfo(kind).max

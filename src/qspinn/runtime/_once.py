@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,12 +10,16 @@ from typing import Any, TypeVar
 from qspinn.program import Program
 
 Made = TypeVar("Made")
+_making = threading.RLock()
 _made: weakref.WeakKeyDictionary[Program, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
 def once(program: Program, key: tuple, make: Callable[[], Made]) -> Made:
     """What `make` returned when it was first asked for under this key; programs never change."""
-    made = _made.setdefault(program, {})
+    made = _made.get(program, {})
     if key not in made:
-        made[key] = make()
+        with _making:
+            made = _made.setdefault(program, {})
+            if key not in made:
+                made[key] = make()
     return made[key]
