@@ -44,9 +44,9 @@ class Calibrator(enum.Enum):
 class Levels(enum.Enum):
     """The codes that weights, and kept potentials, may have.
 
-    UNIFORM: all of their width, symmetric about 0; of potentials, two's complement. BINARY (1 bit): -1 and +1, the sign of a weight, +1 for 0. TERNARY
-    (2 bits): -1, 0 and +1; 0 where the size is below 0.7 of its mean (Li & Liu 2016). The step of binary and ternary
-    codes is the mean size of the weights that are not 0, which makes the squared error least (Rastegari et al. 2016).
+    UNIFORM: all of their width, symmetric about 0; of potentials, two's complement. BINARY (1 bit): -1 and +1, the sign
+    of a weight, +1 for 0. TERNARY (2 bits): -1, 0 and +1; 0 where the size is below 0.7 of its mean (Li & Liu 2016).
+    The step of binary and ternary codes is the mean size of the weights that are not 0, which makes the squared error least (Rastegari et al. 2016).
     Potentials may be ternary, too, in what is kept of them between steps (SpQuant, Hasssan et al. 2024).
     """
 
@@ -75,10 +75,10 @@ class QuantRule(Record, frozen=True):
         standardize: binary and ternary weights: the mean of each output channel is taken away first, and gradients go
             through (w - mean) / std (Wei et al. 2024, eq. 6, there per layer; per channel as in their code).
         accumulator_bits: for potentials of layers: the width in which a step decays, integrates, compares and resets;
-            `bits` is then what is kept until the next step, rounded after the reset (Wei et al. 2024, eq. 10). 0: a step
-            computes in `bits`.
-        shared_step: for potentials of layers: the unit is the weights' step itself, no power of two above it (MINT, Yin
-            et al. 2024).
+            `bits` is then what is kept until the next step, rounded after the reset (Wei et al. 2024, eq. 10). 0: a
+            step computes in `bits`.
+        shared_step: for potentials of layers: the unit is the weights' step itself, no power of two above it (MINT,
+            Yin et al. 2024).
         power_of_two: binary and ternary weights: the step is the nearest power of two (Qin et al. 2020).
     """
 
@@ -206,7 +206,8 @@ def _check_calibrators(chosen: dict[str, QuantRule], finer: Granularity) -> None
     """
     for path, rule in chosen.items():
         kind = path.split(".")[-1].split("_")[0]
-        known = {"w": set(Calibrator) - {Calibrator.THRESHOLD}, "v": set(Calibrator) - {Calibrator.MEAN_ABS}}.get(kind, {Calibrator.MAX})
+        known = {"w": set(Calibrator) - {Calibrator.THRESHOLD},
+                 "v": set(Calibrator) - {Calibrator.MEAN_ABS}}.get(kind, {Calibrator.MAX})
         if path.endswith(".v_th") or finer is Granularity.PER_NEURON:
             known = {Calibrator.MAX}
         _check_levels(path, rule, "" if finer is Granularity.PER_NEURON else path.split(".")[-1])

@@ -6,7 +6,7 @@ IR-Net), which the code of Q-SNN (Wei et al. 2024) uses.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from qspinn.fixedpoint import QFormat, Rounding, encode
 from qspinn.plan import Levels, QuantRule
-from qspinn.weight_codes import weight_codes
+from qspinn.weight_codes import nearest_power, weight_codes
 
+Estimator = Literal["straight_through", "annealed"]
 SHARPEST, SOFTEST = 10.0, 0.1
 
 
@@ -88,6 +89,25 @@ def coded_weights(path: str, w: Tensor, rule: QuantRule, step: Tensor, key: int,
     apply: Any = _Sign.apply
     found: Tensor = apply(rows, torch.from_numpy(codes.reshape(rows.shape).astype(np.float64)), sharpness)
     return found.view(w.shape)
+
+
+class _Power(torch.autograd.Function):
+    """The nearest power of two; gradients pass straight through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.from_numpy(nearest_power(x.numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad
+
+
+def to_power(x: Tensor) -> Tensor:
+    """The powers of two nearest to positive x."""
+    apply: Any = _Power.apply
+    found: Tensor = apply(x)
+    return found
 
 
 def sharpness_at(progress: float) -> float:

@@ -93,8 +93,9 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
 
     step holds: decay; decay_scale [1], the factor of the decay code; in_scale [N] or [1], that of the input; level,
     bias, reset [N]: codes, bias of the synaptic current where there is one; limits and switches; i_scale [1], the
-    factor of the current's decay code; store_scale [1] (or without entries), 2**-shift of what is kept, with its limits. Loops write to one array each: of more, LLVM does not prove that they are
-    apart, and goes from number to number.
+    factor of the current's decay code; store_scale [1] (or without entries), 2**-shift of what is kept, with its
+    limits. Loops write to one array each: of more, LLVM does not prove that they are apart, and goes from number to
+    number.
     """
     (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, n_ref, spiking, i_decay, i_scale,
      i_min, i_max, mode, seed, stream, store_scale, store_min, store_max) = step
@@ -264,7 +265,8 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
     switches. Rounding is passed straight through, saturation not at all; the reset's spike is taken as given (Zenke &
     Ganguli 2018).
     """
-    decay, in_scale, level, unit, v_min, v_max, subtract, i_decay, i_min, i_max, kind, width, keep_min, keep_max = factors
+    (decay, in_scale, level, unit, v_min, v_max, subtract, i_decay, i_min, i_max, kind, width, keep_min,
+     keep_max) = factors
     in_scale, level, unit = in_scale[low:low + m], level[low:low + m], unit[low:low + m]
     of_bias = bias_grad[low:low + m]
     of_level = level_grad[low:low + m] if level_grad.size > 0 else level_grad

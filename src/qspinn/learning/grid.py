@@ -249,7 +249,7 @@ def fit(
 
 def _grid_rows(model: GridModel) -> NDArray:
     """Weight codes as rows in the narrowest unsigned type."""
-    from qspinn.runtime.numba_engine import padded
+    from qspinn.runtime._competing import padded
 
     return padded(model.w.T, np.uint8 if model.c_max < 256 else np.uint16, 0)
 
@@ -260,8 +260,8 @@ def _call(
 ) -> None:
     """One call of the compiled kernel."""
     from qspinn.learning._grid_kernel import run_grid
+    from qspinn.runtime._competing import narrow_settings
     from qspinn.runtime.arithmetic import MODE
-    from qspinn.runtime.numba_engine import narrow_settings
 
     population, dense, _, stdp = plastic(model.network)
     name = population.name

@@ -21,7 +21,7 @@ from torch.nn import functional
 from qspinn.calibrators import LayerRanges
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
-from qspinn.learning._codes import coded_weights, encoded
+from qspinn.learning._codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning._scan import Found, Plan, Scan, advance
 from qspinn.learning._wiring import Room, flat, images, wiring_of
 from qspinn.learning.surrogate import KINDS, Output, Surrogate, SurrogateNet, feedback, joins, total, walk
@@ -50,7 +50,7 @@ EXACT = 1 << 23
 def prepare(
     network: LayeredNetwork, plan: QuantPlan, params: Mapping[str, NDArray] | None = None,
     ranges: LayerRanges | None = None, *, seed: int = 0, learn_steps: bool = True, surrogate: Surrogate = "arctan",
-    width: float = 2.0,
+    width: float = 2.0, estimator: Estimator = "straight_through",
 ) -> QuantNet:
     """A torch module that trains on the integer grid of a plan; its forward pass is that of `SurrogateNet`, with
     potentials and currents as codes.
@@ -58,7 +58,9 @@ def prepare(
     Args:
         params: arrays to start from, batch normalization folded (`SurrogateNet.params`); without them fresh weights.
         ranges: of the float network (`layer_ranges`); without them potentials reach to twice the threshold.
-        learn_steps: weight steps are trained too; otherwise they stay as calibrated.
+        learn_steps: weight steps are trained too; otherwise they stay as calibrated. Steps that are to be powers of two
+            are the nearest ones to what is trained.
+        estimator: the gradient of binary and ternary weights; the annealed one sharpens while `fit` trains.
 
     Raises:
         ConfigError, LoweringError: as `lower_layers`.
@@ -67,7 +69,7 @@ def prepare(
         params = SurrogateNet(network, seed=seed).params()
     if ranges is None:
         ranges = LayerRanges(v={layer.name: 2 * layer.neuron.v_th for layer in network.layers})
-    return QuantNet(network, plan, params, ranges, seed, learn_steps, surrogate, width)
+    return QuantNet(network, plan, params, ranges, seed, learn_steps, surrogate, width, estimator)
 
 
 def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None) -> Program:
@@ -86,12 +88,12 @@ class QuantNet(nn.Module):
     """
 
     def __init__(self, network: LayeredNetwork, plan: QuantPlan, params: Mapping[str, NDArray], ranges: LayerRanges,
-                 seed: int, learn_steps: bool, surrogate: Surrogate, width: float) -> None:
+                 seed: int, learn_steps: bool, surrogate: Surrogate, width: float, estimator: Estimator) -> None:
         super().__init__()
         self.network, self.plan, self.ranges, self.seed = network, plan, ranges, seed
         self._room = Room()
         self.kind, self.width = KINDS[surrogate], width
-        self.sharpness: float | None = None
+        self.estimator, self.sharpness = estimator, sharpness_at(0.0) if estimator == "annealed" else None
         self.rules = layer_rules(network, plan)
         self.grids = layer_grids(network, params, self.rules, ranges)
         lower_layers(network, params, plan, ranges, seed=seed, grids=self.grids)  # what cannot be lowered fails now
@@ -116,6 +118,10 @@ class QuantNet(nn.Module):
         put(f"{name}.v_th", v_th, learned=False)
         put(f"{name}.decay", params.get(f"{name}.decay", layer.neuron.decay), learned=False)
 
+    def anneal(self, progress: float) -> None:
+        """Sharpens the annealed estimator for a share 0..1 of the training done; the other has nothing to sharpen."""
+        self.sharpness = sharpness_at(progress) if self.estimator == "annealed" else None
+
     def _real(self, path: str) -> Tensor:
         """A parameter in float64, in which codes are made."""
         found: Tensor = getattr(self, path.replace(".", "__"))
@@ -128,7 +134,9 @@ class QuantNet(nn.Module):
 
     def _steps(self, name: str) -> Tensor:
         """Weight step of each channel, [C]."""
-        return torch.from_numpy(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
+        step = torch.from_numpy(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
+        powers = [r.power_of_two for path, r in self.rules.items() if path.startswith(f"{name}.w")]
+        return to_power(step) if any(powers) else step
 
     def grid(self, name: str) -> LayerGrid:
         """Steps and shifts of a layer as they are now."""

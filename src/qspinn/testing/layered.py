@@ -206,10 +206,12 @@ def altered(change: str) -> Callable[..., Result]:
 
 
 def adversarial_layered() -> Iterator[Case]:
-    """Hand-built vectors for engines of layers: potentials and currents at both ends and at their thresholds, every
-    remainder of either sign, sums just within and beyond 16 and 32 bits, maps that fill a register or just do not."""
+    """Hand-built vectors for engines of layers: potentials and currents at both ends and at their thresholds, what is
+    kept of them between steps, binary weights, every remainder of either sign, sums just within and beyond 16 and 32
+    bits, maps that fill a register or just do not."""
     for rounding in ROUNDINGS:
-        for name, program, spikes in (*_remainders(rounding), *_ends(rounding), *_sums(rounding)):
+        for name, program, spikes in (
+                *_remainders(rounding), *_ends(rounding), *_sums(rounding), *_kept(rounding)):
             yield Case(name=f"{name}, {rounding.value}", program=program, spikes=spikes)
     for name, program, spikes in _maps():
         yield Case(name=name, program=program, spikes=spikes)
@@ -327,6 +329,29 @@ def _at_ends(rounding: Rounding, drive: Ints) -> Iterator[tuple[str, Program]]:
             for factor in ((1, 1), (32767, 15)):
                 yield f"currents of {bits} bits under {factor} by {i.max()}", lone(
                     i, current=factor, i_bits=bits, v_fmt=QFormat(bits=17, signed=True), **same)
+
+
+def _kept(rounding: Rounding) -> Iterator[Vector]:
+    """Potentials kept in fewer bits than a step computes with: every remainder of either sign, both ends, ternary; and
+    binary weights, as many as a 16-bit sum holds and more."""
+    once, column = _pulses([1]), np.array([*range(-140, 141), -32768, -32767, -16385, 16384, 32766, 32767])[:, None]
+    for bits, dropped in ((2, 1), (2, 4), (3, 0), (8, 3), (4, 12), (2, 14), (12, 20)):
+        fmt = QFormat(bits=bits, frac=-dropped, signed=True)
+        for low in (fmt.code_min, -fmt.code_max, 0):
+            same: dict[str, Any] = {"rounding": rounding, "store_fmt": fmt, "store_min": low, "decay": (3, 2)}
+            for v_bits in (12, 16, 24):
+                wide = QFormat(bits=v_bits, signed=True)
+                name = f"{bits} bits of {v_bits} kept from bit {dropped} on, at least {low}"
+                yield name, lone(column, v_fmt=wide, v_th=90, reset="subtract", **same), once
+                yield f"{name}, after rests", lone(
+                    column, v_fmt=wide, v_th=90, v_reset=-33, n_ref=1, current=(7, 4), **same), once
+            yield f"{bits} bits kept from bit {dropped} on of an integrator", lone(
+                column, spiking=False, **same), once
+    for n in (1, 63, 255, 40000):
+        w = np.where(np.arange(n) % 3 > 0, 1, -1) * np.array([[1], [-1]])
+        program = lone(w, v_th=n // 5 + 1, reset="subtract", rounding=rounding, in_shift=-1)
+        tensors = program.tensors | {"p.w": CodeTensor(codes=w.astype(np.int32), fmt=QFormat(bits=1, signed=True))}
+        yield f"{n} binary weights", msgspec.structs.replace(program, tensors=tensors), _pulses(np.ones(n))
 
 
 def _sums(rounding: Rounding) -> Iterator[Vector]:
