@@ -120,11 +120,11 @@ def test_binary_weights_and_kept_potentials_by_hand() -> None:
 def test_potentials_in_the_steps_of_the_weights() -> None:
     network, params = tiny([[0.875, -0.5], [0.4375, 0.25]])
     rules = (QuantRule(tensor="*.w*", bits=4, granularity=Granularity.PER_CHANNEL),
-             QuantRule(tensor="*.v", bits=5, shared_step=True), QuantRule(tensor="*", bits=10))
+             QuantRule(tensor="*.v", bits=6, shared_step=True), QuantRule(tensor="*", bits=10))
     program = lower_layers(network, params, QuantPlan(rules=rules), LayerRanges(v={"out": 9.0}))
     assert program.ops_of(LifOp)[0].in_shift == 0
     assert program.codes("out.v_th").tolist() == [8, 16]
-    narrow = QuantPlan(rules=(rules[0], QuantRule(tensor="*.v", bits=4, shared_step=True), rules[2]))
+    narrow = QuantPlan(rules=(rules[0], QuantRule(tensor="*.v", bits=5, shared_step=True), rules[2]))
     with pytest.raises(LoweringError, match=r"out\.v.*never reaches its threshold.*accumulator_bits"):
         lower_layers(network, params, narrow, LayerRanges(v={"out": 9.0}))
 
