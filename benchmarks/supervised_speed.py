@@ -54,7 +54,7 @@ N_INPUTS, BATCH = 128, 64
 CORES = os.cpu_count() or 1
 LEARNING_RATE, GAIN = 1e-3, 10.0  # as in peers/worker.py
 PLAN = QuantPlan(rules=(QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_CHANNEL),
-                        QuantRule(tensor="*", bits=16)))
+                        QuantRule(tensor="*", bits=12)))
 NEURON = Leaky(decay=0.9)
 LEAST_AGREEMENT = 0.9
 """Share of samples in which a peer must choose the class that its neuron chooses on our side, else it is not the same
