@@ -18,7 +18,16 @@ from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import QFormat, Rounding, random_words, stream_key
 from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
 from qspinn.program import Program
-from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, _layers, numba_engine, reference, run, torch_engine
+from qspinn.runtime import (
+    _bits_kernel,
+    _kernels,
+    _layer_kernel,
+    _layer_proof,
+    numba_engine,
+    reference,
+    run,
+    torch_engine,
+)
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
@@ -104,12 +113,12 @@ NEEDED = [(16, "potential"), (16, "reset"), (16, "threshold"), (16, "rest"), (16
 def test_vectors_need_every_condition_under_which_lanes_are_narrow(
     bits: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proof = _layers.proof
+    proof = _layer_proof.proof
 
     def careless(program: Program, op: LifOp, drive: int, lane_bits: int) -> dict[str, bool]:
         return {k: yes or (k, lane_bits) == (name, bits) for k, yes in proof(program, op, drive, lane_bits).items()}
 
-    monkeypatch.setattr(_layers, "proof", careless)
+    monkeypatch.setattr(_layer_proof, "proof", careless)
     with pytest.raises(AssertionError):
         TestNumba().test_adversarial_layered_vectors()
 

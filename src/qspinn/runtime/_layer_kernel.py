@@ -176,7 +176,7 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
 
     feed: (table, rows, n_rows, n_strips, pitch) of the signal (offsets, index, count); again: the same of the
     population's own spikes, or with an empty table. totals [S, T, size]: what other connections bring, or one row of
-    zeros, [1, 1, size], for all steps. layout: `_layers.Layout`; neuron: `_layers.Neuron`. tensors: seven flat arrays
+    zeros, [1, 1, size], for all steps. layout: `_layer_arguments.Layout`; neuron: `Neuron`. tensors: seven flat arrays
     in lanes, a stretch for each group (repeated along its rows) or for each row. names: the number of each lane's
     neuron in the program; valid: a bit per lane that is a neuron; after: the place of every neuron in the lanes.
     """

@@ -27,6 +27,7 @@ from qspinn.ops import (
     ConvOp,
     DenseOp,
     EventsOp,
+    Feed,
     LifOp,
     PoissonOp,
     PoolOp,
@@ -69,7 +70,7 @@ def run_from(
     """
     signals: dict[str, Spikes] = {"input": spikes}
     kept: dict[str, NDArray] = {}
-    feeding: dict[str, list[_layers.Feed]] = {}
+    feeding: dict[str, list[Feed]] = {}
     n_threads = n_threads or os.cpu_count() or 1
     ops = program.ops_of(LifOp)
     (readout,) = (op for op in program.ops if isinstance(op, VoteOp | ReadOp))
@@ -136,7 +137,7 @@ def _chosen(signals: dict[str, Spikes], kept: dict[str, NDArray], name: str) -> 
 
 
 def _competing(
-    program: Program, op: LifOp, feeds: list[_layers.Feed], signals: dict[str, Spikes], kept: dict[str, NDArray]
+    program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes], kept: dict[str, NDArray]
 ) -> tuple[Any, Spikes] | None:
     """((kernel, arguments), source) where one of the kernels for competing neurons is proved to do."""
     (feed, *others) = feeds or (None,)

@@ -22,13 +22,12 @@ from torch.nn import functional
 
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import INDEX_STRIDE, Rounding, stream_key
-from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, SelectOp, conv_shape, pool_shape, spread
+from qspinn.ops import AddOp, ConvOp, DenseOp, Feed, LifOp, PoolOp, ReadOp, SelectOp, conv_shape, pool_shape, spread
 from qspinn.program import Program
 from qspinn.runtime.reference import biases, read, thresholds
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes
 
-Feed = DenseOp | ConvOp | AddOp
 Rounder = Callable[[Tensor, int | slice], Tensor]
 Weigh = Callable[[Tensor], Tensor]
 ROOM = 1 << 28  # bytes of signals and currents made at once on the CPU; on CUDA a quarter of what is free
