@@ -21,9 +21,10 @@ from qspinn.data.events import Binned, bin_events, downsample, make
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
 from qspinn.learning.supervised import Supervision, fit, layer_ranges
 from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import LayerRanges, lower_layers
+from qspinn.lower_layers import lower_layers
 from qspinn.plan import Granularity, QuantPlan, QuantRule
 from qspinn.program import Program
+from qspinn.ranges import LayerRanges
 
 N_INPUTS, BATCH = 128, 64
 """Samples of a case, and those of them that make the training batch."""
