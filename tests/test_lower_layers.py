@@ -13,11 +13,12 @@ from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.fixedpoint import QFormat
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
 from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import LayerRanges, lower_layers
+from qspinn.lower_layers import lower_layers
 from qspinn.memory import program_account
 from qspinn.ops import LifOp
 from qspinn.plan import Granularity, Levels, QuantPlan, QuantRule
 from qspinn.program import from_bytes, to_bytes
+from qspinn.ranges import LayerRanges
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 

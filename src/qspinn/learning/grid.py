@@ -23,7 +23,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.calibrate import Ranges
 from qspinn.checkpoint import Trained
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, requantize, stream_key
@@ -42,6 +41,7 @@ from qspinn.network import Network, decay_factor
 from qspinn.ops import DenseOp, LifOp, Op, SelectOp, VoteOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve
 from qspinn.program import CodeTensor, Program
+from qspinn.ranges import Ranges
 from qspinn.spikes import Spikes
 
 Codes = NDArray[np.int64]

@@ -68,10 +68,21 @@ class Neuron(NamedTuple):
     store_max: int
 
 
-def narrow(program: Program, op: LifOp, field: Field, kind: type, ahead: bool) -> tuple[Callable, tuple]:
+def shifted_weights(program: Program, op: LifOp, field: Field) -> NDArray[np.int64]:
+    """By how many bits the weights into each neuron are shifted to the left beforehand, [N], so that sums need not be:
+    as far as in_shift says, where sums go to the potential and the shift is the same within a map."""
+    left = np.maximum(-in_shifts(program, op), 0)
+    by_map = left.reshape(field.groups * field.run, -1)
+    return left if op.current_fmt is None and (by_map == by_map[:, :1]).all() else np.zeros_like(left)
+
+
+def narrow(program: Program, op: LifOp, field: Field, kind: type, left: NDArray[np.int64], ahead: bool
+           ) -> tuple[Callable, tuple]:
     """The kernel for narrow lanes with its arguments between the sums and the outputs.
 
-    ahead: sums may begin with the bias and the half for rounding.
+    Args:
+        left: by how many bits the weights are shifted already.
+        ahead: sums may begin with the bias and the half for rounding.
     """
     bits = np.iinfo(kind).bits
     lanes = 512 // bits
@@ -83,16 +94,19 @@ def narrow(program: Program, op: LifOp, field: Field, kind: type, ahead: bool) -
     taken = np.zeros(n_lanes, bool)
     taken[after] = True
     valid = np.packbits(taken, bitorder="little").view(np.uint32 if lanes == 32 else np.uint16).astype(np.uint32)
-    tensors, stretch, by_row = _tensors(program, op, field, width, kind)
+    shifts = in_shifts(program, op) + left
+    tensors, stretch, by_row = _tensors(program, op, field, width, kind, shifts)
     layout = Layout(field.groups * field.height, field.height, width, field.first, field.row_pitch, field.group_pitch,
                     lanes, stretch, field.run, by_row)
-    return kernels.in_lanes, (tuple(layout), tensors, names, valid, tuple(_neuron(program, op, bits, ahead)), after)
+    neuron = _neuron(program, op, bits, shifts, ahead)
+    return kernels.in_lanes, (tuple(layout), tensors, names, valid, tuple(neuron), after)
 
 
-def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type) -> tuple[tuple, int, bool]:
+def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type, shifts: NDArray[np.int64]
+             ) -> tuple[tuple, int, bool]:
     """((bias, left, half, low, right, level, lowered, begins), stretch, by_row): what differs between neurons, in
     lanes: per group one period of the channels, or per row all of it."""
-    shifts, level, top = in_shifts(program, op), thresholds(program, op), int(np.iinfo(kind).max)
+    level, top = thresholds(program, op), int(np.iinfo(kind).max)
     right = np.maximum(shifts, 0)
     subtract = op.reset == "subtract"
     reset = spread(program.codes(op.v_reset), op.n)
@@ -121,24 +135,24 @@ def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type) 
     return tuple(tensors), stretch, by_row
 
 
-def _neuron(program: Program, op: LifOp, bits: int, ahead: bool) -> Neuron:
+def _neuron(program: Program, op: LifOp, bits: int, shifts: NDArray[np.int64], ahead: bool) -> Neuron:
     """The common settings; products of 16-bit lanes at their shift of 15."""
     def factor(name: str, shift: int) -> tuple[int, int, int, int]:
         to = 15 if bits == 16 else shift
         return (int(program.codes(name)[0]) << to - shift, (1 << to >> 1) * (op.rounding is Rounding.NEAREST),
                 ((1 << to) - 1) * (op.rounding is Rounding.TOWARD_ZERO), to)
 
-    shifts, fmt = in_shifts(program, op), op.current_fmt
+    fmt = op.current_fmt
     decay = factor(op.decay, op.decay_shift)
     current = factor(op.current, op.current_shift) if op.current else (0, 0, 0, 0)
     leaks, subtract = int(program.codes(op.decay)[0]) != 1 << op.decay_shift, op.reset == "subtract"
-    usual = (ahead and leaks and subtract and fmt is None and op.n_ref == 0 and op.rounding is Rounding.NEAREST
-             and op.store_fmt is None)
+    usual = (ahead and (shifts >= 0).all() and leaks and subtract and fmt is None and op.n_ref == 0
+             and op.rounding is Rounding.NEAREST and op.store_fmt is None)
     bounded = bits != 16 or (op.v_min, op.v_fmt.code_max) != (-1 << 15, (1 << 15) - 1)
     dropped, kept_min, kept_max = kept_codes(op)
     return Neuron(
         op.v_min, op.v_fmt.code_max, *decay, leaks, bool((shifts != 0).any()), subtract, op.n_ref, fmt is not None,
-        *current, fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, usual, bounded,
+        *current, fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, bool(usual), bounded,
         op.store_fmt is not None, (1 << dropped >> 1) * (op.rounding is Rounding.NEAREST),
         ((1 << dropped) - 1) * (op.rounding is Rounding.TOWARD_ZERO), dropped, kept_min, kept_max)
 

@@ -97,4 +97,4 @@ def begins_ahead(program: Program, op: LifOp, low: int, high: int, kind: type) -
     """Whether sums of inputs within low..high may begin with the bias and the half for rounding: then they are shifted
     together, which is the same in integers, and must fit together."""
     bias, left, right, *_ = once(program, ("sizes", op.name), lambda: _sizes(program, op))
-    return left == 0 and max(-low, high) + (bias << right) + (1 << right >> 1) <= np.iinfo(kind).max
+    return (max(-low, high) << left) + (bias << right) + (1 << right >> 1) <= np.iinfo(kind).max

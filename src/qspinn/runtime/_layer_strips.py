@@ -30,22 +30,22 @@ class Strips(NamedTuple):
 NOTHING = Strips(np.zeros(0, np.int32), np.zeros(0, np.int8), 0, 0, 0)
 
 
-def strips(program: Program, feed: Feed, field: Field, lane: type) -> Strips:
-    """A connection for the kernels."""
+def strips(program: Program, feed: Feed, field: Field, lane: type, left: NDArray[np.int64]) -> Strips:
+    """A connection for the kernels; left [N]: weights into a neuron are shifted so far, besides what the connection
+    says. Within a map it is the same for all neurons."""
     w = program.codes(feed.weight).astype(np.int64) << feed.shift
     if isinstance(feed, DenseOp):
-        return matrix(w.T, field, lane)
+        return matrix(w.T << left, field, lane)
     if isinstance(feed, AddOp):
-        values, number = np.unique(w, return_inverse=True)
+        values, number = np.unique(spread(w, len(left)) << left, return_inverse=True)
         rows = np.zeros((len(values), STRIP), np.int64)
         rows[:, 0] = values
-        each = spread(number, math.prod(field.shape))
-        return _strips(field.places(), each * STRIP, rows, (1, 1, 1), lane)
+        return _strips(field.places(), number * STRIP, rows, (1, 1, 1), lane)
     if conv_shape(feed, w.shape) == field.shape:
-        return taps(feed, w, field, lane)
+        return taps(feed, w << left.reshape(len(w), -1)[:, 0].reshape(-1, 1, 1, 1), field, lane)
     signals = {feed.source: np.eye(math.prod(feed.shape), dtype=np.int64)}  # not this population's maps: as a matrix
     reference._conv(program, feed, 0, signals, {}, {})
-    return matrix(signals[f"{feed.target}.i"], field, lane)
+    return matrix(signals[f"{feed.target}.i"] << left, field, lane)
 
 
 def matrix(w: NDArray, field: Field, lane: type) -> Strips:
@@ -57,11 +57,12 @@ def matrix(w: NDArray, field: Field, lane: type) -> Strips:
     return _strips(np.full(len(w), field.first), np.arange(len(w)) * rows.shape[1], rows, sizes, lane)
 
 
-def own_strips(program: Program, feeds: list[Feed], field: Field, lane: type) -> Strips:
-    """All connections of a population with itself as one."""
+def own_strips(program: Program, feeds: list[Feed], field: Field, lane: type, left: NDArray[np.int64]) -> Strips:
+    """All connections of a population with itself as one; left as for `strips`."""
     if not feeds:
         return NOTHING
-    return matrix(np.sum([program.codes(f.weight).astype(np.int64).T << f.shift for f in feeds], axis=0), field, lane)
+    w = np.sum([program.codes(f.weight).astype(np.int64).T << f.shift for f in feeds], axis=0)
+    return matrix(w << left, field, lane)
 
 
 def taps(op: ConvOp, w: NDArray, field: Field, lane: type) -> Strips:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from qspinn.ops import Feed, LifOp, PoolOp, pool_shape
 from qspinn.program import Program
 from qspinn.runtime import _layer_kernel as kernels
-from qspinn.runtime._layer_arguments import events_of, general, narrow
+from qspinn.runtime._layer_arguments import events_of, general, narrow, shifted_weights
 from qspinn.runtime._layer_field import MARGIN, field_of, grid
 from qspinn.runtime._layer_proof import begins_ahead, lanes_for, reach
 from qspinn.runtime._layer_strips import NOTHING, Strips, own_strips, strips
@@ -77,9 +77,10 @@ class Plan(NamedTuple):
 def plan(program: Program, op: LifOp, feeds: list[Feed], kind: type | None, ahead: bool) -> Plan:
     """The plan of a population in lanes of some type, or in 64 bits; ahead: see `begins_ahead`."""
     field, lane = field_of(program, op, feeds), kind or np.int64
-    fed = [strips(program, f, field, lane) for f in feeds if f.source != op.name]
-    again = own_strips(program, [f for f in feeds if f.source == op.name], field, lane)
-    kernel = narrow(program, op, field, kind, ahead) if kind else general(program, op, field)
+    left = shifted_weights(program, op, field) if kind else np.zeros(op.n, np.int64)
+    fed = [strips(program, f, field, lane, left) for f in feeds if f.source != op.name]
+    again = own_strips(program, [f for f in feeds if f.source == op.name], field, lane, left)
+    kernel = narrow(program, op, field, kind, left, ahead) if kind else general(program, op, field)
     return Plan(field.size, fed, again, *kernel)
 
 
