@@ -79,7 +79,8 @@ def test_only_weights_have_a_step_per_neuron(tiny: Network) -> None:
 @pytest.mark.parametrize(("settings", "message"), [
     ({"bits": 0}, r"'\*': bits.*got 0; allowed: 1\.\.16"), ({"bits": 17}, "17"), ({"bits": 4, "clip": 0.0}, "clip"),
     ({"bits": 4, "accumulator_bits": 3}, r"'\*': accumulator_bits.*got 3; .*no shift may be negative"),
-    ({"bits": 4, "accumulator_bits": 17}, "accumulator_bits"), ({"bits": 4, "clip": 1.1}, "clip"), ({"bits": 4, "clip": float("nan")}, "clip")])
+    ({"bits": 4, "accumulator_bits": 17}, "accumulator_bits"), ({"bits": 4, "clip": 1.1}, "clip"),
+    ({"bits": 4, "clip": float("nan")}, "clip")])
 def test_rules_out_of_range(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         QuantRule(tensor="*", **settings)

@@ -47,7 +47,8 @@ class Levels(enum.Enum):
     UNIFORM: all of their width, symmetric about 0; of potentials, two's complement. BINARY (1 bit): -1 and +1, the sign
     of a weight, +1 for 0. TERNARY (2 bits): -1, 0 and +1; 0 where the size is below 0.7 of its mean (Li & Liu 2016).
     The step of binary and ternary codes is the mean size of the weights that are not 0, which makes the squared error
-    least (Rastegari et al. 2016). Potentials may be ternary, too, in what is kept of them between steps (SpQuant, Hasssan et al. 2024).
+    least (Rastegari et al. 2016). Potentials may be ternary, too, in what is kept of them between steps (SpQuant,
+    Hasssan et al. 2024).
     """
 
     UNIFORM = "uniform"
