@@ -141,8 +141,8 @@ def real_weights(network: LayeredNetwork, params: Mapping[str, NDArray], layer: 
 
 
 def average_factor(network: LayeredNetwork, c: Linear | Conv2d | Skip) -> float:
-    """What the weights of a connection are multiplied by because its source is an average (perhaps of averages) and a sum is
-    computed."""
+    """What the weights of a connection are multiplied by because its source is an average (perhaps of averages) and a
+    sum is computed."""
     factor, source = 1.0, c.source
     while (pool := next((p for p in network.connections if isinstance(p, Pool2d) and p.target == source), None)):
         factor /= pool.kernel[0] * pool.kernel[1] if pool.kind == "average" else 1
