@@ -70,8 +70,8 @@ def memory_table(records: list[dict]) -> list[str]:
     if not rows:
         return []
     widths = ("32/32", "1w-8u", "1w-4u", "1w-2u")
-    lines = ["Memory in MB (10^6 bytes): as published / by `published_account` / of what a program keeps, states of all "
-             "layers, normalization folded (`plan_account`; at 32/32 `float_layers_account`).", "",
+    lines = ["Memory in MB (10^6 bytes): as published / by `published_account` / of what a program keeps, states of "
+             "all layers, normalization folded (`plan_account`; at 32/32 `float_layers_account`).", "",
              "| network | batch | " + " | ".join(widths) + " |", "|---|---|" + "---|" * len(widths)]
     for row in rows:
         figures = zip(row["published"], row["account"], row["program"], strict=True)

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from qspinn.architectures import Variant, resnet19, vgg16, vggsnn
-from qspinn.calibrate import Ranges
 from qspinn.checkpoint import Trained
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Skip
 from qspinn.lower import lower
-from qspinn.lower_layers import LayerRanges, lower_layers
+from qspinn.lower_layers import lower_layers
 from qspinn.memory import (
     Widths,
     counter_bits,
@@ -27,6 +26,7 @@ from qspinn.models import ConvLink, DenseLink, PoolLink, chain, diehl_cook
 from qspinn.network import Lif, Network
 from qspinn.plan import Granularity, QuantPlan, QuantRule
 from qspinn.program import to_bytes
+from qspinn.ranges import LayerRanges, Ranges
 
 NET = diehl_cook(784, 400, neuron=Lif(n_ref_steps=5))
 
