@@ -21,7 +21,7 @@ from qspinn.learning.supervision import Supervision
 from qspinn.learning.surrogate import SurrogateNet
 from qspinn.lower_layers import lower_layers
 from qspinn.memory import plan_account, program_account
-from qspinn.models import DenseLink
+from qspinn.models import DenseLink, chain
 from qspinn.plan import Granularity, QuantPlan, QuantRule
 from qspinn.records import from_plain
 from qspinn.runtime import run
@@ -169,11 +169,12 @@ def test_named_in_an_experiment() -> None:
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: LayersConfig(), r'network\.layers.*layers for architecture = "chain"'),
+    (lambda: LayersConfig(), r'network\.layers.*at least one layer for architecture = "chain"'),
+    (lambda: chain((2, 8, 8), (), n_classes=2, n_steps=2), r"network\.layers.*at least one layer"),
     (lambda: LayersConfig(layers=(DenseLink(),), architecture="vgg16"), r"network\.layers.*none for the others"),
     (lambda: LayersConfig(layers=(DenseLink(),), width=0.5), r"network\.width.*1 in a chain"),
     (lambda: Variant(width=0.0), r"network\.width.*above 0"), (lambda: Variant(n_classes=1), r"network\.n_classes"),
-    (lambda: vgg16(Variant(shape=(3, 15, 40))), r"network\.shape: is too small for vgg16.*16 x 16")], ids=range(6))
+    (lambda: vgg16(Variant(shape=(3, 15, 40))), r"network\.shape: is too small for vgg16.*16 x 16")], ids=range(7))
 def test_what_cannot_be_built(make, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()

@@ -45,7 +45,7 @@ class LayersConfig(Record, frozen=True):
 
     def __post_init__(self) -> None:
         _need((self.architecture == "chain") == bool(self.layers), "network.layers", len(self.layers),
-              'layers for architecture = "chain", none for the others')
+              'at least one layer for architecture = "chain", none for the others')
         _need(self.width == 1 or self.architecture != "chain", "network.width", self.width,
               "1 in a chain, whose layers say how wide they are")
 
