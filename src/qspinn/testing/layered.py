@@ -82,7 +82,7 @@ class _Builder(msgspec.Struct):
         return int(self.rng.integers(low, high)), int(self.rng.integers(low, high))
 
     def _weights(self, name: str, shape: tuple[int, ...]) -> str:
-        bits = int(self.rng.integers(1, 9))
+        bits = 1 if self.rng.random() < 0.08 else int(self.rng.integers(2, 9))
         fmt = QFormat(bits=bits, signed=True)
         drawn = self.rng.integers(fmt.code_min, fmt.code_max + 1, shape)
         self.tensors[name] = codes(2 * (drawn > 0) - 1 if fmt.binary else drawn, fmt)
@@ -163,8 +163,8 @@ class _Builder(msgspec.Struct):
             **self._store(v_bits))
 
     def _store(self, v_bits: int) -> dict[str, Any]:
-        """A format of potentials between steps, for half of the populations."""
-        if self.rng.random() < 0.5:
+        """A format of potentials between steps, for a third of the populations."""
+        if self.rng.random() < 2 / 3:
             return {}
         bits = int(self.rng.integers(2, v_bits + 1))
         fmt = QFormat(bits=bits, frac=-int(self.rng.integers(0, v_bits - bits + 1)), signed=True)
