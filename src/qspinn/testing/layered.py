@@ -38,7 +38,7 @@ def random_layered(seed: int) -> Case:
     rng = np.random.default_rng([seed, 12])
     shape = (int(rng.integers(1, 4)), int(rng.integers(3, 9)), int(rng.integers(3, 9)))
     n_steps, n_samples = int(rng.integers(1, 14)), int(rng.integers(1, 4))
-    builder = _Builder(rng=rng, ops=[EventsOp(shape=shape)], tensors={}, signals={"input": shape}, populations=[])
+    builder = _Builder(rng=rng, more=np.random.default_rng([seed, 13]), ops=[EventsOp(shape=shape)], tensors={}, signals={"input": shape}, populations=[])
     for _ in range(rng.integers(2, 6)):
         builder.layer()
     if not builder.populations:
@@ -59,9 +59,11 @@ def random_layered(seed: int) -> Case:
 
 
 class _Builder(msgspec.Struct):
-    """A program while it grows; signals by name with their shapes."""
+    """A program while it grows; signals by name with their shapes. more: draws whether weights are binary and what is
+    kept of potentials."""
 
     rng: np.random.Generator
+    more: np.random.Generator
     ops: list[Op]
     tensors: dict[str, CodeTensor]
     signals: dict[str, Shape]
@@ -82,9 +84,11 @@ class _Builder(msgspec.Struct):
         return int(self.rng.integers(low, high)), int(self.rng.integers(low, high))
 
     def _weights(self, name: str, shape: tuple[int, ...]) -> str:
-        bits = 1 if self.rng.random() < 0.08 else int(self.rng.integers(2, 9))
+        bits = int(self.rng.integers(2, 9))
+        bits = 1 if self.more.random() < 0.08 else bits
         fmt = QFormat(bits=bits, signed=True)
-        drawn = self.rng.integers(fmt.code_min, fmt.code_max + 1, shape)
+        rng = self.more if fmt.binary else self.rng
+        drawn = rng.integers(fmt.code_min, fmt.code_max + 1, shape)
         self.tensors[name] = codes(2 * (drawn > 0) - 1 if fmt.binary else drawn, fmt)
         return name
 
@@ -164,11 +168,11 @@ class _Builder(msgspec.Struct):
 
     def _store(self, v_bits: int) -> dict[str, Any]:
         """A format of potentials between steps, for a third of the populations."""
-        if self.rng.random() < 2 / 3:
+        if self.more.random() < 2 / 3:
             return {}
-        bits = int(self.rng.integers(2, v_bits + 1))
-        fmt = QFormat(bits=bits, frac=-int(self.rng.integers(0, v_bits - bits + 1)), signed=True)
-        return {"store_fmt": fmt, "store_min": int(self.rng.integers(fmt.code_min, 1))}
+        bits = int(self.more.integers(2, v_bits + 1))
+        fmt = QFormat(bits=bits, frac=-int(self.more.integers(0, v_bits - bits + 1)), signed=True)
+        return {"store_fmt": fmt, "store_min": int(self.more.integers(fmt.code_min, 1))}
 
 
 ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
