@@ -247,7 +247,8 @@ def decide(size, c, sums, bias, r, at, u, to):
     """Potentials of a row of outputs, U = sums + bias - R rounded and saturated, and R <- gamma R + [U >= 0]."""
     r_shift, u_half, u_shift = ints_splat(1 << c.r_shift), ints_splat(c.u_half), ints_splat(c.u_shift)
     u_max, u_min, sign = ints_splat(c.u_max), ints_splat(-c.u_max), ints_splat(31)
-    r_decay, r_half, r_unit, r_max = ints_splat(c.r_decay), ints_splat(c.r_half), ints_splat(c.r_unit), ints_splat(c.r_max)
+    r_decay, r_half = ints_splat(c.r_decay), ints_splat(c.r_half)
+    r_unit, r_max = ints_splat(c.r_unit), ints_splat(c.r_max)
     for x in range(0, size.cols * size.wide, size.wide):
         for k in range(x, x + size.wide, INTS):
             old = load_wide(r, at + k)
@@ -276,9 +277,8 @@ def pool(size, u, top_u, where, out, s):
                     place = choose(larger, ints_splat(patch(size, y, x, dy, dx)), place)
                 store_narrow(top_u, to + c, best)
                 store_ints(where, to + c, place)
-                if out.size > 0:
-                    fired = ints_add(ints_shift(best, sign), one)
-                    store_narrow(out, s * size.out_sample + y * size.out_row + x * size.c_out + c, fired)
+                fired = ints_add(ints_shift(best, sign), one)
+                store_narrow(out, s * size.out_sample + y * size.out_row + x * size.c_out + c, fired)
 
 
 @piece
@@ -343,7 +343,7 @@ def shape_errors(size, c, feedback, error, gate, top_u, lit, e_shift, delta):
 
 @piece
 def list_events(size, delta, where, count, list_at, list_d):
-    """The errors that are not zero, by channel: where their patches start, and what they are; an even number of them."""
+    """The errors that are not zero, by channel: where their patches start, and what they are; an even number."""
     room = list_d.size // size.c_out
     for c in range(size.c_out):
         count[c] = 0

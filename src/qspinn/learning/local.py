@@ -122,7 +122,7 @@ class LocalLearning(Record, frozen=True):
 
 
 class LayerSize(msgspec.Struct, frozen=True, kw_only=True):
-    """The sizes of one layer in its network: `source` and `pooled` (channels, height, width), `target` before pooling."""
+    """The sizes of a layer in its network: `source`, `target` before, `pooled` after pooling, as (C, height, width)."""
 
     name: str
     layer: LocalLayer
@@ -161,7 +161,8 @@ def sizes_of(network: LocalNetwork, shape: Shape) -> tuple[LayerSize, ...]:
         reach = [(n + 2 * layer.padding - layer.kernel) // layer.stride + 1 for n in source[1:]]
         if min(source[1:]) + 2 * layer.padding < layer.kernel:
             raise ConfigError(f"{name}.kernel", "is larger than its padded input", got=layer.kernel,
-                              allowed=f"up to {min(source[1:]) + 2 * layer.padding}", fix="more padding or less pooling")
+                              allowed=f"up to {min(source[1:]) + 2 * layer.padding}",
+                              fix="more padding or less pooling")
         if min(reach) < layer.pool:
             raise ConfigError(f"{name}.pool", "is larger than the layer", got=layer.pool, allowed=f"up to {min(reach)}")
         target = (layer.channels, reach[0], reach[1])

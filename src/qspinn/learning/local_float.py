@@ -29,7 +29,7 @@ class FloatLayers:
         self.learning = learning
         self.layers = [_Layer(layer, network, learning) for layer in start]
 
-    def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int, update: int) -> None:
+    def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
         """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
         rate = self.learning.float_learning_rate * 0.5 ** self.learning.halvings(epoch)
         wanted = torch.from_numpy(labels)
@@ -39,14 +39,15 @@ class FloatLayers:
                 if t >= self.learning.burn_in:
                     layer.update(activity, wanted, rate)
 
-    def readouts(self, raster: NDArray[np.uint8]) -> Reals:
-        """The last layer's read-out at every step, [T, B, n_classes]."""
-        found = []
+    def readouts(self, raster: NDArray[np.uint8]) -> tuple[Reals, int]:
+        """(the last layer's read-out at every step [T, B, n_classes], spikes of all layers after pooling)."""
+        found, n_spikes = [], 0
         for spikes in self._begin(raster):
             for layer in self.layers:
                 spikes, activity = layer.advance(spikes)
+                n_spikes += int(spikes.sum())
             found.append(self.layers[-1].read(activity))
-        return torch.stack(found).double().numpy()
+        return torch.stack(found).double().numpy(), n_spikes
 
     def _begin(self, raster: NDArray[np.uint8]) -> Tensor:
         """Input spikes [T, B, C, y, x] as floats, all states at rest."""
@@ -124,7 +125,8 @@ class _Layer:
         if layer.pool > 1:
             delta = torch.zeros(self.r.shape).flatten(2).scatter_(
                 2, self.where.flatten(2), delta.flatten(2)).view_as(self.r)
-        grad = conv2d_weight(self.p, self.w.shape, delta, layer.stride, layer.padding)
+        grad = conv2d_weight(  # type: ignore[no-untyped-call]
+            self.p, self.w.shape, delta, layer.stride, layer.padding)
         _adamax(self.w, self.w_size, grad.mul_(self.scale / batch), rate)
         if self.bias:
             _adamax(self.b, self.b_size, delta.sum(dim=(0, 2, 3)).div_(batch), rate)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,7 @@ class IntegerLayers:
         rules = local_rules(plan, [layer.size.name for layer in start])
         self.learning, self.seed, self.n_updates = learning, seed, 0
         self.n_threads = n_threads or os.cpu_count() or 1
-        grids = [grid_of(layer, network, learning, rules) for layer in start]
-        self.layers = [_Layer(g, network.bias, learning.l2, last=g is grids[-1]) for g in grids]
+        self.layers = [_Layer(grid_of(layer, network, learning, rules), network.bias) for layer in start]
         self._pool = concurrent.futures.ThreadPoolExecutor(max(1, self.n_threads - 1))
 
     def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
@@ -67,20 +67,20 @@ class IntegerLayers:
             learns = t >= self.learning.burn_in
             self._step(spikes, t, wanted, learns)
             if learns:
-                work = [lambda layer=layer, number=number: layer.update(
-                    stream_key(self.seed, STREAM + number, self.n_updates), halvings)
-                    for number, layer in enumerate(self.layers)]
-                self._do(work)
+                keys = [stream_key(self.seed, STREAM + number, self.n_updates) for number in range(len(self.layers))]
+                self._do([partial(layer.update, key, halvings)
+                          for layer, key in zip(self.layers, keys, strict=True)])
                 self.n_updates += 1
 
-    def readouts(self, raster: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The last layer's read-out at every step, codes [T, B, n_classes]."""
+    def readouts(self, raster: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]:
+        """(codes of the last layer's read-out at every step [T, B, n_classes], spikes of all layers after pooling)."""
         spikes, labels = self._begin(raster), np.zeros(raster.shape[1], np.int64)
-        found = []
+        found, n_spikes = [], 0
         for t in range(len(raster)):
             self._step(spikes, t, labels, False)
             found.append(self.layers[-1].readouts.astype(np.int64))
-        return np.stack(found)
+            n_spikes += sum(layer.n_spikes() for layer in self.layers)
+        return np.stack(found), n_spikes
 
     def _begin(self, raster: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Input spikes with filled-up rows, flat; all states at rest."""
@@ -102,7 +102,7 @@ class IntegerLayers:
                 layer.advance(source, at, labels, learns, number, *self._edges[number : number + 2])
                 source, at = layer.out, 0
 
-        self._do([lambda number=number: part(number) for number in range(len(self._edges) - 1)])
+        self._do([partial(part, number) for number in range(len(self._edges) - 1)])
 
     def _do(self, work: list[Callable[[], Any]]) -> None:
         """Does all of it, the first in this thread."""
@@ -136,8 +136,8 @@ class IntegerLayers:
 class _Layer:
     """One layer: constants, learned codes [C_out, k, k, C_in] then biases, and states of a batch."""
 
-    def __init__(self, grid: LayerGrid, bias: bool, l2: float, *, last: bool) -> None:
-        self.grid, self.bias_learns, self.last, self.name = grid, bias, last, grid.size.name
+    def __init__(self, grid: LayerGrid, bias: bool) -> None:
+        self.grid, self.bias_learns, self.name = grid, bias, grid.size.name
         self.sizes, self.numbers = sizes_of_kernel(grid), numbers_of_kernel(grid)
         size, c_out = self.sizes, self.sizes.c_out
         self.n_weights = grid.size.n_weights
@@ -150,7 +150,8 @@ class _Layer:
         k, j = np.divmod(rest, size.run)
         self.place = (((k * size.pairs + j // 2) * size.wide + c) * 2 + j % 2).astype(np.int32)
         inverse = np.argsort(PLACES)
-        self.order = (((c * size.kernel + k) * size.strips + j // PAIRED) * PAIRED + inverse[j % PAIRED]).astype(np.int32)
+        strip = (c * size.kernel + k) * size.strips + j // PAIRED
+        self.order = (strip * PAIRED + inverse[j % PAIRED]).astype(np.int32)
         self.b_order = np.arange(c_out, dtype=np.int32)
         self.steps = np.zeros(max(self.n_weights, c_out), np.int32)
         self.e_exponent = grid.bits["error"] - 1
@@ -171,9 +172,10 @@ class _Layer:
     def rest(self, batch: int, parts: int) -> None:
         """States at the start of a recording, and room to work in."""
         size, n_classes = self.sizes, len(self.grid.readout)
-        self.state = (np.zeros(batch * size.in_sample, np.int16), np.zeros(batch * size.p_sample + 2 * PAIRED, np.int16),
-                      np.zeros(batch * size.rows * size.cols * size.wide, np.uint8))
-        self.out = np.zeros(0 if self.last else batch * size.out_sample, np.uint8)
+        n_q, n_p, n_r = size.in_sample, size.p_sample, size.rows * size.cols * size.wide
+        self.state = (np.zeros(batch * n_q, np.int16), np.zeros(batch * n_p + 2 * PAIRED, np.int16),
+                      np.zeros(batch * n_r, np.uint8))
+        self.out = np.zeros(batch * size.out_sample, np.uint8)
         self.readouts = np.zeros((batch, n_classes), np.int16)
         self.top = np.zeros(parts, np.int64)
         if len(self.rooms) != parts:
@@ -187,7 +189,8 @@ class _Layer:
         """One step of samples start..stop, on gradients of their own."""
         e_shift = max(0, self.e_exponent - (self.grid.bits["error"] - 1))
         kernels.advance(self.sizes, self.numbers, self.tables, self.w, self.b, self.state, spikes, at, self.out,
-                        self.rooms[part], self.readouts, labels, learns, e_shift, self.top, self.grads, part, start, stop)
+                        self.rooms[part], self.readouts, labels, learns, e_shift, self.top, self.grads, part, start,
+                        stop)
 
     def update(self, key: int, halvings: int) -> None:
         """New weights from the gradients of all parts, which are then cleared."""
@@ -204,6 +207,12 @@ class _Layer:
             self.e_exponent = int(kernels.power_of(largest))
         self.top[:] = 0
         self.repack()
+
+    def n_spikes(self) -> int:
+        """Spikes of the batch in this step, after pooling."""
+        size = self.sizes
+        rows = self.out.reshape(-1, size.out_sample)[:, : size.p_rows * size.out_row].reshape(-1, size.out_row)
+        return int(rows[:, : size.p_cols * size.c_out].sum())
 
     def weights(self) -> NDArray[np.int16]:
         """Learned codes [C_out, C_in, k, k]."""
@@ -239,7 +248,8 @@ def numbers_of_kernel(grid: LayerGrid) -> kernels.Numbers:
     e_down = max(0, bits["readout"] - bits["error"])
     n_outputs = grid.size.n_outputs
     return kernels.Numbers(
-        p_up=1 << p_up, q_up=1 << q_up, p_shift=p_shift, p_half=grid.half("p_trace", p_shift), p_max=grid.top("p_trace"),
+        p_up=1 << p_up, q_up=1 << q_up, p_shift=p_shift, p_half=grid.half("p_trace", p_shift),
+        p_max=grid.top("p_trace"),
         q_half=grid.half("q_trace", kernels.DECAY_BITS), q_max=grid.top("q_trace"), r_decay=grid.r_decay,
         r_half=grid.half("r", kernels.DECAY_BITS), r_unit=1 << bits["r"], r_max=grid.top("r"), r_shift=grid.r_shift,
         u_shift=grid.u_shift, u_half=grid.half("u", grid.u_shift), u_max=grid.top("u"), read_shift=grid.read_shift,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qspinn.data.event_set import EventSet
 from qspinn.errors import DataError
+from qspinn.layers import Shape
 from qspinn.learning.local import LayerSize, LocalNetwork, sizes_of
 
 Reals = NDArray[np.float64]
@@ -60,17 +61,23 @@ def start_of(
         raise DataError("training data", "holds no samples")
     spikes = raster_of(data.slice(0, min(CALIBRATION, data.n_samples))).astype(bool)
     found = []
-    for number, size in enumerate(sizes_of(network, data.shape)):
-        layer = _drawn(size, network, n_classes, step_ms, np.random.default_rng([seed, 41, number]))
+    for layer in drawn_layers(network, data.shape, n_classes, step_ms, seed):
         drive = _drive(layer, network, spikes)
         spread = float(drive[min(burn_in, len(drive) - 1):].std())
         if spread == 0.0:
-            raise DataError(f"{size.name}", "nothing reaches this layer on the first recordings", got="U = 0",
+            raise DataError(layer.size.name, "nothing reaches this layer on the first recordings", got="U = 0",
                             fix="data with events, or fewer steps of burn-in")
         layer = msgspec.structs.replace(layer, scale=round(math.log2(network.spread / spread)))
         spikes = _spikes(layer, network, drive)
         found.append(layer)
     return tuple(found)
+
+
+def drawn_layers(network: LocalNetwork, shape: Shape, n_classes: int, step_ms: float, seed: int
+                 ) -> tuple[LayerStart, ...]:
+    """What is random in fresh layers, by the seed alone; all scales are 0."""
+    return tuple(_drawn(size, network, n_classes, step_ms, np.random.default_rng([seed, 41, number]))
+                 for number, size in enumerate(sizes_of(network, shape)))
 
 
 def _drawn(size: LayerSize, network: LocalNetwork, n_classes: int, step_ms: float, rng: np.random.Generator

@@ -10,25 +10,18 @@ from llvmlite.binding import get_host_cpu_features
 from numba.core import types
 from numba.extending import intrinsic
 
+from qspinn.runtime._lanes import _fetch
 from qspinn.runtime._vectors import INTS, INTS_T, LANES_T, _llvm, _pointer, _splat
 
 PAIRED = 2 * INTS
 """Numbers in a register."""
 
 
-def _fetched(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, at: ir.Value, kind: ir.Type
-             ) -> ir.Value:
-    place = _pointer(context, builder, array_type, array, at)
-    value = builder.load(builder.bitcast(place, kind.as_pointer()))
-    value.align = 1
-    return value
-
-
 @intrinsic
 def load_pairs(typingctx: Any, array: Any, at: Any) -> Any:
     """32 numbers of an int16 array as sixteen pairs."""
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        return _fetched(context, builder, signature.args[0], *arguments, _llvm(INTS_T))
+        return _fetch(context, builder, signature.args[0], arguments[0], arguments[1], _llvm(INTS_T))
 
     return INTS_T(array, types.intp), generate
 
@@ -37,7 +30,7 @@ def load_pairs(typingctx: Any, array: Any, at: Any) -> Any:
 def splat_pair(typingctx: Any, array: Any, at: Any) -> Any:
     """The pair array[at:at + 2] of an int16 array, sixteen times."""
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        pair = _fetched(context, builder, signature.args[0], *arguments, ir.IntType(32))
+        pair = _fetch(context, builder, signature.args[0], arguments[0], arguments[1], ir.IntType(32))
         return _splat(builder, pair, _llvm(INTS_T))
 
     return INTS_T(array, types.intp), generate
@@ -48,7 +41,8 @@ def load_wide(typingctx: Any, array: Any, at: Any) -> Any:
     """Sixteen numbers of an integer array of 8, 16 or 32 bits, widened to 32."""
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         width = array.dtype.bitwidth
-        value = _fetched(context, builder, signature.args[0], *arguments, ir.VectorType(ir.IntType(width), INTS))
+        kind = ir.VectorType(ir.IntType(width), INTS)
+        value = _fetch(context, builder, signature.args[0], arguments[0], arguments[1], kind)
         if width == 32:
             return value
         return (builder.sext if array.dtype.signed else builder.zext)(value, _llvm(INTS_T))
