@@ -118,10 +118,11 @@ class Oracle:
         """Read-outs of the last layer [T, B, n_classes]; learns where there are labels."""
         for layer in self.layers:
             layer.rest(raster.shape[1])
-        found = []
+        found, self.n_spikes = [], 0
         for t, spikes in enumerate(raster.astype(np.int64)):
             for layer in self.layers:
                 spikes = layer.advance(spikes)
+                self.n_spikes += int(spikes.sum())
             found.append(self.layers[-1].out)
             if labels is not None and t >= self.learning.burn_in:
                 for number, layer in enumerate(self.layers):

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from qspinn.layers import Shape
 from qspinn.learning.local import LayerSize, LocalLayer, LocalNetwork, sizes_of
 from qspinn.learning.local_grid import DEFAULT_PLAN, DEFAULTS, local_rules
-from qspinn.memory import FLOAT_BITS, MemoryAccount, MemoryRow
-from qspinn.plan import QuantPlan
+from qspinn.memory import FLOAT_BITS, MemoryAccount, MemoryRow, counter_bits, float_account
+from qspinn.network import Network
+from qspinn.plan import QuantPlan, resolve
+from qspinn.records import unknown_key
 
 PUBLISHED = LocalNetwork(bias=False, layers=(
     LocalLayer(channels=64, kernel=7, padding=2, pool=2), LocalLayer(channels=128, kernel=7, padding=2, pool=1),
@@ -41,6 +45,9 @@ def local_account(
         ConfigError: as `sizes_of` and `local_rules`.
     """
     sizes = sizes_of(network, shape)
+    for name in outputs or {}:
+        if name not in [s.name for s in sizes]:
+            raise unknown_key(f"outputs.{name}", name, [s.name for s in sizes])
     rules = None if plan is None else local_rules(plan, [s.name for s in sizes])
     rows: list[MemoryRow] = []
     for size in sizes:
@@ -62,6 +69,25 @@ def _counts(size: LayerSize, n_classes: int, n_outputs: int, bias: bool, before_
             ("r", "r", "state", n_states), ("u", "u", "state", n_states),
             ("readout", "readout", "parameter", 2 * n_classes * n_outputs), ("read", "readout", "learning", n_classes),
             ("error", "error", "learning", n_classes + n_outputs)]
+
+
+def stdp_accounts(network: Network, plan: QuantPlan) -> tuple[MemoryAccount, MemoryAccount]:
+    """(float, integer) memory of learning a network of competing populations by STDP: every tensor of
+    `memory.float_account` with the traces, in the integer version at the widths of the plan.
+
+    While the thresholds adapt, v_th is one number for all neurons and theta one of each.
+    """
+    real = float_account(network, learning=True)
+    rules = resolve(plan, network, learning=True)
+
+    def width(row: MemoryRow) -> int:
+        name, kind = row.path.split(".")
+        if kind == "ref":
+            return counter_bits(network.population(name).neuron.n_ref_steps)
+        return rules[f"{name}.v" if kind == "v_reset" else row.path].bits
+
+    rows = tuple(msgspec.structs.replace(row, bits=width(row)) for row in real.rows)
+    return real, MemoryAccount(rows=rows)
 
 
 def saving(account: MemoryAccount, baseline: MemoryAccount) -> float:
