@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 import qspinn
 from claims import ROOT, claim, write
-from qspinn.calibrate import Ranges, calibrate
 from qspinn.checkpoint import Trained
 from qspinn.data.encoders import poisson
 from qspinn.fixedpoint import Rounding
@@ -31,6 +30,7 @@ from qspinn.lower import lower, poisson_op
 from qspinn.network import Network, Stdp
 from qspinn.plan import Granularity, QuantPlan, QuantRule
 from qspinn.program import Program
+from qspinn.ranges import Ranges, calibrate
 from qspinn.runtime import numba_engine
 from qspinn.spikes import Spikes
 

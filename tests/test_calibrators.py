@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.calibrators import BINS, SHARES, LayerRanges, Sizes, potential_top, sizes_of, weight_tops
+from qspinn.calibrators import SHARES, potential_top, weight_tops
 from qspinn.errors import ConfigError
 from qspinn.plan import Calibrator, QuantRule
+from qspinn.ranges import BINS, LayerRanges, Sizes, sizes_of
 
 
 def rule(calibrator: Calibrator, **settings: float) -> QuantRule:

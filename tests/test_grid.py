@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn.calibrate import Ranges
 from qspinn.checkpoint import Trained
 from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, random_words, requantize, stream_key
@@ -21,6 +20,7 @@ from qspinn.models import diehl_cook
 from qspinn.network import Lif, Network, Stdp
 from qspinn.plan import Granularity, QuantPlan, QuantRule, tensor_paths
 from qspinn.program import CodeTensor
+from qspinn.ranges import Ranges
 from qspinn.runtime import numba_engine, reference
 from qspinn.spikes import Spikes, from_dense
 

@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn.calibrate import Ranges, calibrate
 from qspinn.checkpoint import Trained
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, decode
@@ -18,6 +17,7 @@ from qspinn.models import diehl_cook
 from qspinn.network import Dense, Lif, Network, PoissonInput, Population, VoteReadout
 from qspinn.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule, tensor_paths
+from qspinn.ranges import Ranges, calibrate
 from qspinn.runtime import numba_engine, reference
 from qspinn.spikes import Spikes
 from qspinn.testing.contract import check_equal

@@ -12,9 +12,10 @@ import torch
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
 from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import LayerRanges, lower_layers
+from qspinn.lower_layers import lower_layers
 from qspinn.ops import LifOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.ranges import LayerRanges
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 

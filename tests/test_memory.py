@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from qspinn.calibrate import Ranges
 from qspinn.checkpoint import Trained
 from qspinn.layers import Leaky
 from qspinn.lower import lower
@@ -16,6 +15,7 @@ from qspinn.models import ConvLink, DenseLink, PoolLink, chain, diehl_cook
 from qspinn.network import Lif, Network
 from qspinn.plan import Granularity, QuantPlan, QuantRule
 from qspinn.program import to_bytes
+from qspinn.ranges import Ranges
 
 NET = diehl_cook(784, 400, neuron=Lif(n_ref_steps=5))
 

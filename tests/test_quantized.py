@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from qspinn.calibrators import LayerRanges
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import Rounding
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
@@ -16,6 +15,7 @@ from qspinn.learning.quantized import QuantNet, convert, prepare
 from qspinn.learning.surrogate import SurrogateNet
 from qspinn.plan import Calibrator, Granularity, QuantPlan, QuantRule
 from qspinn.program import Program
+from qspinn.ranges import LayerRanges
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 

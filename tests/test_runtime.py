@@ -18,7 +18,20 @@ from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import QFormat, Rounding, random_words, stream_key
 from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
 from qspinn.program import Program
-from qspinn.runtime import _bits_kernel, _kernels, _layer_kernel, _layers, numba_engine, reference, run, torch_engine
+from qspinn.runtime import (
+    _bits_kernel,
+    _competing,
+    _kernels,
+    _layer_kernel,
+    _layer_proof,
+    _torch_currents,
+    _torch_rounding,
+    _torch_signals,
+    numba_engine,
+    reference,
+    run,
+    torch_engine,
+)
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
@@ -33,14 +46,14 @@ FAULTS = [f for f in Fault if f is not Fault.NONE]
 @pytest.fixture(autouse=True, scope="module")
 def watch_bit_slices() -> Iterator[None]:
     """Notes in USED when the bit-sliced kernel is chosen."""
-    chosen = numba_engine.packed_rows
+    chosen = _competing.packed_rows
 
     def noted(w: np.ndarray) -> tuple:
         USED.append("one_bit")
         return chosen(w)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_engine, "packed_rows", noted)
+        patch.setattr(_competing, "packed_rows", noted)
         yield
 
 
@@ -104,12 +117,12 @@ NEEDED = [(16, "potential"), (16, "reset"), (16, "threshold"), (16, "rest"), (16
 def test_vectors_need_every_condition_under_which_lanes_are_narrow(
     bits: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proof = _layers.proof
+    proof = _layer_proof.proof
 
     def careless(program: Program, op: LifOp, drive: int, lane_bits: int) -> dict[str, bool]:
         return {k: yes or (k, lane_bits) == (name, bits) for k, yes in proof(program, op, drive, lane_bits).items()}
 
-    monkeypatch.setattr(_layers, "proof", careless)
+    monkeypatch.setattr(_layer_proof, "proof", careless)
     with pytest.raises(AssertionError):
         TestNumba().test_adversarial_layered_vectors()
 
@@ -261,7 +274,7 @@ def test_torch_products_are_exact_at_every_width(n_inputs: int, bits: int, kinds
     """Sums at the upper and the lower end of what the codes allow, told apart by their last bits."""
     top = (1 << bits - 1) - 1
     w = np.array([[top] * n_inputs, [-top - 1] * n_inputs, [top] * (n_inputs - 1) + [top - 1]])
-    assert [d.dtype for d, _ in torch_engine._digits(w.T, 255, torch.device("cpu"))] == kinds
+    assert [d.dtype for d, _ in _torch_currents._digits(w.T, 255, torch.device("cpu"))] == kinds
     base = single(np.ones((3, n_inputs)), v_bits=32, signed=True, v_min=-(1 << 31), v_th=1 << 16, winner=False)
     wide = with_codes(base, p0__w=w, p0__v_reset=np.zeros(1))
     spikes = from_dense(np.full((2, 3, n_inputs), 255), graded=True)
@@ -271,17 +284,17 @@ def test_torch_products_are_exact_at_every_width(n_inputs: int, bits: int, kinds
 
 
 def test_torch_uses_float32_only_where_torch_was_not_told_to_use_fewer_bits() -> None:
-    (plain,) = torch_engine._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
+    (plain,) = _torch_currents._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
-    (careful,) = torch_engine._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
+    (careful,) = _torch_currents._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
     torch.set_float32_matmul_precision(before)
     assert (plain[0].dtype, careful[0].dtype) == (torch.float32, torch.float64)
 
 
 @pytest.mark.parametrize("direct", [True, False])
 def test_torch_convolves_in_both_ways(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_engine, "_direct", lambda device: direct)
+    monkeypatch.setattr(_torch_currents, "_direct", lambda device: direct)
     for seed in range(40):
         case = random_layered(seed)
         many = from_dense(np.repeat(case.spikes.dense(), 16, axis=1), graded=True)
@@ -290,7 +303,7 @@ def test_torch_convolves_in_both_ways(direct: bool, monkeypatch: pytest.MonkeyPa
 
 def test_torch_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [random_layered(seed) for seed in range(30)]
-    monkeypatch.setattr(torch_engine, "ROOM", 1)
+    monkeypatch.setattr(_torch_signals, "ROOM", 1)
     for case in cases:
         assert torch_engine._block(case.program, case.spikes.n_steps, torch.device("cpu")) == 1
         hold_torch(case.program, case.spikes, case.name)
@@ -313,7 +326,7 @@ def test_torch_takes_64_bits_where_32_may_not_do() -> None:
 
 
 def test_torch_draws_the_words_of_the_hash() -> None:
-    words = torch_engine._words(0xDEADBEEF, 35, 7, 3000, torch.device("cpu")).numpy()
+    words = _torch_rounding.words_of(0xDEADBEEF, 35, 7, 3000, torch.device("cpu")).numpy()
     for t in range(7):
         assert np.array_equal(words[t, 0], random_words(stream_key(0xDEADBEEF, 35, t), np.arange(3000)))
 

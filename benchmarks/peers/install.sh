@@ -7,16 +7,9 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
 venv="$root/.venv-peers"
-requirements="$here/requirements.txt"
 
-if [[ ! -x "$venv/bin/python" ]]; then
-    "${PYTHON:-python3}" -m venv "$venv"
-fi
-pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
-
-# torch first, with its dependencies; then bindsnet alone, checked against its hash.
-"${pip[@]}" -r <(grep -v '^bindsnet==' "$requirements")
-"${pip[@]}" --no-deps --require-hashes -r <(grep '^bindsnet==' "$requirements")
+. "$here/environment.sh"
+complete "$venv" "$here/requirements.txt" '^bindsnet=='
 
 # A one-image run proves that the environment works.
 "$venv/bin/python" "$here/bindsnet_stdp.py" --images 1 --neurons 100 --threads 1 >/dev/null

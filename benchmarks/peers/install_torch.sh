@@ -7,17 +7,9 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
 venv="${1:-$root/.venv-peers-torch}"
-requirements="$here/requirements-torch.txt"
-peers='^(snntorch|spikingjelly)=='
 
-if [[ ! -x "$venv/bin/python" ]]; then
-    "${PYTHON:-python3}" -m venv "$venv"
-fi
-pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
-
-# torch first, with its dependencies; then the peers alone, checked against their hashes.
-"${pip[@]}" -r <(grep -Ev "$peers" "$requirements")
-"${pip[@]}" --no-deps --require-hashes -r <(grep -E "$peers" "$requirements")
+. "$here/environment.sh"
+complete "$venv" "$here/requirements-torch.txt" '^(snntorch|spikingjelly)=='
 
 # Both import what the workers use, and no GPU library came along.
 "$venv/bin/python" - <<'PY'

@@ -1,71 +1,16 @@
-"""Which real value the largest code stands for: for weights, and for potentials by a histogram."""
+"""Which real value the largest code stands for: for weights, and for potentials by the histogram in their ranges."""
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.errors import ConfigError
 from qspinn.plan import Calibrator, QuantRule
+from qspinn.ranges import BINS, LayerRanges
 
 Floats = NDArray[np.float64]
-BINS = 2048
 SHARES = np.linspace(0.02, 1.0, 99)  # of the largest size, tried for the least squared error
-
-
-class Sizes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A histogram of the sizes |x| of a tensor: BINS bins of equal width over 0..limit.
-
-    Attributes:
-        top: the largest size, exactly.
-        limit: a power of two, so that histograms merge without splitting bins.
-    """
-
-    top: float
-    limit: float
-    counts: NDArray[np.int64]
-
-    def merged(self, other: Sizes) -> Sizes:
-        """The histogram of both."""
-        limit = max(self.limit, other.limit)
-        return Sizes(top=max(self.top, other.top), limit=limit,
-                     counts=_widened(self, limit) + _widened(other, limit))
-
-    def quantile(self, share: float) -> float:
-        """The size that `share` of the values do not exceed, to the width of a bin; the largest one for 1."""
-        if share >= 1.0:
-            return self.top
-        at = int(np.searchsorted(np.cumsum(self.counts), share * self.counts.sum()))
-        return min(self.top, (at + 1) * self.limit / BINS)
-
-
-def sizes_of(x: NDArray) -> Sizes:
-    """The histogram of the entries of x."""
-    size = np.abs(x).ravel()
-    top = float(size.max(initial=0.0))
-    limit = 2.0 ** np.ceil(np.log2(top)) if top > 0 else 1.0
-    bins = np.minimum((size * (BINS / limit)).astype(np.int64), BINS - 1)
-    return Sizes(top=top, limit=float(limit), counts=np.bincount(bins, minlength=BINS))
-
-
-def _widened(sizes: Sizes, limit: float) -> NDArray[np.int64]:
-    """Counts over 0..limit."""
-    factor = min(round(limit / sizes.limit), BINS)
-    merged = sizes.counts.reshape(-1, factor).sum(axis=1)
-    return np.concatenate([merged, np.zeros(BINS - len(merged), np.int64)])
-
-
-class LayerRanges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Observed on calibration data, by layer: the largest size of potentials and of synaptic currents.
-
-    Attributes:
-        sizes: histograms of the potentials' sizes, for the calibrators that need them.
-    """
-
-    v: dict[str, float]
-    i: dict[str, float] = {}
-    sizes: dict[str, Sizes] = {}
 
 
 def potential_top(ranges: LayerRanges, name: str, rule: QuantRule) -> float:

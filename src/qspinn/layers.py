@@ -15,7 +15,7 @@ import math
 from typing import Literal
 
 from qspinn.errors import ConfigError
-from qspinn.network import _need
+from qspinn.network import _need, _need_steps
 from qspinn.records import Record
 
 Shape = tuple[int, int, int]
@@ -181,8 +181,7 @@ class LayeredNetwork(Record, frozen=True):
     n_steps: int = 16
 
     def __post_init__(self) -> None:
-        _need(self.step_ms > 0, "network.step_ms", self.step_ms, "> 0")
-        _need(1 <= self.n_steps <= 1 << 15, "network.n_steps", self.n_steps, "1..32768")
+        _need_steps("step_ms", self.step_ms, self.n_steps)
         names = [x.name for x in self.layers] + [c.target for c in self.connections if isinstance(c, Pool2d)]
         if len(set(names)) != len(names):
             raise ConfigError("network.layers", "names of layers and pooled signals must differ", got=names)

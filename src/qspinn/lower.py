@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.calibrate import Ranges, calibrate
 from qspinn.checkpoint import Trained
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, encode, stream_key
@@ -21,6 +20,7 @@ from qspinn.network import Lif, Network, Population, decay_factor
 from qspinn.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve
 from qspinn.program import CodeTensor, Program
+from qspinn.ranges import Ranges, calibrate
 from qspinn.spikes import Spikes
 
 Floats = NDArray[np.float64]

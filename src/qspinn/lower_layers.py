@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.calibrators import Floats, LayerRanges, potential_top, weight_tops
+from qspinn.calibrators import Floats, potential_top, weight_tops
 from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
@@ -21,6 +21,7 @@ from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes, f
 from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule, chosen_rules, layer_paths
 from qspinn.program import CodeTensor, Program
+from qspinn.ranges import LayerRanges
 
 GLOBAL = Granularity.GLOBAL
 SHIFT_FMT = QFormat(bits=6, signed=True)

@@ -22,6 +22,12 @@ def _need(ok: bool, where: str, got: object, allowed: str) -> None:
         raise ConfigError(where, "value out of range", got=got, allowed=allowed)
 
 
+def _need_steps(length: str, step_ms: float, n_steps: int) -> None:
+    """A network's steps have a length, given as `length`, and a number that a program can hold."""
+    _need(step_ms > 0, f"network.{length}", step_ms, "> 0")
+    _need(1 <= n_steps <= 1 << 15, "network.n_steps", n_steps, "1..32768")
+
+
 class PoissonInput(Record, frozen=True):
     """n sources that spike with probability rate_hz * dt * value / 255, drawn anew at every step.
 
@@ -181,8 +187,7 @@ class Network(Record, frozen=True):
     n_steps: int = 250
 
     def __post_init__(self) -> None:
-        _need(self.dt_ms > 0, "network.dt_ms", self.dt_ms, "> 0")
-        _need(1 <= self.n_steps <= 1 << 15, "network.n_steps", self.n_steps, "1..32768")
+        _need_steps("dt_ms", self.dt_ms, self.n_steps)
         names = [p.name for p in self.populations]
         if len(set(names)) != len(names) or "input" in names:
             raise ConfigError("network.populations", "names must differ from each other and from 'input'", got=names)

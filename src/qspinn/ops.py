@@ -156,6 +156,8 @@ class ReadOp(Record, frozen=True, tag="read"):
     of: Literal["spikes", "v_last", "v_sum"] = "spikes"
 
 
+Feed = DenseOp | ConvOp | AddOp
+"""What adds to the input of a population."""
 Op = PoissonOp | EventsOp | SelectOp | DenseOp | ConvOp | PoolOp | AddOp | LifOp | VoteOp | ReadOp
 
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from qspinn import checkpoint
 from qspinn import data as datasets
-from qspinn.calibrate import Ranges, calibrate
 from qspinn.checkpoint import Trained
 from qspinn.data.encoders import poisson
 from qspinn.explore import proposal, sensitivity
@@ -32,6 +31,7 @@ from qspinn.network import Network
 from qspinn.ops import PoissonOp, VoteOp
 from qspinn.plan import Granularity, resolve
 from qspinn.program import Program
+from qspinn.ranges import Ranges, calibrate
 from qspinn.records import content_key, to_plain
 from qspinn.runtime import numba_engine, run
 from qspinn.spikes import Spikes

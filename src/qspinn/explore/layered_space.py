@@ -9,7 +9,7 @@ import msgspec
 from qspinn.data.event_dataset import EventData
 from qspinn.errors import ConfigError
 from qspinn.explore.reward import Reward
-from qspinn.explore.space import Scheme
+from qspinn.explore.space import Scheme, _need_seed_and_version
 from qspinn.fixedpoint import Rounding
 from qspinn.layers import LayeredNetwork, Leaky, Shape
 from qspinn.learning.supervision import Supervision
@@ -130,8 +130,7 @@ class LayeredExperiment(Record, frozen=True):
     version: int = 1
 
     def __post_init__(self) -> None:
-        _need(0 <= self.seed < 1 << 32, "seed", self.seed, "0 <= seed < 2**32")
-        _need(self.version == 1, "version", self.version, "1 (a newer file needs a newer qspinn)")
+        _need_seed_and_version(self.seed, self.version)
 
     def on_synthetic_data(self) -> LayeredExperiment:
         """The same experiment on synthetic gestures of the same shape, named so.

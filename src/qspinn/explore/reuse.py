@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, Op, PoolOp, ReadOp, VoteOp
+from qspinn.ops import AddOp, ConvOp, DenseOp, Feed, LifOp, Op, PoolOp, ReadOp, VoteOp
 from qspinn.program import Program
 from qspinn.records import canonical_json
 from qspinn.runtime import numba_engine
@@ -56,7 +56,7 @@ def _bytes(spikes: Spikes) -> int:
 def layer_keys(program: Program, which: str) -> dict[str, str]:
     """For every population the sha256 (hex) of all that its spikes depend on: operations, tensors, seed, input."""
     own = {"input": hashlib.sha256(f"{which} {program.n_inputs} {program.n_steps}".encode()).hexdigest()}
-    feeding: dict[str, list[DenseOp | ConvOp | AddOp]] = {}
+    feeding: dict[str, list[Feed]] = {}
     found: dict[str, str] = {}
     for op in program.ops:
         match op:

@@ -98,6 +98,12 @@ class SearchConfig(Record, frozen=True):
             _need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
 
 
+def _need_seed_and_version(seed: int, version: int) -> None:
+    """What every experiment's file must have."""
+    _need(0 <= seed < 1 << 32, "seed", seed, "0 <= seed < 2**32")
+    _need(version == 1, "version", version, "1 (a newer file needs a newer qspinn)")
+
+
 class Experiment(Record, frozen=True):
     """A whole exploration as one file: data, network, training, search, reward."""
 
@@ -111,8 +117,7 @@ class Experiment(Record, frozen=True):
     version: int = 1
 
     def __post_init__(self) -> None:
-        _need(0 <= self.seed < 1 << 32, "seed", self.seed, "0 <= seed < 2**32")
-        _need(self.version == 1, "version", self.version, "1 (a newer file needs a newer qspinn)")
+        _need_seed_and_version(self.seed, self.version)
 
 
 class Candidate(Record, frozen=True):

@@ -23,7 +23,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.calibrate import Ranges
 from qspinn.checkpoint import Trained
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, requantize, stream_key
@@ -42,6 +41,7 @@ from qspinn.network import Network, decay_factor
 from qspinn.ops import DenseOp, LifOp, Op, SelectOp, VoteOp
 from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve
 from qspinn.program import CodeTensor, Program
+from qspinn.ranges import Ranges
 from qspinn.spikes import Spikes
 
 Codes = NDArray[np.int64]
@@ -249,7 +249,7 @@ def fit(
 
 def _grid_rows(model: GridModel) -> NDArray:
     """Weight codes as rows in the narrowest unsigned type."""
-    from qspinn.runtime.numba_engine import padded
+    from qspinn.runtime._competing import padded
 
     return padded(model.w.T, np.uint8 if model.c_max < 256 else np.uint16, 0)
 
@@ -260,8 +260,8 @@ def _call(
 ) -> None:
     """One call of the compiled kernel."""
     from qspinn.learning._grid_kernel import run_grid
+    from qspinn.runtime._competing import narrow_settings
     from qspinn.runtime.arithmetic import MODE
-    from qspinn.runtime.numba_engine import narrow_settings
 
     population, dense, _, stdp = plastic(model.network)
     name = population.name

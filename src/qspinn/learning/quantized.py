@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qspinn.calibrators import LayerRanges
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
 from qspinn.learning._scan import Found, Plan, Scan, advance
@@ -37,6 +36,7 @@ from qspinn.lower_layers import (
 )
 from qspinn.plan import QuantPlan, QuantRule
 from qspinn.program import Program
+from qspinn.ranges import LayerRanges
 from qspinn.runtime.arithmetic import MODE
 
 EXACT = 1 << 23

@@ -145,7 +145,7 @@ def _rows(trained: Trained) -> NDArray[np.float32]:
     """Weights as rows [n_pre, width], width filled up to whole vector registers with zeros."""
     population = trained.network.populations[0]
     w = trained.params[f"{population.name}.w"]
-    from qspinn.runtime.numba_engine import padded
+    from qspinn.runtime._competing import padded
 
     return padded(w.T, np.float32, 0)
 

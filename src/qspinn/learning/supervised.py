@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from qspinn.calibrators import LayerRanges, Sizes, sizes_of
 from qspinn.data.event_set import EventSet
 from qspinn.errors import DataError, RunError
 from qspinn.learning import resume
 from qspinn.learning.quantized import QuantNet
 from qspinn.learning.supervision import Supervision
 from qspinn.learning.surrogate import SurrogateNet
+from qspinn.ranges import LayerRanges, Sizes, sizes_of
 
 Progress = Callable[[int, int, float], None]
 BATCH = 200  # samples at once where nothing is learned

@@ -17,6 +17,7 @@ from qspinn.ops import (
     ConvOp,
     DenseOp,
     EventsOp,
+    Feed,
     LifOp,
     PoissonOp,
     PoolOp,
@@ -83,7 +84,7 @@ def _add(program: Program, op: AddOp, t: int, signals: dict[str, Ints], old: Sta
     _feed(signals, op, source * spread(program.codes(op.weight), source.shape[1]))
 
 
-def _feed(signals: dict[str, Ints], op: DenseOp | ConvOp | AddOp, current: Ints) -> None:
+def _feed(signals: dict[str, Ints], op: Feed, current: Ints) -> None:
     """Adds to what the target receives in this step."""
     name = f"{op.target}.i"
     signals[name] = signals.get(name, np.zeros_like(current)) + (current << op.shift)
@@ -135,11 +136,16 @@ def shifted(program: Program, op: LifOp, x: Ints, rounded: Callable[[Ints, int],
     """The input current in units of the potential: one shift for all neurons, or one per channel."""
     if not op.in_shifts:
         return rounded(x, op.in_shift)
-    shifts = spread(program.codes(op.in_shifts), op.n)
+    shifts = in_shifts(program, op)
     done = np.zeros_like(x)
     for shift in np.unique(shifts):
         done = np.where(shifts == shift, rounded(x, int(shift)), done)
     return done
+
+
+def in_shifts(program: Program, op: LifOp) -> Ints:
+    """in_shift of every neuron, [N]."""
+    return spread(program.codes(op.in_shifts), op.n) if op.in_shifts else np.full(op.n, op.in_shift)
 
 
 def thresholds(program: Program, op: LifOp) -> Ints:

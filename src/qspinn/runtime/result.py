@@ -13,7 +13,7 @@ from qspinn.program import Program
 
 
 class Counts(Mapping[str, NDArray[np.int64]]):
-    """Spike counts by population, made when first asked for: of hidden layers they take longer than the spikes."""
+    """Spike counts by population; of hidden layers made when first asked for, as they take longer than the spikes."""
 
     def __init__(self, made: Mapping[str, NDArray[np.int64] | Callable[[], NDArray[np.int64]]]) -> None:
         self._made = dict(made)

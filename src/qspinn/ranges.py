@@ -1,0 +1,98 @@
+"""Ranges: what the lowering must know about the data; one record for each of the two families of networks."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.checkpoint import Trained
+from qspinn.errors import DataError
+from qspinn.spikes import Spikes
+
+BINS = 2048
+
+
+class Ranges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Observed on calibration data.
+
+    Attributes:
+        input_rate: spikes per step of each input, float64 [n_inputs].
+        busiest_step: the largest number of inputs that spiked in one step.
+        threshold_max_mv: the largest v_th + theta of each population after float training, by name.
+    """
+
+    input_rate: NDArray[np.float64]
+    busiest_step: int
+    threshold_max_mv: dict[str, float]
+
+
+def calibrate(trained: Trained, spikes: Spikes) -> Ranges:
+    """The ranges of a trained float network on a set of encoded samples.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    if spikes.n_samples == 0:
+        raise DataError("calibration data", "holds no samples")
+    start, stop = spikes.offsets[0, 0], spikes.offsets[-1, -1]
+    thresholds = {p.name: p.neuron.v_th_mv + float(trained.params[f"{p.name}.theta"].max())
+                  for p in trained.network.populations}
+    count = np.bincount(spikes.index[start:stop], minlength=spikes.n)
+    return Ranges(input_rate=count / (spikes.n_samples * spikes.n_steps),
+                  busiest_step=int(np.diff(spikes.offsets, axis=1).max()),
+                  threshold_max_mv=thresholds)
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A histogram of the sizes |x| of a tensor: BINS bins of equal width over 0..limit.
+
+    Attributes:
+        top: the largest size, exactly.
+        limit: a power of two, so that histograms merge without splitting bins.
+    """
+
+    top: float
+    limit: float
+    counts: NDArray[np.int64]
+
+    def merged(self, other: Sizes) -> Sizes:
+        """The histogram of both."""
+        limit = max(self.limit, other.limit)
+        return Sizes(top=max(self.top, other.top), limit=limit,
+                     counts=_widened(self, limit) + _widened(other, limit))
+
+    def quantile(self, share: float) -> float:
+        """The size that `share` of the values do not exceed, to the width of a bin; the largest one for 1."""
+        if share >= 1.0:
+            return self.top
+        at = int(np.searchsorted(np.cumsum(self.counts), share * self.counts.sum()))
+        return min(self.top, (at + 1) * self.limit / BINS)
+
+
+def sizes_of(x: NDArray) -> Sizes:
+    """The histogram of the entries of x."""
+    size = np.abs(x).ravel()
+    top = float(size.max(initial=0.0))
+    limit = 2.0 ** np.ceil(np.log2(top)) if top > 0 else 1.0
+    bins = np.minimum((size * (BINS / limit)).astype(np.int64), BINS - 1)
+    return Sizes(top=top, limit=float(limit), counts=np.bincount(bins, minlength=BINS))
+
+
+def _widened(sizes: Sizes, limit: float) -> NDArray[np.int64]:
+    """Counts over 0..limit."""
+    factor = min(round(limit / sizes.limit), BINS)
+    merged = sizes.counts.reshape(-1, factor).sum(axis=1)
+    return np.concatenate([merged, np.zeros(BINS - len(merged), np.int64)])
+
+
+class LayerRanges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Observed on calibration data, by layer: the largest size of potentials and of synaptic currents.
+
+    Attributes:
+        sizes: histograms of the potentials' sizes, for the calibrators that need them.
+    """
+
+    v: dict[str, float]
+    i: dict[str, float] = {}
+    sizes: dict[str, Sizes] = {}

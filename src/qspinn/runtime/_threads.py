@@ -1,0 +1,31 @@
+"""Work on consecutive parts of a batch, by a few threads that are kept: starting them takes as long as small runs."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+Made = TypeVar("Made")
+
+
+@functools.cache
+def _pool(n_threads: int) -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(n_threads, thread_name_prefix="qspinn")
+
+
+if hasattr(os, "register_at_fork"):  # the threads of a parent do not exist in its child
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def in_parts(part: Callable[[int, int], Made], n: int, n_parts: int, n_threads: int) -> list[Made]:
+    """What part(start, stop) makes of so many parts of range(n), in order; parts differ in length by one at most, and
+    none is empty. Not for calls from within a part."""
+    n_parts = max(1, min(n_parts, n))
+    edges = [n * k // n_parts for k in range(n_parts + 1)]
+    if n_threads == 1 or n_parts == 1:
+        return [part(a, b) for a, b in itertools.pairwise(edges)]
+    return list(_pool(n_threads).map(part, edges[:-1], edges[1:]))
