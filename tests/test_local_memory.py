@@ -33,7 +33,7 @@ def test_the_published_figures_with_their_slip() -> None:
 
 
 def test_the_right_count() -> None:
-    """Weights 6,272 + 401,408 + 802,816; inputs 2,048 + 14,400 + 21,632; outputs 14,400 + 21,632 + 3,200; 11 classes."""
+    """Weights 6,272 + 401,408 + 802,816; inputs 2,048 + 14,400 + 21,632; outputs 14,400 + 21,632 + 3,200."""
     weights, inputs, outputs = 1_210_496, 38_080, 39_232
     integer = weights * 18 + inputs * 22 + outputs * 8 + 22 * outputs * 6 + 33 * 6 + (33 + outputs) * 6
     real = 32 * (2 * weights + 2 * inputs + 2 * outputs + 22 * outputs + 33 + 33 + outputs)

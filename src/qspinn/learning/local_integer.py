@@ -19,22 +19,20 @@ Sums of integers do not depend on their order, so any number of threads gives th
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, stream_key
 from qspinn.learning import _local_kernel as kernels
+from qspinn.learning import _local_update as updates
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local_grid import LayerGrid, grid_of, local_rules
+from qspinn.learning.local_grid import DECAY_BITS, LayerGrid, grid_of, local_rules
 from qspinn.learning.local_start import LayerStart
 from qspinn.plan import QuantPlan
 from qspinn.runtime._products import PAIRED, PLACES
+from qspinn.runtime._threads import in_parts
 from qspinn.runtime._vectors import INTS, aligned
 from qspinn.runtime.arithmetic import MODE
 
@@ -56,7 +54,6 @@ class IntegerLayers:
         self.learning, self.seed, self.n_updates = learning, seed, 0
         self.n_threads = n_threads or os.cpu_count() or 1
         self.layers = [_Layer(grid_of(layer, network, learning, rules), network.bias) for layer in start]
-        self._pool = concurrent.futures.ThreadPoolExecutor(max(1, self.n_threads - 1))
 
     def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
         """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
@@ -68,8 +65,12 @@ class IntegerLayers:
             self._step(spikes, t, wanted, learns)
             if learns:
                 keys = [stream_key(self.seed, STREAM + number, self.n_updates) for number in range(len(self.layers))]
-                self._do([partial(layer.update, key, halvings)
-                          for layer, key in zip(self.layers, keys, strict=True)])
+
+                def update(first: int, last: int, keys: list[int] = keys) -> None:
+                    for layer, key in zip(self.layers[first:last], keys[first:last], strict=True):
+                        layer.update(key, halvings)
+
+                in_parts(update, len(self.layers), len(self.layers), self.n_threads)
                 self.n_updates += 1
 
     def readouts(self, raster: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]:
@@ -85,9 +86,8 @@ class IntegerLayers:
     def _begin(self, raster: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Input spikes with filled-up rows, flat; all states at rest."""
         n_steps, batch = raster.shape[:2]
-        self._edges = np.linspace(0, batch, min(self.n_threads, batch) + 1).astype(int)
         for layer in self.layers:
-            layer.rest(batch, len(self._edges) - 1)
+            layer.rest(batch, min(self.n_threads, batch))
         size = self.layers[0].sizes
         filled = np.zeros((n_steps, batch, size.in_sample), np.uint8)
         rows = filled[:, :, : size.height * size.in_row].reshape(n_steps, batch, size.height, size.in_row)
@@ -96,24 +96,16 @@ class IntegerLayers:
 
     def _step(self, spikes: NDArray[np.uint8], t: int, labels: NDArray[np.int64], learns: bool) -> None:
         """All layers of all samples, one step on; a thread takes some samples through all layers."""
-        def part(number: int) -> None:
-            source, at = spikes, t * len(labels) * self.layers[0].sizes.in_sample
+        batch, n_parts = len(labels), min(self.n_threads, len(labels))
+
+        def part(start: int, stop: int) -> None:
+            source, at = spikes, t * batch * self.layers[0].sizes.in_sample
+            number = -(-start * n_parts // batch)
             for layer in self.layers:
-                layer.advance(source, at, labels, learns, number, *self._edges[number : number + 2])
+                layer.advance(source, at, labels, learns, number, start, stop)
                 source, at = layer.out, 0
 
-        self._do([partial(part, number) for number in range(len(self._edges) - 1)])
-
-    def _do(self, work: list[Callable[[], Any]]) -> None:
-        """Does all of it, the first in this thread."""
-        if self.n_threads == 1:
-            for job in work:
-                job()
-            return
-        others = [self._pool.submit(job) for job in work[1:]]
-        work[0]()
-        for other in others:
-            other.result()
+        in_parts(part, batch, n_parts, self.n_threads)
 
     def state(self) -> dict[str, NDArray]:
         """Every array that learning changes, integers throughout."""
@@ -162,10 +154,10 @@ class _Layer:
         """Forward codes of the learned weights."""
         grid = self.grid
         shift = grid.bits["gradient"] - grid.bits["w"]
-        kernels.forward_codes(self.learned[: self.n_weights], shift, grid.half("w", shift), grid.top("w"), self.place,
+        updates.forward_codes(self.learned[: self.n_weights], shift, grid.half("w", shift), grid.top("w"), self.place,
                               self.w)
         biases = np.zeros(self.sizes.c_out, np.int32)
-        kernels.forward_codes(self.learned[self.n_weights :], shift, grid.half("w", shift), grid.top("w"), self.b_order,
+        updates.forward_codes(self.learned[self.n_weights :], shift, grid.half("w", shift), grid.top("w"), self.b_order,
                               biases)
         self.b[: len(biases)] = biases << grid.b_shift
 
@@ -198,13 +190,13 @@ class _Layer:
         rounding = grid.rounding["gradient"]
         options = (self.steps, grid.top("gradient"), grid.rate, min(grid.rate_shift + halvings, 30), MODE[rounding],
                    np.uint32(key))
-        kernels.update(total.reshape(len(total), -1), self.order, *options, 0, self.learned[: self.n_weights])
+        updates.update(total.reshape(len(total), -1), self.order, *options, 0, self.learned[: self.n_weights])
         if self.bias_learns:
-            kernels.update(total_bias, self.b_order, *options, self.n_weights, self.learned[self.n_weights :])
+            updates.update(total_bias, self.b_order, *options, self.n_weights, self.learned[self.n_weights :])
         total[:], total_bias[:] = 0, 0
         largest = int(self.top.max())
         if largest > 0:
-            self.e_exponent = int(kernels.power_of(largest))
+            self.e_exponent = int(updates.power_of(largest))
         self.top[:] = 0
         self.repack()
 
@@ -244,14 +236,14 @@ def numbers_of_kernel(grid: LayerGrid) -> kernels.Numbers:
     """The arithmetic of a layer as the kernels take it."""
     bits = grid.bits
     q_up, p_up = max(0, bits["p_trace"] - bits["q_trace"]), max(0, bits["q_trace"] - bits["p_trace"])
-    p_shift = kernels.DECAY_BITS + p_up
+    p_shift = DECAY_BITS + p_up
     e_down = max(0, bits["readout"] - bits["error"])
     n_outputs = grid.size.n_outputs
     return kernels.Numbers(
         p_up=1 << p_up, q_up=1 << q_up, p_shift=p_shift, p_half=grid.half("p_trace", p_shift),
         p_max=grid.top("p_trace"),
-        q_half=grid.half("q_trace", kernels.DECAY_BITS), q_max=grid.top("q_trace"), r_decay=grid.r_decay,
-        r_half=grid.half("r", kernels.DECAY_BITS), r_unit=1 << bits["r"], r_max=grid.top("r"), r_shift=grid.r_shift,
+        q_half=grid.half("q_trace", DECAY_BITS), q_max=grid.top("q_trace"), r_decay=grid.r_decay,
+        r_half=grid.half("r", DECAY_BITS), r_unit=1 << bits["r"], r_max=grid.top("r"), r_shift=grid.r_shift,
         u_shift=grid.u_shift, u_half=grid.half("u", grid.u_shift), u_max=grid.top("u"), read_shift=grid.read_shift,
         read_half=grid.half("readout", grid.read_shift), read_max=grid.top("readout"), one=grid.top("readout"),
         e_down=e_down, e_half=grid.half("error", e_down), e_up=max(0, bits["error"] - bits["readout"]),
