@@ -71,14 +71,14 @@ class OracleLayer:
         self.where, self.top = windows.argmax(-1), windows.max(-1)
         self.act, self.gate = g.activity[self.top + g.top("u")], g.slope[self.top + g.top("u")]
         flat = self.act.reshape(len(u), -1)
-        self.out = requantize(flat @ g.readout.reshape(len(g.readout), -1).T, g.read_shift, g.rounding["readout"])
-        self.out = np.clip(self.out, -g.top("readout"), g.top("readout"))
+        self.out = requantize(flat @ g.readout.reshape(len(g.readout), -1).T, g.read_shift, g.rounding["read"])
+        self.out = np.clip(self.out, -g.top("read"), g.top("read"))
         return (self.top >= 0).astype(np.int64)
 
     def update(self, labels: Ints, learning: LocalLearning, key: int, halvings: int) -> None:
         g, (_, height, width) = self.g, self.g.size.pooled
-        e = self.out - np.eye(len(g.readout), dtype=np.int64)[labels] * g.top("readout")
-        e = requantize(e, g.bits["readout"] - g.bits["error"], g.rounding["error"])
+        e = self.out - np.eye(len(g.readout), dtype=np.int64)[labels] * g.top("read")
+        e = requantize(e, g.bits["read"] - g.bits["error"], g.rounding["error"])
         e = np.clip(e, -g.top("error"), g.top("error"))
         back = (e @ g.feedback.reshape(len(g.feedback), -1)).reshape(self.act.shape)
         few = self.act.sum(axis=(1, 2, 3)) * 10 < g.size.n_outputs << g.bits["activation"]

@@ -65,7 +65,8 @@ ROUNDED = {kind: QuantRule(tensor=f"*.{kind}", bits=bits, rounding=Rounding.TRUN
     ("w", 6), ("q_trace", 8), ("p_trace", 8), ("u", 5), ("readout", 6), ("error", 5))}
 PLANS = {
     "published": DEFAULT_PLAN,
-    "wide Q": QuantPlan(rules=default_rules(q_trace=12, p_trace=9, gradient=8, error=4, readout=7)),
+    "wide Q": QuantPlan(rules=default_rules(q_trace=12, p_trace=9, gradient=8, error=4, readout=7, read=7)),
+    "few read-out bits": QuantPlan(rules=default_rules(readout=3, read=5)),
     "wide R": QuantPlan(rules=default_rules(r=4, u=7, error=8, activation=5)),
     "truncated": QuantPlan(rules=(*ROUNDED.values(), *default_rules())),
     "nearest": QuantPlan(rules=(QuantRule(tensor="*.gradient", bits=12), QuantRule(tensor="*.r", bits=3),
@@ -81,6 +82,7 @@ CASES: list[tuple[tuple[LocalLayer, ...], str, dict[str, Any]]] = [
      "published", {"halve_every": 1, "l1": 0.0, "l2": 0.0}),
     (TWO, "wide Q", {"burn_in": 3}),
     (TWO, "wide R", {"l1": 0.5, "l2": 50.0}),
+    (TWO, "few read-out bits", {}),
     (TWO, "truncated", {}),
     (TWO, "nearest", {}),
     (TWO, "toward zero", {}),
@@ -245,12 +247,13 @@ def test_wide_integers_read_out_what_floats_do() -> None:
     """Traces that do not saturate, no refractory memory beyond a step: what remains is rounding."""
     network = LocalNetwork(layers=TWO[:1], cap=1.0, refractory=0.0)
     wide = QuantPlan(rules=default_rules(w=12, gradient=16, q_trace=15, p_trace=13, r=8, u=10, readout=12,
-                                         activation=10, error=6))
+                                         read=12, activation=10, error=6))
     start, x = started(network), raster_of(noise())
     floats = layers_of(network, LocalLearning(arithmetic="float"), start, wide).readouts(x)[0]
     codes = IntegerLayers(network, LocalLearning(), start, wide, n_threads=1).readouts(x)[0]
     assert floats.std() > 0.1
-    assert np.abs(floats - codes / 2.0**11).max() < 0.01
+    assert np.abs(floats - codes / 2.0**11).max() < 0.05
+    assert np.abs(floats - codes / 2.0**11).mean() < 0.005
 
 
 def test_gradients_of_the_float_version_are_those_of_autograd() -> None:

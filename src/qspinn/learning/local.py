@@ -54,6 +54,7 @@ class LocalNetwork(Record, frozen=True):
         refractory: gamma, the share of R that is left after a step.
         cap: the share of the largest possible trace (of a source that spikes in every step) that counts as 1; integer
             traces saturate there.
+        reach: weights start uniform within +-reach; integer weights end at +-1.
         spread: standard deviation of U before training that the scale of each layer aims at.
         amplitude: read-out weights are uniform in about +-amplitude / sqrt(number of outputs).
         prediction: the class is the most frequent arg-max of the last layer's read-out over time ("mode"), or the
@@ -66,6 +67,7 @@ class LocalNetwork(Record, frozen=True):
     tau_syn_ms: Span = (5.0, 10.0)
     refractory: float = 0.65
     cap: float = 0.75
+    reach: float = 0.5
     spread: float = 1.0
     amplitude: float = 2.0
     prediction: Literal["mode", "sum"] = "mode"
@@ -77,6 +79,7 @@ class LocalNetwork(Record, frozen=True):
             _need(0 < low <= high < math.inf, f"network.{name}", [low, high], "two numbers, 0 < low <= high")
         _need(0 <= self.refractory < 1, "network.refractory", self.refractory, "0 <= gamma < 1")
         _need(0 < self.cap <= 1, "network.cap", self.cap, "above 0, at most 1")
+        _need(0 < self.reach <= 1, "network.reach", self.reach, "above 0, at most 1")
         _need(self.spread > 0, "network.spread", self.spread, "> 0")
         _need(self.amplitude > 0, "network.amplitude", self.amplitude, "> 0")
 

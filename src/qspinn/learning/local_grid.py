@@ -12,7 +12,8 @@ p_trace [12]   0 .. 2^n - 1                P, code * 2^-n
 r [2]          0 .. 2^n - 1                R, code * 2^-n
 u [6]          +-(2^(n-1) - 1)             U, code * 2^(4-n): within +-8
 activation [6] 0 .. 2^n - 1                sigmoid(U), code * 2^-n; its slope, code * 2^(-n-2)
-readout [6]    +-(2^(n-1) - 1)             both random matrices and the values read out, code * 2^(1-n)
+readout [6]    +-(2^(n-1) - 1)             both random matrices, code * 2^(1-n)
+read [6]       +-(2^(n-1) - 1)             the values read out, code * 2^(1-n)
 error [6]      +-(2^(n-1) - 1)             errors at the read-out, code * 2^(1-n), and at U, over a power of two
 =============  ==========================  =====================================================================
 """
@@ -31,10 +32,10 @@ from qspinn.learning.local import LayerSize, LocalLearning, LocalNetwork
 from qspinn.learning.local_start import LayerStart, gains
 from qspinn.plan import Granularity, QuantPlan, QuantRule, chosen_rules
 
-DEFAULTS = {"w": 8, "q_trace": 10, "p_trace": 12, "r": 2, "u": 6, "readout": 6, "activation": 6, "error": 6,
+DEFAULTS = {"w": 8, "q_trace": 10, "p_trace": 12, "r": 2, "u": 6, "readout": 6, "read": 6, "activation": 6, "error": 6,
             "gradient": 10}
 SPANS = {"w": (2, 12), "q_trace": (1, 15), "p_trace": (1, 15), "r": (1, 8), "u": (2, 10), "readout": (2, 12),
-         "activation": (1, 12), "error": (2, 12), "gradient": (2, 16)}
+         "read": (2, 12), "activation": (1, 12), "error": (2, 12), "gradient": (2, 16)}
 """Widths that the kernels have room for."""
 _DROPPED = {"w": (Rounding.NEAREST, Rounding.TRUNCATE), "gradient": tuple(Rounding)}
 U_INTEGER_BITS = 4
@@ -140,7 +141,8 @@ def grid_of(start: LayerStart, network: LocalNetwork, learning: LocalLearning, r
     rounding = {kind: rules[f"{name}.{kind}"].rounding for kind in DEFAULTS}
     point = bits["p_trace"] + bits["w"] - 1 - start.scale  # bits after the point of the sums conv(P, W)
     shifts = {"r": point - bits["r"], "w": bits["p_trace"] - start.scale, "u": point - (bits["u"] - U_INTEGER_BITS),
-              "readout": bits["activation"] + start.readout_shift, "gradient": bits["gradient"] - bits["w"]}
+              "read": bits["readout"] - bits["read"] + bits["activation"] + start.readout_shift,
+              "gradient": bits["gradient"] - bits["w"]}
     _check_shifts(name, shifts, bits)
     rate, rate_shift = rate_codes(name, learning.learning_rate, bits["gradient"], rounding["gradient"])
     middle = 0.5 if rounding["u"] is Rounding.TRUNCATE else 0.0
@@ -157,7 +159,7 @@ def grid_of(start: LayerStart, network: LocalNetwork, learning: LocalLearning, r
         jump=_unsigned(gains(start.beta, network.cap), bits["q_trace"], bits["q_trace"]),
         activity=_unsigned(activity, n, n), slope=_unsigned(activity * (1 - activity), n + 2, n),
         r_decay=int(_unsigned(np.array([network.refractory]), DECAY_BITS, DECAY_BITS)[0]), r_shift=shifts["r"],
-        b_shift=shifts["w"], u_shift=shifts["u"], read_shift=shifts["readout"],
+        b_shift=shifts["w"], u_shift=shifts["u"], read_shift=shifts["read"],
         push=math.floor(20 * learning.l1 / size.n_outputs * unit * 2.0 ** (n + 2) + 0.5),
         pull=math.floor(0.1 * learning.l2 / size.n_outputs * unit + 0.5), rate=rate, rate_shift=rate_shift)
     _check_traces(grid, gains(start.beta, network.cap).min(), gains(start.alpha, network.cap).min())
@@ -178,7 +180,7 @@ def _unsigned(x: NDArray[np.float64], frac: int, bits: int) -> NDArray[np.int64]
 def _check_shifts(name: str, shifts: dict[str, int], bits: dict[str, int]) -> None:
     """No shift to the right is by a negative number of bits."""
     for kind, shift in shifts.items():
-        other = {"r": "p_trace", "w": "p_trace", "u": "p_trace", "readout": "activation", "gradient": "gradient"}[kind]
+        other = {"r": "p_trace", "w": "p_trace", "u": "p_trace", "read": "activation", "gradient": "gradient"}[kind]
         if shift < 0:
             raise LoweringError(
                 f"{name}.{kind}", "the shift that rounds to this width would be negative",

@@ -237,7 +237,7 @@ def numbers_of_kernel(grid: LayerGrid) -> kernels.Numbers:
     bits = grid.bits
     q_up, p_up = max(0, bits["p_trace"] - bits["q_trace"]), max(0, bits["q_trace"] - bits["p_trace"])
     p_shift = DECAY_BITS + p_up
-    e_down = max(0, bits["readout"] - bits["error"])
+    e_down = max(0, bits["read"] - bits["error"])
     n_outputs = grid.size.n_outputs
     return kernels.Numbers(
         p_up=1 << p_up, q_up=1 << q_up, p_shift=p_shift, p_half=grid.half("p_trace", p_shift),
@@ -245,8 +245,8 @@ def numbers_of_kernel(grid: LayerGrid) -> kernels.Numbers:
         q_half=grid.half("q_trace", DECAY_BITS), q_max=grid.top("q_trace"), r_decay=grid.r_decay,
         r_half=grid.half("r", DECAY_BITS), r_unit=1 << bits["r"], r_max=grid.top("r"), r_shift=grid.r_shift,
         u_shift=grid.u_shift, u_half=grid.half("u", grid.u_shift), u_max=grid.top("u"), read_shift=grid.read_shift,
-        read_half=grid.half("readout", grid.read_shift), read_max=grid.top("readout"), one=grid.top("readout"),
-        e_down=e_down, e_half=grid.half("error", e_down), e_up=max(0, bits["error"] - bits["readout"]),
+        read_half=grid.half("read", grid.read_shift), read_max=grid.top("read"), one=grid.top("read"),
+        e_down=e_down, e_half=grid.half("error", e_down), e_up=max(0, bits["error"] - bits["read"]),
         e_max=grid.top("error"), e_rounds=int(grid.rounding["error"] is Rounding.NEAREST), push=grid.push,
         pull=grid.pull, least=-(-(n_outputs << bits["activation"]) // 10), p_one=1 << bits["p_trace"],
         n_safe=(1 << 30) // ((grid.size.pooled[1] * grid.size.pooled[2] + 1) * grid.top("error") * grid.top("p_trace")))

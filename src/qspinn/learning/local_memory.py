@@ -54,21 +54,20 @@ def local_account(
         bits = dict.fromkeys(DEFAULTS, FLOAT_BITS) if rules is None else {
             kind: rules[f"{size.name}.{kind}"].bits for kind in DEFAULTS}
         counts = _counts(size, n_classes, (outputs or {}).get(size.name, size.n_outputs), network.bias, before_pooling)
-        rows += [MemoryRow(path=f"{size.name}.{kind}", role=role, count=n, bits=bits[width])
-                 for kind, width, role, n in counts]
+        rows += [MemoryRow(path=f"{size.name}.{kind}", role=role, count=n, bits=bits[kind])
+                 for kind, role, n in counts]
     return MemoryAccount(rows=tuple(rows))
 
 
 def _counts(size: LayerSize, n_classes: int, n_outputs: int, bias: bool, before_pooling: bool
-            ) -> list[tuple[str, str, str, int]]:
-    """(name, whose width, role, count) of every tensor of a layer."""
+            ) -> list[tuple[str, str, int]]:
+    """(kind, role, count) of every tensor of a layer."""
     n_weights = size.n_weights + (size.target[0] if bias else 0)
     n_states = size.target[0] * size.target[1] * size.target[2] if before_pooling else n_outputs
-    return [("w", "w", "parameter", n_weights), ("gradient", "gradient", "learning", n_weights),
-            ("q_trace", "q_trace", "state", size.n_inputs), ("p_trace", "p_trace", "state", size.n_inputs),
-            ("r", "r", "state", n_states), ("u", "u", "state", n_states),
-            ("readout", "readout", "parameter", 2 * n_classes * n_outputs), ("read", "readout", "learning", n_classes),
-            ("error", "error", "learning", n_classes + n_outputs)]
+    return [("w", "parameter", n_weights), ("gradient", "learning", n_weights), ("q_trace", "state", size.n_inputs),
+            ("p_trace", "state", size.n_inputs), ("r", "state", n_states), ("u", "state", n_states),
+            ("readout", "parameter", 2 * n_classes * n_outputs), ("read", "learning", n_classes),
+            ("error", "learning", n_classes + n_outputs)]
 
 
 def stdp_accounts(network: Network, plan: QuantPlan) -> tuple[MemoryAccount, MemoryAccount]:

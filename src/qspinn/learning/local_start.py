@@ -17,8 +17,6 @@ from qspinn.learning.local import LayerSize, LocalNetwork, sizes_of
 Reals = NDArray[np.float64]
 CALIBRATION = 16
 """Samples that the scales are chosen by."""
-HALF = 0.5
-"""Weights start uniform within +-HALF, so that they can double before they meet their limit of 1."""
 
 
 class LayerStart(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -50,7 +48,7 @@ def start_of(
 ) -> tuple[LayerStart, ...]:
     """Fresh layers; scales come from the first recordings of the training data.
 
-    Weights are uniform within +-1/2. A layer's scale is the power of two that brings the standard deviation of its
+    A layer's scale is the power of two that brings the standard deviation of its
     potentials nearest to `network.spread` (after DECOLLE's layer-sequential initialization); it never changes again.
     Decays are exp(-step / tau).
 
@@ -87,8 +85,9 @@ def _drawn(size: LayerSize, network: LocalNetwork, n_classes: int, step_ms: floa
     readout = rng.uniform(-1, 1, (n_classes, height, width, c_out))
     feedback = np.copysign(rng.uniform(0, 1, readout.shape), readout)
     tau_mem, tau_syn = (rng.uniform(*span, size.source[0]) for span in (network.tau_mem_ms, network.tau_syn_ms))
+    shape = (c_out, size.layer.kernel, size.layer.kernel, size.source[0])
     return LayerStart(
-        size=size, w=rng.uniform(-HALF, HALF, (c_out, size.layer.kernel, size.layer.kernel, size.source[0])),
+        size=size, w=rng.uniform(-network.reach, network.reach, shape),
         readout=readout, feedback=feedback, alpha=np.exp(-step_ms / tau_mem), beta=np.exp(-step_ms / tau_syn), scale=0,
         readout_shift=round(math.log2(math.sqrt(size.n_outputs) / network.amplitude)))
 
