@@ -27,6 +27,7 @@ class OracleLayer:
         self.g, self.bias = grid, bias
         self.w, self.b = grid.learned.copy(), np.zeros(len(grid.learned), np.int64)
         self.e_exponent = grid.bits["error"] - 1
+        self.least = -(-(grid.size.n_outputs << grid.bits["activation"]) // 10)
 
     def forward(self, x: Ints) -> Ints:
         g = self.g
@@ -81,7 +82,7 @@ class OracleLayer:
         e = requantize(e, g.bits["read"] - g.bits["error"], g.rounding["error"])
         e = np.clip(e, -g.top("error"), g.top("error"))
         back = (e @ g.feedback.reshape(len(g.feedback), -1)).reshape(self.act.shape)
-        few = self.act.sum(axis=(1, 2, 3)) * 10 < g.size.n_outputs << g.bits["activation"]
+        few = self.act.sum(axis=(1, 2, 3)) < self.least
         raw = (back - g.pull * few[:, None, None, None]) * self.gate + g.push * (self.top >= 0)
         shift = max(0, self.e_exponent - (g.bits["error"] - 1))
         delta = np.clip(requantize(raw, shift, g.rounding["error"]), -g.top("error"), g.top("error"))

@@ -111,6 +111,24 @@ def test_weights_and_readouts_are_those_of_the_oracle(layers: tuple[LocalLayer, 
     assert n_spikes == oracle.n_spikes
 
 
+def test_quiet_recordings_are_pulled_up() -> None:
+    """The second regularizer, with its limit where it divides the recordings."""
+    learning = msgspec.structs.replace(LEARNING, l2=50.0)
+    net = integer(LocalNetwork(layers=TWO), learning)
+    oracle = Oracle([layer.grid for layer in net.layers], learning, seed=3)
+    oracle.run(raster_of(noise()))
+    for mine, theirs in zip(net.layers, oracle.layers, strict=True):
+        sums = theirs.act.sum(axis=(1, 2, 3))
+        assert mine.numbers.least == theirs.least
+        theirs.least = int(np.median(sums))
+        assert 0 < (sums < theirs.least).sum() < 6
+        mine.numbers = mine.numbers._replace(least=theirs.least)
+    net.learn(raster_of(noise()), noise().labels, 0)
+    oracle.run(raster_of(noise()), noise().labels)
+    for mine, theirs in zip(net.layers, oracle.layers, strict=True):
+        assert np.array_equal(mine.weights(), theirs.w.transpose(0, 3, 1, 2)), mine.name
+
+
 @pytest.mark.parametrize("n_threads", [2, 3, 7])
 def test_any_number_of_threads_learns_the_same(n_threads: int) -> None:
     network, x, labels = LocalNetwork(layers=TWO), raster_of(noise(7)), noise(7).labels
