@@ -72,7 +72,7 @@ def fit(
             from it, and ends bit for bit where it would have ended uninterrupted.
 
     Raises:
-        DataError: there are fewer samples than steps of burn-in leave anything to learn from, or none.
+        DataError: there are no samples, or no steps after burn-in.
         RunError: weights became NaN or infinite (float); names the epoch.
         ArtifactError: the checkpoint is damaged, or cannot be written.
     """
