@@ -62,7 +62,7 @@ def layers_of(
 
 def fit(
     layers: Layers, data: EventSet, learning: LocalLearning, *, seed: int = 0, progress: Progress | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | None = None, origin: str = "",
 ) -> None:
     """Trains the layers in place, deterministic by seed; integers on any machine and any number of threads.
 
@@ -70,6 +70,7 @@ def fit(
         progress: called after every epoch with (epochs done, epochs in all).
         checkpoint: file written after every epoch. Where it is there already and of the same training, that goes on
             from it, and ends bit for bit where it would have ended uninterrupted.
+        origin: content key of what else the training depends on: the network and its plan.
 
     Raises:
         DataError: there are no samples, or no steps after burn-in.
@@ -80,7 +81,7 @@ def fit(
         raise DataError("training data", "leave nothing to learn from",
                         got=f"{data.n_samples} samples of {data.n_steps} steps",
                         allowed=f"samples of more than learning.burn_in = {learning.burn_in} steps")
-    key = _key(layers, data, learning, seed) if checkpoint else ""
+    key = _key(layers, data, [learning, seed, origin]) if checkpoint else ""
     done = _restored(checkpoint, key, layers) if checkpoint else 0
     for epoch in range(done, learning.n_epochs):
         for raster, labels in _batches(data, learning, np.random.default_rng([seed, 31, epoch])):
@@ -125,9 +126,9 @@ def said(values: NDArray, rule: str) -> NDArray[np.int64]:
     return votes.argmax(axis=1)
 
 
-def _key(layers: Layers, data: EventSet, learning: LocalLearning, seed: int) -> str:
+def _key(layers: Layers, data: EventSet, settings: list[Any]) -> str:
     """sha256 (hex) of what a training starts from."""
-    sha = hashlib.sha256(canonical_json([learning, seed]))
+    sha = hashlib.sha256(canonical_json(settings))
     for name, array in layers.state().items():
         sha.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
     data.feed(sha)

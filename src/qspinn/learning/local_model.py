@@ -16,6 +16,7 @@ from qspinn.learning.local import LocalLearning, LocalNetwork
 from qspinn.learning.local_fit import Layers, Progress, answers, fit, layers_of
 from qspinn.learning.local_start import drawn_layers, start_of
 from qspinn.plan import QuantPlan
+from qspinn.records import content_key
 
 
 def trained_layers(
@@ -27,7 +28,8 @@ def trained_layers(
     start = start_of(network, dataset.train, len(dataset.labels), step_ms=dataset.bin_ms, burn_in=learning.burn_in,
                      seed=seed)
     layers = layers_of(network, learning, start, plan, seed=seed, n_threads=n_threads)
-    fit(layers, dataset.train, learning, seed=seed, progress=progress, checkpoint=resume)
+    fit(layers, dataset.train, learning, seed=seed, progress=progress, checkpoint=resume,
+        origin=content_key(network, plan))
     return layers, LocalDeclaration(
         network=network, learning=learning, plan=plan, shape=dataset.shape, n_classes=len(dataset.labels),
         step_ms=dataset.bin_ms, seed=seed, scales=tuple(layer.scale for layer in start))
