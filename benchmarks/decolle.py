@@ -24,10 +24,9 @@ from qspinn import checkpoint
 from qspinn.data import EventDataset, EventSet, load_recordings
 from qspinn.explore.local_space import LocalExperiment
 from qspinn.fixedpoint import Rounding
-from qspinn.learning import local_model
-from qspinn.learning.local_fit import layers_of
-from qspinn.learning.local_grid import DEFAULT_PLAN
-from qspinn.learning.local_memory import (
+from qspinn.learning.local import model as local_model
+from qspinn.learning.local.formats import DEFAULT_PLAN
+from qspinn.learning.local.memory import (
     PUBLISHED,
     PUBLISHED_CLASSES,
     PUBLISHED_SHAPE,
@@ -37,7 +36,8 @@ from qspinn.learning.local_memory import (
     saving,
     stdp_accounts,
 )
-from qspinn.learning.local_start import raster_of, start_of
+from qspinn.learning.local.start import raster_of, start_of
+from qspinn.learning.local.training import layers_of
 from qspinn.models import diehl_cook
 from qspinn.plan import QuantPlan, QuantRule
 from qspinn.records import content_key

@@ -1,4 +1,4 @@
-"""Integer local learning once more, slowly: NumPy int64, one loop per formula of `qspinn.learning.local_integer`."""
+"""Integer local learning once more, slowly: NumPy int64, one loop per formula of `qspinn.learning.local.integers`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, requantize, stream_key
 from qspinn.learning.local import LocalLearning
-from qspinn.learning.local_grid import LayerGrid
-from qspinn.learning.local_integer import STREAM
+from qspinn.learning.local.formats import LayerGrid
+from qspinn.learning.local.integers import STREAM
 
 Ints = NDArray[np.int64]
 

@@ -17,12 +17,20 @@ from decolle_oracle import Oracle
 from qspinn.data.event_set import EventSet, from_dense
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.fixedpoint import Rounding
-from qspinn.learning import _local_backward, _local_forward, _local_kernel, _local_update
-from qspinn.learning.local import LocalLayer, LocalLearning, LocalNetwork, sizes_of
-from qspinn.learning.local_fit import answers, fit, layers_of, said
-from qspinn.learning.local_grid import DEFAULT_PLAN, default_rules, local_rules, rate_codes
-from qspinn.learning.local_integer import IntegerLayers
-from qspinn.learning.local_start import LayerStart, raster_of, start_of
+from qspinn.learning.local import (
+    LocalLayer,
+    LocalLearning,
+    LocalNetwork,
+    _backward,
+    _forward,
+    _kernel,
+    _update,
+    sizes_of,
+)
+from qspinn.learning.local.formats import DEFAULT_PLAN, default_rules, local_rules, rate_codes
+from qspinn.learning.local.integers import IntegerLayers
+from qspinn.learning.local.start import LayerStart, raster_of, start_of
+from qspinn.learning.local.training import answers, fit, layers_of, said
 from qspinn.plan import QuantPlan, QuantRule
 
 SHAPE = (2, 9, 8)
@@ -30,7 +38,7 @@ TWO = (LocalLayer(channels=3, kernel=3, padding=1, pool=2), LocalLayer(channels=
 LEARNING = LocalLearning(learning_rate=2.0**-6, burn_in=1)
 
 
-KERNELS = (_local_kernel.advance, _local_update.update, _local_update.forward_codes, _local_update.power_of)
+KERNELS = (_kernel.advance, _update.update, _update.forward_codes, _update.power_of)
 
 
 def noise(n: int = 6, n_steps: int = 4, seed: int = 0) -> EventSet:
@@ -198,7 +206,7 @@ def test_there_is_no_float_between_input_spikes_and_new_weights(monkeypatch: pyt
     layers = integer(LocalNetwork(layers=TWO))
     for kernel in KERNELS:
         name = kernel.py_func.__name__
-        home = _local_kernel if name == "advance" else _local_update
+        home = _kernel if name == "advance" else _update
         monkeypatch.setattr(home, name, watched(name, kernel))
     x = raster_of(noise())
     integers_only(x)
@@ -234,7 +242,7 @@ def test_compiled_kernels_hold_no_float() -> None:
         found = fresh.overloads[fresh.signatures[0]].type_annotation.typemap.values()
         assert found
         assert not any(map(is_float, found)), kernel.py_func.__name__
-    homes = (_local_backward, _local_forward, _local_kernel, _local_update)
+    homes = (_backward, _forward, _kernel, _update)
     pieces = [f for home in homes for f in vars(home).values()
               if isinstance(f, nb.core.dispatcher.Dispatcher) and f.overloads]
     seen = 0
@@ -278,7 +286,7 @@ def test_gradients_of_the_float_version_are_those_of_autograd() -> None:
     import torch
     from torch.nn import functional
 
-    from qspinn.learning.local_float import FloatLayers
+    from qspinn.learning.local.floats import FloatLayers
 
     network = LocalNetwork(layers=(LocalLayer(channels=4, kernel=3, padding=1, stride=2, pool=2),))
     learning = LocalLearning(arithmetic="float", burn_in=0, l1=0.3, l2=20.0, float_learning_rate=1e-3)

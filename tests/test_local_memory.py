@@ -6,8 +6,8 @@ import pytest
 
 from qspinn.errors import ConfigError
 from qspinn.learning.local import LocalLayer, LocalNetwork
-from qspinn.learning.local_grid import DEFAULT_PLAN, default_rules
-from qspinn.learning.local_memory import (
+from qspinn.learning.local.formats import DEFAULT_PLAN, default_rules
+from qspinn.learning.local.memory import (
     PUBLISHED,
     PUBLISHED_CLASSES,
     PUBLISHED_SHAPE,

@@ -22,11 +22,11 @@ from qspinn.data.event_set import EventSet, from_dense
 from qspinn.errors import ArtifactError, ConfigError, DataError, RunError
 from qspinn.explore.family import family_of
 from qspinn.explore.local_space import LocalExperiment
-from qspinn.learning import local_model
 from qspinn.learning.local import LocalLayer, LocalLearning, LocalNetwork
-from qspinn.learning.local_fit import fit, layers_of
-from qspinn.learning.local_grid import DEFAULT_PLAN
-from qspinn.learning.local_start import start_of
+from qspinn.learning.local import model as local_model
+from qspinn.learning.local.formats import DEFAULT_PLAN
+from qspinn.learning.local.start import start_of
+from qspinn.learning.local.training import fit, layers_of
 
 NETWORK = LocalNetwork(layers=(LocalLayer(channels=4, kernel=3, padding=1, pool=2), LocalLayer(channels=5, kernel=2)))
 LEARNING = LocalLearning(n_epochs=3, batch=8, burn_in=1, learning_rate=2.0**-6, shift=1, halve_every=1)

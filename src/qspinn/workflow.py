@@ -118,7 +118,7 @@ def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None,
 def _train_local(experiment: LocalExperiment, progress: stdp.Progress | None, resume: Path | None
                  ) -> tuple[TrainedLocal, Accuracy]:
     """Layers that learned locally and their validation accuracy."""
-    from qspinn.learning import local_model
+    from qspinn.learning.local import model as local_model
 
     dataset = data.load_recordings(experiment.data)
     layers, declaration = local_model.trained_layers(

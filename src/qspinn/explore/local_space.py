@@ -6,7 +6,7 @@ from typing import Literal
 
 from qspinn.data.event_dataset import EventData
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local_grid import DEFAULT_PLAN
+from qspinn.learning.local.formats import DEFAULT_PLAN
 from qspinn.network import _need
 from qspinn.plan import QuantPlan
 from qspinn.records import Record
@@ -16,7 +16,7 @@ class LocalExperiment(Record, frozen=True):
     """Local learning of a convolutional network as one file.
 
     Attributes:
-        plan: widths of the integer version; see `learning.local_grid` for the tensors.
+        plan: widths of the integer version; see `learning.local.formats` for the tensors.
     """
 
     name: str

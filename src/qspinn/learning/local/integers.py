@@ -1,7 +1,7 @@
-"""Local learning in integers only: what `local_float` does, on the grid of `local_grid`, bit for bit repeatable.
+"""Local learning in integers only: what `floats` does, on the grid of `formats`, bit for bit repeatable.
 
 Between input spikes and new weights there are integer arrays, shifts, integer multiplications and two small tables
-(the sigmoid and its slope). One step of one layer, all codes as in `local_grid` and `round` by the plan:
+(the sigmoid and its slope). One step of one layer, all codes as in `formats` and `round` by the plan:
 
     P <- sat(round((alpha P 2^a + gain Q 2^b) >> 8 + a)); Q <- sat(round(beta Q >> 8) + jump S_in)
     U = sat(round((sum P W + (b << b_shift) - (R << r_shift)) >> u_shift)); S = [U >= 0]
@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, stream_key
-from qspinn.learning import _local_kernel as kernels
-from qspinn.learning import _local_update as updates
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local_grid import DECAY_BITS, LayerGrid, grid_of, local_rules
-from qspinn.learning.local_start import LayerStart
+from qspinn.learning.local import _kernel as kernels
+from qspinn.learning.local import _update as updates
+from qspinn.learning.local.formats import DECAY_BITS, LayerGrid, grid_of, local_rules
+from qspinn.learning.local.start import LayerStart
 from qspinn.plan import QuantPlan
 from qspinn.runtime._products import PAIRED, PLACES
 from qspinn.runtime._threads import in_parts

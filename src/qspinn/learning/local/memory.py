@@ -14,7 +14,7 @@ import msgspec
 
 from qspinn.layers import Shape
 from qspinn.learning.local import LayerSize, LocalLayer, LocalNetwork, sizes_of
-from qspinn.learning.local_grid import DEFAULT_PLAN, DEFAULTS, local_rules
+from qspinn.learning.local.formats import DEFAULT_PLAN, DEFAULTS, local_rules
 from qspinn.memory import FLOAT_BITS, MemoryAccount, MemoryRow, counter_bits, float_account
 from qspinn.network import Network
 from qspinn.plan import QuantPlan, resolve

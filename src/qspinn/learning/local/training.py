@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError, RunError
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local_start import LayerStart, raster_of
+from qspinn.learning.local.start import LayerStart, raster_of
 from qspinn.plan import QuantPlan
 from qspinn.program import write_atomic
 from qspinn.records import canonical_json
@@ -27,7 +27,7 @@ BATCH = 100
 
 
 class Layers(Protocol):
-    """Layers that learn; see `local_float.FloatLayers` and `local_integer.IntegerLayers`."""
+    """Layers that learn; see `floats.FloatLayers` and `integers.IntegerLayers`."""
 
     def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
         """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
@@ -49,13 +49,13 @@ def layers_of(
     """The layers before training, in the arithmetic that `learning` asks for; float needs torch and no plan.
 
     Raises:
-        ConfigError, LoweringError: the plan does not fit, see `local_grid`.
+        ConfigError, LoweringError: the plan does not fit, see `formats`.
     """
     if learning.arithmetic == "float":
-        from qspinn.learning.local_float import FloatLayers
+        from qspinn.learning.local.floats import FloatLayers
 
         return FloatLayers(network, learning, start)
-    from qspinn.learning.local_integer import IntegerLayers
+    from qspinn.learning.local.integers import IntegerLayers
 
     return IntegerLayers(network, learning, start, plan, seed=seed, n_threads=n_threads)
 

@@ -13,8 +13,8 @@ from qspinn.data.event_dataset import EventDataset
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local_fit import Layers, Progress, answers, fit, layers_of
-from qspinn.learning.local_start import drawn_layers, start_of
+from qspinn.learning.local.start import drawn_layers, start_of
+from qspinn.learning.local.training import Layers, Progress, answers, fit, layers_of
 from qspinn.plan import QuantPlan
 from qspinn.records import content_key
 
@@ -24,7 +24,7 @@ def trained_layers(
     n_threads: int = 0, progress: Progress | None = None, resume: Path | None = None,
 ) -> tuple[Layers, LocalDeclaration]:
     """Layers trained on the training split of a data set, and their declaration; arguments and errors as for
-    `local_fit.layers_of` and `local_fit.fit`."""
+    `training.layers_of` and `training.fit`."""
     start = start_of(network, dataset.train, len(dataset.labels), step_ms=dataset.bin_ms, burn_in=learning.burn_in,
                      seed=seed)
     layers = layers_of(network, learning, start, plan, seed=seed, n_threads=n_threads)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qspinn.learning._local_forward import put
+from qspinn.learning.local._forward import put
 from qspinn.runtime._jit import piece
 from qspinn.runtime._products import (
     PAIRED,

@@ -2,15 +2,15 @@
 
 Everything is laid out channel-last and in whole registers: `wide` is the number of output channels filled up to 16,
 and rows of inputs are filled up to 16 numbers. A sample of P is [y + margins, line], margins of zeros all round, so no
-kernel needs clipping. No number here is a float, and no sum can overflow: `local_grid` proves it.
+kernel needs clipping. No number here is a float, and no sum can overflow: `formats` proves it.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from qspinn.learning._local_backward import blame, flush, gather, list_events, shape_errors, sum_bias
-from qspinn.learning._local_forward import convolve, decide, follow, look_up, pool, read
+from qspinn.learning.local._backward import blame, flush, gather, list_events, shape_errors, sum_bias
+from qspinn.learning.local._forward import convolve, decide, follow, look_up, pool, read
 from qspinn.runtime._jit import kernel
 
 

@@ -1,4 +1,4 @@
-"""Local learning in float32 with torch: the baseline of `local_integer`, see `local` for the formulas.
+"""Local learning in float32 with torch: the baseline of `integers`, see the package for the formulas.
 
 No graph is built: a layer's gradient is one outer product per step, so it is written down (`conv2d_weight`), which
 needs half the time of autograd and no memory over time. Traces do not saturate.
@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local_start import LayerStart, Reals, gains
+from qspinn.learning.local.start import LayerStart, Reals, gains
 
 BETA, EPS = 0.95, 1e-8
 MARGIN, LEAST_MEAN = 0.01, 0.1

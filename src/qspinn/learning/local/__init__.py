@@ -9,7 +9,7 @@ input spikes S_in and per-channel decays alpha, beta:
     W <- W - rate * sum over batch and places of dU P
 
 P takes the Q of the step before. G is the read-out, H a second random matrix of the same signs. The layer above is fed
-with the max-pooled S. `local_float` computes this in float32, `local_integer` in integers only.
+with the max-pooled S. `floats` computes this in float32, `integers` in integers only.
 
 Source: Kaiser, Mostafa and Neftci 2020 (DECOLLE); constants and widths of Schaefer and Joshi 2020. Deviations from both
 are listed in docs/adr/0012.
