@@ -35,9 +35,9 @@ class Training(NamedTuple):
     rng: np.random.Generator
 
 
-def key_of(net: nn.Module, data: EventSet, training: Supervision, seed: int) -> str:
+def key_of(net: nn.Module, data: EventSet, training: Supervision, seed: int, per_step: int) -> str:
     """sha256 (hex) of what a training starts from: the module's kind and state, data, settings, seed."""
-    sha = hashlib.sha256(canonical_json([type(net).__name__, training, seed]))
+    sha = hashlib.sha256(canonical_json([type(net).__name__, training, seed, per_step]))
     for name, tensor in net.state_dict().items():
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + _bytes(tensor))
     data.feed(sha)
