@@ -10,7 +10,7 @@ import torch
 from qspinn.data.event_set import EventSet, from_dense
 from qspinn.errors import DataError, RunError
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.supervised import Supervision, channel_rates, fit, layer_ranges, scores
+from qspinn.learning.supervised import Supervision, channel_rates, fit, layer_ranges, regulation, scores
 from qspinn.learning.surrogate import SurrogateNet
 from qspinn.lower_layers import lower_layers
 from qspinn.plan import Granularity, QuantPlan, QuantRule
@@ -71,6 +71,29 @@ def test_progress_is_told() -> None:
         progress=lambda done, total, loss: seen.append((done, total, loss)))
     assert [s[:2] for s in seen] == [(1, 2), (2, 2)]
     assert all(0 < s[2] < 10 for s in seen)
+
+
+def test_spike_regulation_by_hand() -> None:
+    rates = {"a": torch.tensor(0.1), "b": torch.tensor(0.75), "out": torch.tensor(0.0)}
+    layers = tuple(Layer(name=n, shape=(2, 1, 1)) for n in ("a", "b", "out"))
+    pairs = (("input", "a"), ("a", "b"), ("b", "out"))
+    net = LayeredNetwork(name="n", input=EventInput(shape=(2, 1, 1)), layers=layers,
+                         readout=NeuronReadout(source="out"),
+                         connections=tuple(Linear(source=s, target=t) for s, t in pairs))
+    assert regulation(net, rates, 0.5).item() == pytest.approx(0.5 * (0.16 + 0.0625))
+
+
+def test_spike_regulation_moves_rates_to_one_half() -> None:
+    """And every epoch says how often each layer spiked."""
+    rates = []
+    for strength in (0.0, 30.0):
+        net = SurrogateNet(network(), seed=1)
+        seen = fit(net, bars(128, 1), Supervision(n_epochs=8, batch=32, learning_rate=1e-2, spike_regulation=strength))
+        assert len(seen) == 8
+        assert set(seen[0].rates) == {"a", "out"}
+        assert seen[-1].rates["a"] != seen[0].rates["a"]
+        rates.append(seen[-1].rates["a"])
+    assert abs(rates[1] - 0.5) < 0.75 * abs(rates[0] - 0.5)
 
 
 def test_events_that_do_not_fit_are_refused() -> None:

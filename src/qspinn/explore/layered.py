@@ -218,24 +218,30 @@ def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
     """The float network trained on with quantization in the loop, as integers."""
     search, net = bench.experiment.search, bench.float_net()
     training = msgspec.structs.replace(bench.experiment.training, n_epochs=search.itq_epochs,
-                                       learning_rate=search.itq_learning_rate)
-    module = quantized.prepare(net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed)
+                                       learning_rate=search.itq_learning_rate,
+                                       spike_regulation=search.itq_spike_regulation)
+    module = quantized.prepare(net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed,
+                               estimator=search.itq_estimator)
     resumed = program_path(bench.folder, candidate).with_suffix(".training")
     with one_thread():
-        fit(module, bench.learned, training, seed=candidate.seed, per_step=bench.per_step, checkpoint=resumed)
+        epochs = fit(module, bench.learned, training, seed=candidate.seed, per_step=bench.per_step, checkpoint=resumed)
+    bench.known["epochs"] = {candidate.key(): epochs}
     program = quantized.convert(module, labels=bench.labels, provenance=_provenance(bench, candidate))
     resumed.unlink(missing_ok=True)
     return program
 
 
 def measure(bench: Bench, candidate: LayeredCandidate, program: Program) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Besides the answers: spikes per neuron and step of every layer, how far that is from float, epochs trained."""
+    """Besides the answers: spikes per neuron and step of every layer, how far that is from float, epochs trained, and
+    the rates on training data in each of them."""
     data = bench.validation
     result = bench.reuse.run(program, data.graded(), f"validation {data.n_samples}")
     rates = {op.name: float(result.counts[op.name].mean() / data.n_steps) for op in program.ops_of(LifOp) if op.spiking}
     drift = {name: rate - bench.float_rates()[name] for name, rate in rates.items()}
     epochs = bench.experiment.search.itq_epochs if candidate.scheme is Scheme.ITQ else 0
-    return result.predictions() == data.labels, {"rates": rates, "rate_drift": drift, "epochs": epochs}
+    seen = bench.known.get("epochs", {}).get(candidate.key(), [])
+    trained = {"trained_rates": {name: [e.rates[name] for e in seen] for name in rates}} if seen else {}
+    return result.predictions() == data.labels, {"rates": rates, "rate_drift": drift, "epochs": epochs} | trained
 
 
 def test(bench: Bench, dataset: EventDataset, program: Program) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:

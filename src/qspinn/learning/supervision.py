@@ -11,6 +11,9 @@ class Supervision(Record, frozen=True):
 
     Bins are those of the training data: steps, or parts of a step (`EventData.fine`).
 
+    With `spike_regulation` lambda, lambda * sum((f - 1/2)**2) is added to the loss, f the spikes per neuron and step of
+    each layer but the one that is read (Wei et al. 2024, eq. 15 and 16, who leave out the first layer too).
+
     Attributes:
         n_epochs, batch: passes over the data, samples per update.
         learning_rate: at the start; it falls to zero along half a cosine.
@@ -23,6 +26,7 @@ class Supervision(Record, frozen=True):
         jitter: every event is moved in time on its own, by a normal number of bins of this deviation, anew in every
             epoch.
         drop: this share of the events is left out, anew in every epoch.
+        spike_regulation: lambda; 0 for none.
     """
 
     n_epochs: int = 8
@@ -36,6 +40,7 @@ class Supervision(Record, frozen=True):
     delay: int = 0
     jitter: float = 0.0
     drop: float = 0.0
+    spike_regulation: float = 0.0
 
     def __post_init__(self) -> None:
         _need(0 <= self.n_epochs <= 10_000, "training.n_epochs", self.n_epochs, "0..10000")
@@ -47,4 +52,5 @@ class Supervision(Record, frozen=True):
         _need(0 <= self.shift <= 64, "training.shift", self.shift, "0..64")
         _need(0 <= self.delay <= 1 << 15, "training.delay", self.delay, "0..32768")
         _need(0 <= self.jitter <= 1 << 15, "training.jitter", self.jitter, "0..32768")
+        _need(self.spike_regulation >= 0, "training.spike_regulation", self.spike_regulation, ">= 0; 0 for none")
         _need(0 <= self.drop < 1, "training.drop", self.drop, "0 <= share < 1")
