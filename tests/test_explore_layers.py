@@ -113,6 +113,26 @@ def test_a_record_is_what_the_stored_program_gives(whole: tuple[Path, Outcome]) 
     assert any(r["rates"]["conv1"] > 0 for r in outcome.candidates)
 
 
+def test_training_takes_the_finer_bins(tmp_path: Path) -> None:
+    bits = np.random.default_rng(1).random((140, 256, 12)) < 0.05
+    np.savez(tmp_path / "braille7.npz", x=np.packbits(bits, axis=-1), shape=np.array(bits.shape), y=np.arange(140) % 7)
+    experiment = msgspec.structs.replace(
+        EXPERIMENT, data=EventData(name="braille7", folder=str(tmp_path), bin_ms=40.0, fine=4),
+        network=LayersConfig(layers=(DenseLink(n=6, norm=True), DenseLink(norm=True))),
+        training=Supervision(n_epochs=1, batch=16, jitter=1.0))
+    dataset = layered.load(experiment)
+    bench = layered.open_bench(tmp_path, experiment, dataset.labels, layered.store(tmp_path, experiment, dataset))
+    layered.train_float(bench, None)
+    (tmp_path / "candidates").mkdir()
+    expected = layered.trained_net(experiment, layered.declared(experiment, dataset), *dataset.learned())
+    coarse = layered.trained_net(experiment, layered.declared(experiment, dataset), dataset.train)
+    assert np.array_equal(bench.float_net().params()["fc1.w"], expected.params()["fc1.w"])
+    assert not np.array_equal(coarse.params()["fc1.w"], expected.params()["fc1.w"])
+    candidate = next(c for c in layered.propose(experiment, dataset, []) if c.scheme is Scheme.ITQ)
+    program, _ = layered.build(bench, candidate)
+    assert program.n_steps == dataset.n_steps == 32
+
+
 def test_a_finished_run_is_not_done_again(whole: tuple[Path, Outcome]) -> None:
     folder, _ = whole
     before, journal = lasting(folder), (folder / "journal").read_bytes()

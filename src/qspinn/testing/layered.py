@@ -38,7 +38,8 @@ def random_layered(seed: int) -> Case:
     rng = np.random.default_rng([seed, 12])
     shape = (int(rng.integers(1, 4)), int(rng.integers(3, 9)), int(rng.integers(3, 9)))
     n_steps, n_samples = int(rng.integers(1, 14)), int(rng.integers(1, 4))
-    builder = _Builder(rng=rng, more=np.random.default_rng([seed, 13]), ops=[EventsOp(shape=shape)], tensors={}, signals={"input": shape}, populations=[])
+    builder = _Builder(rng=rng, more=np.random.default_rng([seed, 13]), ops=[EventsOp(shape=shape)], tensors={},
+                       signals={"input": shape}, populations=[])
     for _ in range(rng.integers(2, 6)):
         builder.layer()
     if not builder.populations:
