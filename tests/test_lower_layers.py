@@ -44,7 +44,8 @@ def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False) 
 @pytest.mark.parametrize(("settings", "feedback", "pool"), [
     ({}, False, "average"), ({"decay": 1.0, "strict": True}, False, "sum"),
     ({"reset": "value", "v_reset": 0.2}, True, "max"),
-    ({"current_decay": 0.6, "n_ref_steps": 1}, True, "average")], ids=str)
+    ({"current_decay": 0.6, "n_ref_steps": 1}, True, "average"),
+    ({"reset_delay": True, "strict": True}, True, "sum")], ids=str)
 def test_wide_integers_answer_like_the_float_network(
     settings: dict[str, Any], feedback: bool, pool: str, granularity: Granularity
 ) -> None:

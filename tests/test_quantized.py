@@ -84,6 +84,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "strict": ({"strict": True, "decay": 1.0}, {"pool": "sum"}, {"w": 3, "v": 5}),
     "value": ({"reset": "value", "v_reset": 0.2, "n_ref_steps": 2}, {"pool": "max"}, {"w": 4, "v": 6}),
     "feedback": ({}, {"feedback": True}, {"w": 4, "v": 8}),
+    "delayed": ({"reset_delay": True, "strict": True}, {}, {"w": 4, "v": 5}),
+    "delayed value": ({"reset_delay": True, "reset": "value", "v_reset": 0.2, "n_ref_steps": 1, "current_decay": 0.6},
+                      {"feedback": True}, {"w": 4, "v": 6, "others": 8}),
+    "delayed refractory": ({"reset_delay": True, "n_ref_steps": 2}, {}, {"w": 4, "v": 5}),
     "current": ({"current_decay": 0.6}, {}, {"w": 4, "v": 8, "others": 8}),
     "everything": ({"current_decay": 0.6, "n_ref_steps": 1}, {"feedback": True}, {"w": 4, "v": 8, "others": 7}),
     "by potential": ({}, {"of": "v_sum"}, {"w": 4, "v": 9, "of": "v_sum"}),
@@ -163,18 +167,21 @@ def plain_gradients(module: QuantNet, x: torch.Tensor, weight: torch.Tensor) -> 
     total = torch.zeros(())
     for t in range(x.shape[0]):
         i = (_Through.apply(i * i_decay) + x[t] @ w_in.T + s @ w_back.T + bias).clamp(-limits["i"], limits["i"] - 1)
-        v = (_Through.apply(v * decay) + _Through.apply(i / shifts)).clamp(-limits["v"], limits["v"] - 1)
+        kept = _Through.apply(v * decay)
+        kept = kept - s.detach() * level if layer.neuron.reset_delay else kept
+        v = (kept + _Through.apply(i / shifts)).clamp(-limits["v"], limits["v"] - 1)
         s = _Spike.apply(v - level, unit.detach(), module.width)
-        v = v - s.detach() * level
+        v = v if layer.neuron.reset_delay else v - s.detach() * level
         total = total + (s * weight[t]).sum()
     torch.autograd.backward(total)
     return {k: v.grad for k, v in p.items() if v.grad is not None}
 
 
-def test_gradients_equal_plain_steps() -> None:
+@pytest.mark.parametrize("settings", [{}, {"reset_delay": True}], ids=str)
+def test_gradients_equal_plain_steps(settings: dict[str, Any]) -> None:
     network = LayeredNetwork(
         name="n", input=EventInput(shape=(6, 1, 1)), n_steps=T, readout=NeuronReadout(source="out"),
-        layers=(Layer(name="out", shape=(5, 1, 1), neuron=Leaky(decay=0.85, current_decay=0.6, v_th=0.8)),),
+        layers=(Layer(name="out", shape=(5, 1, 1), neuron=Leaky(decay=0.85, current_decay=0.6, v_th=0.8, **settings)),),
         connections=(Linear(source="input", target="out", bias=True), Linear(source="out", target="out")))
     rng = np.random.default_rng(3)
     params = {"out.w_input": rng.normal(0, 0.4, (5, 6)), "out.w_out": rng.normal(0, 0.3, (5, 5)),

@@ -48,16 +48,18 @@ class Leaky(Record, frozen=True):
 
     One step, the input with its bias: with current_decay, i <- current_decay * i + input, and i takes the place of the
     input; v <- decay * v; where the neuron is not refractory, v <- v + input; it spikes when v >= v_th (v > v_th with
-    strict); a spike lowers v by v_th ("subtract") or sets it to v_reset ("value") in the same step.
+    strict); a spike lowers v by v_th ("subtract") or sets it to v_reset ("value"), in the same step or, with
+    reset_delay, in the next one between the decay and the input (v then stays above the threshold for a step).
     decay = 1 is an integrate-and-fire neuron; spiking = False an integrator, for read-outs.
-    Source: Neftci, Mostafa & Zenke (2019), discrete LIF; the switches cover snnTorch's Leaky and Synaptic, Norse's and
-    SpikingJelly's LIF, up to the step in which the reset takes place.
+    Source: Neftci, Mostafa & Zenke (2019), discrete LIF; the switches cover snnTorch's Leaky and Synaptic (strict, and
+    reset_delay as there by default), Norse's and SpikingJelly's LIF.
     """
 
     decay: float = 0.8
     v_th: float = 1.0
     reset: Literal["subtract", "value"] = "subtract"
     v_reset: float = 0.0
+    reset_delay: bool = False
     strict: bool = False
     n_ref_steps: int = 0
     current_decay: float | None = None

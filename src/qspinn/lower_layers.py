@@ -199,7 +199,7 @@ class _Lowering(msgspec.Struct, frozen=True):
         weights = real_weights(self.network, self.params, layer)
         tensors = {path: self._encoded(path, w, grid.step, number) for number, (path, w) in enumerate(weights.items())}
         neurons, op = self._neurons(layer, grid)
-        _prove(layer.name, op, [tensors[path] for path in weights], self.network)
+        _prove(layer.name, op, [tensors[path] for path in weights], neurons, self.network)
         return tensors | neurons, [*(self._connection(c) for c in into), op]
 
     def _encoded(self, path: str, w: Floats, step: Floats, number: int) -> CodeTensor:
@@ -246,7 +246,8 @@ class _Lowering(msgspec.Struct, frozen=True):
         return tensors, LifOp(
             name=name, n=layer.n, v_fmt=v_fmt, v_min=v_fmt.code_min, rounding=v.rounding,
             v_reset=put("v_reset", neuron.v_reset, v_fmt), n_ref=neuron.n_ref_steps, winner=False, stream=self.stream,
-            strict=neuron.strict, reset=neuron.reset, spiking=neuron.spiking, **settings)
+            strict=neuron.strict, reset=neuron.reset, reset_delay=neuron.reset_delay, spiking=neuron.spiking,
+            **settings)
 
     def _decays(self, layer: Layer, step: Floats, tensors: dict[str, CodeTensor]) -> dict[str, Any]:
         """Decay of the potential and, where there is one, the synaptic current; no leak is a factor of one."""
@@ -277,7 +278,8 @@ class _Lowering(msgspec.Struct, frozen=True):
                       stride=c.stride, padding=c.padding, dilation=c.dilation, groups=c.groups)
 
 
-def _prove(name: str, op: LifOp, weights: list[CodeTensor], network: LayeredNetwork) -> None:
+def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, CodeTensor], network: LayeredNetwork
+           ) -> None:
     """Every intermediate fits 31 bits even if all sources spike at once, as often as they may.
 
     Raises:
@@ -287,10 +289,11 @@ def _prove(name: str, op: LifOp, weights: list[CodeTensor], network: LayeredNetw
     for c, tensor in zip(network.into(name), weights, strict=True):
         rows = np.abs(tensor.codes.astype(np.int64)).reshape(len(tensor.codes), -1).sum(axis=1)
         current += int(rows.max()) * most_spikes(network, c.source)
-    fmt = op.current_fmt
+    fmt, level = op.current_fmt, int(neurons[op.v_th].codes.max()) << op.v_th_shift
     bounds = {"the input current": current << max(0, -op.in_shift),
               "decay * v": -op.v_fmt.code_min * max((1 << op.decay_shift) - 1, 1),
-              "the synaptic current": 0 if fmt is None else -fmt.code_min * ((1 << op.current_shift) - 1) + current}
+              "the synaptic current": 0 if fmt is None else -fmt.code_min * ((1 << op.current_shift) - 1) + current,
+              "the delayed reset": level - op.v_fmt.code_min if op.reset_delay else 0}
     for what, bound in bounds.items():
         if bound >= 1 << 31:
             raise LoweringError(f"{name}.v", f"the accumulator of {what} may overflow 32 bits", got=bound,

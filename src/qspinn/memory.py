@@ -52,7 +52,7 @@ def counter_bits(n_ref: int) -> int:
 
 def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
     """What inference with the program needs: every stored tensor; of every neuron v, the refractory counter, the
-    synaptic current, and with feedback the spike of the step before."""
+    synaptic current, and with feedback or a delayed reset the spike of the step before."""
     rows = [MemoryRow(path=name, role="parameter", count=int(t.codes.size), bits=t.fmt.bits)
             for name, t in sorted(program.tensors.items())]
     for op in program.ops_of(LifOp):
@@ -61,7 +61,7 @@ def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
             rows.append(MemoryRow(path=f"{op.name}.ref", role="state", count=op.n, bits=counter_bits(op.n_ref)))
         if op.current_fmt is not None:
             rows.append(MemoryRow(path=f"{op.name}.i", role="state", count=op.n, bits=op.current_fmt.bits))
-        if any(d.source == d.target == op.name for d in program.ops_of(DenseOp)):
+        if op.reset_delay or any(d.source == d.target == op.name for d in program.ops_of(DenseOp)):
             rows.append(MemoryRow(path=f"{op.name}.s", role="state", count=op.n, bits=1))
     return MemoryAccount(rows=tuple(rows), batch=batch)
 
@@ -124,7 +124,7 @@ def float_layers_account(network: LayeredNetwork, *, batch: int = 1) -> MemoryAc
             if there:
                 add(f"{layer.name}.{kind}", "parameter", 1)
         for kind, there in (("v", True), ("ref", neuron.n_ref_steps > 0), ("i", neuron.current_decay is not None),
-                            ("s", any(c.source == layer.name for c in into))):
+                            ("s", neuron.reset_delay or any(c.source == layer.name for c in into))):
             if there:
                 add(f"{layer.name}.{kind}", "state", layer.n)
     return MemoryAccount(rows=tuple(rows), batch=batch)

@@ -96,15 +96,17 @@ class AddOp(Record, frozen=True, tag="add"):
 class LifOp(Record, frozen=True, tag="lif"):
     """One step of a population, in this order (all integers; the normative text is docs/numerics.md):
 
-    1. v <- requantize(v * decay, decay_shift, rounding)
+    1. v <- requantize(v * decay, decay_shift, rounding); with `reset_delay` then the reset (see 7) of the neurons that
+       spiked in the step before
     2. active = (ref == 0); ref <- max(ref - 1, 0)
     3. with `current`: i <- saturate(requantize(i * current, current_shift, rounding) + I + (bias << bias_shift)), in
        place of I
     4. where active: v <- saturate(v + requantize(I, in_shift, rounding) + (bias << bias_shift)), the bias without
-       `current` only; lower bound v_min
+       `current` only; lower bound v_min; with `reset_delay` refractory neurons are held to the same bounds
     5. crossing = spiking and active and v >= (v_th << v_th_shift) + (theta << theta_shift); v > ... with `strict`
     6. spikes = crossing; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
-    7. v of spiking neurons <- v_reset, or lowered by the threshold where reset is "subtract"; their ref <- n_ref
+    7. v of spiking neurons <- v_reset, or lowered by the threshold where reset is "subtract" (with `reset_delay` only
+       in the next step); their ref <- n_ref
     8. for each spike, v of all other neurons <- max(v_min, v - (inhibition << inhibition_shift))
 
     Tensor names are empty where a quantity is absent. Tensors have shape [N], [C] with the N neurons in C channels one
@@ -139,6 +141,7 @@ class LifOp(Record, frozen=True, tag="lif"):
     current: str = ""
     current_shift: int = 0
     current_fmt: QFormat | None = None
+    reset_delay: bool = False
 
 
 class VoteOp(Record, frozen=True, tag="vote"):

@@ -29,6 +29,7 @@ class Scan(NamedTuple):
         kind: np.float32 or np.float64, in which the forward pass computes.
         decay, decay_scale: factor of the potential, as a code and 2**-shift (a real factor and 1).
         in_scale, reset, unit: [C]; unit is the real number a code of the potential stands for.
+        delayed: a spike's reset takes place in the next step.
         has_current: a synaptic current with factor i_decay * i_scale within i_min..i_max.
         mode: rounding mode of `runtime.arithmetic`, or PLAIN.
     """
@@ -43,6 +44,7 @@ class Scan(NamedTuple):
     v_max: float
     strict: bool
     subtract: bool
+    delayed: bool
     n_ref: int
     spiking: bool
     has_current: bool
@@ -62,15 +64,16 @@ class Scan(NamedTuple):
         same = self.in_scale[:1] if np.all(self.in_scale == self.in_scale[0]) else np.tile(self.in_scale, places)
         return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), level, bias,
                 np.tile(self.reset, places).astype(f), f(self.v_min), f(self.v_max), self.strict, self.subtract,
-                self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min), f(self.i_max),
-                self.mode, np.uint32(self.seed), self.stream)
+                self.delayed, self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min),
+                f(self.i_max), self.mode, np.uint32(self.seed), self.stream)
 
     def factors(self, level: NDArray, places: int) -> tuple:
         """Argument of `back_in_time`."""
         f = np.float32
         return (f(self.decay * self.decay_scale), np.tile(self.in_scale, places).astype(f), level.astype(f),
                 np.tile(self.unit, places).astype(f), f(self.v_min), f(self.v_max), self.subtract,
-                f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max), self.surrogate, f(self.width))
+                self.delayed, f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max), self.surrogate,
+                f(self.width))
 
 
 class Plan(NamedTuple):

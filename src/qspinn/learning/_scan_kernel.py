@@ -96,8 +96,8 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     factor of the current's decay code. Loops write to one array each: of more, LLVM does not prove that they are
     apart, and goes from number to number.
     """
-    (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, n_ref, spiking, i_decay, i_scale,
-     i_min, i_max, mode, seed, stream) = step
+    (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, delayed, n_ref, spiking, i_decay,
+     i_scale, i_min, i_max, mode, seed, stream) = step
     level, bias, reset, outer = level[low:low + m], bias[low:low + m], reset[low:low + m], outer[low:low + m]
     in_scale = in_scale[low:low + m] if in_scale.size > 1 else in_scale
     gain = gain[low:low + m] if gain.size > 0 else gain
@@ -132,6 +132,8 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
         for j in range(m):
             v[j] *= decay
         round_all(v, decay_scale, mode, step_key(base_decay, t), outer)
+        if delayed and t > 0:
+            lower(v, spikes[t - 1, to:to + m], level, reset, subtract)
         round_all(drive, in_scale, mode, step_key(base_in, t), outer)
         if n_ref > 0:
             resting(v, drive, constant, until, t)
@@ -146,12 +148,8 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
         for j in range(fired.size):
             fired[n_fired] = j
             n_fired += spike[j] > 0
-        if subtract:
-            for j in range(m):
-                v[j] = v[j] - level[j] if spike[j] > 0 else v[j]
-        else:
-            for j in range(m):
-                v[j] = reset[j] if spike[j] > 0 else v[j]
+        if not delayed:
+            lower(v, spike, level, reset, subtract)
         for j in range(m):
             rest[j] = v[j]
         for j in range(m):
@@ -177,6 +175,17 @@ def decide(v, unclipped, level, v_min, v_max, strict, spiking, apart, spike):
         for j in range(v.size):
             d = _F32(v[j] - level[j])
             spike[j] = d if d != d else (_F32(1) if d >= 0 else _F32(0))
+
+
+@piece
+def lower(v, spike, level, reset, subtract):
+    """The reset of the neurons that spiked."""
+    if subtract:
+        for j in range(v.size):
+            v[j] = v[j] - level[j] if spike[j] > 0 else v[j]
+    else:
+        for j in range(v.size):
+            v[j] = reset[j] if spike[j] > 0 else v[j]
 
 
 @piece
@@ -260,12 +269,13 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
     switches. Rounding is passed straight through, saturation not at all; the reset's spike is taken as given (Zenke &
     Ganguli 2018).
     """
-    decay, in_scale, level, unit, v_min, v_max, subtract, i_decay, i_min, i_max, kind, width = factors
+    decay, in_scale, level, unit, v_min, v_max, subtract, delayed, i_decay, i_min, i_max, kind, width = factors
     in_scale, level, unit = in_scale[low:low + m], level[low:low + m], unit[low:low + m]
     of_bias = bias_grad[low:low + m]
     of_level = level_grad[low:low + m] if level_grad.size > 0 else level_grad
     g, g_i, back, of_spike = np.zeros(m, _F32), np.zeros(m, _F32), np.zeros(m, _F32), np.zeros(m, _F32)
-    has_current, kept_by_reset = i_left.size > 0, _F32(1) if subtract else _F32(0)
+    has_current, kept_by_reset = i_left.size > 0, _F32(1) if subtract or delayed else _F32(0)
+    lowered = _F32(1) if subtract and not delayed else _F32(0)
     for t in range(gap.shape[0] - 1, -1, -1):
         apart, fired, found = gap[t, :m], spikes[t, :m], current_grad[t, low:low + m]
         slopes(apart, unit, kind, width, of_spike)
@@ -276,7 +286,7 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
         for j in range(m):
             of_spike[j] *= back[j] + every_spike
         for j in range(of_level.size):
-            of_level[j] -= g[j] * fired[j] * kept_by_reset + of_spike[j]
+            of_level[j] -= g[j] * fired[j] * lowered + of_spike[j]
         for j in range(m):
             after = g[j] * (_F32(1) - fired[j] + fired[j] * kept_by_reset) + of_spike[j]
             d = apart[j]
@@ -288,6 +298,8 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
             add(back, of_bias)
         for j in range(m):
             back[j] *= in_scale[j]
+        if delayed and t > 0:
+            reset_before(g, spikes[t - 1, :m], of_level, subtract)
         if t > 0 and decay_grad.size > 0:
             of_decay = decay_grad[low:low + m]
             for j in range(m):
@@ -309,6 +321,18 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
             if through != 0:
                 for q in range(m):
                     back[q] += w[j, q] * through
+
+
+@piece
+def reset_before(g, fired, of_level, subtract):
+    """Gradients through the reset of the spikes of the step before, given g after it: of thresholds, and in g of what
+    was there before it."""
+    if subtract:
+        for j in range(of_level.size):
+            of_level[j] -= g[j] * fired[j]
+    else:
+        for j in range(g.size):
+            g[j] *= _F32(1) - fired[j]
 
 
 @piece

@@ -182,7 +182,8 @@ class QuantNet(nn.Module):
                  for k, (c, w) in enumerate(zip(into, weights, strict=True)) if k != main and c.source != name]
         rows = [feedback(w, layer) for c, w in zip(into, weights, strict=True) if c.source == name]
         level, bias = self._thresholds(layer, unit), self._bias(layer, step, unit)
-        scan = self._scan(layer, unit, float(reach) + bias.abs().max().item())
+        below = level.max().item() if layer.neuron.reset_delay else 0.0  # by which a sum may begin lower
+        scan = self._scan(layer, unit, float(reach) + bias.abs().max().item() + below)
         plan, x, w = Plan(layer.shape, scan, self._room), None, None
         if main is not None:
             c, x, w = into[main], signals[into[main].source], weights[main].to(kind)
@@ -241,10 +242,10 @@ class QuantNet(nn.Module):
         return Scan(
             kind=np.float32 if exact32 else np.float64, decay=factor, decay_scale=2.0**-shift, in_scale=in_scale,
             reset=reset, unit=real, v_min=fmt.code_min, v_max=fmt.code_max, strict=neuron.strict,
-            subtract=neuron.reset == "subtract", n_ref=neuron.n_ref_steps, spiking=neuron.spiking,
-            has_current=has_current, i_decay=i_factor, i_scale=2.0**-i_shift, i_min=i_fmt.code_min,
-            i_max=i_fmt.code_max, mode=MODE[v.rounding], seed=self.seed, stream=self._stream(layer),
-            surrogate=self.kind, width=self.width)
+            subtract=neuron.reset == "subtract", delayed=neuron.reset_delay, n_ref=neuron.n_ref_steps,
+            spiking=neuron.spiking, has_current=has_current, i_decay=i_factor, i_scale=2.0**-i_shift,
+            i_min=i_fmt.code_min, i_max=i_fmt.code_max, mode=MODE[v.rounding], seed=self.seed,
+            stream=self._stream(layer), surrogate=self.kind, width=self.width)
 
     def _stream(self, layer: Layer) -> int:
         """Number of the layer's first random stream, as in `lower_layers`."""

@@ -202,8 +202,9 @@ def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
     return Scan(
         kind=np.float32, decay=neuron.decay, decay_scale=1.0, in_scale=one, reset=one * neuron.v_reset, unit=one,
         v_min=-np.inf, v_max=np.inf, strict=neuron.strict, subtract=neuron.reset == "subtract",
-        n_ref=neuron.n_ref_steps, spiking=neuron.spiking, has_current=neuron.current_decay is not None,
-        i_decay=neuron.current_decay or 0.0, i_scale=1.0, i_min=-np.inf, i_max=np.inf, mode=PLAIN, seed=0, stream=0,
+        delayed=neuron.reset_delay, n_ref=neuron.n_ref_steps, spiking=neuron.spiking,
+        has_current=neuron.current_decay is not None, i_decay=neuron.current_decay or 0.0, i_scale=1.0, i_min=-np.inf,
+        i_max=np.inf, mode=PLAIN, seed=0, stream=0,
         surrogate=surrogate, width=width)
 
 

@@ -155,7 +155,7 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
 
     fmt = op.current_fmt
     neuron = (int(program.codes(op.decay)[0]), op.decay_shift, op.v_min, op.v_fmt.code_max, op.strict,
-              op.reset == "subtract", op.spiking, op.n_ref, MODE[op.rounding], fmt is not None,
+              op.reset == "subtract", op.reset_delay, op.spiking, op.n_ref, MODE[op.rounding], fmt is not None,
               int(program.codes(op.current)[0]) if op.current else 0, op.current_shift,
               fmt.code_min if fmt else 0, fmt.code_max if fmt else 0)
     tensors = (in_shifts(program, op), thresholds(program, op), each(op.v_reset), biases(program, op))

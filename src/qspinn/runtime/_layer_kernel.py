@@ -323,13 +323,14 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
     """
     table, rows, n_rows, n_strips, pitch = feed
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
-    (decay, decay_shift, v_min, v_max, strict, subtract, spiking, n_ref, mode, has_current, current, current_shift,
-     i_min, i_max) = neuron
+    (decay, decay_shift, v_min, v_max, strict, subtract, delayed, spiking, n_ref, mode, has_current, current,
+     current_shift, i_min, i_max) = neuron
     in_shifts, level, reset, bias = each
     n_samples, n_steps, n = new_offsets.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
     v = np.empty(n, np.int64)
     i_syn = np.empty(n, np.int64)
     until = np.empty(n, np.int64)
+    pending = np.empty(n if delayed else 0, np.uint8)
     none = np.zeros(0, np.uint8)
     everywhere = totals.shape[0] == 1 and totals.shape[1] == 1
     n_events = np.int64(0)
@@ -341,6 +342,7 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
         v[:] = 0
         i_syn[:] = 0
         until[:] = 0
+        pending[:] = 0
         before = n_events
         new_offsets[s, 0] = n_events
         for t in range(n_steps):
@@ -355,6 +357,9 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
             k_current = step_key(base_current, t)
             for j in range(n):
                 x = requantize(v[j] * decay, decay_shift, mode, k_decay, j)
+                if delayed and pending[j]:
+                    x = x - level[j] if subtract else reset[j]
+                    pending[j] = 0
                 drive = np.int64(total[places[j]])
                 if has_current:
                     drive = requantize(i_syn[j] * current, current_shift, mode, k_current, j) + drive
@@ -366,6 +371,8 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
                     if spiking and (x > level[j] if strict else x >= level[j]):
                         new_index[n_events] = j
                         n_events += 1
+                elif delayed:
+                    x = min(max(x, v_min), v_max)
                 v[j] = x
             total[:] = 0
             if winner and n_events > before + 1:
@@ -378,7 +385,10 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
                 n_events = before + 1
             for e in range(before, n_events):
                 j = new_index[e]
-                v[j] = v[j] - level[j] if subtract else reset[j]
+                if delayed:
+                    pending[j] = 1
+                else:
+                    v[j] = v[j] - level[j] if subtract else reset[j]
                 until[j] = t + n_ref + 1
                 if counts.shape[0] > 0:
                     counts[s, j] += 1

@@ -123,21 +123,29 @@ def _constants(program: Program, op: LifOp, n_steps: int, dtype: torch.dtype, de
 def _step(op: LifOp, k: _Constants, t: int, old: _State, received: Tensor, ready: bool) -> _State:
     """One step of docs/numerics.md, section 2; `ready`: what is received is already scaled, with the bias."""
     v, ref, i = k.decayed(old.v * k.decay, t), old.ref, old.i
+    if op.reset_delay:
+        v = _reset(op, k, v, old.s)
     if op.current_fmt is not None:
         i = k.slowed(i * k.current, t) + received + k.bias
         received = i = i.clamp_(op.current_fmt.code_min, op.current_fmt.code_max)
     if not ready:
         received = k.scaled(received, t) + (k.bias if op.current_fmt is None else 0)
     fed = (v + received).clamp_(op.v_min, op.v_fmt.code_max)
-    v = torch.where(ref == 0, fed, v) if op.n_ref else fed
+    rests = v.clamp(op.v_min, op.v_fmt.code_max) if op.reset_delay else v
+    v = torch.where(ref == 0, fed, rests) if op.n_ref else fed
     if not op.spiking:
         return _State(v, ref, i, old.s)
     s = v > k.level if op.strict else v >= k.level
     s = s & (ref == 0) if op.n_ref else s
     s = _winners(s, k.words[t]) if op.winner else s
-    v = torch.where(s, k.reset if op.reset == "value" else v - k.level, v)
+    v = v if op.reset_delay else _reset(op, k, v, s)
     ref = torch.where(s, op.n_ref, (ref - 1).clamp_(min=0)) if op.n_ref else ref
     return _State(_inhibited(v, s.to(v.dtype), k.strength, op.v_min) if op.inhibition else v, ref, i, s)
+
+
+def _reset(op: LifOp, k: _Constants, v: Tensor, s: Tensor) -> Tensor:
+    """v after the reset that these spikes bring about."""
+    return torch.where(s, k.reset if op.reset == "value" else v - k.level, v)
 
 
 def _winners(crossing: Tensor, words: Tensor) -> Tensor:

@@ -108,6 +108,9 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
     neurons = np.arange(op.n)
     v = rounded(old[op.name]["v"] * int(program.codes(op.decay)[0]), op.decay_shift, 1)
     i, ref = old[op.name]["i"], old[op.name]["ref"]
+    level = thresholds(program, op)
+    if op.reset_delay:
+        v = _reset(program, op, v, level, old[op.name]["s"])
     active, ref = ref == 0, np.maximum(ref - 1, 0)
     received = signals.get(f"{op.name}.i", np.zeros_like(v))
     bias = biases(program, op)
@@ -117,12 +120,12 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
         bias = np.zeros_like(bias)
     fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, 2)) + bias
     fed = np.clip(fed, op.v_min, op.v_fmt.code_max)
-    v = np.where(active, fed, v)
-    level = thresholds(program, op)
+    v = np.where(active, fed, np.clip(v, op.v_min, op.v_fmt.code_max) if op.reset_delay else v)
     spikes = (active & op.spiking & ((v > level) if op.strict else (v >= level))).astype(np.int64)
     if op.winner:
         spikes = _winners(spikes, random_words(stream_key(program.seed, op.stream, t), neurons))
-    v = np.where(spikes == 1, spread(program.codes(op.v_reset), op.n) if op.reset == "value" else v - level, v)
+    if not op.reset_delay:
+        v = _reset(program, op, v, level, spikes)
     ref = np.where(spikes == 1, op.n_ref, ref)
     if op.inhibition:
         by_others = spikes.sum(axis=1, keepdims=True) - spikes
@@ -130,6 +133,11 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
         v = inhibited(v, by_others, strength, op.v_min)
     new[op.name] = {"v": v, "ref": ref, "i": i, "s": spikes}
     signals[op.name] = spikes
+
+
+def _reset(program: Program, op: LifOp, v: Ints, level: Ints, spikes: Ints) -> Ints:
+    """v after the reset that these spikes bring about."""
+    return np.where(spikes == 1, spread(program.codes(op.v_reset), op.n) if op.reset == "value" else v - level, v)
 
 
 def shifted(program: Program, op: LifOp, x: Ints, rounded: Callable[[Ints, int], Ints]) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from qspinn.runtime import reference
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing.layered import adversarial_layered, random_layered
+from qspinn.testing.neurons import adversarial_neurons
 from qspinn.testing.programs import Case, adversarial, constant, observed, random_case, single
 
 
@@ -78,7 +80,7 @@ class BackendContract:
         return competing + [random_layered(seed) for seed in range(n if self.layered else 0)]
 
     def test_adversarial_layered_vectors(self) -> None:
-        for case in adversarial_layered() if self.layered else ():
+        for case in itertools.chain(adversarial_layered(), adversarial_neurons()) if self.layered else ():
             self._hold(case)
 
     def test_random_layered_programs(self) -> None:

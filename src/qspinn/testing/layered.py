@@ -158,12 +158,15 @@ class _Builder(msgspec.Struct):
             bias_shift=v_bits % 3, in_shifts=vector("in_shifts", 0, 4, 3) if yes(0.3) else "", strict=yes(),
             reset=("value", "subtract")[rng.integers(2)], spiking=yes(0.85),
             current=f"{name}.current" if has_current else "", current_shift=k_i if has_current else 0,
-            current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None)
+            current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None,
+            reset_delay=yes(0.2))
 
 
 ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
     "compares > for >= and the reverse": (LifOp, {"strict": lambda op: not op.strict}),
     "resets to a value instead of by subtraction": (LifOp, {"reset": lambda op: "value"}),
+    "resets at once": (LifOp, {"reset_delay": lambda op: False}),
+    "resets a step later": (LifOp, {"reset_delay": lambda op: True}),
     "forgets the bias": (LifOp, {"bias": lambda op: ""}),
     "forgets the shift of the bias": (LifOp, {"bias_shift": lambda op: 0 if op.bias_shift else 1}),
     "shifts all channels alike": (LifOp, {"in_shifts": lambda op: ""}),
