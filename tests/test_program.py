@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_tensors
 
+from qspinn import program as program_module
 from qspinn.errors import ArtifactError
 from qspinn.fixedpoint import QFormat
-from qspinn.ops import VoteOp
+from qspinn.ops import LifOp, VoteOp
 from qspinn.program import (
     FORMAT_VERSION,
     Program,
@@ -30,7 +31,11 @@ from qspinn.program import (
 from qspinn.runtime import numba_engine
 from qspinn.testing import random_case
 from qspinn.testing.contract import check_equal
+from qspinn.testing.layered import random_layered
 from qspinn.testing.programs import single
+
+FIRST = LifOp.__struct_fields__[: LifOp.__struct_fields__.index("reset_delay")]
+"""Fields of a population in files of every version."""
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +225,6 @@ def test_files_from_before_later_switches_load() -> None:
                 del op[field]
     text = msgspec.json.encode(header, order="sorted")
     stored = msgspec.json.encode({"header": header, "sha256": program_module._digest(text, streams)})
-    again = from_bytes(safetensors.numpy.save(streams, metadata={"qspinn": stored.decode()}))
+    again = from_bytes(save_tensors(streams, metadata={"qspinn": stored.decode()}))
     assert again.ops == old.ops
     assert len(text) < len(msgspec.json.encode(program_module._parse(data, "file")[1]["header"]))

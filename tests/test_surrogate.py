@@ -30,13 +30,13 @@ class PlainSpike(torch.autograd.Function):
         return grad * SLOPES[slope](ctx.saved_tensors[0], width), None, None, None
 
 
-def lowered(v, fired, n: Leaky):
-    return v - fired * n.v_th if n.reset == "subtract" else torch.where(fired > 0, n.v_reset, v)
+def lowered(v, fired, n: Leaky, high):
+    return v - fired * high if n.reset == "subtract" else torch.where(fired > 0, n.v_reset, v)
 
 
 def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: float):
     """Scores of the same network, written down from the docstring of Leaky: every step on its own."""
-    states = {layer.name: {k: torch.zeros(B, *layer.shape, dtype=torch.float64) for k in ("v", "i", "s", "rest")}
+    states = {layer.name: {k: torch.zeros(B, *layer.shape, dtype=torch.float64) for k in ("v", "i", "s", "rest", "theta")}
               for layer in network.layers}
     total, spikes = 0, {layer.name: [] for layer in network.layers}
     for t in range(T):
@@ -63,11 +63,13 @@ def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: floa
             state["i"] = current if n.current_decay is None else n.current_decay * state["i"] + current
             active = state["rest"] <= 0
             kept = n.decay * state["v"]
-            v = lowered(kept, state["s"].detach(), n) if n.reset_delay else kept
+            v = lowered(kept, state["s"].detach(), n, n.v_th + state["theta"]) if n.reset_delay else kept
+            state["theta"] = n.theta_decay * state["theta"] + n.theta_step * state["s"]
+            high = n.v_th + state["theta"]
             v = v + torch.where(active, state["i"], 0.0)
-            s = PlainSpike.apply(v - n.v_th, n.strict, slope, width) * active if n.spiking else torch.zeros_like(v)
+            s = PlainSpike.apply(v - high, n.strict, slope, width) * active if n.spiking else torch.zeros_like(v)
             fired = s.detach()
-            v = v if n.reset_delay else lowered(v, fired, n)
+            v = v if n.reset_delay else lowered(v, fired, n, high)
             state |= {"v": v, "s": s, "rest": torch.where(fired > 0, float(n.n_ref_steps), state["rest"] - 1)}
             signals[layer.name] = s
             spikes[layer.name].append(s)
@@ -93,6 +95,8 @@ def network_of(neuron: Leaky, of: str = "spikes", *, feedback: bool = False) -> 
 @pytest.mark.parametrize(("of", "feedback"), [("spikes", False), ("v_sum", False), ("v_last", False), ("spikes", True)])
 @pytest.mark.parametrize("settings", [
     {}, {"reset": "value", "v_reset": 0.1, "strict": True}, {"n_ref_steps": 2}, {"current_decay": 0.6, "decay": 1.0},
+    {"theta_step": 0.2, "theta_decay": 0.7}, {"theta_step": 0.3, "reset_delay": True, "current_decay": 0.4},
+    {"theta_step": 0.2, "reset": "value", "n_ref_steps": 1},
     {"reset_delay": True, "strict": True}, {"reset_delay": True, "reset": "value", "v_reset": 0.1, "n_ref_steps": 1}],
     ids=str)
 def test_outputs_and_gradients_equal_plain_steps(slope: str, of: str, feedback: bool, settings: dict) -> None:

@@ -31,6 +31,8 @@ class Scan(NamedTuple):
         in_scale, reset, unit: [C]; unit is the real number a code of the potential stands for.
         delayed: a spike's reset takes place in the next step.
         has_current: a synaptic current with factor i_decay * i_scale within i_min..i_max.
+        theta_step: by which a spike raises the threshold's adaptive part, [C], or [0] without one; that has the factor
+            theta_decay * theta_scale, stays below theta_max and counts theta_unit codes of the potential.
         mode: rounding mode of `runtime.arithmetic`, or PLAIN.
     """
 
@@ -52,6 +54,11 @@ class Scan(NamedTuple):
     i_scale: float
     i_min: float
     i_max: float
+    theta_step: NDArray
+    theta_decay: float
+    theta_scale: float
+    theta_max: float
+    theta_unit: float
     mode: int
     seed: int
     stream: int
@@ -65,15 +72,18 @@ class Scan(NamedTuple):
         return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), level, bias,
                 np.tile(self.reset, places).astype(f), f(self.v_min), f(self.v_max), self.strict, self.subtract,
                 self.delayed, self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min),
-                f(self.i_max), self.mode, np.uint32(self.seed), self.stream)
+                f(self.i_max), np.tile(self.theta_step, places).astype(f), f(self.theta_decay),
+                np.array([self.theta_scale], f), f(self.theta_max), f(self.theta_unit), self.mode,
+                np.uint32(self.seed), self.stream)
 
     def factors(self, level: NDArray, places: int) -> tuple:
         """Argument of `back_in_time`."""
         f = np.float32
         return (f(self.decay * self.decay_scale), np.tile(self.in_scale, places).astype(f), level.astype(f),
                 np.tile(self.unit, places).astype(f), f(self.v_min), f(self.v_max), self.subtract,
-                self.delayed, f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max), self.surrogate,
-                f(self.width))
+                self.delayed, f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max),
+                np.tile(self.theta_step, places).astype(f), f(self.theta_decay * self.theta_scale), f(self.theta_max),
+                f(self.theta_unit), self.surrogate, f(self.width))
 
 
 class Plan(NamedTuple):
@@ -101,12 +111,13 @@ class Plan(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Of a layer over all steps: spikes, potentials left and synaptic currents (or nothing), [T, B, C, H, W]; rate:
-    mean of the spikes."""
+    """Of a layer over all steps: spikes, potentials left, synaptic currents and adaptive thresholds (or nothing),
+    [T, B, C, H, W]; rate: mean of the spikes."""
 
     spikes: Tensor
     left: Tensor
     i_left: Tensor
+    thetas: Tensor
     rate: Tensor
 
 
@@ -129,9 +140,9 @@ def advance(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None
         raise ConfigError("device", "training runs on the CPU: its passes over time are compiled for it",
                           got=str(device), allowed="cpu", fix="move the module and its input to the CPU")
     gamma, beta = (plan.norm.weight, plan.norm.bias) if plan.norm is not None else (None, None)
-    spikes, left, i_left, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
+    spikes, left, i_left, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
     return Found(shaped(spikes, plan.shape), shaped(left, plan.shape),
-                 shaped(i_left, plan.shape) if i_left.numel() else i_left, rate)
+                 *(shaped(x, plan.shape) if x.numel() else x for x in (i_left, thetas)), rate)
 
 
 class Normal(NamedTuple):
@@ -166,19 +177,20 @@ class _Layer(torch.autograd.Function):
         shape = tuple(total.shape)
         spikes, left = plan.room.take(shape), plan.room.take(shape)
         i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
+        thetas = plan.room.take(shape) if plan.scan.theta_step.size else _NONE_3
         inputs = total.numpy(), gain, np.ascontiguousarray(kept.T)
         counts = run(parts(shape[0], spikes.size), lambda _, a, b: kernels.codes_forward(
-            *inputs, a, b, step, plan.outer, spikes, left, i_left))
+            *inputs, a, b, step, plan.outer, spikes, left, i_left, thetas))
         ctx.save_for_backward(x, w, gamma, current, total, level, torch.from_numpy(spikes) if kept.size else None)
         ctx.kept = (plan, entries, normal, gain, kept, step)
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
-        return torch.from_numpy(spikes), torch.from_numpy(left), torch.from_numpy(i_left), rate
+        return *(torch.from_numpy(a) for a in (spikes, left, i_left, thetas)), rate
 
     @staticmethod
     def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
-                 rate_grad: Tensor | None) -> Any:
+                 theta_grad: Tensor | None, rate_grad: Tensor | None) -> Any:
         x, w, gamma, current, total, level, spikes = ctx.saved_tensors
         plan, entries, normal, gain, kept, step = ctx.kept
         needs = ctx.needs_input_grad
@@ -195,8 +207,8 @@ class _Layer(torch.autograd.Function):
         def work(number: int, a: int, b: int) -> None:
             kernels.codes_backward(
                 up, every, across, total.numpy(), gain, feedback, kept.astype(np.float32), current.numpy(), around, a,
-                b, step, plan.outer, factors, plan.scan.has_current, grad, levels[number], biases[number],
-                decays[number], products[number])
+                b, step, plan.outer, factors, plan.scan.has_current, plan.scan.theta_step.size > 0, grad,
+                levels[number], biases[number], decays[number], products[number])
 
         run(ranges, work)
         level_grad, bias_grad, product = (_by_channel(a, plan) for a in (levels, biases, products))

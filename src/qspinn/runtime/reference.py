@@ -38,8 +38,8 @@ State = dict[str, dict[str, Ints]]
 
 def init(program: Program, batch: int) -> State:
     """State at the start of a sample, for every population, int64 [B, N]: potential v, refractory counter ref, synaptic
-    current i and the spikes s of the step before; all zero."""
-    return {op.name: {kind: np.zeros((batch, op.n), dtype=np.int64) for kind in ("v", "ref", "i", "s")}
+    current i, the adaptive part theta of the threshold and the spikes s of the step before; all zero."""
+    return {op.name: {kind: np.zeros((batch, op.n), dtype=np.int64) for kind in ("v", "ref", "i", "theta", "s")}
             for op in program.ops_of(LifOp)}
 
 
@@ -108,9 +108,13 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
     neurons = np.arange(op.n)
     v = rounded(old[op.name]["v"] * int(program.codes(op.decay)[0]), op.decay_shift, 1)
     i, ref = old[op.name]["i"], old[op.name]["ref"]
-    level = thresholds(program, op)
+    theta, before = old[op.name]["theta"], old[op.name]["s"]
     if op.reset_delay:
-        v = _reset(program, op, v, level, old[op.name]["s"])
+        v = _reset(program, op, v, thresholds(program, op) + (theta << op.theta_shift), before)
+    if op.theta_fmt is not None:
+        kept = rounded(theta * int(program.codes(op.theta_decay)[0]), op.theta_decay_shift, 7)
+        theta = saturate(kept + before * spread(program.codes(op.theta_step), op.n), op.theta_fmt)
+    level = thresholds(program, op) + (theta << op.theta_shift)
     active, ref = ref == 0, np.maximum(ref - 1, 0)
     received = signals.get(f"{op.name}.i", np.zeros_like(v))
     bias = biases(program, op)
@@ -121,23 +125,33 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
     fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, 2)) + bias
     fed = np.clip(fed, op.v_min, op.v_fmt.code_max)
     v = np.where(active, fed, np.clip(v, op.v_min, op.v_fmt.code_max) if op.reset_delay else v)
-    spikes = (active & op.spiking & ((v > level) if op.strict else (v >= level))).astype(np.int64)
+    spikes = _reached(op, v, level) * (active & op.spiking)
     if op.winner:
         spikes = _winners(spikes, random_words(stream_key(program.seed, op.stream, t), neurons))
     if not op.reset_delay:
         v = _reset(program, op, v, level, spikes)
-    ref = np.where(spikes == 1, op.n_ref, ref)
+    ref = np.where(spikes > 0, op.n_ref, ref)
     if op.inhibition:
         by_others = spikes.sum(axis=1, keepdims=True) - spikes
         strength = spread(program.codes(op.inhibition), op.n) << op.inhibition_shift
         v = inhibited(v, by_others, strength, op.v_min)
-    new[op.name] = {"v": v, "ref": ref, "i": i, "s": spikes}
+    new[op.name] = {"v": v, "ref": ref, "i": i, "theta": theta, "s": spikes}
     signals[op.name] = spikes
+
+
+def _reached(op: LifOp, v: Ints, level: Ints) -> Ints:
+    """How often v reaches its threshold: the largest s up to max_spikes so that it reaches 1, 2, ... s times that."""
+    times = np.zeros_like(v)
+    for k in range(op.max_spikes):
+        further = (v > (k + 1) * level) if op.strict else (v >= (k + 1) * level)
+        times += (times == k) & further
+    return times
 
 
 def _reset(program: Program, op: LifOp, v: Ints, level: Ints, spikes: Ints) -> Ints:
     """v after the reset that these spikes bring about."""
-    return np.where(spikes == 1, spread(program.codes(op.v_reset), op.n) if op.reset == "value" else v - level, v)
+    to = spread(program.codes(op.v_reset), op.n) if op.reset == "value" else v - spikes * level
+    return np.where(spikes > 0, to, v)
 
 
 def shifted(program: Program, op: LifOp, x: Ints, rounded: Callable[[Ints, int], Ints]) -> Ints:
@@ -157,7 +171,7 @@ def in_shifts(program: Program, op: LifOp) -> Ints:
 
 
 def thresholds(program: Program, op: LifOp) -> Ints:
-    """The codes a potential is compared with, [N]."""
+    """The codes a potential is compared with, [N]; what moves is not among them."""
     level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
     return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
 
@@ -208,7 +222,8 @@ def run(program: Program, spikes: Spikes, *, record: bool = False) -> Result:
     if not record:
         return Result(counts=counts, scores=scores)
     return Result(counts=counts, scores=scores, v=last, ref={op.name: state[op.name]["ref"] for op in ops},
-                  spikes=rasters, current={op.name: state[op.name]["i"] for op in ops if op.current})
+                  spikes=rasters, current={op.name: state[op.name]["i"] for op in ops if op.current},
+                  theta={op.name: state[op.name]["theta"] for op in ops if op.theta_fmt is not None})
 
 
 def read(program: Program, counts: dict[str, Ints], v_last: dict[str, Ints], v_sum: dict[str, Ints]) -> Ints:

@@ -24,7 +24,7 @@ def check_equal(got: Result, expected: Result, where: str) -> None:
     Raises:
         AssertionError: names the case, the array, the first entry that differs, and both values.
     """
-    for field in ("spikes", "counts", "v", "ref", "current"):
+    for field in ("spikes", "counts", "v", "ref", "current", "theta"):
         mine, theirs = getattr(got, field), getattr(expected, field)
         if mine.keys() != theirs.keys():
             raise AssertionError(f"{where}: {field} of {sorted(mine)}, expected {sorted(theirs)}")
@@ -130,9 +130,10 @@ class BackendContract:
 
 def _sample(result: Result, b: int) -> Result:
     """Sample b of a result, as a batch of one."""
-    counts, v, ref, current = ({n: x[b : b + 1] for n, x in part.items()}
-                               for part in (result.counts, result.v, result.ref, result.current))
-    return Result(counts=counts, scores=result.scores[b : b + 1], v=v, ref=ref, current=current,
+    counts, v, ref, current, theta = (
+        {n: x[b : b + 1] for n, x in part.items()}
+        for part in (result.counts, result.v, result.ref, result.current, result.theta))
+    return Result(counts=counts, scores=result.scores[b : b + 1], v=v, ref=ref, current=current, theta=theta,
                   spikes={n: x[:, b : b + 1] for n, x in result.spikes.items()})
 
 
