@@ -10,12 +10,13 @@ import pytest
 from qspinn.checkpoint import Trained
 from qspinn.layers import Leaky
 from qspinn.lower import lower
+from qspinn.lower_layers import lower_layers
 from qspinn.memory import counter_bits, float_account, float_layers_account, learning_account, program_account
 from qspinn.models import ConvLink, DenseLink, PoolLink, chain, diehl_cook
 from qspinn.network import Lif, Network
 from qspinn.plan import Granularity, QuantPlan, QuantRule
 from qspinn.program import to_bytes
-from qspinn.ranges import Ranges
+from qspinn.ranges import LayerRanges, Ranges
 
 NET = diehl_cook(784, 400, neuron=Lif(n_ref_steps=5))
 
@@ -73,6 +74,27 @@ def test_parameters_are_what_the_file_packs(two_layers: Network, make_trained: C
 
 def test_learning_counts_only_plastic_connections(two_layers: Network) -> None:
     assert float_account(two_layers, learning=True) == float_account(two_layers)
+
+
+@pytest.mark.parametrize(("settings", "states"), [
+    ({"reset_delay": True}, {"v": (5, 8), "s": (5, 1)}),
+    ({"theta_step": 0.1}, {"v": (5, 8), "theta": (5, 6), "s": (5, 1)}),
+    ({"theta_step": 0.1, "max_spikes": 9}, {"v": (5, 8), "theta": (5, 6), "s": (5, 4)}),
+    ({"max_spikes": 9}, {"v": (5, 8)})], ids=str)
+def test_states_of_every_switch(settings: dict, states: dict) -> None:
+    network = chain((3, 1, 1), (DenseLink(),), n_classes=5, n_steps=3, neuron=Leaky(**settings))
+    plan = QuantPlan(rules=(QuantRule(tensor="*.v", bits=8), QuantRule(tensor="*.w", bits=4),
+                            *([QuantRule(tensor="*.theta", bits=6)] if "theta_step" in settings else []),
+                            QuantRule(tensor="*", bits=7)))
+    program = lower_layers(network, {"out.w": np.ones((5, 3))}, plan, LayerRanges(v={"out": 2.0}))
+    rows = program_account(program).rows
+    assert {r.path: (r.count, r.bits) for r in rows if r.role == "state"} == {
+        f"out.{k}": size for k, size in states.items()}
+    constants = {"theta_step": 1, "theta_decay": 1} if "theta_step" in settings else {}
+    expected = {"w": 15, "v_th": 1, "decay": 1, "v_reset": 1, **constants, **{k: n for k, (n, _) in states.items()}}
+    assert {r.path: r.count for r in float_layers_account(network).rows} == {f"out.{k}": n for k, n in expected.items()}
+    assert {r.path for r in rows if r.role == "parameter"} == {
+        f"out.{k}" for k in ("w", "v_th", "decay", "v_reset", *constants)}
 
 
 def test_layers_count_every_parameter_and_state() -> None:

@@ -36,7 +36,8 @@ def lowered(v, fired, n: Leaky, high):
 
 def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: float):
     """Scores of the same network, written down from the docstring of Leaky: every step on its own."""
-    states = {layer.name: {k: torch.zeros(B, *layer.shape, dtype=torch.float64) for k in ("v", "i", "s", "rest", "theta")}
+    kinds = ("v", "i", "s", "rest", "theta")
+    states = {layer.name: {k: torch.zeros(B, *layer.shape, dtype=torch.float64) for k in kinds}
               for layer in network.layers}
     total, spikes = 0, {layer.name: [] for layer in network.layers}
     for t in range(T):

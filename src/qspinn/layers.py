@@ -139,6 +139,14 @@ class Conv2d(Record, frozen=True, tag="conv2d"):
         return after[0], after[1]
 
 
+def conv1d(source: str, target: str, kernel: int = 3, *, stride: int = 1, padding: int = 0, dilation: int = 1,
+           groups: int = 1, bias: bool = False, norm: bool = False) -> Conv2d:
+    """A convolution along a sequence: of signals of shape (channels, 1, length), weights w [C_out, C_in / groups, 1,
+    k]."""
+    return Conv2d(source=source, target=target, kernel=(1, kernel), stride=(1, stride), padding=(0, padding),
+                  dilation=(1, dilation), groups=groups, bias=bias, norm=norm)
+
+
 class Pool2d(Record, frozen=True, tag="pool2d"):
     """The spikes of `source` summed, averaged, or their maximum, over windows (y, x), as a signal named `target`."""
 
