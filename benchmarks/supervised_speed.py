@@ -6,7 +6,9 @@ rounds. `--quick` shows in a few minutes that everything runs and agrees; it sto
 
 Measured per case: inference (our 8-bit integer engine; the peers in floats, at batch 1 and at the best batch found
 beforehand; snnTorch with 8-bit `state_quant`) and training steps of batch 64 (forward, backward, Adam). Peers get dense
-float inputs for nothing, we read event lists. Differences between the neurons are written in peers/*_speed.py.
+float inputs for nothing, we read event lists. Our side runs with OMP_WAIT_POLICY=PASSIVE, as the command line does:
+torch's idle threads then leave the cores to our own. The peers, which have no others, run as they come. Differences
+between the neurons are written in peers/*_speed.py.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import platform
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -143,6 +147,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round, stores nothing")
     parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="where make peers installed the peers")
     chosen = parser.parse_args()
+    if "OMP_WAIT_POLICY" not in os.environ:  # libgomp reads it when torch is imported
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
     fresh = {c.name: measure(c, 1 if chosen.quick else chosen.rounds, chosen.environment, chosen.quick)
              for c in CASES if chosen.case is None or c.name in chosen.case}
     if chosen.quick:

@@ -37,8 +37,9 @@ class Peer:
     def __init__(self, python: Path, name: str, file: Path) -> None:
         script = ROOT / "benchmarks" / "peers" / f"{name}_speed.py"
         self.name = name
+        own = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
         self.process = subprocess.Popen([str(python), str(script), str(file)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
+                                        stdout=subprocess.PIPE, text=True, env=own)
         self.chosen: dict[str, dict[str, Any]] = {}
         """Batch and threads by measured thing."""
 

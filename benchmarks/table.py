@@ -64,6 +64,22 @@ def cases_table(records: list[dict]) -> list[str]:
     return [*lines, ""]
 
 
+def memory_table(records: list[dict]) -> list[str]:
+    """Lines of a table of memory in MB, one row per network and batch; for records with a memory column."""
+    rows = [row for r in records for row in r.get("memory", [])]
+    if not rows:
+        return []
+    widths = ("32/32", "1w-8u", "1w-4u", "1w-2u")
+    lines = ["Memory in MB (10^6 bytes): as published / by `published_account` / of what a program keeps, states of "
+             "all layers, normalization folded (`plan_account`; at 32/32 `float_layers_account`).", "",
+             "| network | batch | " + " | ".join(widths) + " |", "|---|---|" + "---|" * len(widths)]
+    for row in rows:
+        figures = zip(row["published"], row["account"], row["program"], strict=True)
+        cells = [f"{printed} / {own:.3f} / {kept:.3f}" for printed, own, kept in figures]
+        lines.append("| " + " | ".join([row["network"], str(row["batch"]), *cells]) + " |")
+    return [*lines, ""]
+
+
 def main() -> None:
     """Writes benchmarks/README.md and the README's table."""
     everything = [r for path in sorted(RESULTS.glob("*.json")) for r in json.loads(path.read_text())]
@@ -73,7 +89,7 @@ def main() -> None:
     lines, missed = [HEAD], []
     for path in sorted(RESULTS.glob("*.json")):
         records = json.loads(path.read_text())
-        lines += [f"## {path.stem}", "", *cases_table(records),
+        lines += [f"## {path.stem}", "", *cases_table(records), *memory_table(records),
                   "| what | value | spread | target | met | peer | command |",
                   "|---|---|---|---|---|---|---|", *map(row, records), ""]
         first = records[0]

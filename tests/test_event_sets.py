@@ -328,6 +328,20 @@ def test_pixels_follow_the_change_of_log_intensity(monkeypatch: pytest.MonkeyPat
     assert not events[(events["x"] == 4) & (events["t"] >= 10_000) & (events["t"] < 15_000)]["p"].any()
 
 
+def test_blobs_are_drawn_one_after_the_other() -> None:
+    """Also where they reach over the edge; sums in float32, in the order of the blobs."""
+    rng = np.random.default_rng(4)
+    parts = [(rng.uniform(-5, 133, (7, 2)), r, height) for r, height in ((6.0, -0.5), (9.0, 1.1), (30.0, 0.7))]
+    frames = np.stack(list(synthetic_gestures._frames(parts, 7)))
+    expected = np.zeros((7, 128, 128), np.float32)
+    for path, radius, height in parts:
+        down, across = (synthetic_gestures._profile(path[:, axis], radius) for axis in (1, 0))
+        expected += (down * np.float32(height))[:, :, None] * across[:, None, :]
+    np.testing.assert_array_equal(frames, expected)
+    assert (frames[:, 0] != 0).any()
+    assert (frames == 0).any()
+
+
 def test_noise_has_the_asked_rate() -> None:
     noise = synthetic_gestures._noise(4000, Camera(noise_hz=2.0, n_hot=3, hot_hz=500.0), np.random.default_rng(0))
     at = np.bincount(noise["y"].astype(int) * 128 + noise["x"], minlength=128 * 128)

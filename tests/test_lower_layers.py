@@ -194,3 +194,22 @@ def test_more_events_than_declared_are_refused() -> None:
     program = lower_layers(network, params, plan_of(), LayerRanges(v={"out": 1.0}))
     with pytest.raises(DataError, match="got 2; allowed: at most 1"):
         run(program, from_dense(np.full((3, 1, 1), 2), graded=True))
+
+
+def test_averages_of_averages() -> None:
+    """2 x 2 after 2 x 2 is 4 x 4: the weights behind carry both factors."""
+    def lowered(*pools: Pool2d) -> int:
+        network = LayeredNetwork(
+            name="p", input=EventInput(shape=(1, 4, 4)), n_steps=2, readout=NeuronReadout(source="out", of="v_last"),
+            layers=(Layer(name="out", shape=(1, 1, 1), neuron=Leaky(spiking=False, decay=1.0)),),
+            connections=(*pools, Linear(source=pools[-1].target, target="out")))
+        program = lower_layers(network, {"out.w": np.array([[16.0]])}, plan_of(granularity=Granularity.GLOBAL),
+                               LayerRanges(v={"out": 64.0}))
+        return run(program, from_dense(np.ones((2, 1, 16), np.uint8))).scores.item()
+
+    once = lowered(Pool2d(source="input", target="p", kind="average", kernel=(4, 4), stride=(4, 4)))
+    twice = lowered(Pool2d(source="input", target="p", kind="average"),
+                    Pool2d(source="p", target="q", kind="average"))
+    largest = lowered(Pool2d(source="input", target="p", kind="average"), Pool2d(source="p", target="q", kind="max"))
+    assert twice == once == largest, "the mean of ones is one, in units that fit the same range"
+    assert 0 < once < (1 << 15) - 1

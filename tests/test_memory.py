@@ -7,11 +7,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from qspinn.architectures import Variant, resnet19, vgg16, vggsnn
 from qspinn.checkpoint import Trained
-from qspinn.layers import Leaky
+from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Skip
 from qspinn.lower import lower
 from qspinn.lower_layers import lower_layers
-from qspinn.memory import counter_bits, float_account, float_layers_account, learning_account, program_account
+from qspinn.memory import (
+    Widths,
+    counter_bits,
+    float_account,
+    float_layers_account,
+    learning_account,
+    plan_account,
+    program_account,
+    published_account,
+)
 from qspinn.models import ConvLink, DenseLink, PoolLink, chain, diehl_cook
 from qspinn.network import Lif, Network
 from qspinn.plan import Granularity, QuantPlan, QuantRule
@@ -112,3 +122,70 @@ def test_layers_count_every_parameter_and_state() -> None:
     assert account.total_bits == 32 * sum(expected.values())
     states = sum(r.count for r in account.rows if r.role == "state")
     assert float_layers_account(network, batch=3).total_bits == account.total_bits + 2 * 32 * states
+
+
+TABLE_2 = [  # network, bits of the read-out where weights are binary, (32/32, 1w-8u, 1w-4u, 1w-2u) in MB by batch
+    (resnet19(), 8, {1: "50.80 1.75 1.68 1.65", 64: "83.83 10.0 5.81 3.72", 256: "184.49 35.17 18.40 10.01"}),
+    (vgg16(), 32, {1: "59.16 1.96 1.93 1.91", 64: "75.67 6.09 3.99 2.94", 256: "126.01 18.67 10.28 6.09"}),
+    (vggsnn(Variant()), 8, {1: "37.44 1.31 1.25 1.21", 64: "70.47 9.57 5.38 3.28", 256: "171.13 34.74 17.96 9.57"})]
+
+
+@pytest.mark.parametrize(("network", "last", "printed"), TABLE_2, ids=["resnet19", "vgg16", "vggsnn"])
+def test_table_2_of_the_qsnn_paper(network: LayeredNetwork, last: int, printed: dict[int, str]) -> None:
+    """Wei et al. (2024), to the printed digit."""
+    for batch, line in printed.items():
+        for figure, v in zip(line.split(), (32, 8, 4, 2), strict=True):
+            widths = Widths(first=8, hidden=1, last=last, v=v) if v < 32 else None
+            found = published_account(network, widths, batch=batch).total_bytes / 1e6
+            assert f"{found:.{len(figure) - figure.index('.') - 1}f}" == figure, (batch, v, found)
+
+
+def test_published_account_by_hand() -> None:
+    """Q-SNN's ResNet-19 to the byte; the same with the states of all 18 layers."""
+    widths = Widths(first=8, hidden=1, last=8, v=2)
+    parameters = 12_550_144 // 8 + 3_456 + 5_130 + 4 * 10_496
+    buffer, all_neurons = 128 * 32 * 32, 7 * 128 * 32 * 32 + 6 * 256 * 16 * 16 + 4 * 512 * 8 * 8 + 10
+    assert published_account(resnet19(), widths).total_bytes == parameters + buffer / 4 == 1_652_106
+    assert published_account(resnet19(), widths, batch=3).total_bytes == parameters + 3 * buffer / 4
+    every = published_account(resnet19(), widths, states="all layers")
+    assert every.total_bytes == parameters + all_neurons / 4
+    assert sum(row.role == "state" for row in every.rows) == 18
+    half = Widths(first=8, hidden=1, last=8, v=2, norm=16)
+    assert published_account(resnet19(), half).total_bytes == parameters - 2 * 10_496 + buffer / 4
+
+
+def planned() -> LayeredNetwork:
+    """conv 1 -> 2 channels of 3 x 3 neurons with moving thresholds and several spikes, a residual connection, currents,
+    refractory feedback, integrators."""
+    return LayeredNetwork(
+        name="n", input=EventInput(shape=(1, 5, 5)), readout=NeuronReadout(source="out", of="v_last"),
+        layers=(Layer(name="a", shape=(2, 3, 3), neuron=Leaky(theta_step=0.3, reset_delay=True, max_spikes=5)),
+                Layer(name="b", shape=(2, 3, 3), neuron=Leaky(v_reset=0.1, reset="value")),
+                Layer(name="c", shape=(4, 1, 1), neuron=Leaky(current_decay=0.5, n_ref_steps=2, decay=1.0)),
+                Layer(name="out", shape=(2, 1, 1), neuron=Leaky(spiking=False))),
+        connections=(Conv2d(source="input", target="a", norm=True), Skip(source="a", target="b", weight=0.7),
+                     Conv2d(source="a", target="b", padding=(1, 1)), Linear(source="b", target="c", bias=True),
+                     Linear(source="c", target="c"), Linear(source="c", target="out")))
+
+
+@pytest.mark.parametrize("granularity", [Granularity.GLOBAL, Granularity.PER_CHANNEL], ids=lambda g: g.value)
+def test_plan_tells_what_the_program_takes(granularity: Granularity) -> None:
+    network, rng = planned(), np.random.default_rng(2)
+    plan = QuantPlan(rules=(
+        QuantRule(tensor="out.w", bits=7), QuantRule(tensor="*.w*", bits=3, granularity=granularity),
+        QuantRule(tensor="*.skip*", bits=5), QuantRule(tensor="*.v_th", bits=9), QuantRule(tensor="*.v", bits=6),
+        QuantRule(tensor="*.bias", bits=4), QuantRule(tensor="*.decay", bits=10), QuantRule(tensor="c.i", bits=12),
+        QuantRule(tensor="*", bits=11)))
+    params = {}
+    for layer in network.layers:
+        scale = 16.0 ** np.arange(layer.shape[0])  # channels so unlike that no two shifts or thresholds are alike
+        params[f"{layer.name}.bias"] = 0.01 * scale
+        for c in network.into(layer.name):
+            if not isinstance(c, Skip):
+                w = rng.standard_normal(network.weight_shape(c))
+                params[network.weight_path(c)] = w * scale.reshape(-1, *[1] * (w.ndim - 1)) / scale.max()
+    program = lower_layers(network, params, plan, LayerRanges(v=dict.fromkeys("abc", 1.0) | {"out": 1.0}))
+    told, found = plan_account(network, plan, batch=2), program_account(program, batch=2)
+    assert {r.path: (r.role, r.bits) for r in told.rows} == {r.path: (r.role, r.bits) for r in found.rows}
+    assert {r.path: r.count for r in told.rows} == {r.path: r.count for r in found.rows}
+    assert told.total_bits == found.total_bits

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one p
 
 def main() -> None:
     """Entry point: turns errors into one line and an exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where compiled passes run
     try:
         app(standalone_mode=True)
     except ConfigError as error:

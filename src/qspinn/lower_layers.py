@@ -19,12 +19,12 @@ from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes, fitting_shift
 from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
-from qspinn.plan import Granularity, QuantPlan, QuantRule, chosen_rules, layer_paths
+from qspinn.plan import SHIFT_BITS, Granularity, QuantPlan, QuantRule, chosen_rules, layer_paths
 from qspinn.program import CodeTensor, Program
 from qspinn.ranges import LayerRanges
 
 GLOBAL = Granularity.GLOBAL
-SHIFT_FMT = QFormat(bits=6, signed=True)
+SHIFT_FMT = QFormat(bits=SHIFT_BITS, signed=True)
 
 
 class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -142,9 +142,13 @@ def real_weights(network: LayeredNetwork, params: Mapping[str, NDArray], layer: 
 
 
 def average_factor(network: LayeredNetwork, c: Linear | Conv2d | Skip) -> float:
-    """What the weights of a connection are multiplied by because its source is an average and a sum is computed."""
-    pool = next((p for p in network.connections if isinstance(p, Pool2d) and p.target == c.source), None)
-    return 1 / (pool.kernel[0] * pool.kernel[1]) if pool is not None and pool.kind == "average" else 1.0
+    """What the weights of a connection are multiplied by because its source is an average (perhaps of averages) and a
+    sum is computed."""
+    factor, source = 1.0, c.source
+    while (pool := next((p for p in network.connections if isinstance(p, Pool2d) and p.target == source), None)):
+        factor /= pool.kernel[0] * pool.kernel[1] if pool.kind == "average" else 1
+        source = pool.source
+    return factor
 
 
 def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule]) -> Floats:

@@ -1,17 +1,20 @@
 """Memory to the bit: M = sum of count * bits over parameters, states and, where asked, what learning needs besides.
 
-The un-quantized network is the same list at 32 bits. All layers are counted (not the peak layer), at a stated batch.
+The un-quantized network is the same list at 32 bits. All layers are counted, at a stated batch; `published_account`
+alone can count the states of the largest layer only, as papers do that keep one buffer for all.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import msgspec
 
 from qspinn.layers import LayeredNetwork, Skip
 from qspinn.network import Network
 from qspinn.ops import DenseOp, LifOp
+from qspinn.plan import SHIFT_BITS, Granularity, QuantPlan, chosen_rules, layer_paths
 from qspinn.program import Program
 
 FLOAT_BITS = 32
@@ -132,4 +135,94 @@ def float_layers_account(network: LayeredNetwork, *, batch: int = 1) -> MemoryAc
                             ("s", neuron.looks_back or any(c.source == layer.name for c in into))):
             if there:
                 add(f"{layer.name}.{kind}", "state", layer.n)
+    return MemoryAccount(rows=tuple(rows), batch=batch)
+
+
+class Widths(msgspec.Struct, frozen=True, kw_only=True):
+    """Bits of everything that a published table counts: weights of the first, hidden and last layer (the last one's
+    with its bias), parameters of normalization, potentials."""
+
+    first: int = FLOAT_BITS
+    hidden: int = FLOAT_BITS
+    last: int = FLOAT_BITS
+    norm: int = FLOAT_BITS
+    v: int = FLOAT_BITS
+
+
+def published_account(network: LayeredNetwork, widths: Widths | None = None, *, batch: int = 1,
+                      states: Literal["largest layer", "all layers"] = "largest layer") -> MemoryAccount:
+    """Memory as the tables of papers count it: weights, biases, normalization not folded (scale and offset of each
+    channel), and potentials; no thresholds, decays and scales.
+
+    Args:
+        widths: all at 32 bits where there are none.
+        states: "largest layer": one buffer, used by one spiking layer after the other. That holds for layers that run
+            over all steps before the next one begins; a network that runs step by step keeps all of them.
+
+    Source: Wei et al. (2024), table 2: binary weights with `Widths(first=8, hidden=1, last=8, v=...)`, parameters of
+    normalization at 32 bits, "largest layer" (found by taking their figures apart: the paper does not say).
+    """
+    bits, rows = widths or Widths(), []
+    first, last = network.layers[0].name, network.readout.source
+    for layer in network.layers:
+        mine = {first: bits.first, last: bits.last}.get(layer.name, bits.hidden)
+        for c in network.into(layer.name):
+            if isinstance(c, Skip):
+                continue
+            path = network.weight_path(c)
+            rows.append(MemoryRow(path=path, role="parameter", count=math.prod(network.weight_shape(c)), bits=mine))
+            if c.bias:
+                rows.append(MemoryRow(path=f"{layer.name}.bias", role="parameter", count=layer.shape[0], bits=mine))
+            if c.norm:
+                rows.append(MemoryRow(path=f"{path}.norm", role="parameter", count=2 * layer.shape[0], bits=bits.norm))
+    buffers = [MemoryRow(path=f"{layer.name}.v", role="state", count=layer.n, bits=bits.v)
+               for layer in network.layers if layer.neuron.spiking or states == "all layers"]
+    kept = buffers if states == "all layers" else sorted(buffers, key=lambda row: row.count)[-1:]
+    return MemoryAccount(rows=(*rows, *kept), batch=batch)
+
+
+def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) -> MemoryAccount:
+    """What the program that `lower_layers` makes by this plan will need, known before anything is trained: the same
+    rows as `program_account`, at most as large.
+
+    A layer whose weights have a step per channel has a threshold and a shift for each channel (a trained one may find
+    some alike, and store them once).
+
+    Raises:
+        ConfigError: the plan does not fit the network's tensors.
+    """
+    paths = layer_paths(network)
+    rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+    rows: list[MemoryRow] = []
+
+    def add(path: str, role: str, count: int, bits: int) -> None:
+        rows.append(MemoryRow(path=path, role=role, count=count, bits=bits))
+
+    for layer in network.layers:
+        name, channels, neuron, into = layer.name, layer.shape[0], layer.neuron, network.into(layer.name)
+        for c in into:
+            path = network.weight_path(c)
+            add(path, "parameter", channels if isinstance(c, Skip) else math.prod(network.weight_shape(c)),
+                rules[path].bits)
+        each = any(rules[network.weight_path(c)].granularity is Granularity.PER_CHANNEL for c in into)
+        add(f"{name}.v_th", "parameter", channels if each and neuron.spiking else 1,
+            rules[f"{name}.v_th"].bits if neuron.spiking else 1)
+        add(f"{name}.v_reset", "parameter", channels if each and neuron.v_reset else 1, rules[f"{name}.v"].bits)
+        add(f"{name}.decay", "parameter", 1, 1 if neuron.decay == 1 else rules[f"{name}.decay"].bits)
+        if each:
+            add(f"{name}.in_shifts", "parameter", channels, SHIFT_BITS)
+        if f"{name}.bias" in rules:
+            add(f"{name}.bias", "parameter", channels, max(rules[f"{name}.bias"].bits, 2))
+        if neuron.current_decay is not None:
+            add(f"{name}.i_decay", "parameter", 1, rules[f"{name}.i_decay"].bits)
+            add(f"{name}.i", "state", layer.n, rules[f"{name}.i"].bits)
+        add(f"{name}.v", "state", layer.n, rules[f"{name}.v"].bits)
+        if neuron.n_ref_steps:
+            add(f"{name}.ref", "state", layer.n, counter_bits(neuron.n_ref_steps))
+        if neuron.adapts:
+            add(f"{name}.theta_step", "parameter", channels if each else 1, rules[f"{name}.theta_step"].bits)
+            add(f"{name}.theta_decay", "parameter", 1, rules[f"{name}.theta_decay"].bits)
+            add(f"{name}.theta", "state", layer.n, rules[f"{name}.theta"].bits)
+        if neuron.looks_back or any(c.source == name for c in into):
+            add(f"{name}.s", "state", layer.n, counter_bits(neuron.max_spikes if neuron.spiking else 1))
     return MemoryAccount(rows=tuple(rows), batch=batch)

@@ -12,6 +12,8 @@ from qspinn.network import Network, _need
 from qspinn.records import Record, content_key, unknown_key
 
 WIDE_BITS = 16
+SHIFT_BITS = 6
+"""Of the shift between a channel's weights and its potentials, signed."""
 
 
 class Granularity(enum.Enum):

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from qspinn.architectures import ARCHITECTURES, NEURON, Architecture, Variant
 from qspinn.data.event_dataset import EventData
 from qspinn.errors import ConfigError
 from qspinn.explore.reward import Reward
@@ -26,22 +27,37 @@ Widths = dict[str, int]
 
 
 class LayersConfig(Record, frozen=True):
-    """The searched architecture: `models.chain` of these layers; sizes of inputs and classes come from the data.
+    """The searched architecture: `models.chain` of these layers, or a published one by its name; sizes of inputs and
+    classes come from the data.
 
     Attributes:
-        neuron: of every layer that has none of its own.
-        readout: what the classes are compared by, in the last layer.
+        architecture: see `qspinn.architectures`; without layers.
+        width: what the channels of a published architecture are multiplied by.
+        neuron: of every layer that has none of its own; without it the architecture's, `Leaky()` in a chain.
+        readout: what the classes are compared by, in the last layer; without it the architecture's, spikes in a chain.
     """
 
-    layers: tuple[Link, ...]
-    neuron: Leaky = Leaky()
-    readout: Of = "spikes"
+    layers: tuple[Link, ...] = ()
+    architecture: Architecture | Literal["chain"] = "chain"
+    width: float = 1.0
+    neuron: Leaky | None = None
+    readout: Of | None = None
+
+    def __post_init__(self) -> None:
+        _need((self.architecture == "chain") == bool(self.layers), "network.layers", len(self.layers),
+              'at least one layer for architecture = "chain", none for the others')
+        _need(self.width == 1 or self.architecture != "chain", "network.width", self.width,
+              "1 in a chain, whose layers say how wide they are")
 
     def build(self, shape: Shape, n_steps: int, n_classes: int, *, max_count: int, step_ms: float, name: str
               ) -> LayeredNetwork:
         """The declared network for data of this shape."""
-        return chain(shape, self.layers, n_classes=n_classes, n_steps=n_steps, neuron=self.neuron, readout=self.readout,
-                     max_count=max_count, step_ms=step_ms, name=name)
+        if self.architecture == "chain":
+            return chain(shape, self.layers, n_classes=n_classes, n_steps=n_steps, neuron=self.neuron,
+                         readout=self.readout or "spikes", max_count=max_count, step_ms=step_ms, name=name)
+        return ARCHITECTURES[self.architecture](Variant(
+            shape=shape, n_classes=n_classes, width=self.width, n_steps=n_steps, max_count=max_count,
+            neuron=self.neuron or NEURON, readout=self.readout or "v_last", step_ms=step_ms, name=name))
 
 
 class LayeredSearch(Record, frozen=True):

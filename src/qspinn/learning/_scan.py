@@ -14,76 +14,12 @@ from qspinn.errors import ConfigError
 from qspinn.layers import Shape
 from qspinn.learning import _conv_back_kernel as returning
 from qspinn.learning import _conv_kernel as feeding
-from qspinn.learning import _scan_kernel as kernels
+from qspinn.learning._passes import Passes, Scan
 from qspinn.learning._wiring import CROWDED, Entries, Room, Wiring, entries_of, parts, run, shaped, taps
 from qspinn.runtime._vectors import aligned
 
 _NONE = np.zeros(0, np.float32)
 _NONE_2, _NONE_3 = _NONE.reshape(0, 0), _NONE.reshape(0, 0, 0)
-
-
-class Scan(NamedTuple):
-    """What a pass needs to know of a layer besides tensors that carry gradients; see `_scan_kernel.advance`.
-
-    Attributes:
-        kind: np.float32 or np.float64, in which the forward pass computes.
-        decay, decay_scale: factor of the potential, as a code and 2**-shift (a real factor and 1).
-        in_scale, reset, unit: [C]; unit is the real number a code of the potential stands for.
-        delayed: a spike's reset takes place in the next step.
-        has_current: a synaptic current with factor i_decay * i_scale within i_min..i_max.
-        theta_step: by which a spike raises the threshold's adaptive part, [C], or [0] without one; that has the factor
-            theta_decay * theta_scale, stays below theta_max and counts theta_unit codes of the potential.
-        mode: rounding mode of `runtime.arithmetic`, or PLAIN.
-    """
-
-    kind: Any
-    decay: float
-    decay_scale: float
-    in_scale: NDArray
-    reset: NDArray
-    unit: NDArray
-    v_min: float
-    v_max: float
-    strict: bool
-    subtract: bool
-    delayed: bool
-    n_ref: int
-    spiking: bool
-    has_current: bool
-    i_decay: float
-    i_scale: float
-    i_min: float
-    i_max: float
-    theta_step: NDArray
-    theta_decay: float
-    theta_scale: float
-    theta_max: float
-    theta_unit: float
-    mode: int
-    seed: int
-    stream: int
-    surrogate: int
-    width: float
-
-    def step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
-        """Argument of `advance`; level, bias [N]."""
-        f = self.kind
-        same = self.in_scale[:1] if np.all(self.in_scale == self.in_scale[0]) else np.tile(self.in_scale, places)
-        return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), level, bias,
-                np.tile(self.reset, places).astype(f), f(self.v_min), f(self.v_max), self.strict, self.subtract,
-                self.delayed, self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min),
-                f(self.i_max), np.tile(self.theta_step, places).astype(f), f(self.theta_decay),
-                np.array([self.theta_scale], f), f(self.theta_max), f(self.theta_unit), self.mode,
-                np.uint32(self.seed), self.stream)
-
-    def factors(self, level: NDArray, places: int) -> tuple:
-        """Argument of `back_in_time`."""
-        f = np.float32
-        return (f(self.decay * self.decay_scale), np.tile(self.in_scale, places).astype(f), level.astype(f),
-                np.tile(self.unit, places).astype(f), f(self.v_min), f(self.v_max), self.subtract,
-                self.delayed, f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max),
-                np.tile(self.theta_step, places).astype(f), f(self.theta_decay * self.theta_scale), f(self.theta_max),
-                f(self.theta_unit), self.surrogate, f(self.width))
 
 
 class Plan(NamedTuple):
@@ -177,12 +113,11 @@ class _Layer(torch.autograd.Function):
         shape = tuple(total.shape)
         spikes, left = plan.room.take(shape), plan.room.take(shape)
         i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
-        thetas = plan.room.take(shape) if plan.scan.theta_step.size else _NONE_3
-        inputs = total.numpy(), gain, np.ascontiguousarray(kept.T)
-        counts = run(parts(shape[0], spikes.size), lambda _, a, b: kernels.codes_forward(
-            *inputs, a, b, step, plan.outer, spikes, left, i_left, thetas))
+        thetas = plan.room.take(shape) if plan.scan.adapts else _NONE_3
+        passing = Passes(plan.scan, step, plan.outer, total.numpy(), gain, np.ascontiguousarray(kept.T))
+        counts = run(parts(shape[0], spikes.size), lambda _, a, b: passing.forward(a, b, spikes, left, i_left, thetas))
         ctx.save_for_backward(x, w, gamma, current, total, level, torch.from_numpy(spikes) if kept.size else None)
-        ctx.kept = (plan, entries, normal, gain, kept, step)
+        ctx.kept = (plan, entries, normal, passing, kept)
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
@@ -192,7 +127,7 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
                  theta_grad: Tensor | None, rate_grad: Tensor | None) -> Any:
         x, w, gamma, current, total, level, spikes = ctx.saved_tensors
-        plan, entries, normal, gain, kept, step = ctx.kept
+        plan, entries, normal, passing, kept = ctx.kept
         needs = ctx.needs_input_grad
         up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, left_grad))
         every = np.float32(0 if rate_grad is None else rate_grad.item() / total.numel())
@@ -202,13 +137,10 @@ class _Layer(torch.autograd.Function):
         levels, biases, decays, products = (np.zeros((len(ranges), m), np.float32) for m in (
             n if needs[6] else 0, n, n if needs[8] else 0, n if normal is not None else 0))
         factors = plan.scan.factors(plan.by_place(level), plan.places)
-        feedback = np.ascontiguousarray(kept.T)
 
         def work(number: int, a: int, b: int) -> None:
-            kernels.codes_backward(
-                up, every, across, total.numpy(), gain, feedback, kept.astype(np.float32), current.numpy(), around, a,
-                b, step, plan.outer, factors, plan.scan.has_current, plan.scan.theta_step.size > 0, grad,
-                levels[number], biases[number], decays[number], products[number])
+            passing.backward(up, every, across, kept, current.numpy(), around, a, b, factors, grad, levels[number],
+                             biases[number], decays[number], products[number])
 
         run(ranges, work)
         level_grad, bias_grad, product = (_by_channel(a, plan) for a in (levels, biases, products))

@@ -269,7 +269,7 @@ def codes_backward(spike_grad, every_spike, left_grad, current, gain, rows, by_t
             back_in_time(spike_grad[s] if spike_grad.size > 0 else none, every_spike,
                          left_grad[s] if left_grad.size > 0 else none, spikes, gap, left, i_left, thetas, by_target,
                          factors, low, m, current_grad[s], level_grad, bias_grad, decay_grad)
-            for t in range(n_steps if products.size > 0 else 0):
+            for t in range(n_steps - 1 if products.size > 0 else -1, -1, -1):
                 multiply(normed[s, t, low:low + m], around[low:low + m], current_grad[s, t, low:low + m],
                          products[low:low + m])
 

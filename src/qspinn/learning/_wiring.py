@@ -28,7 +28,7 @@ from qspinn.runtime._vectors import FLOATS, aligned
 CROWDED = 0.4
 """Share of sources above which torch's dense convolution is faster than going from entry to entry."""
 _POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
-_PART = 1 << 15  # numbers that are worth a call
+_PART = 1 << 18  # numbers that are worth a call
 _NONE = np.zeros(0, np.float32)
 
 
@@ -62,7 +62,7 @@ class Room:
         return Room, ()
 
 
-def parts(batch: int, size: int, most: int = 16) -> list[tuple[int, int]]:
+def parts(batch: int, size: int, most: int = 8) -> list[tuple[int, int]]:
     """Ranges of samples that are worked on at once, by amount of work alone: sums over them repeat on any number of
     threads."""
     n = max(1, min(batch, most, size // _PART))

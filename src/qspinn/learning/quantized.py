@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
-from qspinn.learning._scan import Found, Plan, Scan, advance
+from qspinn.learning._passes import Scan
+from qspinn.learning._scan import Found, Plan, advance
 from qspinn.learning._wiring import Room, flat, images, wiring_of
 from qspinn.learning.surrogate import (
     KINDS,

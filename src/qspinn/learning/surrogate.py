@@ -19,7 +19,8 @@ from torch.nn import functional
 from qspinn.checkpoint import TrainedLayers
 from qspinn.errors import ConfigError
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
-from qspinn.learning._scan import Found, Plan, Scan, advance
+from qspinn.learning._passes import Scan
+from qspinn.learning._scan import Found, Plan, advance
 from qspinn.learning._scan_kernel import ARCTAN, FAST_SIGMOID, PLAIN, TRIANGLE
 from qspinn.learning._wiring import Room, flat, images, wiring_of
 
@@ -97,6 +98,9 @@ class SurrogateNet(nn.Module):
 
     Parameters are named by tensor path with dots as double underscores: `a__w`, `a__bias`; batch normalization lives in
     `norms`. Weights start uniform in ±sqrt(gain / fan-in).
+
+    With OMP_WAIT_POLICY=PASSIVE in the environment before torch is imported, a step is up to a quarter shorter: torch's
+    idle threads then do not spin on the cores that the compiled passes use.
 
     Args:
         surrogate, width: shape of the derivative that stands for the spike's, and its steepness.

@@ -1,0 +1,137 @@
+"""A layer's passes over time, forward and backward: what they need to know, and which kernels compute them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.learning import _scan_kernel as general
+from qspinn.learning import _usual_kernel as usual
+from qspinn.runtime._vectors import FLOATS
+from qspinn.runtime.arithmetic import NEAREST, TRUNCATE
+
+
+class Scan(NamedTuple):
+    """What a pass needs to know of a layer besides tensors that carry gradients; see `_scan_kernel.advance`.
+
+    Attributes:
+        kind: np.float32 or np.float64, in which the forward pass computes.
+        decay, decay_scale: factor of the potential, as a code and 2**-shift (a real factor and 1).
+        in_scale, reset, unit: [C]; unit is the real number a code of the potential stands for.
+        delayed: a spike's reset takes place in the next step.
+        has_current: a synaptic current with factor i_decay * i_scale within i_min..i_max.
+        theta_step: by which a spike raises the threshold's adaptive part, [C], or [0] without one; that has the factor
+            theta_decay * theta_scale, stays below theta_max and counts theta_unit codes of the potential.
+        mode: rounding mode of `runtime.arithmetic`, or PLAIN.
+    """
+
+    kind: Any
+    decay: float
+    decay_scale: float
+    in_scale: NDArray
+    reset: NDArray
+    unit: NDArray
+    v_min: float
+    v_max: float
+    strict: bool
+    subtract: bool
+    delayed: bool
+    n_ref: int
+    spiking: bool
+    has_current: bool
+    i_decay: float
+    i_scale: float
+    i_min: float
+    i_max: float
+    theta_step: NDArray
+    theta_decay: float
+    theta_scale: float
+    theta_max: float
+    theta_unit: float
+    mode: int
+    seed: int
+    stream: int
+    surrogate: int
+    width: float
+
+    @property
+    def adapts(self) -> bool:
+        return self.theta_step.size > 0
+
+    def step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
+        """Argument of `advance`; level, bias [N]."""
+        f = self.kind
+        same = self.in_scale[:1] if np.all(self.in_scale == self.in_scale[0]) else np.tile(self.in_scale, places)
+        return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), level, bias,
+                np.tile(self.reset, places).astype(f), f(self.v_min), f(self.v_max), self.strict, self.subtract,
+                self.delayed, self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min),
+                f(self.i_max), np.tile(self.theta_step, places).astype(f), f(self.theta_decay),
+                np.array([self.theta_scale], f), f(self.theta_max), f(self.theta_unit), self.mode,
+                np.uint32(self.seed), self.stream)
+
+    def factors(self, level: NDArray, places: int) -> tuple:
+        """Argument of `back_in_time`."""
+        f = np.float32
+        return (f(self.decay * self.decay_scale), np.tile(self.in_scale, places).astype(f), level.astype(f),
+                np.tile(self.unit, places).astype(f), f(self.v_min), f(self.v_max), self.subtract,
+                self.delayed, f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max),
+                np.tile(self.theta_step, places).astype(f), f(self.theta_decay * self.theta_scale), f(self.theta_max),
+                f(self.theta_unit), self.surrogate, f(self.width))
+
+
+class Passes:
+    """The passes of one layer on one input. By `_usual_kernel` where the layer is of that kind.
+
+    Args:
+        step: `scan.step`; outer [N]: the numbers under which neurons draw random words.
+        current [B, T, N], gain [N] or none, rows [N, N] or none: as `_scan_kernel.codes_forward` takes them.
+    """
+
+    def __init__(self, scan: Scan, step: tuple, outer: NDArray, current: NDArray, gain: NDArray, rows: NDArray) -> None:
+        self.scan, self.step, self.outer = scan, step, outer
+        self.current, self.gain, self.rows = current, gain, rows
+        plain = scan.mode == general.PLAIN
+        self.codes = not plain
+        self.usual = (
+            scan.kind is np.float32 and scan.spiking and scan.subtract and scan.n_ref == 0 and not scan.has_current
+            and not scan.delayed and not scan.adapts and rows.size == 0 and current.shape[2] % FLOATS == 0
+            and scan.mode in (general.PLAIN, NEAREST, TRUNCATE) and not (plain and np.any(scan.in_scale != 1)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.current.shape[1], self.current.shape[2]
+
+    def _step(self) -> tuple:
+        """As the usual kernels take it."""
+        decay, decay_scale, in_scale, level, bias, _, v_min, v_max, strict, *_ = self.step
+        half = np.float32(0.5 if self.scan.mode == NEAREST else 0)
+        scale = np.ascontiguousarray(np.broadcast_to(in_scale, level.shape))
+        return decay, decay_scale[0], half, scale, level, bias, v_min, v_max, strict
+
+    def forward(self, start: int, stop: int, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray) -> int:
+        """Samples start..stop; see `_scan_kernel.codes_forward`."""
+        if not self.usual:
+            return general.codes_forward(self.current, self.gain, self.rows, start, stop, self.step, self.outer, spikes,
+                                         left, i_left, thetas)
+        return usual.forward(self.current.reshape(-1), self.gain, start, stop, self.shape, self._step(), self.codes,
+                             spikes.reshape(-1), left.reshape(-1))
+
+    def backward(
+        self, spike_grad: NDArray, every_spike: np.float32, left_grad: NDArray, by_target: NDArray, normed: NDArray,
+        around: NDArray, start: int, stop: int, factors: tuple, current_grad: NDArray, level_grad: NDArray,
+        bias_grad: NDArray, decay_grad: NDArray, products: NDArray,
+    ) -> None:
+        """Samples start..stop; see `_scan_kernel.codes_backward`."""
+        if not self.usual:
+            general.codes_backward(
+                spike_grad, every_spike, left_grad, self.current, self.gain, self.rows, by_target.astype(np.float32),
+                normed, around, start, stop, self.step, self.outer, factors, self.scan.has_current,
+                self.scan.adapts, current_grad, level_grad, bias_grad, decay_grad, products)
+            return
+        slope, scale, _, unit, *_, kind, width = factors
+        usual.backward(
+            spike_grad.reshape(-1), every_spike, left_grad.reshape(-1), self.current.reshape(-1), self.gain,
+            normed.reshape(-1), around, start, stop, self.shape, self._step(), self.codes,
+            (slope, scale, unit, kind, width), current_grad.reshape(-1), level_grad, bias_grad, decay_grad, products)
