@@ -106,7 +106,7 @@ def population(
         kernels.add_all(signal.offsets, *events_of(signal), *more, totals)
     offsets = np.zeros((n_samples, n_steps + 1), np.int64)
     index = taken(room, op.name, n_samples * n_steps * op.n + MARGIN, index_dtype(op.n))
-    count = taken(room, f"{op.name}, count", len(index), np.int32) if op.max_spikes > 1 else NONE
+    count = taken(room, f"{op.name}, count", len(index), np.uint8) if op.max_spikes > 1 else NONE
     used = kernel(source.offsets, *events_of(source), feed, again, totals, *arguments, offsets, index, count, *left)
     return Spikes(offsets=offsets, index=index[:used], n=op.n, count=count[:used] if op.max_spikes > 1 else None)
 
