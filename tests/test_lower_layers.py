@@ -105,6 +105,16 @@ def test_adaptive_thresholds_by_hand() -> None:
         assert (op.theta_decay_shift, program.codes("out.theta_decay").tolist()) == (8, [192])
 
 
+def test_thresholds_that_could_overflow() -> None:
+    network, params = tiny([[1.0]], theta_step=1.0, theta_decay=0.9, max_spikes=255)
+    plan, seen = plan_of(2, 16), LayerRanges(v={"out": 1.0})
+    assert lower_layers(network, params, plan, seen).ops_of(LifOp)[0].max_spikes == 255
+    wide = msgspec.structs.replace(network.layers[0].neuron, theta_step=900.0)
+    layer = msgspec.structs.replace(network.layers[0], neuron=wide)
+    with pytest.raises(LoweringError, match=r"out\.v: the accumulator of the threshold may overflow 32 bits"):
+        lower_layers(msgspec.structs.replace(network, layers=(layer,)), params, plan, seen)
+
+
 def test_several_spikes_count_downstream() -> None:
     """A source that spikes up to 9 times makes the next layer's largest sum nine times as large; read-outs do not
     spike."""

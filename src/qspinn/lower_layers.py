@@ -307,7 +307,8 @@ class _Lowering(msgspec.Struct, frozen=True):
 
 def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, CodeTensor], network: LayeredNetwork
            ) -> None:
-    """Every intermediate fits 31 bits even if all sources spike at once, as often as they may.
+    """Every intermediate fits 31 bits even if all sources spike at once, as often as they may; theta * decay, which is
+    unsigned, 32.
 
     Raises:
         LoweringError: with the bound that failed.
@@ -322,12 +323,12 @@ def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, C
               "decay * v": -op.v_fmt.code_min * max((1 << op.decay_shift) - 1, 1),
               "the synaptic current": 0 if fmt is None else -fmt.code_min * ((1 << op.current_shift) - 1) + current,
               "the delayed reset": op.max_spikes * level - op.v_fmt.code_min if op.reset_delay else 0,
-              "the threshold": op.max_spikes * level, "the adaptive threshold": (theta << op.theta_decay_shift) + (
-                  op.max_spikes * int(neurons[op.theta_step].codes.max()) if op.theta_step else 0)}
+              "the threshold": op.max_spikes * level, "decay * theta": theta << op.theta_decay_shift}
     for what, bound in bounds.items():
-        if bound >= 1 << 31:
+        limit = 1 << 32 if what == "decay * theta" else 1 << 31
+        if bound >= limit:
             raise LoweringError(f"{name}.v", f"the accumulator of {what} may overflow 32 bits", got=bound,
-                                allowed=f"below {1 << 31}", fix="fewer bits for v, decay or the weights")
+                                allowed=f"below {limit}", fix="fewer bits for v, decay or the weights")
 
 
 def most_spikes(network: LayeredNetwork, signal: str) -> int:

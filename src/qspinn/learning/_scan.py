@@ -77,8 +77,8 @@ def advance(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None
                           got=str(device), allowed="cpu", fix="move the module and its input to the CPU")
     gamma, beta = (plan.norm.weight, plan.norm.bias) if plan.norm is not None else (None, None)
     spikes, left, i_left, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
-    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape),
-                 *(shaped(x, plan.shape) if x.numel() else x for x in (i_left, thetas)), rate)
+    i_left, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (i_left, thetas))
+    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape), i_left, thetas, rate)
 
 
 class Normal(NamedTuple):
