@@ -181,7 +181,8 @@ def plain_gradients(module: QuantNet, x: torch.Tensor, weight: torch.Tensor) -> 
         kept = _Through.apply(v * decay)
         kept = kept - s.detach() * high if layer.neuron.reset_delay else kept
         if layer.neuron.adapts:
-            theta = (_Through.apply(theta * theta_decay) + s * theta_step).clamp(max=limits["theta"] - 1)
+            raised, top = _Through.apply(theta * theta_decay) + s * theta_step, limits["theta"] - 1.0
+            theta = torch.where(raised < top, raised, top)
             high = level + theta * 2.0**theta_unit
         v = (kept + _Through.apply(i / shifts)).clamp(-limits["v"], limits["v"] - 1)
         s = _Spike.apply(v - high, unit.detach(), module.width)

@@ -308,7 +308,7 @@ class _Lowering(msgspec.Struct, frozen=True):
 def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, CodeTensor], network: LayeredNetwork
            ) -> None:
     """Every intermediate fits 31 bits even if all sources spike at once, as often as they may; theta * decay, which is
-    unsigned, 32.
+    unsigned, 32. Multiples of a threshold are compared one after the other, up to the first beyond the potential.
 
     Raises:
         LoweringError: with the bound that failed.
@@ -322,8 +322,7 @@ def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, C
     bounds = {"the input current": current << max(0, -op.in_shift),
               "decay * v": -op.v_fmt.code_min * max((1 << op.decay_shift) - 1, 1),
               "the synaptic current": 0 if fmt is None else -fmt.code_min * ((1 << op.current_shift) - 1) + current,
-              "the delayed reset": op.max_spikes * level - op.v_fmt.code_min if op.reset_delay else 0,
-              "the threshold": op.max_spikes * level, "decay * theta": theta << op.theta_decay_shift}
+              "the threshold": level + op.v_fmt.code_max, "decay * theta": theta << op.theta_decay_shift}
     for what, bound in bounds.items():
         limit = 1 << 32 if what == "decay * theta" else 1 << 31
         if bound >= limit:
