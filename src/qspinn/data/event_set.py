@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -175,6 +175,13 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         out = np.zeros((self.n_steps, self.n_samples, self.n), dtype=np.uint8)
         out[row % self.n_steps, row // self.n_steps, address] = 1 if count is None else count
         return out.reshape(self.n_steps, self.n_samples, *self.shape)
+
+    def feed(self, sha: Any) -> None:
+        """Updates a hash with everything in the set."""
+        whole = self.compact()
+        sha.update(repr((self.shape, self.n_steps, self.n_samples)).encode())
+        for array in (whole.offsets, whole.index, whole.count, whole.labels):
+            sha.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
 
     def _entries(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray | None]:
         """Row (recording * T + bin), address and count of every entry."""

@@ -40,10 +40,7 @@ def key_of(net: nn.Module, data: EventSet, training: Supervision, seed: int) -> 
     sha = hashlib.sha256(canonical_json([type(net).__name__, training, seed]))
     for name, tensor in net.state_dict().items():
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + _bytes(tensor))
-    whole = data.compact()
-    sha.update(repr((data.shape, data.n_steps, data.n_samples)).encode())
-    for array in (whole.offsets, whole.index, whole.count, whole.labels):
-        sha.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    data.feed(sha)
     return sha.hexdigest()
 
 
