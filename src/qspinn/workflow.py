@@ -108,7 +108,7 @@ def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None,
     dataset = layered.load(experiment)
     network = layered.declared(experiment, dataset)
     told = None if progress is None else lambda done, total, loss: progress(done, total)
-    net = layered.trained_net(experiment, network, dataset.train, resume, told)
+    net = layered.trained_net(experiment, network, *dataset.learned(), resume, told)
     scores, rates = responses(net, dataset.validation)
     n_spikes = sum(rates[x.name] * x.n for x in network.layers if x.name in rates) * network.n_steps
     right = scores.argmax(axis=1) == dataset.validation.labels

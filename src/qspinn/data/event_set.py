@@ -132,6 +132,19 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         moved = row // self.n_steps * self.n_steps + step
         return self._from(moved[stays], address[stays], None if count is None else count[stays])
 
+    def jittered(self, by: NDArray[np.integer]) -> EventSet:
+        """Each entry moved by its own number of bins [n_events], later where positive; what leaves is dropped, counts
+        of what meets add up.
+
+        Raises:
+            DataError: a count over 255.
+        """
+        row, address, count = self._entries()
+        step = row % self.n_steps + by
+        stays = (step >= 0) & (step < self.n_steps)
+        row, count = (row + by)[stays], None if count is None else count[stays]
+        return self._merged(row, address[stays], count, self.n_steps, self.shape)
+
     def thinned(self, kept: NDArray[np.bool_]) -> EventSet:
         """Only the entries marked in kept [n_events]."""
         row, address, count = self._entries()

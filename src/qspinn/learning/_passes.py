@@ -25,6 +25,8 @@ class Scan(NamedTuple):
         theta_step: by which a spike raises the threshold's adaptive part, [C], or [0] without one; that has the factor
             theta_decay * theta_scale, stays below theta_max and counts theta_unit codes of the potential.
         mode: rounding mode of `runtime.arithmetic`, or PLAIN.
+        store_shift, store_min, store_max: bits dropped from what is kept between steps, and the codes that can be
+            kept; no shift where it is kept as it is.
     """
 
     kind: Any
@@ -55,6 +57,9 @@ class Scan(NamedTuple):
     stream: int
     surrogate: int
     width: float
+    store_shift: int | None = None
+    store_min: int = 0
+    store_max: int = 0
 
     @property
     def adapts(self) -> bool:
@@ -69,7 +74,9 @@ class Scan(NamedTuple):
                 self.delayed, self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min),
                 f(self.i_max), np.tile(self.theta_step, places).astype(f), f(self.theta_decay),
                 np.array([self.theta_scale], f), f(self.theta_max), f(self.theta_unit), self.mode,
-                np.uint32(self.seed), self.stream)
+                np.uint32(self.seed), self.stream,
+                np.full(0 if self.store_shift is None else 1, 2.0 ** -(self.store_shift or 0), f), f(self.store_min),
+                f(self.store_max))
 
     def factors(self, level: NDArray, places: int) -> tuple:
         """Argument of `back_in_time`."""
@@ -78,7 +85,14 @@ class Scan(NamedTuple):
                 np.tile(self.unit, places).astype(f), f(self.v_min), f(self.v_max), self.subtract,
                 self.delayed, f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max),
                 np.tile(self.theta_step, places).astype(f), f(self.theta_decay * self.theta_scale), f(self.theta_max),
-                f(self.theta_unit), self.surrogate, f(self.width))
+                f(self.theta_unit), self.surrogate, f(self.width), *self._kept())
+
+    def _kept(self) -> tuple[np.float32, np.float32]:
+        """Potentials from the first up to the second are rounded, not clipped, to what is kept."""
+        if self.store_shift is None:
+            return np.float32(-np.inf), np.float32(np.inf)
+        unit = 2.0**self.store_shift
+        return np.float32((self.store_min - 0.5) * unit), np.float32((self.store_max + 0.5) * unit)
 
 
 class Passes:
@@ -96,7 +110,8 @@ class Passes:
         self.codes = not plain
         self.usual = (
             scan.kind is np.float32 and scan.spiking and scan.subtract and scan.n_ref == 0 and not scan.has_current
-            and not scan.delayed and not scan.adapts and rows.size == 0 and current.shape[2] % FLOATS == 0
+            and not scan.delayed and not scan.adapts and scan.store_shift is None and rows.size == 0
+            and current.shape[2] % FLOATS == 0
             and scan.mode in (general.PLAIN, NEAREST, TRUNCATE) and not (plain and np.any(scan.in_scale != 1)))
 
     @property
@@ -130,7 +145,7 @@ class Passes:
                 normed, around, start, stop, self.step, self.outer, factors, self.scan.has_current,
                 self.scan.adapts, current_grad, level_grad, bias_grad, decay_grad, products)
             return
-        slope, scale, _, unit, *_, kind, width = factors
+        slope, scale, _, unit, *_, kind, width, _, _ = factors
         usual.backward(
             spike_grad.reshape(-1), every_spike, left_grad.reshape(-1), self.current.reshape(-1), self.gain,
             normed.reshape(-1), around, start, stop, self.shape, self._step(), self.codes,

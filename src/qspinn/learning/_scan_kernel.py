@@ -95,11 +95,13 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     step holds: decay; decay_scale [1], the factor of the decay code; in_scale [N] or [1], that of the input; level,
     bias, reset [N]: codes, bias of the synaptic current where there is one; limits and switches; i_scale [1], the
     factor of the current's decay code; theta_step [N], by which a spike raises theta, theta_scale [1] as i_scale, and
-    theta_unit, the potential that theta counts in. Loops write to one array each: of more, LLVM does not prove that
-    they are apart, and goes from number to number.
+    theta_unit, the potential that theta counts in; store_scale [1] (or without entries), 2**-shift of what is kept,
+    with its limits. Loops write to one array each: of more, LLVM does not prove that they are apart, and goes from
+    number to number.
     """
     (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, delayed, n_ref, spiking, i_decay,
-     i_scale, i_min, i_max, theta_step, theta_decay, theta_scale, theta_max, theta_unit, mode, seed, stream) = step
+     i_scale, i_min, i_max, theta_step, theta_decay, theta_scale, theta_max, theta_unit, mode, seed, stream,
+     store_scale, store_min, store_max) = step
     level, bias, reset, outer = level[low:low + m], bias[low:low + m], reset[low:low + m], outer[low:low + m]
     in_scale = in_scale[low:low + m] if in_scale.size > 1 else in_scale
     gain = gain[low:low + m] if gain.size > 0 else gain
@@ -110,7 +112,8 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     theta_step = theta_step[low:low + m] if adapts else theta_step
     constant = np.zeros_like(bias) if has_current else bias
     base_decay, base_in = stream_base(seed, stream + 1), stream_base(seed, stream + 2)
-    base_i, base_theta = stream_base(seed, stream + 6), stream_base(seed, stream + 7)
+    base_i, base_theta = stream_base(seed, stream + 6), stream_base(seed, stream + 5)
+    base_store = stream_base(seed, stream + 7)
     n_fired, count = 0, 0
     for t in range(current.shape[0]):
         here, spike, rest = current[t, low:low + m], spikes[t, to:to + m], left[t, to:to + m]
@@ -163,6 +166,10 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
             n_fired += spike[j] > 0
         if not delayed:
             lower(v, spike, high, reset, subtract)
+        if store_scale.size > 0:
+            round_all(v, store_scale, mode, step_key(base_store, t), outer)
+            for j in range(m):
+                v[j] = clip(v[j], store_min, store_max) / store_scale[0]
         for j in range(m):
             rest[j] = v[j]
         for j in range(m):
@@ -292,7 +299,7 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
     2018).
     """
     (decay, in_scale, level, unit, v_min, v_max, subtract, delayed, i_decay, i_min, i_max, theta_step, theta_decay,
-     theta_max, theta_unit, kind, width) = factors
+     theta_max, theta_unit, kind, width, keep_min, keep_max) = factors
     in_scale, level, unit = in_scale[low:low + m], level[low:low + m], unit[low:low + m]
     of_bias = bias_grad[low:low + m]
     of_level = level_grad[low:low + m] if level_grad.size > 0 else level_grad
@@ -306,6 +313,12 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
         slopes(apart, unit, kind, width, of_spike)
         if left_grad.size > 0:
             add(left_grad[t, low:low + m], g)
+        for j in range(g_theta.size):
+            high[j] = level[j] + thetas[t, j] * theta_unit
+        if keep_max < np.inf:
+            for j in range(m):
+                whole = apart[j] + high[j] * (_F32(1) - fired[j] * lowered)  # potential at the end of the step
+                g[j] = g[j] if ((keep_min <= whole) & (whole < keep_max)) | (apart[j] == RESTING) else _F32(0)
         if spike_grad.size > 0:
             add(spike_grad[t, low:low + m], back)
         for j in range(g_theta.size):
@@ -314,7 +327,6 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
             of_spike[j] *= back[j] + every_spike
         for j in range(g_theta.size):
             theta = thetas[t, j]
-            high[j] = level[j] + theta * theta_unit
             whole = theta_decay * g_theta[j] - theta_unit * (of_high[j] + g[j] * fired[j] * lowered + of_spike[j])
             g_theta[j] = whole if theta < theta_max else _F32(0)
         for j in range(of_level.size):

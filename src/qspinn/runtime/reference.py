@@ -112,7 +112,7 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
     if op.reset_delay:
         v = _reset(program, op, v, thresholds(program, op) + (theta << op.theta_shift), before)
     if op.theta_fmt is not None:
-        kept = rounded(theta * int(program.codes(op.theta_decay)[0]), op.theta_decay_shift, 7)
+        kept = rounded(theta * int(program.codes(op.theta_decay)[0]), op.theta_decay_shift, 5)
         theta = saturate(kept + before * spread(program.codes(op.theta_step), op.n), op.theta_fmt)
     level = thresholds(program, op) + (theta << op.theta_shift)
     active, ref = ref == 0, np.maximum(ref - 1, 0)
@@ -135,6 +135,9 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
         by_others = spikes.sum(axis=1, keepdims=True) - spikes
         strength = spread(program.codes(op.inhibition), op.n) << op.inhibition_shift
         v = inhibited(v, by_others, strength, op.v_min)
+    if op.store_fmt is not None:
+        dropped = -op.store_fmt.frac
+        v = np.clip(rounded(v, dropped, 7), op.store_min, op.store_fmt.code_max) << dropped
     new[op.name] = {"v": v, "ref": ref, "i": i, "theta": theta, "s": spikes}
     signals[op.name] = spikes
 
