@@ -18,7 +18,9 @@ from qspinn.layers import (
     NeuronReadout,
     Pool2d,
     Skip,
+    conv1d,
 )
+from qspinn.models import Conv1dLink, ConvLink, DenseLink, Link, chain
 from qspinn.records import from_plain, to_plain
 
 CAMERA = EventInput(shape=(2, 10, 8))
@@ -84,7 +86,35 @@ def test_other_bad_declarations() -> None:
 
 @pytest.mark.parametrize("settings", [
     {"decay": 1.1}, {"decay": float("nan")}, {"v_th": 0.0}, {"v_reset": 1.0}, {"n_ref_steps": -1},
-    {"current_decay": 1.0}])
+    {"current_decay": 1.0}, {"theta_step": -0.1}, {"theta_decay": 1.0}, {"max_spikes": 0}, {"max_spikes": 256},
+    {"max_spikes": 2, "reset": "value"}])
 def test_neurons_out_of_range(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         Leaky(**settings)
+
+
+def test_conv1d_is_a_convolution_of_height_one() -> None:
+    assert conv1d("input", "a", 5, stride=2, padding=3, dilation=4, groups=2, bias=True, norm=True) == Conv2d(
+        source="input", target="a", kernel=(1, 5), stride=(1, 2), padding=(0, 3), dilation=(1, 4), groups=2, bias=True,
+        norm=True)
+
+
+def test_chains_along_sequences() -> None:
+    """TOML's `kind = "conv1d"`; sizes by hand: 20 + 2 * 2 - 2 * 2 = 20, of which every second; pooled to 5; 3 fewer."""
+    plain = [{"kind": "conv1d", "channels": 6, "stride": 2, "padding": 2, "dilation": 2, "groups": 2, "norm": True},
+             {"kind": "pool", "kernel": [1, 2]}, {"kind": "conv1d", "channels": 8, "kernel": 4},
+             {"kind": "dense"}]
+    links = tuple(from_plain(Link, x) for x in plain)
+    net = chain((2, 1, 20), links, n_classes=3, n_steps=4)
+    assert [(x.name, x.shape) for x in net.layers] == [("conv1", (6, 1, 10)), ("conv2", (8, 1, 2)), ("out", (3, 1, 1))]
+    assert net.weight_shape(net.into("conv1")[0]) == (6, 1, 1, 3)
+    with pytest.raises(ConfigError, match=r"layers\[0\].*is no sequence; got \(2, 4, 20\)"):
+        chain((2, 4, 20), links, n_classes=3, n_steps=4)
+    with pytest.raises(ConfigError, match=r"layers\[0\].*does not fit what comes before it"):
+        chain((2, 1, 2), (Conv1dLink(channels=4, kernel=4), DenseLink()), n_classes=3, n_steps=4)
+
+
+def test_chains_take_dilation_and_groups() -> None:
+    links = (ConvLink(channels=4, dilation=(2, 1), groups=2), DenseLink())
+    (conv, _) = chain((2, 8, 8), links, n_classes=3, n_steps=4).connections
+    assert conv == Conv2d(source="input", target="conv1", dilation=(2, 1), groups=2)

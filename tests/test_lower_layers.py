@@ -47,7 +47,9 @@ def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False) 
 @pytest.mark.parametrize(("settings", "feedback", "pool"), [
     ({}, False, "average"), ({"decay": 1.0, "strict": True}, False, "sum"),
     ({"reset": "value", "v_reset": 0.2}, True, "max"),
-    ({"current_decay": 0.6, "n_ref_steps": 1}, True, "average")], ids=str)
+    ({"current_decay": 0.6, "n_ref_steps": 1}, True, "average"),
+    ({"theta_step": 0.3, "theta_decay": 0.8}, True, "average"),
+    ({"reset_delay": True, "strict": True}, True, "sum")], ids=str)
 def test_wide_integers_answer_like_the_float_network(
     settings: dict[str, Any], feedback: bool, pool: str, granularity: Granularity
 ) -> None:
@@ -58,7 +60,8 @@ def test_wide_integers_answer_like_the_float_network(
     net.eval()
     out = net(torch.from_numpy(raster))
     ranges = LayerRanges(v={n: v.detach().abs().max().item() * 2 for n, v in out.potentials.items()},
-                         i=dict.fromkeys(out.potentials, 20.0))
+                         i=dict.fromkeys(out.potentials, 20.0),
+                         theta={n: x.max().item() for n, x in out.thetas.items()})
     w_bits, least = (10, 0.8) if "current_decay" in settings else (14, 0.95)  # currents count in weight steps: 16 bits
     program = lower_layers(net.network, net.params(), plan_of(w_bits, 16, granularity=granularity), ranges)
     result = run(program, from_dense(raster), record=True)
@@ -88,6 +91,46 @@ def test_units_by_hand() -> None:
     assert (program.codes("out.v_th") << op.v_th_shift).tolist() == [2]
     assert (op.decay_shift, program.codes("out.decay").tolist()) == (8, [128])
     assert (op.v_fmt.bits, op.v_min) == (4, -8)
+
+
+def test_adaptive_thresholds_by_hand() -> None:
+    """Unit 1/2 and 1/32 * 2**4 = 1/2: a rise to 0.9 / (1 - 0.75) = 3.6 is 7.2 units, into 2 bits by 2 more (theta), a
+    step of 0.9 1.8 units, by 2 more nearest 0 and by none 2; ranges tell how far it really rises."""
+    network, params = tiny([[0.875, -0.5], [0.21875, 0.0625]], theta_step=0.9, theta_decay=0.75)
+    few = QuantRule(tensor="*.theta", bits=2)
+    plan = msgspec.structs.replace(plan_of(4, 4, others=8), rules=(few, *plan_of(4, 4, others=8).rules))
+    for seen, shift, code in (({}, 2, 0), ({"out": 1.4}, 0, 2), ({"out": 0.1}, 0, 2)):
+        program = lower_layers(network, params, plan, LayerRanges(v={"out": 2.0}, theta=seen))
+        (op,) = program.ops_of(LifOp)
+        assert (op.theta_fmt, op.theta_shift) == (QFormat(bits=2, frac=-shift), shift)
+        assert program.codes("out.theta_step").tolist() == [code]
+        assert (op.theta_decay_shift, program.codes("out.theta_decay").tolist()) == (8, [192])
+
+
+def test_thresholds_that_could_overflow() -> None:
+    network, params = tiny([[1.0]], theta_step=1.0, theta_decay=0.9, max_spikes=255)
+    plan, seen = plan_of(2, 16), LayerRanges(v={"out": 1.0})
+    assert lower_layers(network, params, plan, seen).ops_of(LifOp)[0].max_spikes == 255
+    wide = msgspec.structs.replace(network.layers[0].neuron, theta_step=900.0)
+    layer = msgspec.structs.replace(network.layers[0], neuron=wide)
+    with pytest.raises(LoweringError, match=r"out\.v: the accumulator of the threshold may overflow 32 bits"):
+        lower_layers(msgspec.structs.replace(network, layers=(layer,)), params, plan, seen)
+
+
+def test_several_spikes_count_downstream() -> None:
+    """A source that spikes up to 9 times makes the next layer's largest sum nine times as large; read-outs do not
+    spike."""
+    network = LayeredNetwork(
+        name="s", input=EventInput(shape=(1, 1, 1)), n_steps=3, readout=NeuronReadout(source="out"),
+        layers=(Layer(name="a", shape=(70_000, 1, 1), neuron=Leaky(max_spikes=9)),
+                Layer(name="out", shape=(1, 1, 1), neuron=Leaky(spiking=False, max_spikes=9))),
+        connections=(Linear(source="input", target="a"), Linear(source="a", target="out")))
+    params = {"a.w": np.ones((70_000, 1)), "out.w": np.ones((1, 70_000))}
+    plan, ranges = plan_of(13, 16), LayerRanges(v={"a": 2.0, "out": 2.0})
+    with pytest.raises(LoweringError, match="accumulator of the input current"):
+        lower_layers(network, params, plan, ranges)
+    once = msgspec.structs.replace(network, layers=(Layer(name="a", shape=(70_000, 1, 1)), network.layers[1]))
+    assert [op.max_spikes for op in lower_layers(once, params, plan, ranges).ops_of(LifOp)] == [1, 1]
 
 
 def test_binary_weights_and_kept_potentials_by_hand() -> None:

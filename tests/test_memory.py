@@ -86,6 +86,27 @@ def test_learning_counts_only_plastic_connections(two_layers: Network) -> None:
     assert float_account(two_layers, learning=True) == float_account(two_layers)
 
 
+@pytest.mark.parametrize(("settings", "states"), [
+    ({"reset_delay": True}, {"v": (5, 8), "s": (5, 1)}),
+    ({"theta_step": 0.1}, {"v": (5, 8), "theta": (5, 6), "s": (5, 1)}),
+    ({"theta_step": 0.1, "max_spikes": 9}, {"v": (5, 8), "theta": (5, 6), "s": (5, 4)}),
+    ({"max_spikes": 9}, {"v": (5, 8)})], ids=str)
+def test_states_of_every_switch(settings: dict, states: dict) -> None:
+    network = chain((3, 1, 1), (DenseLink(),), n_classes=5, n_steps=3, neuron=Leaky(**settings))
+    plan = QuantPlan(rules=(QuantRule(tensor="*.v", bits=8), QuantRule(tensor="*.w", bits=4),
+                            *([QuantRule(tensor="*.theta", bits=6)] if "theta_step" in settings else []),
+                            QuantRule(tensor="*", bits=7)))
+    program = lower_layers(network, {"out.w": np.ones((5, 3))}, plan, LayerRanges(v={"out": 2.0}))
+    rows = program_account(program).rows
+    assert {r.path: (r.count, r.bits) for r in rows if r.role == "state"} == {
+        f"out.{k}": size for k, size in states.items()}
+    constants = {"theta_step": 1, "theta_decay": 1} if "theta_step" in settings else {}
+    expected = {"w": 15, "v_th": 1, "decay": 1, "v_reset": 1, **constants, **{k: n for k, (n, _) in states.items()}}
+    assert {r.path: r.count for r in float_layers_account(network).rows} == {f"out.{k}": n for k, n in expected.items()}
+    assert {r.path for r in rows if r.role == "parameter"} == {
+        f"out.{k}" for k in ("w", "v_th", "decay", "v_reset", *constants)}
+
+
 def test_layers_count_every_parameter_and_state() -> None:
     """conv 2 -> 3 channels of 3 x 3, 4 x 4 neurons; pooled to 2 x 2; 5 recurrent neurons with currents; 2 classes."""
     current = Leaky(current_decay=0.5, n_ref_steps=2)
@@ -134,10 +155,11 @@ def test_published_account_by_hand() -> None:
 
 
 def planned() -> LayeredNetwork:
-    """conv 1 -> 2 channels of 3 x 3 neurons, a residual connection, currents, refractory feedback, integrators."""
+    """conv 1 -> 2 channels of 3 x 3 neurons with moving thresholds and several spikes, a residual connection, currents,
+    refractory feedback, integrators."""
     return LayeredNetwork(
         name="n", input=EventInput(shape=(1, 5, 5)), readout=NeuronReadout(source="out", of="v_last"),
-        layers=(Layer(name="a", shape=(2, 3, 3)),
+        layers=(Layer(name="a", shape=(2, 3, 3), neuron=Leaky(theta_step=0.3, reset_delay=True, max_spikes=5)),
                 Layer(name="b", shape=(2, 3, 3), neuron=Leaky(v_reset=0.1, reset="value")),
                 Layer(name="c", shape=(4, 1, 1), neuron=Leaky(current_decay=0.5, n_ref_steps=2, decay=1.0)),
                 Layer(name="out", shape=(2, 1, 1), neuron=Leaky(spiking=False))),

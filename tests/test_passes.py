@@ -26,8 +26,9 @@ def scan_of(mode: int, **changes: Any) -> Scan:
         "in_scale": np.ones(4) if plain else np.array([0.5, 1, 2, 0.25]), "reset": np.zeros(4),
         "unit": np.ones(4) if plain else np.array([0.01, 0.02, 0.05, 0.03]), "v_min": -np.inf if plain else -64,
         "v_max": np.inf if plain else 63, "strict": False, "subtract": True, "n_ref": 0, "spiking": True,
-        "has_current": False, "i_decay": 0, "i_scale": 1.0, "i_min": 0, "i_max": 0, "mode": mode, "seed": 1,
-        "stream": 16, "surrogate": general.ARCTAN, "width": 2.0}
+        "has_current": False, "i_decay": 0, "i_scale": 1.0, "i_min": 0, "i_max": 0, "delayed": False,
+        "theta_step": np.zeros(0), "theta_decay": 0, "theta_scale": 1.0, "theta_max": 0, "theta_unit": 1.0,
+        "mode": mode, "seed": 1, "stream": 16, "surrogate": general.ARCTAN, "width": 2.0}
     return Scan(**settings | changes)
 
 
@@ -48,7 +49,7 @@ def outcome(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> dict[st
     rng, shape = np.random.default_rng(seed), passes.current.shape
     n, places = shape[2], shape[2] // 4
     spikes, left, none = np.full(shape, 9, np.float32), np.full(shape, 9, np.float32), np.zeros((0, 0, 0), np.float32)
-    count = passes.forward(0, 2, spikes, left, none) + passes.forward(2, N_SAMPLES, spikes, left, none)
+    count = sum(passes.forward(a, b, spikes, left, none, none) for a, b in ((0, 2), (2, N_SAMPLES)))
     up, across = (none if name in without else rng.normal(size=shape).astype(np.float32) for name in ("up", "across"))
     grad = np.full(shape, 9, np.float32)
     sums = {name: np.zeros(0 if name in without else n, np.float32) for name in NAMES}
@@ -97,13 +98,13 @@ def test_what_is_no_number_is_passed_on() -> None:
 
 @pytest.mark.parametrize("changes", [
     {"spiking": False}, {"subtract": False}, {"n_ref": 2}, {"has_current": True}, {"mode": STOCHASTIC},
-    {"kind": np.float64}], ids=str)
+    {"kind": np.float64}, {"delayed": True}, {"theta_step": np.ones(4)}], ids=str)
 def test_other_layers_go_the_general_way(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usual, "forward", None)
     scan = scan_of(NEAREST)._replace(**changes)
     passes = passes_of(scan, 1, gained=False)
     shape = passes.current.shape
-    state = np.zeros(shape if scan.has_current else (0, 0, 0), np.float32)
-    passes.forward(0, N_SAMPLES, np.zeros(shape, np.float32), np.zeros(shape, np.float32), state)
+    current, thetas = (np.zeros(shape if there else (0, 0, 0), np.float32) for there in (scan.has_current, scan.adapts))
+    passes.forward(0, N_SAMPLES, np.zeros(shape, np.float32), np.zeros(shape, np.float32), current, thetas)
     assert not passes.usual
     assert not passes_of(scan_of(NEAREST), 1, places=5, gained=False).usual  # 20 neurons fill no register

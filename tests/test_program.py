@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_tensors
 
+from qspinn import program as program_module
 from qspinn.errors import ArtifactError, ConfigError
 from qspinn.fixedpoint import QFormat
-from qspinn.ops import VoteOp
+from qspinn.ops import LifOp, VoteOp
 from qspinn.program import (
     FORMAT_VERSION,
     Program,
@@ -30,7 +31,11 @@ from qspinn.program import (
 from qspinn.runtime import numba_engine
 from qspinn.testing import random_case
 from qspinn.testing.contract import check_equal
+from qspinn.testing.layered import random_layered
 from qspinn.testing.programs import single
+
+FIRST = LifOp.__struct_fields__[: LifOp.__struct_fields__.index("store_fmt")]
+"""Fields of a population in files of every version."""
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +217,22 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()
     write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_files_from_before_later_switches_load() -> None:
+    """Switches of a population that a file does not speak of are at their defaults."""
+    case = random_layered(11)
+    ops = tuple(LifOp(**{f: getattr(op, f) for f in FIRST}) if isinstance(op, LifOp) else op for op in case.program.ops)
+    old = msgspec.structs.replace(case.program, ops=ops)
+    data = to_bytes(old)
+    streams, entry = program_module._parse(data, "file")
+    header = entry["header"]
+    for op in header["ops"]:
+        if op["type"] == "lif":
+            for field in op.keys() - {*FIRST, "type"}:
+                del op[field]
+    text = msgspec.json.encode(header, order="sorted")
+    stored = msgspec.json.encode({"header": header, "sha256": program_module._digest(text, streams)})
+    again = from_bytes(save_tensors(streams, metadata={"qspinn": stored.decode()}))
+    assert again.ops == old.ops
+    assert len(text) < len(msgspec.json.encode(program_module._parse(data, "file")[1]["header"]))

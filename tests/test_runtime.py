@@ -35,7 +35,7 @@ from qspinn.runtime import (
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
-from qspinn.testing.layered import ALTERATIONS, altered, random_layered
+from qspinn.testing.layered import ALTERATIONS, altered, lone, random_layered
 from qspinn.testing.programs import Recipe, codes, constant, single
 
 USED: list[str] = []
@@ -104,7 +104,8 @@ def test_contract_catches_a_broken_backend(fault: Fault) -> None:
 
 @pytest.mark.parametrize("change", ALTERATIONS)
 def test_contract_catches_a_wrong_engine_of_layers(change: str) -> None:
-    contract = type("Contract", (Small,), {"backend": staticmethod(altered(change)), "layered": True})()
+    wrong = {"backend": staticmethod(altered(change)), "layered": True, "n_random": 130}  # up to the first that differs
+    contract = type("Contract", (Small,), wrong)()
     with pytest.raises(AssertionError):
         contract.test_random_layered_programs()
 
@@ -146,6 +147,46 @@ def test_random_layered_programs_are_lively_and_have_everything() -> None:
     feedback = [op for c in cases for op in c.program.ops_of(DenseOp) if op.source == op.target]
     assert len(feedback) > 10
     assert sum(c.spikes.count is not None for c in cases) > 10
+
+
+def test_switches_by_hand() -> None:
+    """No leak, an input of 10 in every step, a threshold of 10 at first."""
+    always = from_dense(np.ones((8, 1, 1)))
+    for settings, times, v, theta in (
+            # v 10*; then 10 - 10 + 10 = 10* for ever
+            ({"reset_delay": True, "reset": "subtract"}, [1] * 8, 10, None),
+            # v 10*, then 0 + 10 - 10 at rest: 0; 10*, ...
+            ({"reset_delay": True, "reset": "value", "n_ref": 1}, [1, 0] * 4, 0, None),
+            # theta 0*, 4, 2*, 5 (half of 2, and 4), 2* (half of 5, truncated), 5, ...
+            ({"theta_step": 4, "theta_decay": (1, 1), "reset": "value", "rounding": Rounding.TRUNCATE},
+             [1, 0] * 4, 10, 5),
+            # v 10: three times 3 leaves 1; 11: three times 3 leaves 2; 12: four times 3 leaves 0, ...
+            ({"v_th": 3, "max_spikes": 9, "reset": "subtract"}, [3, 3, 4, 3, 3, 4, 3, 3], 2, None),
+            # at most twice: 10 - 6 = 4, 14 - 6 = 8, ...
+            ({"v_th": 3, "max_spikes": 2, "reset": "subtract"}, [2] * 8, 32, None),
+            # strictly, at 5: 10 passes 5 but not 10, which leaves 5; 15 passes 10 but not 15, which leaves 5, ...
+            ({"v_th": 5, "max_spikes": 9, "strict": True, "reset": "subtract"}, [1, 2, 2, 2, 2, 2, 2, 2], 5, None)):
+        result = reference.run(lone([[10]], n_steps=8, **({"v_th": 10} | settings)), always, record=True)
+        assert result.spikes["p"][:, 0, 0].tolist() == times, settings
+        assert result.v["p"].tolist() == [[v]], settings
+        assert {n: x.tolist() for n, x in result.theta.items()} == ({} if theta is None else {"p": [[theta]]}), settings
+
+
+def test_several_spikes_reach_every_kind_of_connection() -> None:
+    """A population that spikes 3, 2, 3, ... times in a step feeds a matrix, a pool and itself; nothing is recorded."""
+    first = lone([[10]], n_steps=8, v_th=3, max_spikes=9, reset="subtract", feedback=[[-1]])
+    (last,) = first.ops_of(LifOp)
+    tensors = first.tensors | {"q.w": codes([[2]], QFormat(bits=4))}
+    pool = PoolOp(source="p", target="s", kind="sum", shape=(1, 1, 1), kernel=(1, 1), stride=(1, 1))
+    ops = (*first.ops[:-1], pool, DenseOp(source="s", target="q", weight="q.w"),
+           DenseOp(source="p", target="q", weight="q.w"), msgspec.structs.replace(last, name="q", stream=32),
+           ReadOp(source="q"))
+    both = msgspec.structs.replace(first, ops=ops, tensors=tensors)
+    spikes = from_dense(np.ones((8, 3, 1)))
+    expected = reference.run(both, spikes)
+    assert expected.counts["p"][0, 0] > 16
+    for engine in (numba_engine.run, torch_engine.run):
+        check_equal(engine(both, spikes), expected, "several")
 
 
 def test_layered_programs_survive_their_file() -> None:

@@ -30,9 +30,14 @@ class PlainSpike(torch.autograd.Function):
         return grad * SLOPES[slope](ctx.saved_tensors[0], width), None, None, None
 
 
+def lowered(v, fired, n: Leaky, high):
+    return v - fired * high if n.reset == "subtract" else torch.where(fired > 0, n.v_reset, v)
+
+
 def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: float):
     """Scores of the same network, written down from the docstring of Leaky: every step on its own."""
-    states = {layer.name: {k: torch.zeros(B, *layer.shape, dtype=torch.float64) for k in ("v", "i", "s", "rest")}
+    kinds = ("v", "i", "s", "rest", "theta")
+    states = {layer.name: {k: torch.zeros(B, *layer.shape, dtype=torch.float64) for k in kinds}
               for layer in network.layers}
     total, spikes = 0, {layer.name: [] for layer in network.layers}
     for t in range(T):
@@ -58,11 +63,15 @@ def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: floa
                     current = current + getattr(net, f"{layer.name}__bias").double().view(-1, 1, 1)
             state["i"] = current if n.current_decay is None else n.current_decay * state["i"] + current
             active = state["rest"] <= 0
-            v = n.decay * state["v"] + torch.where(active, state["i"], 0.0)
-            s = PlainSpike.apply(v - n.v_th, n.strict, slope, width) * active if n.spiking else torch.zeros_like(v)
-            kept = s.detach()
-            v = v - kept * n.v_th if n.reset == "subtract" else torch.where(kept > 0, n.v_reset, v)
-            state |= {"v": v, "s": s, "rest": torch.where(kept > 0, float(n.n_ref_steps), state["rest"] - 1)}
+            kept = n.decay * state["v"]
+            v = lowered(kept, state["s"].detach(), n, n.v_th + state["theta"]) if n.reset_delay else kept
+            state["theta"] = n.theta_decay * state["theta"] + n.theta_step * state["s"]
+            high = n.v_th + state["theta"]
+            v = v + torch.where(active, state["i"], 0.0)
+            s = PlainSpike.apply(v - high, n.strict, slope, width) * active if n.spiking else torch.zeros_like(v)
+            fired = s.detach()
+            v = v if n.reset_delay else lowered(v, fired, n, high)
+            state |= {"v": v, "s": s, "rest": torch.where(fired > 0, float(n.n_ref_steps), state["rest"] - 1)}
             signals[layer.name] = s
             spikes[layer.name].append(s)
         last = states[network.readout.source]
@@ -86,7 +95,10 @@ def network_of(neuron: Leaky, of: str = "spikes", *, feedback: bool = False) -> 
 @pytest.mark.parametrize("slope", list(SLOPES))
 @pytest.mark.parametrize(("of", "feedback"), [("spikes", False), ("v_sum", False), ("v_last", False), ("spikes", True)])
 @pytest.mark.parametrize("settings", [
-    {}, {"reset": "value", "v_reset": 0.1, "strict": True}, {"n_ref_steps": 2}, {"current_decay": 0.6, "decay": 1.0}],
+    {}, {"reset": "value", "v_reset": 0.1, "strict": True}, {"n_ref_steps": 2}, {"current_decay": 0.6, "decay": 1.0},
+    {"theta_step": 0.2, "theta_decay": 0.7}, {"theta_step": 0.3, "reset_delay": True, "current_decay": 0.4},
+    {"theta_step": 0.2, "reset": "value", "n_ref_steps": 1},
+    {"reset_delay": True, "strict": True}, {"reset_delay": True, "reset": "value", "v_reset": 0.1, "n_ref_steps": 1}],
     ids=str)
 def test_outputs_and_gradients_equal_plain_steps(slope: str, of: str, feedback: bool, settings: dict) -> None:
     network = network_of(Leaky(**{"v_th": 0.7, **settings}), of, feedback=feedback)
@@ -108,6 +120,26 @@ def test_outputs_and_gradients_equal_plain_steps(slope: str, of: str, feedback: 
     for name, p in net.named_parameters():
         assert p.grad.abs().sum() > 0, name
         np.testing.assert_allclose(mine[name], p.grad, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_delayed_reset_is_that_of_snntorch() -> None:
+    """snnTorch's Leaky by default: mem = beta * mem + input - (mem > threshold) * threshold; spike where mem > it."""
+    neuron = Leaky(decay=0.9, v_th=1.0, strict=True, reset_delay=True)
+    network = LayeredNetwork(
+        name="s", input=EventInput(shape=(5, 1, 1)), n_steps=40, readout=NeuronReadout(source="out", of="v_last"),
+        layers=(Layer(name="out", shape=(4, 1, 1), neuron=neuron),),
+        connections=(Linear(source="input", target="out"),))
+    net = SurrogateNet(network, seed=2)
+    x = (torch.rand(40, 3, 5, generator=torch.Generator().manual_seed(3)) < 0.5).float()
+    mem = torch.zeros(3, 4)
+    spikes = []
+    for now in x @ net.weight(network.into("out")[0]).detach().T:
+        mem = 0.9 * mem + now - (mem > 1.0).float() * 1.0
+        spikes.append((mem > 1.0).float())
+    out = net(x)
+    assert torch.stack(spikes).sum() > 20
+    assert torch.equal(out.spikes["out"].flatten(2), torch.stack(spikes))
+    assert torch.allclose(out.scores, mem, atol=1e-5)
 
 
 def test_weights_follow_the_seed() -> None:

@@ -6,7 +6,8 @@ learn by STDP are declared in `qspinn.network`; both families are lowered to the
 
 Tensor paths are `<population>.<kind>`: `hidden.w` (weights of the only connection into it; `hidden.w_<source>` where
 several feed it, `hidden.skip_<source>` of residual ones), `hidden.bias`, `hidden.v`, `hidden.v_th`, `hidden.decay`, and
-with a synaptic current `hidden.i` and `hidden.i_decay`.
+with a synaptic current `hidden.i` and `hidden.i_decay`, with an adaptive threshold `hidden.theta`, `hidden.theta_step`
+and `hidden.theta_decay`.
 """
 
 from __future__ import annotations
@@ -48,20 +49,40 @@ class Leaky(Record, frozen=True):
 
     One step, the input with its bias: with current_decay, i <- current_decay * i + input, and i takes the place of the
     input; v <- decay * v; where the neuron is not refractory, v <- v + input; it spikes when v >= v_th (v > v_th with
-    strict); a spike lowers v by v_th ("subtract") or sets it to v_reset ("value") in the same step.
+    strict); a spike lowers v by v_th ("subtract") or sets it to v_reset ("value"), in the same step or, with
+    reset_delay, in the next one between the decay and the input (v then stays above the threshold for a step).
     decay = 1 is an integrate-and-fire neuron; spiking = False an integrator, for read-outs.
-    Source: Neftci, Mostafa & Zenke (2019), discrete LIF; the switches cover snnTorch's Leaky and Synaptic, Norse's and
-    SpikingJelly's LIF, up to the step in which the reset takes place.
+
+    theta_step makes the threshold adaptive: it is v_th + theta, and from one step to the next
+    theta <- theta_decay * theta + theta_step * spikes. max_spikes lets a neuron spike several times in a step: as often
+    as v reaches a multiple of the threshold, each spike lowering v by one.
+    Source: Neftci, Mostafa & Zenke (2019), discrete LIF; the switches cover snnTorch's Leaky and Synaptic (strict, and
+    reset_delay as there by default), Norse's and SpikingJelly's LIF; adaptive threshold: Bellec et al. (2018), with
+    theta_step for beta * (1 - rho), and reset_delay as there; several spikes: Sinabs' and Rockpool's.
     """
 
     decay: float = 0.8
     v_th: float = 1.0
     reset: Literal["subtract", "value"] = "subtract"
     v_reset: float = 0.0
+    reset_delay: bool = False
     strict: bool = False
     n_ref_steps: int = 0
     current_decay: float | None = None
     spiking: bool = True
+    theta_step: float = 0.0
+    theta_decay: float = 0.95
+    max_spikes: int = 1
+
+    @property
+    def adapts(self) -> bool:
+        """Whether spikes raise the threshold."""
+        return self.spiking and self.theta_step > 0
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a step needs to know which neurons spiked in the step before."""
+        return self.reset_delay or self.adapts
 
     def __post_init__(self) -> None:
         _need(0.0 <= self.decay <= 1.0, "layers.neuron.decay", self.decay, "0..1")
@@ -70,6 +91,11 @@ class Leaky(Record, frozen=True):
         _need(0 <= self.n_ref_steps <= 255, "layers.neuron.n_ref_steps", self.n_ref_steps, "0..255")
         _need(self.current_decay is None or 0 <= self.current_decay < 1, "layers.neuron.current_decay",
               self.current_decay, "0 <= decay < 1, or none")
+        _need(self.theta_step >= 0, "layers.neuron.theta_step", self.theta_step, ">= 0, 0 for a fixed threshold")
+        _need(0 <= self.theta_decay < 1, "layers.neuron.theta_decay", self.theta_decay, "0 <= decay < 1")
+        most = 255 if self.reset == "subtract" else 1
+        _need(1 <= self.max_spikes <= most, "layers.neuron.max_spikes", self.max_spikes,
+              '1..255, above 1 with reset = "subtract" only')
 
 
 class Linear(Record, frozen=True, tag="linear"):
@@ -111,6 +137,14 @@ class Conv2d(Record, frozen=True, tag="conv2d"):
         after = [(size + 2 * p - span) // s + 1 for size, p, span, s in
                  zip((height, width), self.padding, spans, self.stride, strict=True)]
         return after[0], after[1]
+
+
+def conv1d(source: str, target: str, kernel: int = 3, *, stride: int = 1, padding: int = 0, dilation: int = 1,
+           groups: int = 1, bias: bool = False, norm: bool = False) -> Conv2d:
+    """A convolution along a sequence: of signals of shape (channels, 1, length), weights w [C_out, C_in / groups, 1,
+    k]."""
+    return Conv2d(source=source, target=target, kernel=(1, kernel), stride=(1, stride), padding=(0, padding),
+                  dilation=(1, dilation), groups=groups, bias=bias, norm=norm)
 
 
 class Pool2d(Record, frozen=True, tag="pool2d"):

@@ -6,7 +6,7 @@ are divided by that unit here, once, so a step per channel costs no multiplier a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -200,6 +200,16 @@ def threshold_shift(v_th: Floats, unit: Floats, bits: int) -> int:
     return max(0, fitting_shift(float((v_th / unit).max()), bits))
 
 
+def theta_shift(layer: Layer, ranges: LayerRanges, unit: Floats, rules: dict[str, QuantRule]) -> int:
+    """The shift that lets the adaptive part of a layer's thresholds fit its codes, and one step fit its own: as far as
+    it was seen to rise; without ranges, as far as it rises where a neuron spikes in every step."""
+    neuron = layer.neuron
+    step = np.asarray(neuron.theta_step)
+    top = max(ranges.theta.get(layer.name, neuron.max_spikes * neuron.theta_step / (1 - neuron.theta_decay)), step)
+    return max(threshold_shift(np.asarray(top), unit, rules[f"{layer.name}.theta"].bits),
+               threshold_shift(step, unit, rules[f"{layer.name}.theta_step"].bits))
+
+
 def bias_shift(bias: Floats, unit: Floats, bits: int) -> int:
     """The shift that lets the largest bias of a layer fit its signed codes."""
     return max(0, fitting_shift(float((np.abs(bias) / unit).max()), max(bits, 2) - 1))
@@ -230,7 +240,7 @@ class _Lowering(msgspec.Struct, frozen=True):
         weights = real_weights(self.network, self.params, layer)
         tensors = {path: self._encoded(path, w, grid.step, number) for number, (path, w) in enumerate(weights.items())}
         neurons, op = self._neurons(layer, grid)
-        _prove(layer.name, op, [tensors[path] for path in weights], self.network)
+        _prove(layer.name, op, [tensors[path] for path in weights], neurons, self.network)
         return tensors | neurons, [*(self._connection(c) for c in into), op]
 
     def _encoded(self, path: str, w: Floats, step: Floats, number: int) -> CodeTensor:
@@ -263,6 +273,8 @@ class _Lowering(msgspec.Struct, frozen=True):
                          "v_th_shift": shift}
         else:
             settings["v_th"] = put("v_th", 0.0, QFormat(bits=1))
+        if neuron.adapts:
+            settings |= self._adaptation(layer, unit, put, tensors)
         settings |= self._decays(layer, step, tensors)
         bias = np.asarray(self.params.get(f"{name}.bias", np.zeros(layer.shape[0])), dtype=np.float64)
         if f"{name}.bias" in self.rules and bias.any():
@@ -274,8 +286,20 @@ class _Lowering(msgspec.Struct, frozen=True):
         return tensors, LifOp(
             name=name, n=layer.n, v_fmt=v_fmt, v_min=lower_bound(v), rounding=v.rounding,
             v_reset=put("v_reset", neuron.v_reset, v_fmt), n_ref=neuron.n_ref_steps, winner=False, stream=self.stream,
-            strict=neuron.strict, reset=neuron.reset, spiking=neuron.spiking, store_fmt=store_fmt,
-            store_min=store_min, **settings)
+            strict=neuron.strict, reset=neuron.reset, reset_delay=neuron.reset_delay, spiking=neuron.spiking,
+            max_spikes=neuron.max_spikes if neuron.spiking else 1, store_fmt=store_fmt, store_min=store_min,
+            **settings)
+
+    def _adaptation(self, layer: Layer, unit: Floats, put: Callable[..., str], tensors: dict[str, CodeTensor]
+                    ) -> dict[str, Any]:
+        """The moving part of the threshold, in units of the potential times a power of two that lets it fit."""
+        name, neuron = layer.name, layer.neuron
+        width, step, decay = (self.rules[f"{name}.{kind}"] for kind in ("theta", "theta_step", "theta_decay"))
+        shift = theta_shift(layer, self.ranges, unit, self.rules)
+        tensors[f"{name}.theta_decay"] = decay_codes(neuron.theta_decay, decay)
+        return {"theta_fmt": QFormat(bits=width.bits, frac=-shift), "theta_shift": shift,
+                "theta_step": put("theta_step", neuron.theta_step, QFormat(bits=step.bits, frac=-shift), step.rounding),
+                "theta_decay": f"{name}.theta_decay", "theta_decay_shift": decay.bits}
 
     def _decays(self, layer: Layer, step: Floats, tensors: dict[str, CodeTensor]) -> dict[str, Any]:
         """Decay of the potential and, where there is one, the synaptic current; no leak is a factor of one."""
@@ -306,8 +330,10 @@ class _Lowering(msgspec.Struct, frozen=True):
                       stride=c.stride, padding=c.padding, dilation=c.dilation, groups=c.groups)
 
 
-def _prove(name: str, op: LifOp, weights: list[CodeTensor], network: LayeredNetwork) -> None:
-    """Every intermediate fits 31 bits even if all sources spike at once, as often as they may.
+def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, CodeTensor], network: LayeredNetwork
+           ) -> None:
+    """Every intermediate fits 31 bits even if all sources spike at once, as often as they may; theta * decay, which is
+    unsigned, 32. Multiples of a threshold are compared one after the other, up to the first beyond the potential.
 
     Raises:
         LoweringError: with the bound that failed.
@@ -316,14 +342,17 @@ def _prove(name: str, op: LifOp, weights: list[CodeTensor], network: LayeredNetw
     for c, tensor in zip(network.into(name), weights, strict=True):
         rows = np.abs(tensor.codes.astype(np.int64)).reshape(len(tensor.codes), -1).sum(axis=1)
         current += int(rows.max()) * most_spikes(network, c.source)
-    fmt = op.current_fmt
+    fmt, theta = op.current_fmt, op.theta_fmt.code_max if op.theta_fmt is not None else 0
+    level = (int(neurons[op.v_th].codes.max()) << op.v_th_shift) + (theta << op.theta_shift)
     bounds = {"the input current": current << max(0, -op.in_shift),
               "decay * v": -op.v_fmt.code_min * max((1 << op.decay_shift) - 1, 1),
-              "the synaptic current": 0 if fmt is None else -fmt.code_min * ((1 << op.current_shift) - 1) + current}
+              "the synaptic current": 0 if fmt is None else -fmt.code_min * ((1 << op.current_shift) - 1) + current,
+              "the threshold": level + op.v_fmt.code_max, "decay * theta": theta << op.theta_decay_shift}
     for what, bound in bounds.items():
-        if bound >= 1 << 31:
+        limit = 1 << 32 if what == "decay * theta" else 1 << 31
+        if bound >= limit:
             raise LoweringError(f"{name}.v", f"the accumulator of {what} may overflow 32 bits", got=bound,
-                                allowed=f"below {1 << 31}", fix="fewer bits for v, decay or the weights")
+                                allowed=f"below {limit}", fix="fewer bits for v, decay or the weights")
 
 
 def most_spikes(network: LayeredNetwork, signal: str) -> int:
@@ -332,6 +361,7 @@ def most_spikes(network: LayeredNetwork, signal: str) -> int:
         return network.input.max_count
     pool = next((c for c in network.connections if isinstance(c, Pool2d) and c.target == signal), None)
     if pool is None:
-        return 1
+        neuron = next(layer.neuron for layer in network.layers if layer.name == signal)
+        return neuron.max_spikes if neuron.spiking else 1
     windows = 1 if pool.kind == "max" else pool.kernel[0] * pool.kernel[1]
     return windows * most_spikes(network, pool.source)

@@ -49,13 +49,14 @@ class MemoryAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def counter_bits(n_ref: int) -> int:
-    """Bits of a refractory counter that holds 0..n_ref."""
+    """Bits of a counter that holds 0..n_ref."""
     return n_ref.bit_length()
 
 
 def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
     """What inference with the program needs: every stored tensor; of every neuron v, the refractory counter, the
-    synaptic current, and with feedback the spike of the step before."""
+    synaptic current, the adaptive threshold, and with feedback, a delayed reset or an adaptive threshold how often it
+    spiked in the step before."""
     rows = [MemoryRow(path=name, role="parameter", count=int(t.codes.size), bits=t.fmt.bits)
             for name, t in sorted(program.tensors.items())]
     for op in program.ops_of(LifOp):
@@ -64,8 +65,10 @@ def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
             rows.append(MemoryRow(path=f"{op.name}.ref", role="state", count=op.n, bits=counter_bits(op.n_ref)))
         if op.current_fmt is not None:
             rows.append(MemoryRow(path=f"{op.name}.i", role="state", count=op.n, bits=op.current_fmt.bits))
-        if any(d.source == d.target == op.name for d in program.ops_of(DenseOp)):
-            rows.append(MemoryRow(path=f"{op.name}.s", role="state", count=op.n, bits=1))
+        if op.theta_fmt is not None:
+            rows.append(MemoryRow(path=f"{op.name}.theta", role="state", count=op.n, bits=op.theta_fmt.bits))
+        if op.looks_back or any(d.source == d.target == op.name for d in program.ops_of(DenseOp)):
+            rows.append(MemoryRow(path=f"{op.name}.s", role="state", count=op.n, bits=counter_bits(op.max_spikes)))
     return MemoryAccount(rows=tuple(rows), batch=batch)
 
 
@@ -123,11 +126,13 @@ def float_layers_account(network: LayeredNetwork, *, batch: int = 1) -> MemoryAc
         if any(not isinstance(c, Skip) and (c.bias or c.norm) for c in into):
             add(f"{layer.name}.bias", "parameter", layer.shape[0])
         for kind, there in (("v_th", neuron.spiking), ("decay", True), ("v_reset", neuron.spiking),
-                            ("i_decay", neuron.current_decay is not None)):
+                            ("i_decay", neuron.current_decay is not None), ("theta_step", neuron.adapts),
+                            ("theta_decay", neuron.adapts)):
             if there:
                 add(f"{layer.name}.{kind}", "parameter", 1)
         for kind, there in (("v", True), ("ref", neuron.n_ref_steps > 0), ("i", neuron.current_decay is not None),
-                            ("s", any(c.source == layer.name for c in into))):
+                            ("theta", neuron.adapts),
+                            ("s", neuron.looks_back or any(c.source == layer.name for c in into))):
             if there:
                 add(f"{layer.name}.{kind}", "state", layer.n)
     return MemoryAccount(rows=tuple(rows), batch=batch)
@@ -215,6 +220,10 @@ def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) ->
         add(f"{name}.v", "state", layer.n, v.bits)
         if neuron.n_ref_steps:
             add(f"{name}.ref", "state", layer.n, counter_bits(neuron.n_ref_steps))
-        if any(c.source == name for c in into):
-            add(f"{name}.s", "state", layer.n, 1)
+        if neuron.adapts:
+            add(f"{name}.theta_step", "parameter", channels if each else 1, rules[f"{name}.theta_step"].bits)
+            add(f"{name}.theta_decay", "parameter", 1, rules[f"{name}.theta_decay"].bits)
+            add(f"{name}.theta", "state", layer.n, rules[f"{name}.theta"].bits)
+        if neuron.looks_back or any(c.source == name for c in into):
+            add(f"{name}.s", "state", layer.n, counter_bits(neuron.max_spikes if neuron.spiking else 1))
     return MemoryAccount(rows=tuple(rows), batch=batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ from qspinn.layers import (
     Pair,
     Pool2d,
     Shape,
+    conv1d,
 )
 from qspinn.network import Dense, Lateral, Lif, Network, PoissonInput, Population, Stdp, VoteReadout, _need
 from qspinn.records import Record
@@ -83,6 +84,23 @@ class ConvLink(Record, frozen=True, tag="conv", tag_field="kind"):
     kernel: int | Pair = 3
     stride: int | Pair = 1
     padding: int | Pair = 0
+    dilation: int | Pair = 1
+    groups: int = 1
+    bias: bool = False
+    norm: bool = False
+    neuron: Leaky | None = None
+    name: str = ""
+
+
+class Conv1dLink(Record, frozen=True, tag="conv1d", tag_field="kind"):
+    """A convolutional layer along a sequence: what comes before it has the shape (channels, 1, length)."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
     bias: bool = False
     norm: bool = False
     neuron: Leaky | None = None
@@ -106,7 +124,7 @@ class DenseLink(Record, frozen=True, tag="dense", tag_field="kind"):
 
 
 class PoolLink(Record, frozen=True, tag="pool", tag_field="kind"):
-    """Pooling of the spikes before; stride 0: as the window."""
+    """Pooling of the spikes before, of a sequence with kernel = [1, n]; stride 0: as the window."""
 
     of: Literal["sum", "average", "max"] = "sum"
     kernel: int | Pair = 2
@@ -114,8 +132,8 @@ class PoolLink(Record, frozen=True, tag="pool", tag_field="kind"):
     name: str = ""
 
 
-Link = ConvLink | DenseLink | PoolLink
-_NAMES = {ConvLink: "conv", DenseLink: "fc", PoolLink: "pool"}
+Link = ConvLink | Conv1dLink | DenseLink | PoolLink
+_NAMES = {ConvLink: "conv", Conv1dLink: "conv", DenseLink: "fc", PoolLink: "pool"}
 
 
 def chain(
@@ -172,10 +190,12 @@ def _linked(link: Link, source: str, target: str, shape: Shape, where: str, n_cl
         _need(n >= 1, f"{where}.n", n, ">= 1 (0, one for each class, in the last layer only)")
         feedback = [Linear(source=target, target=target)] if link.recurrent else []
         return (n, 1, 1), [Linear(source=source, target=target, bias=link.bias, norm=link.norm), *feedback]
-    kernel = _pair(link.kernel)
-    if isinstance(link, ConvLink):
-        conv = Conv2d(source=source, target=target, kernel=kernel, stride=_pair(link.stride),
-                      padding=_pair(link.padding), bias=link.bias, norm=link.norm)
+    if isinstance(link, Conv1dLink) and shape[1] != 1:
+        raise ConfigError(where, "convolves along a sequence, and what comes before it is no sequence", got=shape,
+                          allowed="(channels, 1, length)", fix='kind = "conv"')
+    kernel = (1, link.kernel) if isinstance(link, Conv1dLink) else _pair(link.kernel)
+    if isinstance(link, ConvLink | Conv1dLink):
+        conv = _convolution(link, source, target)
         channels, sizes = link.channels, conv.shape_after(*shape[1:])
         new: Connection = conv
     else:
@@ -186,6 +206,15 @@ def _linked(link: Link, source: str, target: str, shape: Shape, where: str, n_cl
                           got=f"kernel {kernel} to {channels} channels", allowed=f"kernels up to {shape[1:]}",
                           fix="a smaller kernel, more padding, or fewer layers before it")
     return (channels, *sizes), [new]
+
+
+def _convolution(link: ConvLink | Conv1dLink, source: str, target: str) -> Conv2d:
+    same: dict[str, Any] = {"groups": link.groups, "bias": link.bias, "norm": link.norm}
+    if isinstance(link, Conv1dLink):
+        return conv1d(source, target, link.kernel, stride=link.stride, padding=link.padding, dilation=link.dilation,
+                      **same)
+    return Conv2d(source=source, target=target, kernel=_pair(link.kernel), stride=_pair(link.stride),
+                  padding=_pair(link.padding), dilation=_pair(link.dilation), **same)
 
 
 def _pooled(pool: Pool2d, shape: Shape) -> Pair:

@@ -96,23 +96,28 @@ class AddOp(Record, frozen=True, tag="add"):
 class LifOp(Record, frozen=True, tag="lif"):
     """One step of a population, in this order (all integers; the normative text is docs/numerics.md):
 
-    1. v <- requantize(v * decay, decay_shift, rounding)
+    1. v <- requantize(v * decay, decay_shift, rounding); with `reset_delay` then the reset (see 7) of the neurons that
+       spiked in the step before. Where theta is a state: theta <- saturate(requantize(theta * theta_decay,
+       theta_decay_shift, rounding) + s * theta_step), s how often the neuron spiked in the step before
     2. active = (ref == 0); ref <- max(ref - 1, 0)
     3. with `current`: i <- saturate(requantize(i * current, current_shift, rounding) + I + (bias << bias_shift)), in
        place of I
     4. where active: v <- saturate(v + requantize(I, in_shift, rounding) + (bias << bias_shift)), the bias without
-       `current` only; lower bound v_min
+       `current` only; lower bound v_min; with `reset_delay` refractory neurons are held to the same bounds
     5. crossing = spiking and active and v >= (v_th << v_th_shift) + (theta << theta_shift); v > ... with `strict`
-    6. spikes = crossing; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
-    7. v of spiking neurons <- v_reset, or lowered by the threshold where reset is "subtract"; their ref <- n_ref
+    6. spikes = crossing, or with max_spikes > 1 the largest s up to it for which v reaches 1, 2, ... s times the
+       threshold; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
+    7. v of spiking neurons <- v_reset, or lowered by the threshold for each spike where reset is "subtract" (with
+       `reset_delay` only in the next step, by the threshold that was reached); their ref <- n_ref
     8. for each spike, v of all other neurons <- max(v_min, v - (inhibition << inhibition_shift))
     9. with `store_fmt`: v <- max(store_min, saturate(requantize(v, s, rounding))) << s, s = -store_fmt.frac: between
        steps a potential has fewer bits than the step computes with
 
     Tensor names are empty where a quantity is absent. Tensors have shape [N], [C] with the N neurons in C channels one
-    after the other, or [1] for all neurons alike. in_shifts, where given, is one in_shift per channel.
-    Random streams: stream + 0 the winner, + 1 the decay's rounding, + 2 the input's rounding, + 6 the current's, + 7
-    the store's.
+    after the other, or [1] for all neurons alike. in_shifts, where given, is one in_shift per channel. theta is a
+    tensor, or with theta_fmt a state that begins at 0.
+    Random streams: stream + 0 the winner, + 1 the decay's rounding, + 2 the input's rounding, + 5 theta's, + 6 the
+    current's, + 7 the store's.
     """
 
     name: str
@@ -144,6 +149,17 @@ class LifOp(Record, frozen=True, tag="lif"):
     current_fmt: QFormat | None = None
     store_fmt: QFormat | None = None
     store_min: int = 0
+    reset_delay: bool = False
+    theta_fmt: QFormat | None = None
+    theta_step: str = ""
+    theta_decay: str = ""
+    theta_decay_shift: int = 0
+    max_spikes: int = 1
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a step needs to know which neurons spiked in the step before."""
+        return self.reset_delay or self.theta_fmt is not None
 
     @property
     def kept_fmt(self) -> QFormat:

@@ -161,6 +161,7 @@ def layer_paths(network: LayeredNetwork) -> list[str]:
         kinds = ["v", "decay"] + (["v_th"] if layer.neuron.spiking else [])
         kinds += ["bias"] if any(not isinstance(c, Skip) and (c.bias or c.norm) for c in into) else []
         kinds += ["i", "i_decay"] if layer.neuron.current_decay is not None else []
+        kinds += ["theta", "theta_step", "theta_decay"] if layer.neuron.adapts else []
         paths += [f"{layer.name}.{kind}" for kind in kinds]
     return paths
 

@@ -229,15 +229,17 @@ def _fits(program: Program, op: Op, sizes: dict[str, int], known: set[str], shap
             return (op.source in known and sizes[op.source] == sizes.get(op.target) and 0 <= op.shift <= 31
                     and _spreads(shapes.get(op.weight), sizes[op.source]))
         case LifOp():
-            vectors = (op.v_th, op.v_reset, *filter(None, (op.theta, op.inhibition, op.bias, op.in_shifts)))
-            scalars = (op.decay, *filter(None, (op.current,)))
+            vectors = (op.v_th, op.v_reset,
+                       *filter(None, (op.theta, op.inhibition, op.bias, op.in_shifts, op.theta_step)))
+            scalars = (op.decay, *filter(None, (op.current, op.theta_decay)))
             known.add(op.name)
             return (any(getattr(o, "target", "") == op.name for o in program.ops)
                     and all(_spreads(shapes.get(t), op.n) for t in vectors)
                     and all(shapes.get(t) == (1,) for t in scalars) and (op.current == "") == (op.current_fmt is None)
-                    and min(op.n_ref, op.decay_shift, op.current_shift) >= 0
-                    and max(op.decay_shift, op.current_shift, abs(op.in_shift)) <= 31
-                    and _keeps(op) and min(op.v_th_shift, op.theta_shift, op.inhibition_shift, op.bias_shift) >= 0
+                    and min(op.n_ref, op.decay_shift, op.current_shift, op.theta_decay_shift) >= 0
+                    and max(op.decay_shift, op.current_shift, op.theta_decay_shift, abs(op.in_shift)) <= 31
+                    and _moves(op) and _counts(op) and _keeps(op)
+                    and min(op.v_th_shift, op.theta_shift, op.inhibition_shift, op.bias_shift) >= 0
                     and op.bias_shift <= 31)
         case VoteOp():
             return shapes.get(op.votes, ())[:1] == (sizes.get(op.source, -1),) and len(shapes[op.votes]) == 2
@@ -245,6 +247,19 @@ def _fits(program: Program, op: Op, sizes: dict[str, int], known: set[str], shap
             return any(o.name == op.source for o in program.ops_of(LifOp))
         case PoissonOp():
             return True
+
+
+def _moves(op: LifOp) -> bool:
+    """Whether a threshold that moves has all it needs, and one that does not has nothing of it."""
+    if op.theta_fmt is None:
+        return not (op.theta_step or op.theta_decay or op.theta_decay_shift)
+    return bool(op.theta_step and op.theta_decay) and not op.theta and not op.theta_fmt.signed
+
+
+def _counts(op: LifOp) -> bool:
+    """Whether a neuron may spike so often in a step."""
+    several = op.reset == "subtract" and not op.winner and not op.inhibition
+    return op.max_spikes == 1 or (several and 1 < op.max_spikes <= 255)
 
 
 def _keeps(op: LifOp) -> bool:

@@ -87,7 +87,7 @@ def _widened(sizes: Sizes, limit: float) -> NDArray[np.int64]:
 
 
 class LayerRanges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Observed on calibration data, by layer: the largest size of potentials and of synaptic currents.
+    """Observed on calibration data, by layer: the largest size of potentials, synaptic currents, adaptive thresholds.
 
     Attributes:
         sizes: histograms of the potentials' sizes, for the calibrators that need them.
@@ -95,4 +95,5 @@ class LayerRanges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     v: dict[str, float]
     i: dict[str, float] = {}
+    theta: dict[str, float] = {}
     sizes: dict[str, Sizes] = {}

@@ -20,7 +20,7 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True):
         offsets: int64 [B, T + 1], positions in `index`.
         index: uint16 [n_events] (uint32 where n > 65536).
         n: number of sources.
-        count: uint8 (between layers int32) [n_events], how often each source spikes in the step; None: once.
+        count: uint8 (pooled: int32) [n_events], how often each source spikes in the step; None: once.
     """
 
     offsets: NDArray[np.int64]

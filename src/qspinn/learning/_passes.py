@@ -20,7 +20,10 @@ class Scan(NamedTuple):
         kind: np.float32 or np.float64, in which the forward pass computes.
         decay, decay_scale: factor of the potential, as a code and 2**-shift (a real factor and 1).
         in_scale, reset, unit: [C]; unit is the real number a code of the potential stands for.
+        delayed: a spike's reset takes place in the next step.
         has_current: a synaptic current with factor i_decay * i_scale within i_min..i_max.
+        theta_step: by which a spike raises the threshold's adaptive part, [C], or [0] without one; that has the factor
+            theta_decay * theta_scale, stays below theta_max and counts theta_unit codes of the potential.
         mode: rounding mode of `runtime.arithmetic`, or PLAIN.
         store_shift, store_min, store_max: bits dropped from what is kept between steps, and the codes that can be
             kept; no shift where it is kept as it is.
@@ -36,6 +39,7 @@ class Scan(NamedTuple):
     v_max: float
     strict: bool
     subtract: bool
+    delayed: bool
     n_ref: int
     spiking: bool
     has_current: bool
@@ -43,6 +47,11 @@ class Scan(NamedTuple):
     i_scale: float
     i_min: float
     i_max: float
+    theta_step: NDArray
+    theta_decay: float
+    theta_scale: float
+    theta_max: float
+    theta_unit: float
     mode: int
     seed: int
     stream: int
@@ -52,14 +61,20 @@ class Scan(NamedTuple):
     store_min: int = 0
     store_max: int = 0
 
+    @property
+    def adapts(self) -> bool:
+        return self.theta_step.size > 0
+
     def step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
         """Argument of `advance`; level, bias [N]."""
         f = self.kind
         same = self.in_scale[:1] if np.all(self.in_scale == self.in_scale[0]) else np.tile(self.in_scale, places)
         return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), level, bias,
                 np.tile(self.reset, places).astype(f), f(self.v_min), f(self.v_max), self.strict, self.subtract,
-                self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min), f(self.i_max),
-                self.mode, np.uint32(self.seed), self.stream,
+                self.delayed, self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min),
+                f(self.i_max), np.tile(self.theta_step, places).astype(f), f(self.theta_decay),
+                np.array([self.theta_scale], f), f(self.theta_max), f(self.theta_unit), self.mode,
+                np.uint32(self.seed), self.stream,
                 np.full(0 if self.store_shift is None else 1, 2.0 ** -(self.store_shift or 0), f), f(self.store_min),
                 f(self.store_max))
 
@@ -68,8 +83,9 @@ class Scan(NamedTuple):
         f = np.float32
         return (f(self.decay * self.decay_scale), np.tile(self.in_scale, places).astype(f), level.astype(f),
                 np.tile(self.unit, places).astype(f), f(self.v_min), f(self.v_max), self.subtract,
-                f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max), self.surrogate, f(self.width),
-                *self._kept())
+                self.delayed, f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max),
+                np.tile(self.theta_step, places).astype(f), f(self.theta_decay * self.theta_scale), f(self.theta_max),
+                f(self.theta_unit), self.surrogate, f(self.width), *self._kept())
 
     def _kept(self) -> tuple[np.float32, np.float32]:
         """Potentials from the first up to the second are rounded, not clipped, to what is kept."""
@@ -94,7 +110,8 @@ class Passes:
         self.codes = not plain
         self.usual = (
             scan.kind is np.float32 and scan.spiking and scan.subtract and scan.n_ref == 0 and not scan.has_current
-            and scan.store_shift is None and rows.size == 0 and current.shape[2] % FLOATS == 0
+            and not scan.delayed and not scan.adapts and scan.store_shift is None and rows.size == 0
+            and current.shape[2] % FLOATS == 0
             and scan.mode in (general.PLAIN, NEAREST, TRUNCATE) and not (plain and np.any(scan.in_scale != 1)))
 
     @property
@@ -108,11 +125,11 @@ class Passes:
         scale = np.ascontiguousarray(np.broadcast_to(in_scale, level.shape))
         return decay, decay_scale[0], half, scale, level, bias, v_min, v_max, strict
 
-    def forward(self, start: int, stop: int, spikes: NDArray, left: NDArray, i_left: NDArray) -> int:
+    def forward(self, start: int, stop: int, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray) -> int:
         """Samples start..stop; see `_scan_kernel.codes_forward`."""
         if not self.usual:
             return general.codes_forward(self.current, self.gain, self.rows, start, stop, self.step, self.outer, spikes,
-                                         left, i_left)
+                                         left, i_left, thetas)
         return usual.forward(self.current.reshape(-1), self.gain, start, stop, self.shape, self._step(), self.codes,
                              spikes.reshape(-1), left.reshape(-1))
 
@@ -125,8 +142,8 @@ class Passes:
         if not self.usual:
             general.codes_backward(
                 spike_grad, every_spike, left_grad, self.current, self.gain, self.rows, by_target.astype(np.float32),
-                normed, around, start, stop, self.step, self.outer, factors, self.scan.has_current, current_grad,
-                level_grad, bias_grad, decay_grad, products)
+                normed, around, start, stop, self.step, self.outer, factors, self.scan.has_current,
+                self.scan.adapts, current_grad, level_grad, bias_grad, decay_grad, products)
             return
         slope, scale, _, unit, *_, kind, width, _, _ = factors
         usual.backward(

@@ -47,12 +47,13 @@ class Plan(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Of a layer over all steps: spikes, potentials left and synaptic currents (or nothing), [T, B, C, H, W]; rate:
-    mean of the spikes."""
+    """Of a layer over all steps: spikes, potentials left, synaptic currents and adaptive thresholds (or nothing),
+    [T, B, C, H, W]; rate: mean of the spikes."""
 
     spikes: Tensor
     left: Tensor
     i_left: Tensor
+    thetas: Tensor
     rate: Tensor
 
 
@@ -75,9 +76,9 @@ def advance(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None
         raise ConfigError("device", "training runs on the CPU: its passes over time are compiled for it",
                           got=str(device), allowed="cpu", fix="move the module and its input to the CPU")
     gamma, beta = (plan.norm.weight, plan.norm.bias) if plan.norm is not None else (None, None)
-    spikes, left, i_left, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
-    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape),
-                 shaped(i_left, plan.shape) if i_left.numel() else i_left, rate)
+    spikes, left, i_left, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
+    i_left, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (i_left, thetas))
+    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape), i_left, thetas, rate)
 
 
 class Normal(NamedTuple):
@@ -112,18 +113,19 @@ class _Layer(torch.autograd.Function):
         shape = tuple(total.shape)
         spikes, left = plan.room.take(shape), plan.room.take(shape)
         i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
+        thetas = plan.room.take(shape) if plan.scan.adapts else _NONE_3
         passing = Passes(plan.scan, step, plan.outer, total.numpy(), gain, np.ascontiguousarray(kept.T))
-        counts = run(parts(shape[0], spikes.size), lambda _, a, b: passing.forward(a, b, spikes, left, i_left))
+        counts = run(parts(shape[0], spikes.size), lambda _, a, b: passing.forward(a, b, spikes, left, i_left, thetas))
         ctx.save_for_backward(x, w, gamma, current, total, level, torch.from_numpy(spikes) if kept.size else None)
         ctx.kept = (plan, entries, normal, passing, kept)
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
-        return torch.from_numpy(spikes), torch.from_numpy(left), torch.from_numpy(i_left), rate
+        return *(torch.from_numpy(a) for a in (spikes, left, i_left, thetas)), rate
 
     @staticmethod
     def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
-                 rate_grad: Tensor | None) -> Any:
+                 theta_grad: Tensor | None, rate_grad: Tensor | None) -> Any:
         x, w, gamma, current, total, level, spikes = ctx.saved_tensors
         plan, entries, normal, passing, kept = ctx.kept
         needs = ctx.needs_input_grad

@@ -63,13 +63,13 @@ def clip(x, low, high):
 
 
 @kernel
-def codes_forward(current, gain, rows, start, stop, step, outer, spikes, left, i_left):
+def codes_forward(current, gain, rows, start, stop, step, outer, spikes, left, i_left, thetas):
     """Samples start..stop of a layer over all steps; returns how many spikes there are.
 
     current [B, T, N]: weight codes times spikes, without feedback, to be multiplied by gain [N] where that has entries;
     rows [N, N] (or [0, 0]): weight codes of the layer's own spikes, by source. step: see `advance`; outer [N]: the
     numbers under which neurons draw random words. Written, [B, T, N]: spikes, left (potential after the step), i_left
-    where the layer has a synaptic current (else [0, 0, 0]).
+    where the layer has a synaptic current, thetas where its thresholds are adaptive (else [0, 0, 0]).
     """
     n = current.shape[2]
     size = n if rows.size > 0 else min(n, CHUNK)
@@ -80,34 +80,40 @@ def codes_forward(current, gain, rows, start, stop, step, outer, spikes, left, i
         for low in range(0, n, size):
             m = min(size, n - low)
             count += advance(current[s], gain, rows, step, outer, low, m, low, spikes[s], gap, left[s],
-                             i_left[s] if i_left.size > 0 else none)
+                             i_left[s] if i_left.size > 0 else none, thetas[s] if thetas.size > 0 else none)
     return count
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_left):
+def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_left, thetas):
     """Neurons low..low + m of one sample over all steps (with feedback, all of them); returns their spikes' number.
 
-    current [T, N]. Written, [T, .] from column `to` on: spikes, left, i_left as in `codes_forward`, and from column 0
-    on gap, the distance from the threshold when the spike was decided; gap may have one row, for the latest step.
+    current [T, N]. Written, [T, .] from column `to` on: spikes, left, i_left, thetas as in `codes_forward`, and from
+    column 0 on gap, the distance from the threshold when the spike was decided; gap may have one row, for the latest
+    step.
 
     step holds: decay; decay_scale [1], the factor of the decay code; in_scale [N] or [1], that of the input; level,
     bias, reset [N]: codes, bias of the synaptic current where there is one; limits and switches; i_scale [1], the
-    factor of the current's decay code; store_scale [1] (or without entries), 2**-shift of what is kept, with its
-    limits. Loops write to one array each: of more, LLVM does not prove that they are apart, and goes from number to
-    number.
+    factor of the current's decay code; theta_step [N], by which a spike raises theta, theta_scale [1] as i_scale, and
+    theta_unit, the potential that theta counts in; store_scale [1] (or without entries), 2**-shift of what is kept,
+    with its limits. Loops write to one array each: of more, LLVM does not prove that they are apart, and goes from
+    number to number.
     """
-    (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, n_ref, spiking, i_decay, i_scale,
-     i_min, i_max, mode, seed, stream, store_scale, store_min, store_max) = step
+    (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, delayed, n_ref, spiking, i_decay,
+     i_scale, i_min, i_max, theta_step, theta_decay, theta_scale, theta_max, theta_unit, mode, seed, stream,
+     store_scale, store_min, store_max) = step
     level, bias, reset, outer = level[low:low + m], bias[low:low + m], reset[low:low + m], outer[low:low + m]
     in_scale = in_scale[low:low + m] if in_scale.size > 1 else in_scale
     gain = gain[low:low + m] if gain.size > 0 else gain
     v, i_syn, drive = np.zeros_like(level), np.zeros_like(level), np.zeros_like(level)
     until, fired = np.zeros(m if n_ref > 0 else 0, np.int32), np.zeros(m if rows.size > 0 else 0, np.int32)
-    has_current = i_left.size > 0
+    has_current, adapts = i_left.size > 0, thetas.size > 0
+    high, theta = level.copy(), np.zeros_like(level)
+    theta_step = theta_step[low:low + m] if adapts else theta_step
     constant = np.zeros_like(bias) if has_current else bias
     base_decay, base_in = stream_base(seed, stream + 1), stream_base(seed, stream + 2)
-    base_i, base_store = stream_base(seed, stream + 6), stream_base(seed, stream + 7)
+    base_i, base_theta = stream_base(seed, stream + 6), stream_base(seed, stream + 5)
+    base_store = stream_base(seed, stream + 7)
     n_fired, count = 0, 0
     for t in range(current.shape[0]):
         here, spike, rest = current[t, low:low + m], spikes[t, to:to + m], left[t, to:to + m]
@@ -133,6 +139,17 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
         for j in range(m):
             v[j] *= decay
         round_all(v, decay_scale, mode, step_key(base_decay, t), outer)
+        if delayed and t > 0:
+            lower(v, spikes[t - 1, to:to + m], high, reset, subtract)
+        if adapts and t > 0:
+            for j in range(m):
+                theta[j] *= theta_decay
+            round_all(theta, theta_scale, mode, step_key(base_theta, t), outer)
+            raise_by(theta, spikes[t - 1, to:to + m], theta_step, theta_max)
+            for j in range(m):
+                high[j] = level[j] + theta[j] * theta_unit
+        if adapts:
+            thetas[t, to:to + m] = theta
         round_all(drive, in_scale, mode, step_key(base_in, t), outer)
         if n_ref > 0:
             resting(v, drive, constant, until, t)
@@ -140,19 +157,15 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
             drive[j] = v[j] + drive[j] + constant[j]
         for j in range(m):
             v[j] = clip(drive[j], v_min, v_max)
-        decide(v, drive, level, v_min, v_max, strict, spiking, apart, spike)
+        decide(v, drive, high, v_min, v_max, strict, spiking, apart, spike)
         if n_ref > 0:
             withheld(spike, apart, until, t, n_ref)
         n_fired = 0
         for j in range(fired.size):
             fired[n_fired] = j
             n_fired += spike[j] > 0
-        if subtract:
-            for j in range(m):
-                v[j] = v[j] - level[j] if spike[j] > 0 else v[j]
-        else:
-            for j in range(m):
-                v[j] = reset[j] if spike[j] > 0 else v[j]
+        if not delayed:
+            lower(v, spike, high, reset, subtract)
         if store_scale.size > 0:
             round_all(v, store_scale, mode, step_key(base_store, t), outer)
             for j in range(m):
@@ -182,6 +195,24 @@ def decide(v, unclipped, level, v_min, v_max, strict, spiking, apart, spike):
         for j in range(v.size):
             d = _F32(v[j] - level[j])
             spike[j] = d if d != d else (_F32(1) if d >= 0 else _F32(0))
+
+
+@piece
+def lower(v, spike, level, reset, subtract):
+    """The reset of the neurons that spiked."""
+    if subtract:
+        for j in range(v.size):
+            v[j] = v[j] - level[j] if spike[j] > 0 else v[j]
+    else:
+        for j in range(v.size):
+            v[j] = reset[j] if spike[j] > 0 else v[j]
+
+
+@piece
+def raise_by(theta, spike, step, top):
+    """Thresholds rise by the spikes of the step before, up to a limit; what is no number is passed on."""
+    for j in range(theta.size):
+        theta[j] = clip(theta[j] + spike[j] * step[j], 0, top)
 
 
 @piece
@@ -223,7 +254,8 @@ def slopes(gap, unit, kind, width, found):
 
 @kernel
 def codes_backward(spike_grad, every_spike, left_grad, current, gain, rows, by_target, normed, around, start, stop,
-                   step, outer, factors, has_current, current_grad, level_grad, bias_grad, decay_grad, products):
+                   step, outer, factors, has_current, adapts, current_grad, level_grad, bias_grad, decay_grad,
+                   products):
     """Gradients of `codes_forward` for samples start..stop, which are run again.
 
     spike_grad [B, T, N] or [0, 0, 0], to which every_spike is added; left_grad likewise; by_target: the feedback of the
@@ -234,16 +266,16 @@ def codes_backward(spike_grad, every_spike, left_grad, current, gain, rows, by_t
     n_steps, n = current.shape[1:]
     size = n if rows.size > 0 else min(n, CHUNK)
     spikes, gap = np.empty((n_steps, size), _F32), np.empty((n_steps, size), _F32)
-    left = np.empty((n_steps, size), _F32)
+    left, thetas = np.empty((n_steps, size), _F32), np.empty((n_steps if adapts else 0, size), _F32)
     i_left = np.empty((n_steps if has_current else 0, size), _F32)
     none = left[:0]
     for s in range(start, stop):
         for low in range(0, n, size):
             m = min(size, n - low)
-            advance(current[s], gain, rows, step, outer, low, m, 0, spikes, gap, left, i_left)
+            advance(current[s], gain, rows, step, outer, low, m, 0, spikes, gap, left, i_left, thetas)
             back_in_time(spike_grad[s] if spike_grad.size > 0 else none, every_spike,
-                         left_grad[s] if left_grad.size > 0 else none, spikes, gap, left, i_left, by_target, factors,
-                         low, m, current_grad[s], level_grad, bias_grad, decay_grad)
+                         left_grad[s] if left_grad.size > 0 else none, spikes, gap, left, i_left, thetas, by_target,
+                         factors, low, m, current_grad[s], level_grad, bias_grad, decay_grad)
             for t in range(n_steps - 1 if products.size > 0 else -1, -1, -1):
                 multiply(normed[s, t, low:low + m], around[low:low + m], current_grad[s, t, low:low + m],
                          products[low:low + m])
@@ -257,40 +289,52 @@ def multiply(x, around, factor, total):
 
 
 @nb.njit(nogil=True, error_model="numpy")
-def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, w, factors, low, m, current_grad,
-                 level_grad, bias_grad, decay_grad):
+def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, thetas, w, factors, low, m,
+                 current_grad, level_grad, bias_grad, decay_grad):
     """Gradients of neurons low..low + m of one sample, as `advance` left them; others are [T, N], or without entries.
 
     factors holds: decay; in_scale, level [N]; unit [N], the real number a code of the potential stands for; limits and
-    switches. Rounding is passed straight through, saturation not at all; the reset's spike is taken as given (Zenke &
-    Ganguli 2018).
+    switches; theta_step [N] or [0], the rest of theta's. Rounding is passed straight through, saturation not at all;
+    the reset's spike is taken as given (Zenke & Ganguli 2018), the one that raises a threshold is not (Bellec et al.
+    2018).
     """
-    (decay, in_scale, level, unit, v_min, v_max, subtract, i_decay, i_min, i_max, kind, width, keep_min,
-     keep_max) = factors
+    (decay, in_scale, level, unit, v_min, v_max, subtract, delayed, i_decay, i_min, i_max, theta_step, theta_decay,
+     theta_max, theta_unit, kind, width, keep_min, keep_max) = factors
     in_scale, level, unit = in_scale[low:low + m], level[low:low + m], unit[low:low + m]
     of_bias = bias_grad[low:low + m]
     of_level = level_grad[low:low + m] if level_grad.size > 0 else level_grad
     g, g_i, back, of_spike = np.zeros(m, _F32), np.zeros(m, _F32), np.zeros(m, _F32), np.zeros(m, _F32)
-    has_current, kept_by_reset = i_left.size > 0, _F32(1) if subtract else _F32(0)
+    has_current, kept_by_reset = i_left.size > 0, _F32(1) if subtract or delayed else _F32(0)
+    lowered = _F32(1) if subtract and not delayed else _F32(0)
+    adapts, high = thetas.size > 0, level.copy()
+    g_theta, of_high = np.zeros(m if adapts else 0, _F32), np.zeros(m if adapts else 0, _F32)
     for t in range(gap.shape[0] - 1, -1, -1):
         apart, fired, found = gap[t, :m], spikes[t, :m], current_grad[t, low:low + m]
         slopes(apart, unit, kind, width, of_spike)
         if left_grad.size > 0:
             add(left_grad[t, low:low + m], g)
+        for j in range(g_theta.size):
+            high[j] = level[j] + thetas[t, j] * theta_unit
         if keep_max < np.inf:
             for j in range(m):
-                whole = apart[j] + level[j] * (_F32(1) - fired[j] * kept_by_reset)  # potential after the reset
+                whole = apart[j] + high[j] * (_F32(1) - fired[j] * lowered)  # potential at the end of the step
                 g[j] = g[j] if ((keep_min <= whole) & (whole < keep_max)) | (apart[j] == RESTING) else _F32(0)
         if spike_grad.size > 0:
             add(spike_grad[t, low:low + m], back)
+        for j in range(g_theta.size):
+            back[j] += theta_step[low + j] * g_theta[j]
         for j in range(m):
             of_spike[j] *= back[j] + every_spike
+        for j in range(g_theta.size):
+            theta = thetas[t, j]
+            whole = theta_decay * g_theta[j] - theta_unit * (of_high[j] + g[j] * fired[j] * lowered + of_spike[j])
+            g_theta[j] = whole if theta < theta_max else _F32(0)
         for j in range(of_level.size):
-            of_level[j] -= g[j] * fired[j] * kept_by_reset + of_spike[j]
+            of_level[j] -= g[j] * fired[j] * lowered + of_spike[j]
         for j in range(m):
             after = g[j] * (_F32(1) - fired[j] + fired[j] * kept_by_reset) + of_spike[j]
             d = apart[j]
-            inside = (d <= v_max - level[j]) & (d >= v_min - level[j])
+            inside = (d <= v_max - high[j]) & (d >= v_min - high[j])
             g[j] = after if inside | (d == RESTING) else _F32(0)
         for j in range(m):
             back[j] = _F32(0) if apart[j] == RESTING else g[j]
@@ -298,6 +342,8 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
             add(back, of_bias)
         for j in range(m):
             back[j] *= in_scale[j]
+        if delayed and t > 0:
+            reset_before(g, spikes[t - 1, :m], of_level, of_high, subtract)
         if t > 0 and decay_grad.size > 0:
             of_decay = decay_grad[low:low + m]
             for j in range(m):
@@ -319,6 +365,20 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
             if through != 0:
                 for q in range(m):
                     back[q] += w[j, q] * through
+
+
+@piece
+def reset_before(g, fired, of_level, of_high, subtract):
+    """Gradients through the reset of the spikes of the step before, given g after it: of thresholds, less in of_high of
+    those of that step, and in g of what was there before it."""
+    if subtract:
+        for j in range(of_level.size):
+            of_level[j] -= g[j] * fired[j]
+        for j in range(of_high.size):
+            of_high[j] = g[j] * fired[j]
+    else:
+        for j in range(g.size):
+            g[j] *= _F32(1) - fired[j]
 
 
 @piece

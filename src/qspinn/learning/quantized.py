@@ -24,7 +24,17 @@ from qspinn.learning._codes import Estimator, coded_weights, encoded, sharpness_
 from qspinn.learning._passes import Scan
 from qspinn.learning._scan import Found, Plan, advance
 from qspinn.learning._wiring import Room, flat, images, wiring_of
-from qspinn.learning.surrogate import KINDS, Output, Surrogate, SurrogateNet, feedback, joins, total, walk
+from qspinn.learning.surrogate import (
+    KINDS,
+    Output,
+    Surrogate,
+    SurrogateNet,
+    check_trainable,
+    feedback,
+    joins,
+    total,
+    walk,
+)
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
 from qspinn.lower_layers import (
     LayerGrid,
@@ -37,6 +47,7 @@ from qspinn.lower_layers import (
     most_spikes,
     potential_format,
     store_format,
+    theta_shift,
     threshold_shift,
 )
 from qspinn.plan import QuantPlan, QuantRule
@@ -91,6 +102,7 @@ class QuantNet(nn.Module):
     def __init__(self, network: LayeredNetwork, plan: QuantPlan, params: Mapping[str, NDArray], ranges: LayerRanges,
                  seed: int, learn_steps: bool, surrogate: Surrogate, width: float, estimator: Estimator) -> None:
         super().__init__()
+        check_trainable(network)
         self.network, self.plan, self.ranges, self.seed = network, plan, ranges, seed
         self._room = Room()
         self.kind, self.width = KINDS[surrogate], width
@@ -168,7 +180,7 @@ class QuantNet(nn.Module):
                  for k, (c, w) in enumerate(zip(into, weights, strict=True)) if k != main and c.source != name]
         rows = [feedback(w, layer) for c, w in zip(into, weights, strict=True) if c.source == name]
         level, bias = self._thresholds(layer, unit), self._bias(layer, step, unit)
-        scan = self._scan(layer, unit, float(reach) + bias.abs().max().item())
+        scan = self._scan(layer, unit, float(reach) + bias.abs().max().item(), level.max().item())
         plan, x, w = Plan(layer.shape, scan, self._room), None, None
         if main is not None:
             c, x, w = into[main], signals[into[main].source], weights[main].to(kind)
@@ -206,8 +218,20 @@ class QuantNet(nn.Module):
         fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
         return encoded(bias, scale, fmt, rule.rounding, low=fmt.code_min) * 2.0**shift
 
-    def _scan(self, layer: Layer, unit: Tensor, reach: float) -> Scan:
-        """How a layer steps in codes; reach bounds its input currents."""
+    def _theta(self, layer: Layer, unit: Tensor) -> tuple[NDArray, int, int, int, int]:
+        """(step codes [C] or [0], decay code, its shift, largest code, shift) of adaptive thresholds."""
+        name, neuron = layer.name, layer.neuron
+        if not neuron.adapts:
+            return np.zeros(0), 0, 0, 0, 0
+        rule, real = self.rules[f"{name}.theta_step"], unit.detach().numpy() * np.ones(layer.shape[0])
+        shift = theta_shift(layer, self.ranges, real, self.rules)
+        step, _ = encode(neuron.theta_step / real, QFormat(bits=rule.bits, frac=-shift), rule.rounding)
+        decay = self.rules[f"{name}.theta_decay"]
+        top = QFormat(bits=self.rules[f"{name}.theta"].bits).code_max
+        return step, int(decay_codes(neuron.theta_decay, decay).codes[0]), decay.bits, top, shift
+
+    def _scan(self, layer: Layer, unit: Tensor, reach: float, level: float) -> Scan:
+        """How a layer steps in codes; reach bounds its input currents, level its thresholds before they rise."""
         neuron, name, v = layer.neuron, layer.name, self.rules[f"{layer.name}.v"]
         channels, has_current = np.ones(layer.shape[0]), neuron.current_decay is not None
         fmt, i_fmt = potential_format(v), QFormat(bits=2, signed=True)
@@ -220,16 +244,21 @@ class QuantNet(nn.Module):
         if neuron.current_decay is not None:
             i_factor, i_shift = _decay_of(neuron.current_decay, self.rules[f"{name}.i_decay"])
             i_fmt = QFormat(bits=self.rules[f"{name}.i"].bits, signed=True)
+        theta_step, theta_factor, theta_decay_shift, theta_max, theta_unit = self._theta(layer, unit)
+        high = level + (theta_max << theta_unit) if neuron.looks_back else 0.0  # by which a sum may begin lower
         largest = max(-fmt.code_min * factor, -i_fmt.code_min * i_factor, reach * max(1.0, float(in_scale.max())),
-                      reach - i_fmt.code_min) + fmt.code_max
+                      reach - i_fmt.code_min, theta_max * theta_factor + float(theta_step.max(initial=0.0)),
+                      ) + fmt.code_max + high
         exact32 = largest < EXACT and v.rounding is not Rounding.STOCHASTIC
         return Scan(
             kind=np.float32 if exact32 else np.float64, decay=factor, decay_scale=2.0**-shift, in_scale=in_scale,
             reset=reset, unit=real, v_min=low, v_max=fmt.code_max, strict=neuron.strict,
-            subtract=neuron.reset == "subtract", n_ref=neuron.n_ref_steps, spiking=neuron.spiking,
-            has_current=has_current, i_decay=i_factor, i_scale=2.0**-i_shift, i_min=i_fmt.code_min,
-            i_max=i_fmt.code_max, mode=MODE[v.rounding], seed=self.seed, stream=self._stream(layer),
-            surrogate=self.kind, width=self.width, **self._store(v))
+            subtract=neuron.reset == "subtract", delayed=neuron.reset_delay, n_ref=neuron.n_ref_steps,
+            spiking=neuron.spiking, has_current=has_current, i_decay=i_factor, i_scale=2.0**-i_shift,
+            i_min=i_fmt.code_min, i_max=i_fmt.code_max, theta_step=theta_step, theta_decay=theta_factor,
+            theta_scale=2.0**-theta_decay_shift, theta_max=theta_max, theta_unit=2.0**theta_unit,
+            mode=MODE[v.rounding], seed=self.seed, stream=self._stream(layer), surrogate=self.kind, width=self.width,
+            **self._store(v))
 
     def _store(self, rule: QuantRule) -> dict[str, int]:
         """What is kept of potentials between steps, as `Scan` takes it."""

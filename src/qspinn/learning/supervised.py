@@ -156,7 +156,7 @@ def responses(net: SurrogateNet | QuantNet, data: EventSet) -> tuple[NDArray[np.
 
 
 def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
-    """The ranges of potentials and synaptic currents on calibration data.
+    """The ranges of potentials, synaptic currents and adaptive thresholds on calibration data.
 
     Raises:
         DataError: there are no samples.
@@ -166,15 +166,17 @@ def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
     net.eval()
     v: dict[str, Sizes] = {}
     i: dict[str, float] = {}
+    theta: dict[str, float] = {}
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
             out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))))
             for name, x in out.potentials.items():
                 new = sizes_of(x.numpy())
                 v[name] = v[name].merged(new) if name in v else new
-            for name, x in out.currents.items():
-                i[name] = max(i.get(name, 0.0), x.abs().max().item())
-    return LayerRanges(v={name: sizes.top for name, sizes in v.items()}, i=i, sizes=v)
+            for largest, seen in ((i, out.currents), (theta, out.thetas)):
+                for name, x in seen.items():
+                    largest[name] = max(largest.get(name, 0.0), x.abs().max().item())
+    return LayerRanges(v={name: sizes.top for name, sizes in v.items()}, i=i, theta=theta, sizes=v)
 
 
 def channel_rates(net: SurrogateNet | QuantNet, data: EventSet) -> dict[str, NDArray[np.float64]]:

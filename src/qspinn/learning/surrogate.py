@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qspinn.checkpoint import TrainedLayers
+from qspinn.errors import ConfigError
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
 from qspinn.learning._passes import Scan
 from qspinn.learning._scan import Found, Plan, advance
@@ -35,6 +36,7 @@ class Output(NamedTuple):
     spikes: of every layer, [T, B, C, H, W].
     potentials: what is left of every layer's potentials after each step, [T, B, C, H, W].
     currents: the synaptic currents of the layers that have one, likewise.
+    thetas: the adaptive parts of the thresholds that move, as they were compared, likewise.
     """
 
     scores: Tensor
@@ -42,6 +44,7 @@ class Output(NamedTuple):
     spikes: dict[str, Tensor]
     potentials: dict[str, Tensor]
     currents: dict[str, Tensor]
+    thetas: dict[str, Tensor]
 
 
 def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict[str, Tensor]], Found], *,
@@ -58,19 +61,22 @@ def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict
     rates: dict[str, Tensor] = {}
     left: dict[str, Tensor] = {}
     currents: dict[str, Tensor] = {}
+    thetas: dict[str, Tensor] = {}
     for layer in network.layers:
         _pool(network, signals, averages)
         found = advance(layer, signals)
         signals[layer.name], left[layer.name] = found.spikes, found.left
         if layer.neuron.current_decay is not None:
             currents[layer.name] = found.i_left
+        if layer.neuron.adapts:
+            thetas[layer.name] = found.thetas
         if layer.neuron.spiking:
             rates[layer.name] = found.rate
     read = network.readout
     scores = {"spikes": lambda: signals[read.source].mean(0), "v_last": lambda: left[read.source][-1],
               "v_sum": lambda: left[read.source].mean(0)}[read.of]()
     made = {layer.name: signals[layer.name] for layer in network.layers}
-    return Output(scores=scores.flatten(1), rates=rates, spikes=made, potentials=left, currents=currents)
+    return Output(scores=scores.flatten(1), rates=rates, spikes=made, potentials=left, currents=currents, thetas=thetas)
 
 
 def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -> None:
@@ -103,6 +109,7 @@ class SurrogateNet(nn.Module):
     def __init__(self, network: LayeredNetwork, *, seed: int = 0, surrogate: Surrogate = "arctan", width: float = 2.0,
                  gain: float = 3.0) -> None:
         super().__init__()
+        check_trainable(network)
         self.network, self.kind, self.width = network, KINDS[surrogate], width
         self.norms, self._room = nn.ModuleDict(), Room()
         generator = torch.Generator().manual_seed(seed)
@@ -184,6 +191,18 @@ class SurrogateNet(nn.Module):
         return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)
 
 
+def check_trainable(network: LayeredNetwork) -> None:
+    """Raises:
+        ConfigError: names a layer whose neurons have no gradient here.
+    """
+    for layer in network.layers:
+        if layer.neuron.spiking and layer.neuron.max_spikes > 1:
+            raise ConfigError(f"network.{layer.name}.neuron.max_spikes",
+                              "neurons that spike several times in a step cannot be trained by gradients",
+                              got=layer.neuron.max_spikes, allowed="1",
+                              fix="train with max_spikes = 1, and lower the arrays under the network with more")
+
+
 def joins(c: Linear | Conv2d | Skip, layer: Layer) -> bool:
     """Whether a connection can be part of the layer's node; all-to-all ones make no places."""
     return isinstance(c, Conv2d) or (isinstance(c, Linear) and layer.n == layer.shape[0])
@@ -206,8 +225,10 @@ def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
     return Scan(
         kind=np.float32, decay=neuron.decay, decay_scale=1.0, in_scale=one, reset=one * neuron.v_reset, unit=one,
         v_min=-np.inf, v_max=np.inf, strict=neuron.strict, subtract=neuron.reset == "subtract",
-        n_ref=neuron.n_ref_steps, spiking=neuron.spiking, has_current=neuron.current_decay is not None,
-        i_decay=neuron.current_decay or 0.0, i_scale=1.0, i_min=-np.inf, i_max=np.inf, mode=PLAIN, seed=0, stream=0,
+        delayed=neuron.reset_delay, n_ref=neuron.n_ref_steps, spiking=neuron.spiking,
+        has_current=neuron.current_decay is not None, i_decay=neuron.current_decay or 0.0, i_scale=1.0, i_min=-np.inf,
+        i_max=np.inf, theta_step=one * neuron.theta_step if neuron.adapts else one[:0],
+        theta_decay=neuron.theta_decay, theta_scale=1.0, theta_max=np.inf, theta_unit=1.0, mode=PLAIN, seed=0, stream=0,
         surrogate=surrogate, width=width)
 
 

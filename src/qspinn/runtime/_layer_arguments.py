@@ -19,7 +19,8 @@ from qspinn.runtime.arithmetic import MODE
 from qspinn.runtime.reference import biases, in_shifts, thresholds
 from qspinn.spikes import Spikes, index_dtype
 
-_NONE = np.zeros(0, np.uint8)
+NONE = np.zeros(0, np.uint8)
+"""Counts of a signal whose sources spike once."""
 
 
 class Layout(NamedTuple):
@@ -164,10 +165,14 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
 
     fmt = op.current_fmt
     neuron = (int(program.codes(op.decay)[0]), op.decay_shift, op.v_min, op.v_fmt.code_max, op.strict,
-              op.reset == "subtract", op.spiking, op.n_ref, MODE[op.rounding], fmt is not None,
+              op.reset == "subtract", op.reset_delay, op.spiking, op.n_ref, MODE[op.rounding], fmt is not None,
               int(program.codes(op.current)[0]) if op.current else 0, op.current_shift,
-              fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, op.store_fmt is not None, *kept_codes(op))
-    tensors = (in_shifts(program, op), thresholds(program, op), each(op.v_reset), biases(program, op))
+              fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, op.theta_fmt is not None,
+              int(program.codes(op.theta_decay)[0]) if op.theta_decay else 0, op.theta_decay_shift,
+              op.theta_fmt.code_max if op.theta_fmt else 0, op.theta_shift, op.max_spikes,
+              op.store_fmt is not None, *kept_codes(op))
+    tensors = (in_shifts(program, op), thresholds(program, op), each(op.v_reset), biases(program, op),
+               each(op.theta_step))
     return kernels.in_general, (field.places(), neuron, tensors, op.winner, bool(op.inhibition),
                                 each(op.inhibition) << op.inhibition_shift, np.uint32(program.seed), op.stream)
 
@@ -179,4 +184,4 @@ def kept_codes(op: LifOp) -> tuple[int, int, int]:
 
 def events_of(signal: Spikes) -> tuple[NDArray, NDArray]:
     """(index, count), count empty where every source spikes once."""
-    return signal.index, _NONE if signal.count is None else signal.count
+    return signal.index, NONE if signal.count is None else signal.count

@@ -34,7 +34,7 @@ def _largest(program: Program, feed: Feed) -> list[tuple[int, int]]:
 
 def lanes_for(program: Program, op: LifOp, low: int, high: int) -> type | None:
     """The narrowest lanes in which every intermediate provably fits if inputs are within low..high, or None."""
-    if op.winner or op.inhibition or op.rounding is Rounding.STOCHASTIC:
+    if op.winner or op.inhibition or op.looks_back or op.max_spikes > 1 or op.rounding is Rounding.STOCHASTIC:
         return None
     most = max(-low, high)
     return next((kind for kind in (np.int16, np.int32) if all(proof(program, op, most, np.iinfo(kind).bits).values())),

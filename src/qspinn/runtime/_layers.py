@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from qspinn.ops import Feed, LifOp, PoolOp, pool_shape
 from qspinn.program import Program
 from qspinn.runtime import _layer_kernel as kernels
-from qspinn.runtime._layer_arguments import events_of, general, narrow, shifted_weights
+from qspinn.runtime._layer_arguments import NONE, events_of, general, narrow, shifted_weights
 from qspinn.runtime._layer_field import MARGIN, field_of, grid
 from qspinn.runtime._layer_proof import begins_ahead, lanes_for, reach
 from qspinn.runtime._layer_strips import NOTHING, Strips, own_strips, strips
@@ -42,12 +42,13 @@ class States(NamedTuple):
     v: NDArray
     ref: NDArray
     current: NDArray
+    theta: NDArray
     v_sum: NDArray
 
     @classmethod
     def of(cls, n_samples: int, n: int, wanted: Wanted) -> States:
         return cls(*(np.zeros((n_samples if wish else 0, n), np.int64)
-                     for wish in (wanted.counts, *(wanted.states,) * 3, wanted.v_sum)))
+                     for wish in (wanted.counts, *(wanted.states,) * 4, wanted.v_sum)))
 
     def part(self, a: int, b: int) -> States:
         """Of samples a..b - 1, sharing memory."""
@@ -105,8 +106,9 @@ def population(
         kernels.add_all(signal.offsets, *events_of(signal), *more, totals)
     offsets = np.zeros((n_samples, n_steps + 1), np.int64)
     index = taken(room, op.name, n_samples * n_steps * op.n + MARGIN, index_dtype(op.n))
-    used = kernel(source.offsets, *events_of(source), feed, again, totals, *arguments, offsets, index, *left)
-    return Spikes(offsets=offsets, index=index[:used], n=op.n)
+    count = taken(room, f"{op.name}, count", len(index), np.uint8) if op.max_spikes > 1 else NONE
+    used = kernel(source.offsets, *events_of(source), feed, again, totals, *arguments, offsets, index, count, *left)
+    return Spikes(offsets=offsets, index=index[:used], n=op.n, count=count[:used] if op.max_spikes > 1 else None)
 
 
 def taken(room: Room, name: str, length: int, kind: type) -> NDArray:
@@ -146,9 +148,9 @@ def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def counted(signal: Spikes) -> NDArray[np.int64]:
-    """How often each source spikes, [B, n], of a signal without counts of its own."""
+    """How often each source spikes, [B, n]."""
     counts = np.zeros((signal.n_samples, signal.n), np.int64)
-    kernels.count_spikes(signal.offsets, signal.index, counts)
+    kernels.count_spikes(signal.offsets, *events_of(signal), counts)
     return counts
 
 

@@ -129,7 +129,8 @@ def _run(
         result = msgspec.structs.replace(
             result, v={op.name: left[op.name].v for op in ops}, ref={op.name: left[op.name].ref for op in ops},
             spikes={op.name: signals[op.name].dense() for op in ops},
-            current={op.name: left[op.name].current for op in ops if op.current})
+            current={op.name: left[op.name].current for op in ops if op.current},
+            theta={op.name: left[op.name].theta for op in ops if op.theta_fmt is not None})
     return result, signals
 
 
@@ -175,7 +176,8 @@ def _block(job: _Job, spikes: Spikes, given: Mapping[str, Spikes], left: dict[st
 
 def _copied(signal: Spikes) -> Spikes:
     """The same in memory of its own."""
-    return Spikes(offsets=signal.offsets, index=signal.index.copy(), n=signal.n)
+    count = None if signal.count is None else signal.count.copy()
+    return Spikes(offsets=signal.offsets, index=signal.index.copy(), n=signal.n, count=count)
 
 
 def _selected(signals: dict[str, Spikes], chosen: dict[str, NDArray], name: str) -> Spikes:

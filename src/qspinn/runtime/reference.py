@@ -38,8 +38,8 @@ State = dict[str, dict[str, Ints]]
 
 def init(program: Program, batch: int) -> State:
     """State at the start of a sample, for every population, int64 [B, N]: potential v, refractory counter ref, synaptic
-    current i and the spikes s of the step before; all zero."""
-    return {op.name: {kind: np.zeros((batch, op.n), dtype=np.int64) for kind in ("v", "ref", "i", "s")}
+    current i, the adaptive part theta of the threshold and the spikes s of the step before; all zero."""
+    return {op.name: {kind: np.zeros((batch, op.n), dtype=np.int64) for kind in ("v", "ref", "i", "theta", "s")}
             for op in program.ops_of(LifOp)}
 
 
@@ -108,6 +108,13 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
     neurons = np.arange(op.n)
     v = rounded(old[op.name]["v"] * int(program.codes(op.decay)[0]), op.decay_shift, 1)
     i, ref = old[op.name]["i"], old[op.name]["ref"]
+    theta, before = old[op.name]["theta"], old[op.name]["s"]
+    if op.reset_delay:
+        v = _reset(program, op, v, thresholds(program, op) + (theta << op.theta_shift), before)
+    if op.theta_fmt is not None:
+        kept = rounded(theta * int(program.codes(op.theta_decay)[0]), op.theta_decay_shift, 5)
+        theta = saturate(kept + before * spread(program.codes(op.theta_step), op.n), op.theta_fmt)
+    level = thresholds(program, op) + (theta << op.theta_shift)
     active, ref = ref == 0, np.maximum(ref - 1, 0)
     received = signals.get(f"{op.name}.i", np.zeros_like(v))
     bias = biases(program, op)
@@ -117,13 +124,13 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
         bias = np.zeros_like(bias)
     fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, 2)) + bias
     fed = np.clip(fed, op.v_min, op.v_fmt.code_max)
-    v = np.where(active, fed, v)
-    level = thresholds(program, op)
-    spikes = (active & op.spiking & ((v > level) if op.strict else (v >= level))).astype(np.int64)
+    v = np.where(active, fed, np.clip(v, op.v_min, op.v_fmt.code_max) if op.reset_delay else v)
+    spikes = _reached(op, v, level) * (active & op.spiking)
     if op.winner:
         spikes = _winners(spikes, random_words(stream_key(program.seed, op.stream, t), neurons))
-    v = np.where(spikes == 1, spread(program.codes(op.v_reset), op.n) if op.reset == "value" else v - level, v)
-    ref = np.where(spikes == 1, op.n_ref, ref)
+    if not op.reset_delay:
+        v = _reset(program, op, v, level, spikes)
+    ref = np.where(spikes > 0, op.n_ref, ref)
     if op.inhibition:
         by_others = spikes.sum(axis=1, keepdims=True) - spikes
         strength = spread(program.codes(op.inhibition), op.n) << op.inhibition_shift
@@ -131,8 +138,23 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
     if op.store_fmt is not None:
         dropped = -op.store_fmt.frac
         v = np.clip(rounded(v, dropped, 7), op.store_min, op.store_fmt.code_max) << dropped
-    new[op.name] = {"v": v, "ref": ref, "i": i, "s": spikes}
+    new[op.name] = {"v": v, "ref": ref, "i": i, "theta": theta, "s": spikes}
     signals[op.name] = spikes
+
+
+def _reached(op: LifOp, v: Ints, level: Ints) -> Ints:
+    """How often v reaches its threshold: the largest s up to max_spikes so that it reaches 1, 2, ... s times that."""
+    times = np.zeros_like(v)
+    for k in range(op.max_spikes):
+        further = (v > (k + 1) * level) if op.strict else (v >= (k + 1) * level)
+        times += (times == k) & further
+    return times
+
+
+def _reset(program: Program, op: LifOp, v: Ints, level: Ints, spikes: Ints) -> Ints:
+    """v after the reset that these spikes bring about."""
+    to = spread(program.codes(op.v_reset), op.n) if op.reset == "value" else v - spikes * level
+    return np.where(spikes > 0, to, v)
 
 
 def shifted(program: Program, op: LifOp, x: Ints, rounded: Callable[[Ints, int], Ints]) -> Ints:
@@ -152,7 +174,7 @@ def in_shifts(program: Program, op: LifOp) -> Ints:
 
 
 def thresholds(program: Program, op: LifOp) -> Ints:
-    """The codes a potential is compared with, [N]."""
+    """The codes a potential is compared with, [N]; what moves is not among them."""
     level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
     return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
 
@@ -203,7 +225,8 @@ def run(program: Program, spikes: Spikes, *, record: bool = False) -> Result:
     if not record:
         return Result(counts=counts, scores=scores)
     return Result(counts=counts, scores=scores, v=last, ref={op.name: state[op.name]["ref"] for op in ops},
-                  spikes=rasters, current={op.name: state[op.name]["i"] for op in ops if op.current})
+                  spikes=rasters, current={op.name: state[op.name]["i"] for op in ops if op.current},
+                  theta={op.name: state[op.name]["theta"] for op in ops if op.theta_fmt is not None})
 
 
 def read(program: Program, counts: dict[str, Ints], v_last: dict[str, Ints], v_sum: dict[str, Ints]) -> Ints:

@@ -40,6 +40,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         spikes: rasters uint8 [T, B, N] by population; only when recording was asked for.
         v, ref: final potentials and refractory counters int64 [B, N] by population; only when recording was asked for.
         current: final synaptic currents int64 [B, N] of the populations that have one; only when recording.
+        theta: final adaptive thresholds int64 [B, N] of the populations whose thresholds move; only when recording.
     """
 
     counts: Mapping[str, NDArray[np.int64]]
@@ -48,6 +49,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ref: dict[str, NDArray[np.int64]] = {}
     spikes: dict[str, NDArray[np.uint8]] = {}
     current: dict[str, NDArray[np.int64]] = {}
+    theta: dict[str, NDArray[np.int64]] = {}
 
     def predictions(self) -> NDArray[np.int64]:
         """The class with the largest score; ties go to the lowest class."""

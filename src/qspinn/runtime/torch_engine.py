@@ -104,7 +104,9 @@ def _result(program: Program, fired: dict[str, Tensor], left: dict[str, Left], r
         return Result(counts=counts, scores=scores)
     return Result(counts=counts, scores=scores, v=v, ref={name: _array(x.ref) for name, x in left.items()},
                   spikes={name: _array(x) for name, x in fired.items()},
-                  current={op.name: _array(left[op.name].i) for op in program.ops_of(LifOp) if op.current})
+                  current={op.name: _array(left[op.name].i) for op in program.ops_of(LifOp) if op.current},
+                  theta={op.name: _array(left[op.name].theta) for op in program.ops_of(LifOp)
+                         if op.theta_fmt is not None})
 
 
 def _array(x: Tensor) -> NDArray[Any]:
@@ -118,4 +120,4 @@ def _joined(parts: list[Result]) -> Result:
                 for name in getattr(parts[0], field)}
 
     return Result(counts=along(0, "counts"), scores=np.concatenate([p.scores for p in parts]), v=along(0, "v"),
-                  ref=along(0, "ref"), spikes=along(1, "spikes"), current=along(0, "current"))
+                  ref=along(0, "ref"), spikes=along(1, "spikes"), current=along(0, "current"), theta=along(0, "theta"))

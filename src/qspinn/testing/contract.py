@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from qspinn.runtime import reference
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing.layered import adversarial_layered, random_layered
+from qspinn.testing.neurons import adversarial_neurons
 from qspinn.testing.programs import Case, adversarial, constant, observed, random_case, single
 
 
@@ -22,7 +24,7 @@ def check_equal(got: Result, expected: Result, where: str) -> None:
     Raises:
         AssertionError: names the case, the array, the first entry that differs, and both values.
     """
-    for field in ("spikes", "counts", "v", "ref", "current"):
+    for field in ("spikes", "counts", "v", "ref", "current", "theta"):
         mine, theirs = getattr(got, field), getattr(expected, field)
         if mine.keys() != theirs.keys():
             raise AssertionError(f"{where}: {field} of {sorted(mine)}, expected {sorted(theirs)}")
@@ -78,7 +80,7 @@ class BackendContract:
         return competing + [random_layered(seed) for seed in range(n if self.layered else 0)]
 
     def test_adversarial_layered_vectors(self) -> None:
-        for case in adversarial_layered() if self.layered else ():
+        for case in itertools.chain(adversarial_layered(), adversarial_neurons()) if self.layered else ():
             self._hold(case)
 
     def test_random_layered_programs(self) -> None:
@@ -128,9 +130,10 @@ class BackendContract:
 
 def _sample(result: Result, b: int) -> Result:
     """Sample b of a result, as a batch of one."""
-    counts, v, ref, current = ({n: x[b : b + 1] for n, x in part.items()}
-                               for part in (result.counts, result.v, result.ref, result.current))
-    return Result(counts=counts, scores=result.scores[b : b + 1], v=v, ref=ref, current=current,
+    counts, v, ref, current, theta = (
+        {n: x[b : b + 1] for n, x in part.items()}
+        for part in (result.counts, result.v, result.ref, result.current, result.theta))
+    return Result(counts=counts, scores=result.scores[b : b + 1], v=v, ref=ref, current=current, theta=theta,
                   spikes={n: x[:, b : b + 1] for n, x in result.spikes.items()})
 
 

@@ -148,23 +148,32 @@ class _Builder(msgspec.Struct):
 
         v_bits, k, k_i = int(rng.integers(3, 13)), int(rng.integers(0, 9)), int(rng.integers(1, 9))
         top = (1 << v_bits - 1) - 1
-        has_current, inhibits = yes(0.4), yes(0.2)
+        has_current, inhibits, adapts, several = yes(0.4), yes(0.2), yes(0.2), yes(0.2)
         self.tensors[f"{name}.decay"] = codes(rng.integers(0, (1 << k) + (k == 0)), QFormat(bits=max(k, 1), frac=k))
         if has_current:
             self.tensors[f"{name}.current"] = codes(rng.integers(0, 1 << k_i), QFormat(bits=k_i, frac=k_i))
+        moving: dict[str, Any] = {}
+        if adapts:
+            k_theta = int(rng.integers(1, 9))
+            self.tensors[f"{name}.theta_decay"] = codes(rng.integers(0, 1 << k_theta), QFormat(bits=k_theta))
+            moving = {"theta_fmt": QFormat(bits=int(rng.integers(2, 13))), "theta_decay_shift": k_theta,
+                      "theta_decay": f"{name}.theta_decay",
+                      "theta_step": vector("theta_step", 1, max(1, top // 4), v_bits)}
         return LifOp(
             name=name, n=n, v_fmt=QFormat(bits=v_bits, signed=True), v_min=int(rng.integers(-top - 1, 1)),
             in_shift=int(rng.integers(-1, 4)), decay=f"{name}.decay", decay_shift=k,
             rounding=ROUNDINGS[rng.integers(4)], v_th=vector("v_th", 1, max(1, top // 3), v_bits), v_th_shift=0,
             v_reset=vector("v_reset", 0, top // 4, v_bits, True),
-            n_ref=int(rng.integers(0, 3)), winner=yes(0.15), stream=16 * (len(self.populations) + 1),
-            theta=vector("theta", 0, top // 2, v_bits) if yes(0.2) else "", theta_shift=0,
-            inhibition=vector("inhibition", 0, top // 2, v_bits) if inhibits else "",
+            n_ref=int(rng.integers(0, 3)), winner=yes(0.15) and not several, stream=16 * (len(self.populations) + 1),
+            theta=vector("theta", 0, top // 2, v_bits) if yes(0.2) and not adapts else "",
+            theta_shift=int(rng.integers(3)) if adapts else 0,
+            inhibition=vector("inhibition", 0, top // 2, v_bits) if inhibits and not several else "",
             bias=vector("bias", -top // 4, top // 4, v_bits, True) if yes() else "",
             bias_shift=v_bits % 3, in_shifts=vector("in_shifts", 0, 4, 3) if yes(0.3) else "", strict=yes(),
-            reset=("value", "subtract")[rng.integers(2)], spiking=yes(0.85),
+            reset="subtract" if several else ("value", "subtract")[rng.integers(2)], spiking=yes(0.85),
             current=f"{name}.current" if has_current else "", current_shift=k_i if has_current else 0,
             current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None,
+            reset_delay=yes(0.2), max_spikes=int(rng.integers(2, 9)) if several else 1, **moving,
             **self._store(v_bits))
 
     def _store(self, v_bits: int) -> dict[str, Any]:
@@ -179,6 +188,14 @@ class _Builder(msgspec.Struct):
 ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
     "compares > for >= and the reverse": (LifOp, {"strict": lambda op: not op.strict}),
     "resets to a value instead of by subtraction": (LifOp, {"reset": lambda op: "value"}),
+    "resets at once": (LifOp, {"reset_delay": lambda op: False}),
+    "resets a step later": (LifOp, {"reset_delay": lambda op: True}),
+    "lets thresholds rise without end": (LifOp, {"theta_fmt": lambda op: op.theta_fmt and QFormat(bits=30)}),
+    "lets thresholds fall too fast": (LifOp, {"theta_decay_shift": lambda op: op.theta_decay_shift + 1}),
+    "ignores the shift of what moves thresholds": (LifOp, {"theta_shift": lambda op: 0}),
+    "spikes at most twice in a step": (LifOp, {"max_spikes": lambda op: min(2, op.max_spikes)}),
+    "spikes several times where once is meant": (LifOp, {
+        "max_spikes": lambda op: max(op.max_spikes, 1 + (op.reset == "subtract"))}),
     "forgets the bias": (LifOp, {"bias": lambda op: ""}),
     "forgets the shift of the bias": (LifOp, {"bias_shift": lambda op: 0 if op.bias_shift else 1}),
     "shifts all channels alike": (LifOp, {"in_shifts": lambda op: ""}),
@@ -229,6 +246,7 @@ SIGNED16 = QFormat(bits=16, signed=True)
 def lone(weight: ArrayLike, *, n_steps: int = 5, shift: int = 0, decay: tuple[int, int] = (1, 0),
          v_th: ArrayLike = 32767, bias: ArrayLike = 0, in_shifts: ArrayLike | None = None, v_reset: int = 0,
          current: tuple[int, int] | None = None, i_bits: int = 16, feedback: ArrayLike | None = None,
+         theta_step: ArrayLike | None = None, theta_decay: tuple[int, int] = (1, 0), theta_bits: int = 8,
          v_fmt: QFormat = SIGNED16, **settings: Any) -> Program:
     """A program of one population that is fed by a matrix; factors are (code, shift)."""
     w = np.atleast_2d(np.asarray(weight))
@@ -243,6 +261,10 @@ def lone(weight: ArrayLike, *, n_steps: int = 5, shift: int = 0, decay: tuple[in
         tensors["p.current"] = codes(current[0], QFormat(bits=16))
         settings |= {"current": "p.current", "current_shift": current[1],
                      "current_fmt": QFormat(bits=i_bits, signed=True)}
+    if theta_step is not None:
+        tensors |= {"p.theta_step": codes(theta_step, wide), "p.theta_decay": codes(theta_decay[0], QFormat(bits=16))}
+        settings |= {"theta_step": "p.theta_step", "theta_decay": "p.theta_decay",
+                     "theta_decay_shift": theta_decay[1], "theta_fmt": QFormat(bits=theta_bits)}
     if feedback is not None:
         tensors["p.w_p"] = codes(feedback, wide)
         ops.append(DenseOp(source="p", target="p", weight="p.w_p"))
