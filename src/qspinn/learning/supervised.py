@@ -14,6 +14,7 @@ from torch.nn import functional
 from qspinn.data.event_set import EventSet
 from qspinn.errors import DataError, RunError
 from qspinn.learning import resume
+from qspinn.learning._device import device_of, repeatable
 from qspinn.learning.quantized import QuantNet
 from qspinn.learning.supervision import Supervision
 from qspinn.learning.surrogate import SurrogateNet
@@ -27,7 +28,7 @@ def fit(
     net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0,
     progress: Progress | None = None, checkpoint: Path | None = None,
 ) -> None:
-    """Trains the module in place; deterministic by seed on one machine and torch version.
+    """Trains the module in place, on the device it lies on; deterministic by seed on one machine and torch version.
 
     Args:
         progress: called after every epoch with (epochs done, epochs in all, mean loss).
@@ -46,8 +47,7 @@ def fit(
     optimizer = torch.optim.Adam(net.parameters(), training.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, training.n_epochs * per_epoch))
     state = resume.Training(net, optimizer, schedule, np.random.default_rng([seed, 21]))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # for modules that draw while they train
+    with repeatable(device_of(net), seed):
         key = resume.key_of(net, data, training, seed) if checkpoint else ""
         done = resume.restore(checkpoint, key, state) if checkpoint else 0
         for epoch in range(done, training.n_epochs):
@@ -65,7 +65,8 @@ def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch:
     good = {k: v.clone() for k, v in net.state_dict().items()}
     net.train()
     for raster, labels in _batches(data, training, state.rng):
-        loss = functional.cross_entropy(net(raster).scores * training.gain, labels)
+        place = device_of(net)
+        loss = functional.cross_entropy(net(raster.to(place)).scores * training.gain, labels.to(place))
         if not torch.isfinite(loss):
             net.load_state_dict(good)
             raise RunError(f"epoch {epoch + 1}", "the loss is not finite", got=float(loss.detach()),
@@ -113,8 +114,8 @@ def responses(net: SurrogateNet | QuantNet, data: EventSet) -> tuple[NDArray[np.
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
             block = data.slice(a, min(a + BATCH, data.n_samples))
-            out = net(_raster(block))
-            parts.append(out.scores.numpy())
+            out = net(_raster(block).to(device_of(net)))
+            parts.append(out.scores.cpu().numpy())
             for name in totals:
                 totals[name] += float(out.rates[name]) * block.n_samples
     return np.concatenate(parts), {name: total / data.n_samples for name, total in totals.items()}
@@ -133,9 +134,9 @@ def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
     i: dict[str, float] = {}
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
-            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))))
+            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))).to(device_of(net)))
             for name, x in out.potentials.items():
-                new = sizes_of(x.numpy())
+                new = sizes_of(x.cpu().numpy())
                 v[name] = v[name].merged(new) if name in v else new
             for name, x in out.currents.items():
                 i[name] = max(i.get(name, 0.0), x.abs().max().item())
@@ -155,8 +156,8 @@ def channel_rates(net: SurrogateNet | QuantNet, data: EventSet) -> dict[str, NDA
     total: dict[str, NDArray[np.float64]] = {}
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
-            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))))
+            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))).to(device_of(net)))
             for name in out.rates:
-                of_samples = out.spikes[name].double().mean(dim=(0, 3, 4)).sum(dim=0).numpy()
+                of_samples = out.spikes[name].double().mean(dim=(0, 3, 4)).sum(dim=0).cpu().numpy()
                 total[name] = total.get(name, 0.0) + of_samples
     return {name: x / data.n_samples for name, x in total.items()}
