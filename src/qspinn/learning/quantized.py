@@ -267,8 +267,11 @@ def _fed(c: Linear | Conv2d | Skip, w: Tensor, x: Tensor, layer: Layer) -> Tenso
     if isinstance(c, Skip):
         return x * w.view(-1, 1, 1)
     if by_torch.serves(x.device):
-        y = by_torch.current(wiring_of(c, tuple(x.shape[2:]), layer.shape), x, w, codes=True)
-        return y.transpose(0, 1).unflatten(2, layer.shape) if isinstance(c, Linear) else shaped(y, layer.shape)
+        n_channels, height, width = x.shape[2:]
+        y = by_torch.current(wiring_of(c, (n_channels, height, width), layer.shape), x, w, codes=True)
+        if isinstance(c, Conv2d):
+            return shaped(y, layer.shape)
+        return y.transpose(0, 1).reshape(*x.shape[:2], *layer.shape)
     pictures = images(x)
     if isinstance(c, Linear):
         y = functional.linear(pictures.flatten(1), w)
