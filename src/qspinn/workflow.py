@@ -68,16 +68,22 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     spikes_per_sample: float
 
 
-def train(experiment: AnyExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None
-          ) -> tuple[Trained | TrainedLayers, Accuracy]:
+def train(experiment: AnyExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None,
+          device: str = "cpu") -> tuple[Trained | TrainedLayers, Accuracy]:
     """The trained float network of an experiment and its validation accuracy.
 
     Args:
         progress: called with (done, total): samples of STDP, epochs of gradient training.
         resume: for layers, the file that is written after every epoch and from which an interrupted call goes on.
+        device: "cpu"; for layers also "cuda" or "cuda:<i>".
+
+    Raises:
+        ConfigError: the device does not exist, or the experiment does not train there.
     """
     if isinstance(experiment, LayeredExperiment):
-        return _train_layers(experiment, progress, resume)
+        return _train_layers(experiment, progress, resume, device)
+    if device != "cpu":
+        raise ConfigError("device", "STDP runs on the CPU", got=device, allowed="cpu")
     dataset = data.load(experiment.data)
     n_classes = len(dataset.labels)
     network = experiment.network.build(dataset.train.images.shape[1], n_classes)
@@ -91,17 +97,19 @@ def train(experiment: AnyExperiment, *, progress: stdp.Progress | None = None, r
     return trained, evaluate_float(trained, dataset.validation, "validation", seed=experiment.seed)
 
 
-def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None, resume: Path | None
+def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None, resume: Path | None, device: str
                   ) -> tuple[TrainedLayers, Accuracy]:
     """The trained layered network and its validation accuracy."""
     from qspinn.explore import layered
     from qspinn.learning.supervised import responses
     from qspinn.learning.surrogate import frozen
+    from qspinn.runtime.torch_engine import _device
 
+    place = str(_device(device))
     dataset = layered.load(experiment)
     network = layered.declared(experiment, dataset)
     told = None if progress is None else lambda done, total, loss: progress(done, total)
-    net = layered.trained_net(experiment, network, dataset.train, resume, told)
+    net = layered.trained_net(experiment, network, dataset.train, resume, told, place)
     scores, rates = responses(net, dataset.validation)
     n_spikes = sum(rates[x.name] * x.n for x in network.layers if x.name in rates) * network.n_steps
     right = scores.argmax(axis=1) == dataset.validation.labels

@@ -144,6 +144,8 @@ class _Constants:
         order = torch.from_numpy(outer).to(self.device)
 
         def rounder(scale: Any, offset: int) -> Rounder:
+            if np.all(np.asarray(scale) == 1):
+                return lambda x, t: x
             return _rounder(scan, self.vector(np.broadcast_to(scale, len(level))), offset, n_steps, order)
 
         self.round_decay, self.round_in = rounder(scan.decay_scale, 1), rounder(scan.in_scale, 2)
@@ -157,8 +159,6 @@ class _Constants:
 
 def _rounder(scan: Scan, scale: Tensor, offset: int, n_steps: int, outer: Tensor) -> Rounder:
     """round(x * scale) of a step; see `_scan_kernel.round_all`."""
-    if bool((scale == 1).all()):
-        return lambda x, t: x
     if scan.mode == PLAIN:
         return lambda x, t: x * scale
     if scan.mode == TOWARD_ZERO:
