@@ -103,6 +103,11 @@ CASES = (
     Case("nmnist8, 5 ms", lambda: digits(5), 8, n_epochs=2),
     Case("gestures, 32 x 32", lambda: gestures(32), 11, pool=True, n_epochs=4),
     Case("gestures, 128 x 128", lambda: gestures(128), 11, pool=True, n_epochs=2),
+    Case("nmnist8, 20 ms, layers at 1.5 %", lambda: digits(20), 8, density=0.015),
+    Case("nmnist8, 5 ms, layers at 1.5 %", lambda: digits(5), 8, density=0.015),
+    Case("gestures, 32 x 32, layers at 1.5 %", lambda: gestures(32), 11, pool=True, density=0.015),
+    Case("gestures, 32 x 32, 2 ms, layers at 1.5 %", lambda: gestures(32, 100, 2), 11, pool=True, density=0.015),
+    Case("gestures, 128 x 128, layers at 1.5 %", lambda: gestures(128), 11, pool=True, density=0.015),
     Case("noise, 30 %", lambda: noise(0.3), 8, density=0.3),
 )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from qspinn.data import EventDataset, load_events, nmnist, synthetic_gestures, tactile
+from qspinn.data import EventData, EventDataset, load_events, load_recordings, nmnist, synthetic_gestures, tactile
 from qspinn.data.event_dataset import some_of_each
 from qspinn.data.event_set import from_dense
 from qspinn.data.events import bin_events, check, crop_time, downsample
@@ -237,6 +238,33 @@ def test_real_containers() -> None:
     assert load_events("ev_containers", bin_ms=40.0).n_steps == 163
 
 
+def write_braille(folder: Path) -> None:
+    """Random events under the name of the Braille recordings."""
+    bits = np.random.default_rng(1).random((140, 256, 12)) < 0.05
+    np.savez(folder / "braille7.npz", x=np.packbits(bits, axis=-1), shape=np.array(bits.shape), y=np.arange(140) % 7)
+
+
+def test_braille_has_finer_bins_for_training(tmp_path: Path) -> None:
+    write_braille(tmp_path)
+    plain = tactile.braille(tmp_path, bin_ms=20.0)
+    assert plain.learned() == (plain.train, 1)
+    for fine in (2, 4):
+        whole = tactile.braille(tmp_path, bin_ms=20.0, fine=fine)
+        learned, per_step = whole.learned()
+        assert (learned.n_steps, per_step) == (64 * fine, fine)
+        for part in (whole.train, learned.rebinned(fine)):
+            np.testing.assert_array_equal(part.dense(), plain.train.dense())
+            np.testing.assert_array_equal(part.labels, plain.train.labels)
+        np.testing.assert_array_equal(whole.validation.dense(), plain.validation.dense())
+    few = load_recordings(EventData(name="braille7", folder=str(tmp_path), bin_ms=20.0, fine=4, n_train=21))
+    assert few.learned()[0].labels.tolist() == few.train.labels.tolist()
+    assert few.train.n_samples == 21
+    with pytest.raises(ConfigError, match=r"data\.fine: does not divide a step into stored bins; got 3"):
+        tactile.braille(tmp_path, bin_ms=20.0, fine=3)
+    with pytest.raises(DataError, match=r"braille7\.fine: are not the training recordings in finer bins"):
+        msgspec.structs.replace(plain, fine=whole.fine, per_step=2)
+
+
 def test_tactile_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = {"x": np.zeros((70, 256, 2), np.uint8), "shape": np.array([70, 256, 12]), "y": np.arange(70) % 7}
     for change, message in (({"shape": np.array([70, 256, 13])}, "wrong shape; got"),
@@ -409,6 +437,19 @@ def test_delayed_and_thinned() -> None:
     kept = events.thinned(np.array([True, False, False, True])).dense().swapaxes(0, 1)
     assert kept.sum() == 2
     assert kept[0, 0, 0, 0, 1] == kept[1, 3, 0, 0, 2] == 1
+
+
+def test_jittered() -> None:
+    raster = np.zeros((2, 4, 1, 1, 3), np.uint8)
+    raster[0, 0, 0, 0, 1] = raster[0, 2, 0, 0, 1] = raster[0, 3, 0, 0, 0] = raster[1, 0, 0, 0, 2] = 1
+    raster[1, 3, 0, 0, 2] = 1
+    events = from_dense(raster, [0, 1])
+    moved = events.jittered(np.array([1, -1, 1, -1, 0]))  # two meet, one leaves at either end
+    expected = np.zeros_like(raster)
+    expected[0, 1, 0, 0, 1] = expected[1, 3, 0, 0, 2] = 1
+    assert np.array_equal(moved.dense().swapaxes(0, 1), expected)
+    counted = msgspec.structs.replace(events, count=np.array([2, 3, 1, 1, 4], np.uint8))
+    assert counted.jittered(np.array([1, -1, 0, 0, 0])).count.tolist() == [5, 1, 1, 4]
 
 
 def test_some_recordings_of_each_class() -> None:

@@ -36,10 +36,12 @@ from qspinn.learning.supervised import responses
 from qspinn.learning.supervision import Supervision
 from qspinn.learning.surrogate import restored
 from qspinn.models import ConvLink, DenseLink
-from qspinn.plan import Granularity
+from qspinn.ops import LifOp
+from qspinn.plan import Granularity, Levels
 from qspinn.program import load
 from qspinn.records import from_plain, to_plain
 from qspinn.report import write_report
+from qspinn.report.layers import history
 from qspinn.runtime import run
 from running import inline, lasting
 from test_report import read
@@ -51,7 +53,8 @@ EXPERIMENT = LayeredExperiment(
                                  DenseLink(norm=True))),
     training=Supervision(n_epochs=3, batch=16, learning_rate=1e-2, shift=1),
     search=LayeredSearch(roundings=(Rounding.NEAREST,), weight_bits=(6, 3), state_bits=(10,), last_bits=8,
-                         granularities=(Granularity.PER_CHANNEL,), itq_bits=((3, 8),), itq_epochs=2,
+                         granularities=(Granularity.PER_CHANNEL,), itq_bits=((3, 8), (1, 2)), itq_epochs=2,
+                         accumulator_bits=8, itq_spike_regulation=1e-3,
                          max_drop_points=100.0, hopeless_points=100.0, sensitivity_bits=(8, 3)),
     seed=5)
 N_KILLS = 3
@@ -69,7 +72,7 @@ def test_outcome_is_consistent(whole: tuple[Path, Outcome]) -> None:
     labels = {r["candidate"]["label"] for r in outcome.candidates}
     assert labels == {"ptq w6 per-channel nearest lean last8", "ptq w6 per-channel nearest s10 last8",
                       "ptq w3 per-channel nearest lean last8", "ptq w3 per-channel nearest s10 last8",
-                      "itq w3 per-channel truncate s8 last8"}
+                      "itq w3 per-channel truncate s8 last8", "itq w1 per-channel truncate s2 last8"}
     assert outcome.winner in outcome.front
     assert np.sum(outcome.confusion) == 22
     assert np.trace(outcome.confusion) / 22 == outcome.winner_test
@@ -81,8 +84,12 @@ def test_outcome_is_consistent(whole: tuple[Path, Outcome]) -> None:
         rows = {r["path"]: r["bits"] for r in record["memory"]}
         assert rows["out.w"] == 8
         assert rows["conv1.w"] == rows["fc1.w"] == int(record["candidate"]["label"].split()[1][1:])
+        assert rows["conv1.v"] == program.ops_of(LifOp)[0].kept_fmt.bits
         assert set(program.tensors) <= set(rows)
         assert record["epochs"] == (2 if record["candidate"]["scheme"] == "itq" else 0)
+        seen = record.get("trained_rates", {})
+        assert set(seen) == ({"conv1", "fc1", "out"} if record["epochs"] else set())
+        assert all(len(line) == 2 and min(line) > 0 for line in seen.values())
     (record,) = outcome.floats
     assert record["epochs"] == 3
     assert set(record["rates"]) == {"conv1", "fc1", "out"}
@@ -103,6 +110,26 @@ def test_a_record_is_what_the_stored_program_gives(whole: tuple[Path, Outcome]) 
             assert record["rates"][name] == pytest.approx(counts.mean() / data.n_steps)
             assert record["rate_drift"][name] == pytest.approx(counts.mean() / data.n_steps - float_rates[name])
     assert any(r["rates"]["conv1"] > 0 for r in outcome.candidates)
+
+
+def test_training_takes_the_finer_bins(tmp_path: Path) -> None:
+    bits = np.random.default_rng(1).random((140, 256, 12)) < 0.05
+    np.savez(tmp_path / "braille7.npz", x=np.packbits(bits, axis=-1), shape=np.array(bits.shape), y=np.arange(140) % 7)
+    experiment = msgspec.structs.replace(
+        EXPERIMENT, data=EventData(name="braille7", folder=str(tmp_path), bin_ms=40.0, fine=4),
+        network=LayersConfig(layers=(DenseLink(n=6, norm=True), DenseLink(norm=True))),
+        training=Supervision(n_epochs=1, batch=16, jitter=1.0))
+    dataset = layered.load(experiment)
+    bench = layered.open_bench(tmp_path, experiment, dataset.labels, layered.store(tmp_path, experiment, dataset))
+    layered.train_float(bench, None)
+    (tmp_path / "candidates").mkdir()
+    expected = layered.trained_net(experiment, layered.declared(experiment, dataset), *dataset.learned())
+    coarse = layered.trained_net(experiment, layered.declared(experiment, dataset), dataset.train)
+    assert np.array_equal(bench.float_net().params()["fc1.w"], expected.params()["fc1.w"])
+    assert not np.array_equal(coarse.params()["fc1.w"], expected.params()["fc1.w"])
+    candidate = next(c for c in layered.propose(experiment, dataset, []) if c.scheme is Scheme.ITQ)
+    program, _ = layered.build(bench, candidate)
+    assert program.n_steps == dataset.n_steps == 32
 
 
 def test_a_finished_run_is_not_done_again(whole: tuple[Path, Outcome]) -> None:
@@ -179,6 +206,34 @@ def test_candidates_have_keys_by_content(whole: tuple[Path, Outcome]) -> None:
         assert msgspec.structs.replace(candidate, seed=6).key() != record["key"]
 
 
+def test_plans_of_the_keys_for_few_bits() -> None:
+    """One bit is binary, two may be ternary; wide potentials need no accumulator; first and last keep their width."""
+    search = LayeredSearch(schemes=(Scheme.ITQ,), itq_bits=((1, 2), (2, 12)), first_bits=8, last_bits=8,
+                           accumulator_bits=12, ternary_weights=True, ternary_states=True, power_of_two=True)
+    experiment = msgspec.structs.replace(EXPERIMENT, search=search)
+    low, high = ({r.tensor: r for r in c.plan.rules}
+                 for c in layered.propose(experiment, load_recordings(experiment.data), []))
+    assert [low[f"{name}.w"].levels for name in ("conv1", "fc1", "out")] == [
+        Levels.UNIFORM, Levels.BINARY, Levels.UNIFORM]
+    assert high["fc1.w"].levels is Levels.TERNARY
+    assert low["fc1.w"].power_of_two
+    assert (low["fc1.v"].bits, low["fc1.v"].accumulator_bits, low["fc1.v"].levels) == (2, 12, Levels.TERNARY)
+    assert (high["fc1.v"].bits, high["fc1.v"].accumulator_bits, high["fc1.v"].levels) == (12, 0, Levels.UNIFORM)
+
+
+def test_rates_of_training_are_drawn(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder, outcome = whole
+    winner = next(r for r in outcome.candidates if r["candidate"]["scheme"] == "itq")
+    title = "Spikes per neuron and step of each layer in every epoch"
+    drawn = str(history(winner["trained_rates"]))
+    assert title in drawn
+    assert drawn.count("<circle") == 3 * 2
+    assert history({}) == ""
+    page = write_report(folder, tmp_path / "page.html").read_text("utf-8")
+    chosen = next(r for r in outcome.candidates if r["key"] == outcome.winner)
+    assert (title in page) == ("trained_rates" in chosen)
+
+
 def test_currents_and_potential_readouts_have_possible_plans() -> None:
     """A synaptic current is wide enough for its weights, and weights that are compared have one step for all."""
     network = LayersConfig(layers=(DenseLink(n=8, recurrent=True, neuron=Leaky(current_decay=0.6)), DenseLink()),
@@ -249,7 +304,12 @@ PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
 
 @pytest.mark.parametrize(("path", "value", "says"), [
     ("family", "lyaers", "config.family.*lyaers.*layers"),
-    ("search.weight_bits", [1], r"search.weight_bits.*2\.\.16"),
+    ("search.weight_bits", [0], r"search.weight_bits.*1\.\.16"),
+    ("search.state_bits", [1], r"search.state_bits.*2\.\.16"),
+    ("search.itq_bits", [[1, 1]], r"search.itq_bits.*got 1; allowed: 2\.\.16"),
+    ("search.itq_spike_regulation", -1e-3, r"search.itq_spike_regulation.*>= 0"),
+    ("training.spike_regulation", -1e-3, r"training.spike_regulation.*>= 0"),
+    ("search.itq_estimator", "anealed", "search.itq_estimator"),
     ("search.itq_bits", [[4, 17]], r"search.itq_bits.*17"),
     ("search.schemes", ["ptq_adapt"], "search.schemes.*ptq, itq"),
     ("search.granularities", ["per_neuron"], "search.granularities.*per_channel"),

@@ -130,7 +130,7 @@ def test_encode_equals_exact_fractions(rounding: Rounding) -> None:
 
 @given(st.lists(st.floats(-300, 300), min_size=1, max_size=20), st.integers(-3, 6), st.integers(1, 12), st.booleans())
 def test_encode_is_within_the_grid_and_half_a_step(x: list[float], frac: int, bits: int, signed: bool) -> None:
-    fmt = QFormat(bits=bits, frac=frac, signed=signed)
+    fmt = QFormat(bits=bits, frac=frac, signed=signed and bits > 1)
     codes, outside = encode(x, fmt)
     assert codes.min() >= fmt.code_min
     assert codes.max() <= fmt.code_max
@@ -173,11 +173,22 @@ def test_formats() -> None:
     assert [(f.code_min, f.code_max, f.delta, str(f)) for f in (
         QFormat(bits=8, frac=6, signed=True), QFormat(bits=1), QFormat(bits=1, signed=True), QFormat(bits=3, frac=5),
         QFormat(bits=4, frac=-2))] == [
-        (-128, 127, 2**-6, "Q1.6 (8 bit)"), (0, 1, 1.0, "UQ1.0 (1 bit)"), (-1, 0, 1.0, "Q0.0 (1 bit)"),
+        (-128, 127, 2**-6, "Q1.6 (8 bit)"), (0, 1, 1.0, "UQ1.0 (1 bit)"), (-1, 1, 1.0, "binary (1 bit)"),
         (0, 7, 2**-5, "UQ-2.5 (3 bit)"), (0, 15, 4.0, "UQ6.-2 (4 bit)")]
     for bad in ({"bits": 0}, {"bits": 33}, {"bits": 8, "frac": 65}, {"bits": 8, "frac": -65}):
         with pytest.raises(ConfigError, match="out of range"):
             QFormat(**bad)
+
+
+def test_one_bit_with_a_sign_is_binary() -> None:
+    fmt = QFormat(bits=1, signed=True)
+    for rounding in Rounding:
+        codes, outside = encode([-3.0, -1e-9, -0.0, 0.0, 1e-9, 7.0], fmt, rounding, key=3)
+        assert codes.tolist() == [-1, -1, 1, 1, 1, 1]
+        assert outside == 0
+    assert saturate([-2, 0, 5], fmt).tolist() == [-1, 1, 1]
+    with pytest.raises(ConfigError, match="cannot wrap"):
+        wrap([0], fmt)
 
 
 def test_saturate_and_wrap_at_the_ends() -> None:

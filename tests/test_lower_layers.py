@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from qspinn.errors import ConfigError, DataError, LoweringError
+from qspinn.fixedpoint import QFormat
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
 from qspinn.learning.surrogate import SurrogateNet
 from qspinn.lower_layers import lower_layers
+from qspinn.memory import plan_account, program_account
 from qspinn.ops import LifOp
-from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.plan import Granularity, Levels, QuantPlan, QuantRule
+from qspinn.program import from_bytes, to_bytes
 from qspinn.ranges import LayerRanges
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
@@ -85,6 +88,55 @@ def test_units_by_hand() -> None:
     assert (program.codes("out.v_th") << op.v_th_shift).tolist() == [2]
     assert (op.decay_shift, program.codes("out.decay").tolist()) == (8, [128])
     assert (op.v_fmt.bits, op.v_min) == (4, -8)
+
+
+def test_binary_weights_and_kept_potentials_by_hand() -> None:
+    """Mean 1/4, so codes + - and step 1/2; reach 2 = 4 steps: shift -2 gives 16 codes within 5 bits, of which the
+    lowest 4 bits drop before the next step."""
+    network, params = tiny([[0.75, -0.25]])
+    plan = QuantPlan(rules=(
+        QuantRule(tensor="*.w*", bits=1, levels=Levels.BINARY, granularity=Granularity.PER_CHANNEL),
+        QuantRule(tensor="*.v", bits=2, accumulator_bits=6), QuantRule(tensor="*", bits=10)))
+    program = lower_layers(network, params, plan, LayerRanges(v={"out": 2.0}))
+    (op,) = program.ops_of(LifOp)
+    assert program.codes("out.w").tolist() == [[1, -1]]
+    assert program.tensors["out.w"].fmt == QFormat(bits=1, signed=True)
+    assert (op.in_shift, op.v_fmt.bits, op.store_fmt, op.store_min) == (
+        -2, 6, QFormat(bits=2, frac=-4, signed=True), -2)
+    assert program.codes("out.v_th").tolist() == [8]
+    rows = {r.path: r.total_bits for r in program_account(program).rows}
+    assert (rows["out.w"], rows["out.v"]) == (2, 2)
+    ahead = {r.path: r.total_bits for r in plan_account(network, plan).rows}
+    assert rows == {path: ahead[path] for path in rows}
+    # the bias, 1 code, and 4 codes of input: 5, then 5 / 2 + 5 = 8 crosses; in two bits, 5 is kept as 0
+    spikes = from_dense(np.array([[[1, 0]], [[1, 0]], [[1, 0]]]))
+    result = run(program, spikes, record=True)
+    assert result.counts["out"].tolist() == [[0]]
+    wide = msgspec.structs.replace(op, store_fmt=None, store_min=0)
+    ops = tuple(wide if o is op else o for o in program.ops)
+    assert run(msgspec.structs.replace(program, ops=ops), spikes).counts["out"].tolist() == [[1]]
+    again = from_bytes(to_bytes(program))
+    assert to_bytes(again) == to_bytes(program)
+    assert np.array_equal(again.codes("out.w"), program.codes("out.w"))
+
+
+def test_potentials_in_the_steps_of_the_weights() -> None:
+    network, params = tiny([[0.875, -0.5], [0.4375, 0.25]])
+    rules = (QuantRule(tensor="*.w*", bits=4, granularity=Granularity.PER_CHANNEL),
+             QuantRule(tensor="*.v", bits=6, shared_step=True), QuantRule(tensor="*", bits=10))
+    program = lower_layers(network, params, QuantPlan(rules=rules), LayerRanges(v={"out": 9.0}))
+    assert program.ops_of(LifOp)[0].in_shift == 0
+    assert program.codes("out.v_th").tolist() == [8, 16]
+    narrow = QuantPlan(rules=(rules[0], QuantRule(tensor="*.v", bits=5, shared_step=True), rules[2]))
+    with pytest.raises(LoweringError, match=r"out\.v.*never reaches its threshold.*accumulator_bits"):
+        lower_layers(network, params, narrow, LayerRanges(v={"out": 9.0}))
+
+
+def test_residual_connections_cannot_be_standardized() -> None:
+    net = SurrogateNet(network_of(Leaky()), seed=1)
+    plan = QuantPlan(rules=(QuantRule(tensor="b.skip_p", bits=1, levels=Levels.BINARY), *plan_of().rules))
+    with pytest.raises((ConfigError, LoweringError), match=r"b\.skip_p"):
+        lower_layers(net.network, net.params(), plan, LayerRanges(v=dict.fromkeys(("a", "b", "out"), 1.0)))
 
 
 def test_no_leak_is_exact() -> None:

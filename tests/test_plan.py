@@ -12,6 +12,7 @@ from qspinn.network import Network
 from qspinn.plan import (
     Calibrator,
     Granularity,
+    Levels,
     QuantPlan,
     QuantRule,
     chosen_rules,
@@ -77,7 +78,9 @@ def test_only_weights_have_a_step_per_neuron(tiny: Network) -> None:
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"bits": 0}, r"'\*': bits.*got 0; allowed: 1\.\.16"), ({"bits": 17}, "17"), ({"bits": 4, "clip": 0.0}, "clip"),
-    ({"bits": 4, "clip": 1.1}, "clip"), ({"bits": 4, "clip": float("nan")}, "clip")])
+    ({"bits": 4, "accumulator_bits": 3}, r"'\*': accumulator_bits.*got 3; .*no shift may be negative"),
+    ({"bits": 4, "accumulator_bits": 17}, "accumulator_bits"), ({"bits": 4, "clip": 1.1}, "clip"),
+    ({"bits": 4, "clip": float("nan")}, "clip")])
 def test_rules_out_of_range(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         QuantRule(tensor="*", **settings)
@@ -99,7 +102,8 @@ def test_the_wide_plan_covers_everything(two_layers: Network, tiny: Network) -> 
 
 @pytest.mark.parametrize(("tensor", "calibrator", "allowed"), [
     ("out.v_th", Calibrator.MSE, "max"), ("out.decay", Calibrator.PERCENTILE, "max"),
-    ("out.v", Calibrator.MEAN_ABS, "max, mse, percentile")])
+    ("out.v", Calibrator.MEAN_ABS, "max, mse, percentile, threshold"),
+    ("out.w", Calibrator.THRESHOLD, "max, mean_abs, mse, percentile")])
 def test_calibrators_only_where_they_mean_something(tensor: str, calibrator: Calibrator, allowed: str) -> None:
     layer = Layer(name="out", shape=(2, 1, 1))
     network = LayeredNetwork(name="n", input=EventInput(shape=(3, 1, 1)), layers=(layer,),
@@ -112,6 +116,24 @@ def test_calibrators_only_where_they_mean_something(tensor: str, calibrator: Cal
             continue
         with pytest.raises(ConfigError, match=f"plan: {tensor}: this calibrator does not apply.*allowed: {allowed}"):
             chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+
+
+@pytest.mark.parametrize(("tensor", "settings", "says"), [
+    ("out.v_th", {"bits": 2, "levels": Levels.TERNARY}, "these levels do not apply.*allowed: uniform"),
+    ("out.v", {"bits": 1, "levels": Levels.BINARY}, "these levels do not apply.*allowed: ternary, uniform"),
+    ("out.w", {"bits": 4, "accumulator_bits": 8}, "has no accumulator"),
+    ("out.v_th", {"bits": 4, "shared_step": True}, "has no accumulator and no step to share")])
+def test_levels_and_accumulators_only_where_they_mean_something(tensor: str, settings: dict, says: str) -> None:
+    paths = ["out.w", "out.v", "out.v_th", "out.decay"]
+    plan = QuantPlan(rules=(QuantRule(tensor=tensor, **settings), QuantRule(tensor="*", bits=8)))
+    with pytest.raises(ConfigError, match=f"plan: {tensor}: {says}"):
+        chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+
+
+def test_competing_populations_have_no_binary_weights() -> None:
+    rules = (QuantRule(tensor="exc.w", bits=1, levels=Levels.BINARY), QuantRule(tensor="*", bits=8))
+    with pytest.raises(ConfigError, match=r"plan: exc\.w: these levels do not apply"):
+        resolve(QuantPlan(rules=rules), diehl_cook(4, 3))
 
 
 def test_competing_populations_have_no_calibrators() -> None:

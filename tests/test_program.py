@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_tensors
 
-from qspinn.errors import ArtifactError
+from qspinn.errors import ArtifactError, ConfigError
 from qspinn.fixedpoint import QFormat
 from qspinn.ops import VoteOp
 from qspinn.program import (
@@ -45,13 +45,21 @@ def test_pack_and_unpack_are_inverse(data: st.DataObject) -> None:
     fmt = QFormat(bits=data.draw(st.integers(1, 31)), signed=data.draw(st.booleans()))
     shape = tuple(data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)))
     size = math.prod(shape)
-    codes = np.array(data.draw(st.lists(st.integers(fmt.code_min, fmt.code_max), min_size=size, max_size=size)),
+    code = st.sampled_from([-1, 1]) if fmt.binary else st.integers(fmt.code_min, fmt.code_max)
+    codes = np.array(data.draw(st.lists(code, min_size=size, max_size=size)),
                      dtype=np.int32).reshape(shape)
     stream = pack(codes, fmt)
     assert stream.size == -(-codes.size * fmt.bits // 8)
     back = unpack(stream, fmt, shape)
     np.testing.assert_array_equal(back, codes)
     assert back.dtype == np.int32
+
+
+def test_binary_codes_take_one_bit_and_nothing_else_fits() -> None:
+    fmt = QFormat(bits=1, signed=True)
+    assert pack(np.array([1, -1, -1, 1, 1, 1, -1, -1, 1]), fmt).tolist() == [0b00111001, 1]
+    with pytest.raises(ConfigError, match="do not fit a binary format"):
+        pack(np.array([1, 0]), fmt)
 
 
 def test_pack_by_hand() -> None:

@@ -13,7 +13,7 @@ from qspinn.fixedpoint import Rounding
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
 from qspinn.learning.quantized import QuantNet, convert, prepare
 from qspinn.learning.surrogate import SurrogateNet
-from qspinn.plan import Calibrator, Granularity, QuantPlan, QuantRule
+from qspinn.plan import Calibrator, Granularity, Levels, QuantPlan, QuantRule
 from qspinn.program import Program
 from qspinn.ranges import LayerRanges
 from qspinn.runtime import run
@@ -38,12 +38,15 @@ def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False, 
 
 def plan_of(w: int, v: int, *, others: int = 12, rounding: Rounding = Rounding.NEAREST,
             granularity: Granularity = Granularity.PER_CHANNEL, of: str = "spikes",
-            calibrator: Calibrator = Calibrator.MSE) -> QuantPlan:
+            calibrator: Calibrator = Calibrator.MSE, weights: dict[str, Any] | None = None,
+            potentials: dict[str, Any] | None = None) -> QuantPlan:
     out = Granularity.GLOBAL if of != "spikes" else granularity
     return QuantPlan(rules=(
         QuantRule(tensor="out.w", bits=w, granularity=out, rounding=rounding, calibrator=calibrator),
+        *([QuantRule(tensor=f"{x}.w*", granularity=granularity, **weights) for x in ("a", "b")] if weights else []),
         QuantRule(tensor="*.w*", bits=w, granularity=granularity, rounding=rounding, calibrator=calibrator),
-        QuantRule(tensor="*.v", bits=v, rounding=rounding), QuantRule(tensor="*", bits=others, rounding=rounding)))
+        QuantRule(tensor="*.v", bits=v, rounding=rounding, **(potentials or {})),
+        QuantRule(tensor="*", bits=others, rounding=rounding)))
 
 
 def raster_of(seed: int, *, most: int = 1) -> np.ndarray:
@@ -77,6 +80,9 @@ def check_identity(module: QuantNet, program: Program, raster: np.ndarray) -> No
                 assert np.array_equal(out.currents[name][-1].flatten(1).numpy(), result.current[name]), name
 
 
+BINARY: dict[str, Any] = {"bits": 1, "levels": Levels.BINARY}
+TERNARY: dict[str, Any] = {"bits": 2, "levels": Levels.TERNARY}
+THREE: dict[str, Any] = {"levels": Levels.TERNARY}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}, {"w": 4, "v": 8}),
     "narrow": ({"v_th": 0.4}, {}, {"w": 3, "v": 4, "others": 5}),
@@ -90,6 +96,21 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "by last potential": ({}, {"of": "v_last"}, {"w": 5, "v": 10, "of": "v_last"}),
     "global": ({}, {}, {"w": 5, "v": 8, "granularity": Granularity.GLOBAL}),
     "graded": ({}, {"max_count": 9}, {"w": 4, "v": 10}),
+    "binary": ({}, {}, {"w": 8, "v": 8, "weights": BINARY}),
+    "binary, all alike": ({}, {}, {"w": 8, "v": 8, "weights": BINARY, "granularity": Granularity.GLOBAL}),
+    "binary as they are": ({}, {"feedback": True}, {"w": 8, "v": 8, "weights": BINARY | {"standardize": False}}),
+    "power of two": ({}, {}, {"w": 8, "v": 6, "weights": BINARY | {"power_of_two": True}}),
+    "ternary": ({}, {}, {"w": 8, "v": 8, "weights": TERNARY}),
+    "kept in 4 bits": ({}, {}, {"w": 8, "v": 4, "potentials": {"accumulator_bits": 10}}),
+    "kept in 2 bits": ({}, {"feedback": True}, {"w": 8, "v": 2, "weights": BINARY,
+                                               "potentials": {"accumulator_bits": 12}}),
+    "kept ternary": ({"n_ref_steps": 1}, {}, {"w": 8, "v": 2, "potentials": {"accumulator_bits": 12} | THREE}),
+    "ternary potentials": ({}, {}, {"w": 8, "v": 2, "potentials": THREE}),
+    "kept after a reset to a value": ({"reset": "value", "v_reset": 0.2, "current_decay": 0.6}, {},
+                                      {"w": 4, "v": 3, "others": 8, "potentials": {"accumulator_bits": 9}}),
+    "shared step": ({}, {}, {"w": 4, "v": 8, "potentials": {"shared_step": True}}),
+    "shared step, kept in 2 bits": ({}, {}, {"w": 4, "v": 2,
+                                             "potentials": {"shared_step": True, "accumulator_bits": 10}}),
 }
 
 

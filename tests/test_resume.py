@@ -63,7 +63,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 @pytest.mark.parametrize("make", [float_net, quant_net])
 def test_interrupted_and_resumed_equals_uninterrupted(make: Any, tmp_path: Path) -> None:
     whole, path = make(), tmp_path / "training"
-    fit(whole, events(), TRAINING, seed=7)
+    told = fit(whole, events(), TRAINING, seed=7)
     for stop in (1, 3):
         with pytest.raises(Stop):
             fit(make(), events(), TRAINING, seed=7, progress=stop_after(stop), checkpoint=path)
@@ -73,8 +73,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(make: Any, tmp_path: Path)
     assert same(net, whole)
     assert not same(make(), whole)
     again = make()
-    fit(again, events(), TRAINING, seed=7, checkpoint=path)
+    assert fit(again, events(), TRAINING, seed=7, checkpoint=path) == told
     assert same(again, whole)
+    assert len(told) == 4
 
 
 @pytest.mark.parametrize("change", ["seed", "data", "training", "weights"])

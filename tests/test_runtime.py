@@ -128,15 +128,21 @@ def test_vectors_need_every_condition_under_which_lanes_are_narrow(
 
 
 def test_random_layered_programs_are_lively_and_have_everything() -> None:
-    cases = [random_layered(seed) for seed in range(80)]
+    cases = [random_layered(seed) for seed in range(160)]
     results = [reference.run(c.program, c.spikes, record=True) for c in cases]
     kinds = {type(op) for c in cases for op in c.program.ops}
     assert {ConvOp, DenseOp, AddOp, PoolOp, LifOp, ReadOp, VoteOp} <= kinds
     ops = [(op, r) for c, r in zip(cases, results, strict=True) for op in c.program.ops_of(LifOp)]
     assert np.mean([r.counts[op.name].any() for op, r in ops if op.spiking]) > 0.5
     for end in ("code_max", "code_min"):
-        at_end = [(r.v[op.name] == max(getattr(op.v_fmt, end), op.v_min)).any() for op, r in ops]
+        at_end = [(r.v[op.name] == max(getattr(op.v_fmt, end), op.v_min)).any() for op, r in ops
+                  if op.store_fmt is None]
         assert np.sum(at_end) > 5, "both ends of the potential are met"
+    for low in (False, True):
+        met = [(r.v[op.name] == (op.store_min if low else op.store_fmt.code_max) << -op.store_fmt.frac).any()
+               for op, r in ops if op.store_fmt is not None]
+        assert np.sum(met) > 5, "both ends of what is kept are met"
+    assert sum(t.fmt.binary for c in cases for t in c.program.tensors.values()) > 10
     feedback = [op for c in cases for op in c.program.ops_of(DenseOp) if op.source == op.target]
     assert len(feedback) > 10
     assert sum(c.spikes.count is not None for c in cases) > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from qspinn.data.event_set import EventSet, from_dense
 from qspinn.errors import DataError, RunError
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.supervised import Supervision, channel_rates, fit, layer_ranges, scores
+from qspinn.learning.supervised import Supervision, channel_rates, fit, layer_ranges, regulation, scores
 from qspinn.learning.surrogate import SurrogateNet
 from qspinn.lower_layers import lower_layers
 from qspinn.plan import Granularity, QuantPlan, QuantRule
@@ -72,9 +73,73 @@ def test_progress_is_told() -> None:
     assert all(0 < s[2] < 10 for s in seen)
 
 
+def test_spike_regulation_by_hand() -> None:
+    rates = {"a": torch.tensor(0.1), "b": torch.tensor(0.75), "out": torch.tensor(0.0)}
+    layers = tuple(Layer(name=n, shape=(2, 1, 1)) for n in ("a", "b", "out"))
+    pairs = (("input", "a"), ("a", "b"), ("b", "out"))
+    net = LayeredNetwork(name="n", input=EventInput(shape=(2, 1, 1)), layers=layers,
+                         readout=NeuronReadout(source="out"),
+                         connections=tuple(Linear(source=s, target=t) for s, t in pairs))
+    assert regulation(net, rates, 0.5).item() == pytest.approx(0.5 * (0.16 + 0.0625))
+
+
+def test_spike_regulation_moves_rates_to_one_half() -> None:
+    """And every epoch says how often each layer spiked."""
+    rates = []
+    for strength in (0.0, 30.0):
+        net = SurrogateNet(network(), seed=1)
+        seen = fit(net, bars(128, 1), Supervision(n_epochs=8, batch=32, learning_rate=1e-2, spike_regulation=strength))
+        assert len(seen) == 8
+        assert set(seen[0].rates) == {"a", "out"}
+        assert seen[-1].rates["a"] != seen[0].rates["a"]
+        rates.append(seen[-1].rates["a"])
+    assert abs(rates[1] - 0.5) < 0.75 * abs(rates[0] - 0.5)
+
+
 def test_events_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match=r"do not fit the network's input; got \(\(1, 8, 8\), 4\)"):
         fit(SurrogateNet(network()), bars(8, 1).rebinned(2), Supervision())
+
+
+def test_events_are_moved_in_finer_bins() -> None:
+    fine = bars(64, 1)
+    halved = msgspec.structs.replace(network(), n_steps=4)
+
+    def weights(data: EventSet, per_step: int, jitter: float = 0.0) -> torch.Tensor:
+        net = SurrogateNet(halved)
+        training = Supervision(n_epochs=1, batch=32, learning_rate=1e-2, jitter=jitter)
+        fit(net, data, training, per_step=per_step)
+        return net.a__w.detach()
+
+    assert torch.equal(weights(fine, 2), weights(fine.rebinned(2), 1))
+    assert torch.equal(weights(fine, 2, 0.5), weights(fine, 2, 0.5))
+    assert not torch.equal(weights(fine, 2, 0.5), weights(fine, 2))
+    with pytest.raises(DataError, match=r"do not fit the network's input; got \(\(1, 8, 8\), 3\)"):
+        weights(fine, 3)
+
+
+def test_the_derivative_may_be_flatter() -> None:
+    data, training = bars(32, 1), Supervision(n_epochs=1, batch=32, learning_rate=1e-2)
+    made, told, plain = SurrogateNet(network(), width=0.5), SurrogateNet(network()), SurrogateNet(network())
+    fit(made, data, training)
+    fit(told, data, msgspec.structs.replace(training, width=0.5))
+    fit(plain, data, training)
+    assert made.a__w.grad is not None
+    assert torch.equal(made.a__w.grad, told.a__w.grad)
+    assert not torch.equal(made.a__w.grad, plain.a__w.grad)
+
+
+def test_long_gradients_are_shortened() -> None:
+    data, training = bars(32, 1), Supervision(n_epochs=1, batch=32)
+    plain, long, short = (SurrogateNet(network()) for _ in range(3))
+    fit(plain, data, training)
+    fit(long, data, msgspec.structs.replace(training, clip=1e6))
+    assert torch.equal(plain.a__w, long.a__w), "one short enough stays as it is"
+    fit(short, data, msgspec.structs.replace(training, clip=1e-3))
+    assert plain.a__w.grad is not None
+    assert plain.a__w.grad.norm() > 1e-3
+    lengths = [p.grad.norm() for p in short.parameters() if p.grad is not None]
+    assert torch.stack(lengths).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_weights() -> None:

@@ -260,7 +260,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     root = Path(__file__).parents[1] / "experiments"
     with pytest.raises(ConfigError, match=r"torch finds no CUDA device; got 'cuda'; allowed: cpu; fix: install a CUDA"):
         qspinn.train(qspinn.load_experiment(root / "nmnist8.toml"), device="cuda")
-    with pytest.raises(ConfigError, match=r"device: STDP runs on the CPU; got 'cuda'; allowed: cpu"):
+    with pytest.raises(ConfigError, match=r"only gradients train elsewhere than on the CPU; got 'cuda'"):
         qspinn.train(qspinn.load_experiment(root / "digits_stdp.toml"), device="cuda")
 
 

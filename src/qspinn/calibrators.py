@@ -14,13 +14,15 @@ SHARES = np.linspace(0.02, 1.0, 99)  # of the largest size, tried for the least 
 
 
 def potential_top(ranges: LayerRanges, name: str, rule: QuantRule) -> float:
-    """The size of a layer's potential that the largest code stands for.
+    """The size of a layer's potential that the largest code stands for, where the threshold is not larger.
 
     Raises:
         ConfigError: the calibrator needs a histogram that the ranges do not have.
     """
     if rule.calibrator is Calibrator.MAX:
         return ranges.v[name] * rule.clip
+    if rule.calibrator is Calibrator.THRESHOLD:
+        return 0.0
     if name not in ranges.sizes:
         raise ConfigError(f"{name}.v", "this calibrator needs the histogram of the potentials",
                           got=rule.calibrator.value, fix="take ranges from layer_ranges, or calibrator = 'max'")

@@ -15,13 +15,15 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from qspinn.errors import ArtifactError, QSpinnError
-from qspinn.layers import LayeredNetwork
+from qspinn.layers import LayeredNetwork, Shape
+from qspinn.learning.local import LocalLearning, LocalNetwork
 from qspinn.network import Network
+from qspinn.plan import QuantPlan
 from qspinn.program import write_atomic
-from qspinn.records import canonical_json, from_plain
+from qspinn.records import Record, canonical_json, from_plain
 
 Parameters = dict[str, NDArray]
-T = TypeVar("T", "Trained", "TrainedLayers")
+T = TypeVar("T", "Trained", "TrainedLayers", "TrainedLocal")
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -56,16 +58,53 @@ class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
-        sha = hashlib.sha256(canonical_json(self.network))
-        for name, array in sorted(self.params.items()):
-            sha.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
-        return sha.hexdigest()
+        return _content(self)
 
 
-def save(trained: Trained | TrainedLayers, path: Path) -> None:
+class LocalDeclaration(Record, frozen=True):
+    """Everything that locally learned arrays are the arrays of.
+
+    Attributes:
+        shape: of the input; step_ms: length of a step.
+        scales: of the layers, as their calibration chose them.
+    """
+
+    network: LocalNetwork
+    learning: LocalLearning
+    plan: QuantPlan
+    shape: Shape
+    n_classes: int
+    step_ms: float
+    seed: int
+    scales: tuple[int, ...]
+
+
+class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Layers that learned locally and the arrays that learning changed: float32, or integer codes of the plan."""
+
+    network: LocalDeclaration
+    params: Parameters
+
+    def key(self) -> str:
+        """Content key (sha256, hex) of declaration and arrays."""
+        return _content(self)
+
+
+AnyTrained = Trained | TrainedLayers | TrainedLocal
+_FAMILIES = {TrainedLayers: "layers", TrainedLocal: "local"}
+
+
+def _content(trained: TrainedLayers | TrainedLocal) -> str:
+    sha = hashlib.sha256(canonical_json(trained.network))
+    for name, array in sorted(trained.params.items()):
+        sha.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return sha.hexdigest()
+
+
+def save(trained: AnyTrained, path: Path) -> None:
     """Writes the checkpoint (safetensors; the declaration, and a checksum, in its metadata)."""
     arrays = {k: np.require(v, requirements="C") for k, v in trained.params.items()}
-    family = {"family": "layers"} if isinstance(trained, TrainedLayers) else {}
+    family = {"family": _FAMILIES[type(trained)]} if type(trained) in _FAMILIES else {}
     entry = msgspec.json.encode({"network": msgspec.to_builtins(trained.network), "sha256": trained.key()} | family)
     write_atomic(path, safetensors.numpy.save(arrays, metadata={"qspinn_float": entry.decode()}))
 
@@ -83,6 +122,12 @@ def load_layers(path: Path) -> TrainedLayers:
     """The checkpoint of a layered network at path; errors as for `load`."""
     return _load(path, lambda entry, params: TrainedLayers(
         network=from_plain(LayeredNetwork, entry, str(path)), params=params))
+
+
+def load_local(path: Path) -> TrainedLocal:
+    """The checkpoint of locally learned layers at path; errors as for `load`."""
+    return _load(path, lambda entry, params: TrainedLocal(
+        network=from_plain(LocalDeclaration, entry, str(path)), params=params))
 
 
 def _load(path: Path, make: Callable[[Any, Parameters], T]) -> T:

@@ -105,9 +105,9 @@ def train(
     device: Annotated[str, typer.Option(help="cpu; for networks of layers also cuda or cuda:<i>.")] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Train the float network of an experiment and store it.
+    """Train the network of an experiment, in floats or where it says so in integers, and store it.
 
-    Gradient training that was interrupted continues with the same command.
+    Training by gradients or locally that was interrupted continues with the same command.
     """
     from qspinn.workflow import save_trained
 
@@ -116,7 +116,7 @@ def train(
     resume = path.with_name(f".{path.name}.training")
     with _progress(as_json) as on_event:
         trained, accuracy = qspinn.train(experiment, resume=resume, device=device, progress=lambda done, total:
-                                         on_event(_event("float training", done, total)))
+                                         on_event(_event("training", done, total)))
     save_trained(trained, path)
     resume.unlink(missing_ok=True)
     if as_json:

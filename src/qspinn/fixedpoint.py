@@ -48,7 +48,8 @@ class QFormat(msgspec.Struct, frozen=True, kw_only=True):
     """A fixed-point grid: value = code * 2**-frac, with `bits` bits in all (sign included when signed).
 
     Printed as ``Q<i>.<f> (<bits> bit)`` with the sign bit counted apart from the i integer bits
-    (Putra & Shafique 2021 use the same notation), ``UQ`` where there is no sign bit.
+    (Putra & Shafique 2021 use the same notation), ``UQ`` where there is no sign bit. One bit with a sign is binary: the
+    codes -1 and +1 without zero, stored as 0 and 1.
 
     >>> str(QFormat(bits=8, frac=6, signed=True)), QFormat(bits=8, frac=6, signed=True).code_max
     ('Q1.6 (8 bit)', 127)
@@ -70,7 +71,12 @@ class QFormat(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def code_max(self) -> int:
-        return (1 << (self.bits - self.signed)) - 1
+        return 1 if self.binary else (1 << (self.bits - self.signed)) - 1
+
+    @property
+    def binary(self) -> bool:
+        """Whether the codes are -1 and +1 only."""
+        return self.signed and self.bits == 1
 
     @property
     def delta(self) -> float:
@@ -78,6 +84,8 @@ class QFormat(msgspec.Struct, frozen=True, kw_only=True):
         return 2.0**-self.frac
 
     def __str__(self) -> str:
+        if self.binary and self.frac == 0:
+            return "binary (1 bit)"
         integer = self.bits - self.signed - self.frac
         return f"{'Q' if self.signed else 'UQ'}{integer}.{self.frac} ({self.bits} bit)"
 
@@ -142,12 +150,20 @@ def requantize(
 
 
 def saturate(x: ArrayLike, fmt: QFormat) -> Ints:
-    """x clipped to the codes of fmt."""
+    """x clipped to the codes of fmt; of a binary format, its sign, +1 for 0."""
+    if fmt.binary:
+        return np.where(np.asarray(x) >= 0, 1, -1).astype(np.int64)
     return np.clip(np.asarray(x, dtype=np.int64), fmt.code_min, fmt.code_max)
 
 
 def wrap(x: ArrayLike, fmt: QFormat) -> Ints:
-    """x modulo 2**bits, brought into the codes of fmt."""
+    """x modulo 2**bits, brought into the codes of fmt.
+
+    Raises:
+        ConfigError: the format is binary, which has no such order.
+    """
+    if fmt.binary:
+        raise ConfigError("format", "binary codes cannot wrap", got=str(fmt), fix="use Overflow.SATURATE")
     low = np.asarray(x, dtype=np.int64) & ((1 << fmt.bits) - 1)
     return np.where(low > fmt.code_max, low - (1 << fmt.bits), low)
 
@@ -164,7 +180,8 @@ def encode(
     """(codes, number of values that did not fit) of real numbers x on the grid fmt.
 
     The rule, in float64: y = x / scale * 2**frac, r = floor(y), then TRUNCATE r; NEAREST r + (y - r >= 1/2);
-    STOCHASTIC r + (y - r > u) with u a 32-bit fraction from the hash of the position; TOWARD_ZERO trunc(y).
+    STOCHASTIC r + (y - r > u) with u a 32-bit fraction from the hash of the position; TOWARD_ZERO trunc(y). A binary
+    format takes the sign of y under every rounding, +1 for 0, and clips nothing.
 
     Args:
         x: finite real numbers, any shape.
@@ -177,6 +194,8 @@ def encode(
     y = np.asarray(x, dtype=np.float64) / np.asarray(scale, dtype=np.float64) * 2.0**fmt.frac
     if not np.all(np.isfinite(y)):
         raise ConfigError("encode", "values must be finite", got="NaN or infinity", fix="look at the tensor's origin")
+    if fmt.binary:
+        return saturate(y, fmt), 0
     floor = np.floor(y)
     part = y - floor
     if rounding is Rounding.NEAREST:

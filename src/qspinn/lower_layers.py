@@ -13,15 +13,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.calibrators import Floats, potential_top, weight_tops
+from qspinn.calibrators import Floats, potential_top
 from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes, fitting_shift
 from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
-from qspinn.plan import SHIFT_BITS, Granularity, QuantPlan, QuantRule, chosen_rules, layer_paths
+from qspinn.plan import SHIFT_BITS, Granularity, Levels, QuantPlan, QuantRule, chosen_rules, layer_paths
 from qspinn.program import CodeTensor, Program
 from qspinn.ranges import LayerRanges
+from qspinn.weight_codes import channel_tops, weight_codes, weight_format
 
 GLOBAL = Granularity.GLOBAL
 SHIFT_FMT = QFormat(bits=SHIFT_BITS, signed=True)
@@ -114,8 +115,34 @@ def layer_grids(
         top = max(potential_top(ranges, layer.name, rule), layer.neuron.v_th if layer.neuron.spiking else 0.0)
         bias = 0.0 if layer.neuron.current_decay is not None else np.abs(params.get(f"{layer.name}.bias", 0.0))
         tops = np.maximum(top, bias) / step  # what enters in every step is in range, whatever the calibrator leaves out
-        found[layer.name] = LayerGrid(step=step, shifts=np.array([fitting_shift(t, rule.bits - 1) for t in tops]))
+        fmt = potential_format(rule)
+        shifts = np.array([0 if rule.shared_step else fitting_shift(t, fmt.bits - 1) for t in tops])
+        if layer.neuron.spiking and rule.shared_step and (layer.neuron.v_th / step).max() > fmt.code_max + 0.5:
+            raise LoweringError(f"{layer.name}.v", "in steps of the weights the potential never reaches its threshold",
+                                got=float((layer.neuron.v_th / step).max()), allowed=f"at most {fmt.code_max} steps",
+                                fix="more accumulator_bits (or bits), or fewer bits for the weights")
+        found[layer.name] = LayerGrid(step=step, shifts=shifts)
     return found
+
+
+def potential_format(rule: QuantRule) -> QFormat:
+    """The format in which a step computes potentials."""
+    return QFormat(bits=rule.accumulator_bits or rule.bits, signed=True)
+
+
+def lower_bound(rule: QuantRule) -> int:
+    """The least code of a potential within a step."""
+    fmt = potential_format(rule)
+    return -fmt.code_max if rule.levels is Levels.TERNARY and not rule.accumulator_bits else fmt.code_min
+
+
+def store_format(rule: QuantRule) -> tuple[QFormat | None, int]:
+    """(format of potentials between steps, least code), where they have one of their own; else (None, 0)."""
+    if not rule.accumulator_bits:
+        return None, 0
+    dropped = 0 if rule.shared_step else rule.accumulator_bits - rule.bits
+    fmt = QFormat(bits=rule.bits, frac=-dropped, signed=True)
+    return fmt, -fmt.code_max if rule.levels is Levels.TERNARY else fmt.code_min
 
 
 def real_weights(network: LayeredNetwork, params: Mapping[str, NDArray], layer: Layer) -> dict[str, Floats]:
@@ -157,12 +184,12 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
     steps = []
     for path, w in weights.items():
         rule = rules[path]
-        if rule.bits < 2:
-            raise LoweringError(path, "signed weights need two bits at least", got=rule.bits)
-        code_max = QFormat(bits=rule.bits, signed=True).code_max
+        if rule.bits < 2 and rule.levels is not Levels.BINARY:
+            raise LoweringError(path, "signed weights need two bits at least", got=rule.bits,
+                                fix='levels = "binary" for one bit')
         # a channel is [N // C] neurons of a dense layer in a grid, or one row of a convolution
-        rows = w.reshape(n_channels if rule.granularity is Granularity.PER_CHANNEL else 1, -1)
-        steps.append(np.broadcast_to(weight_tops(rows, rule, code_max) / code_max, n_channels))
+        tops = channel_tops(path, w, rule, n_channels)
+        steps.append(np.broadcast_to(tops / weight_format(rule).code_max, n_channels))
     step = np.max(steps, axis=0)
     found: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
     return found
@@ -208,16 +235,13 @@ class _Lowering(msgspec.Struct, frozen=True):
 
     def _encoded(self, path: str, w: Floats, step: Floats, number: int) -> CodeTensor:
         rule = self.rules[path]
-        fmt = QFormat(bits=rule.bits, signed=True)
-        scale = np.repeat(step, len(w) // len(step)).reshape(-1, *[1] * (w.ndim - 1))
-        codes, _ = encode(w, fmt, rule.rounding, scale=scale,
-                          key=stream_key(self.seed, self.stream + LOWERING_STREAM, number))
-        return CodeTensor(codes=np.maximum(codes, -fmt.code_max).astype(np.int32), fmt=fmt)
+        codes = weight_codes(path, w, rule, step, stream_key(self.seed, self.stream + LOWERING_STREAM, number))
+        return CodeTensor(codes=codes.astype(np.int32), fmt=weight_format(rule))
 
     def _neurons(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], LifOp]:
         name, neuron = layer.name, layer.neuron
         v = self.rules[f"{name}.v"]
-        v_fmt = QFormat(bits=v.bits, signed=True)
+        v_fmt, (store_fmt, store_min) = potential_format(v), store_format(v)
         step, shifts, unit = grid.step, grid.shifts, grid.unit
         tensors: dict[str, CodeTensor] = {}
 
@@ -248,9 +272,10 @@ class _Lowering(msgspec.Struct, frozen=True):
             fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
             settings |= {"bias": put("bias", bias * scale, fmt, rule.rounding), "bias_shift": shift}
         return tensors, LifOp(
-            name=name, n=layer.n, v_fmt=v_fmt, v_min=v_fmt.code_min, rounding=v.rounding,
+            name=name, n=layer.n, v_fmt=v_fmt, v_min=lower_bound(v), rounding=v.rounding,
             v_reset=put("v_reset", neuron.v_reset, v_fmt), n_ref=neuron.n_ref_steps, winner=False, stream=self.stream,
-            strict=neuron.strict, reset=neuron.reset, spiking=neuron.spiking, **settings)
+            strict=neuron.strict, reset=neuron.reset, spiking=neuron.spiking, store_fmt=store_fmt,
+            store_min=store_min, **settings)
 
     def _decays(self, layer: Layer, step: Floats, tensors: dict[str, CodeTensor]) -> dict[str, Any]:
         """Decay of the potential and, where there is one, the synaptic current; no leak is a factor of one."""

@@ -59,7 +59,7 @@ def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
     rows = [MemoryRow(path=name, role="parameter", count=int(t.codes.size), bits=t.fmt.bits)
             for name, t in sorted(program.tensors.items())]
     for op in program.ops_of(LifOp):
-        rows.append(MemoryRow(path=f"{op.name}.v", role="state", count=op.n, bits=op.v_fmt.bits))
+        rows.append(MemoryRow(path=f"{op.name}.v", role="state", count=op.n, bits=op.kept_fmt.bits))
         if op.n_ref:
             rows.append(MemoryRow(path=f"{op.name}.ref", role="state", count=op.n, bits=counter_bits(op.n_ref)))
         if op.current_fmt is not None:
@@ -202,7 +202,8 @@ def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) ->
         each = any(rules[network.weight_path(c)].granularity is Granularity.PER_CHANNEL for c in into)
         add(f"{name}.v_th", "parameter", channels if each and neuron.spiking else 1,
             rules[f"{name}.v_th"].bits if neuron.spiking else 1)
-        add(f"{name}.v_reset", "parameter", channels if each and neuron.v_reset else 1, rules[f"{name}.v"].bits)
+        v = rules[f"{name}.v"]
+        add(f"{name}.v_reset", "parameter", channels if each and neuron.v_reset else 1, v.accumulator_bits or v.bits)
         add(f"{name}.decay", "parameter", 1, 1 if neuron.decay == 1 else rules[f"{name}.decay"].bits)
         if each:
             add(f"{name}.in_shifts", "parameter", channels, SHIFT_BITS)
@@ -211,7 +212,7 @@ def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) ->
         if neuron.current_decay is not None:
             add(f"{name}.i_decay", "parameter", 1, rules[f"{name}.i_decay"].bits)
             add(f"{name}.i", "state", layer.n, rules[f"{name}.i"].bits)
-        add(f"{name}.v", "state", layer.n, rules[f"{name}.v"].bits)
+        add(f"{name}.v", "state", layer.n, v.bits)
         if neuron.n_ref_steps:
             add(f"{name}.ref", "state", layer.n, counter_bits(neuron.n_ref_steps))
         if any(c.source == name for c in into):

@@ -106,10 +106,13 @@ class LifOp(Record, frozen=True, tag="lif"):
     6. spikes = crossing; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
     7. v of spiking neurons <- v_reset, or lowered by the threshold where reset is "subtract"; their ref <- n_ref
     8. for each spike, v of all other neurons <- max(v_min, v - (inhibition << inhibition_shift))
+    9. with `store_fmt`: v <- max(store_min, saturate(requantize(v, s, rounding))) << s, s = -store_fmt.frac: between
+       steps a potential has fewer bits than the step computes with
 
     Tensor names are empty where a quantity is absent. Tensors have shape [N], [C] with the N neurons in C channels one
     after the other, or [1] for all neurons alike. in_shifts, where given, is one in_shift per channel.
-    Random streams: stream + 0 the winner, + 1 the decay's rounding, + 2 the input's rounding, + 6 the current's.
+    Random streams: stream + 0 the winner, + 1 the decay's rounding, + 2 the input's rounding, + 6 the current's, + 7
+    the store's.
     """
 
     name: str
@@ -139,6 +142,13 @@ class LifOp(Record, frozen=True, tag="lif"):
     current: str = ""
     current_shift: int = 0
     current_fmt: QFormat | None = None
+    store_fmt: QFormat | None = None
+    store_min: int = 0
+
+    @property
+    def kept_fmt(self) -> QFormat:
+        """The format of a potential between two steps."""
+        return self.store_fmt or self.v_fmt
 
 
 class VoteOp(Record, frozen=True, tag="vote"):

@@ -31,6 +31,8 @@ class Calibrator(enum.Enum):
     MAX: the largest size. PERCENTILE: the quantile `quantile` of the sizes. MSE: what makes the mean squared error of
     quantization least. MEAN_ABS: in proportion to the mean size, 2 * mean * sqrt(largest code), for weights only
     (Esser et al. 2020 start learned steps there; rescaling by the mean size: QP-SNN, Wei et al. 2025).
+    THRESHOLD: nothing but the threshold (and what a bias brings), for potentials only: the levels are spread over the
+    threshold's range, whatever potentials were seen (the uniform case of SQUAT, Venkatesh et al. 2024).
     Where several values share a code's range, what lies above saturates.
     """
 
@@ -38,6 +40,26 @@ class Calibrator(enum.Enum):
     PERCENTILE = "percentile"
     MSE = "mse"
     MEAN_ABS = "mean_abs"
+    THRESHOLD = "threshold"
+
+
+class Levels(enum.Enum):
+    """The codes that weights, and kept potentials, may have.
+
+    UNIFORM: all of their width, symmetric about 0; of potentials, two's complement. BINARY (1 bit): -1 and +1, the sign
+    of a weight, +1 for 0. TERNARY (2 bits): -1, 0 and +1; 0 where the size is below 0.7 of its mean (Li & Liu 2016).
+    The step of binary and ternary codes is the mean size of the weights that are not 0, which makes the squared error
+    least (Rastegari et al. 2016). Potentials may be ternary, too, in what is kept of them between steps (SpQuant,
+    Hasssan et al. 2024).
+    """
+
+    UNIFORM = "uniform"
+    BINARY = "binary"
+    TERNARY = "ternary"
+
+
+LEVEL_BITS = {Levels.BINARY: 1, Levels.TERNARY: 2}
+"""The width that goes with the levels that have one of their own."""
 
 
 class QuantRule(Record, frozen=True):
@@ -52,6 +74,15 @@ class QuantRule(Record, frozen=True):
         clip: share of the largest value that the largest code stands for; what lies above saturates.
         calibrator: for weights and potentials of layers: which value counts as the largest.
         quantile: for PERCENTILE.
+        levels: for weights and potentials of layers: the codes they may have.
+        standardize: binary and ternary weights: the mean of each output channel is taken away first, and gradients go
+            through (w - mean) / std (Wei et al. 2024, eq. 6, there per layer; per channel as in their code).
+        accumulator_bits: for potentials of layers: the width in which a step decays, integrates, compares and resets;
+            `bits` is then what is kept until the next step, rounded after the reset (Wei et al. 2024, eq. 10). 0: a
+            step computes in `bits`.
+        shared_step: for potentials of layers: the unit is the weights' step itself, no power of two above it (MINT,
+            Yin et al. 2024).
+        power_of_two: binary and ternary weights: the step is the nearest power of two (Qin et al. 2020).
     """
 
     tensor: str
@@ -61,11 +92,22 @@ class QuantRule(Record, frozen=True):
     clip: float = 1.0
     calibrator: Calibrator = Calibrator.MAX
     quantile: float = 0.99
+    levels: Levels = Levels.UNIFORM
+    standardize: bool = True
+    power_of_two: bool = False
+    accumulator_bits: int = 0
+    shared_step: bool = False
 
     def __post_init__(self) -> None:
         _need(1 <= self.bits <= 16, f"plan rule {self.tensor!r}: bits", self.bits, "1..16")
         _need(0.0 < self.clip <= 1.0, f"plan rule {self.tensor!r}: clip", self.clip, "above 0, at most 1")
         _need(0.0 < self.quantile <= 1.0, f"plan rule {self.tensor!r}: quantile", self.quantile, "above 0, at most 1")
+        wide = self.accumulator_bits
+        _need(wide == 0 or self.bits <= wide <= 16, f"plan rule {self.tensor!r}: accumulator_bits", wide,
+              f"0, or {self.bits} (the width that is kept: no shift may be negative) to 16")
+        if self.levels in LEVEL_BITS:
+            own = LEVEL_BITS[self.levels]
+            _need(self.bits == own, f"plan rule {self.tensor!r}: bits", self.bits, f"{own} for {self.levels.value}")
 
 
 class QuantPlan(Record, frozen=True):
@@ -167,13 +209,32 @@ def _check_calibrators(chosen: dict[str, QuantRule], finer: Granularity) -> None
     """
     for path, rule in chosen.items():
         kind = path.split(".")[-1].split("_")[0]
-        known = {"w": set(Calibrator), "v": set(Calibrator) - {Calibrator.MEAN_ABS}}.get(kind, {Calibrator.MAX})
+        known = {"w": set(Calibrator) - {Calibrator.THRESHOLD},
+                 "v": set(Calibrator) - {Calibrator.MEAN_ABS}}.get(kind, {Calibrator.MAX})
         if path.endswith(".v_th") or finer is Granularity.PER_NEURON:
             known = {Calibrator.MAX}
+        _check_levels(path, rule, "" if finer is Granularity.PER_NEURON else path.split(".")[-1])
         if rule.calibrator not in known:
             raise ConfigError(f"plan: {path}", "this calibrator does not apply here", got=rule.calibrator.value,
                               allowed=", ".join(sorted(c.value for c in known)),
                               fix="calibrators are for weights (w) and potentials (v) of layers")
+
+
+def _check_levels(path: str, rule: QuantRule, kind: str) -> None:
+    """Levels, accumulators and shared steps are asked for only where there are any.
+
+    Args:
+        kind: of a layer's tensor; empty for competing populations.
+    """
+    kind = "w" if kind.split("_")[0] == "w" else kind
+    allowed = {"w": set(Levels), "v": {Levels.UNIFORM, Levels.TERNARY}}.get(kind, {Levels.UNIFORM})
+    if rule.levels not in allowed:
+        raise ConfigError(f"plan: {path}", "these levels do not apply here", got=rule.levels.value,
+                          allowed=", ".join(sorted(x.value for x in allowed)),
+                          fix="binary and ternary levels are for weights (w) of layers, ternary for potentials (v) too")
+    if (rule.accumulator_bits or rule.shared_step) and kind != "v":
+        raise ConfigError(f"plan: {path}", "has no accumulator and no step to share", got=rule.tensor,
+                          allowed="potentials (v) of layers", fix="leave out accumulator_bits and shared_step here")
 
 
 def wide_plan(network: Network, *, rounding: Rounding = Rounding.NEAREST) -> QuantPlan:

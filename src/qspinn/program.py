@@ -95,8 +95,19 @@ class _Header(Record, frozen=True):
 
 
 def pack(codes: NDArray, fmt: QFormat) -> NDArray[np.uint8]:
-    """Codes as a stream of fmt.bits bits each, lowest bit first, two's complement where signed, padded to bytes."""
-    flat = np.ascontiguousarray(codes, dtype=np.int64).ravel() & ((1 << fmt.bits) - 1)
+    """Codes as a stream of fmt.bits bits each, lowest bit first, two's complement where signed, -1 and +1 as 0 and 1
+    where binary, padded to bytes.
+
+    Raises:
+        ConfigError: the format is binary and some code is neither -1 nor +1.
+    """
+    flat = np.ascontiguousarray(codes, dtype=np.int64).ravel()
+    if fmt.binary:
+        if not np.all(np.abs(flat) == 1):
+            raise ConfigError("codes", "do not fit a binary format", got=sorted(set(flat.tolist()))[:5],
+                              allowed="-1 and +1", fix="two bits where weights may be zero")
+        flat = flat + 1 >> 1
+    flat &= (1 << fmt.bits) - 1
     planes = (flat[:, None] >> np.arange(fmt.bits)) & 1
     return np.packbits(planes.astype(np.uint8).ravel(), bitorder="little")
 
@@ -106,7 +117,9 @@ def unpack(stream: NDArray[np.uint8], fmt: QFormat, shape: tuple[int, ...]) -> N
     count = int(np.prod(shape, dtype=np.int64))
     bits = np.unpackbits(stream, count=count * fmt.bits, bitorder="little").reshape(count, fmt.bits)
     flat = bits.astype(np.int64) @ (1 << np.arange(fmt.bits, dtype=np.int64))
-    if fmt.signed:
+    if fmt.binary:
+        flat = 2 * flat - 1
+    elif fmt.signed:
         flat = np.where(flat > fmt.code_max, flat - (1 << fmt.bits), flat)
     return flat.astype(np.int32).reshape(shape)
 
@@ -224,7 +237,7 @@ def _fits(program: Program, op: Op, sizes: dict[str, int], known: set[str], shap
                     and all(shapes.get(t) == (1,) for t in scalars) and (op.current == "") == (op.current_fmt is None)
                     and min(op.n_ref, op.decay_shift, op.current_shift) >= 0
                     and max(op.decay_shift, op.current_shift, abs(op.in_shift)) <= 31
-                    and min(op.v_th_shift, op.theta_shift, op.inhibition_shift, op.bias_shift) >= 0
+                    and _keeps(op) and min(op.v_th_shift, op.theta_shift, op.inhibition_shift, op.bias_shift) >= 0
                     and op.bias_shift <= 31)
         case VoteOp():
             return shapes.get(op.votes, ())[:1] == (sizes.get(op.source, -1),) and len(shapes[op.votes]) == 2
@@ -232,6 +245,15 @@ def _fits(program: Program, op: Op, sizes: dict[str, int], known: set[str], shap
             return any(o.name == op.source for o in program.ops_of(LifOp))
         case PoissonOp():
             return True
+
+
+def _keeps(op: LifOp) -> bool:
+    """Whether the format of potentials between steps, where there is one, is a signed part of that within a step."""
+    fmt = op.store_fmt
+    if fmt is None:
+        return op.store_min == 0
+    return (fmt.signed and fmt.bits > 1 and 0 <= -fmt.frac <= 31 and fmt.code_min <= op.store_min <= 0
+            and fmt.bits - fmt.frac <= 32)
 
 
 def _spreads(shape: tuple[int, ...] | None, n: int) -> bool:

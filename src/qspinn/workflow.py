@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn import checkpoint, data
-from qspinn.checkpoint import Trained, TrainedLayers
+from qspinn.checkpoint import AnyTrained, Trained, TrainedLayers, TrainedLocal
 from qspinn.data.encoders import poisson
 from qspinn.errors import ConfigError, DataError
 from qspinn.explore.family import AnyDataset, AnyExperiment, read_experiment
 from qspinn.explore.layered_space import LayeredExperiment
+from qspinn.explore.local_space import LocalExperiment
 from qspinn.explore.statistics import wilson_interval
 from qspinn.learning import stdp
 from qspinn.lower import poisson_op, readout_votes
 from qspinn.ops import EventsOp, PoissonOp
 from qspinn.program import Program
-from qspinn.records import with_override
+from qspinn.records import from_plain, with_override
 from qspinn.runtime import run
 from qspinn.spikes import Spikes
 
@@ -35,8 +36,8 @@ def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
     return data.load_recordings(config) if isinstance(config, data.EventData) else data.load(config)
 
 
-def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment:
-    """The experiment, of either family, in a TOML or JSON file, with dotted overrides such as
+def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment | LocalExperiment:
+    """The experiment, of any family, in a TOML or JSON file, with dotted overrides such as
     ``network.n_neurons=100`` applied.
 
     Raises:
@@ -54,6 +55,8 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExper
         raise ConfigError(str(path), f"is not valid {kind}", got=str(error)) from None
     for assignment in overrides:
         plain = with_override(plain, assignment)
+    if isinstance(plain, Mapping) and plain.get("family") == "local":
+        return from_plain(LocalExperiment, plain)
     return read_experiment(plain)
 
 
@@ -68,14 +71,17 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     spikes_per_sample: float
 
 
-def train(experiment: AnyExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None,
-          device: str = "cpu") -> tuple[Trained | TrainedLayers, Accuracy]:
-    """The trained float network of an experiment and its validation accuracy.
+def train(
+    experiment: AnyExperiment | LocalExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None,
+    device: str = "cpu",
+) -> tuple[AnyTrained, Accuracy]:
+    """The trained network of an experiment and its validation accuracy: a float network, or with local learning what
+    `learning.arithmetic` says.
 
     Args:
-        progress: called with (done, total): samples of STDP, epochs of gradient training.
-        resume: for layers, the file that is written after every epoch and from which an interrupted call goes on.
-        device: "cpu"; for layers also "cuda" or "cuda:<i>".
+        progress: called with (done, total): samples of STDP, epochs of the others.
+        resume: for all but STDP, the file that is written after every epoch and from which an interrupted call goes on.
+        device: "cpu"; for layers that learn by gradients also "cuda" or "cuda:<i>".
 
     Raises:
         ConfigError: the device does not exist, or the experiment does not train there.
@@ -83,7 +89,9 @@ def train(experiment: AnyExperiment, *, progress: stdp.Progress | None = None, r
     if isinstance(experiment, LayeredExperiment):
         return _train_layers(experiment, progress, resume, device)
     if device != "cpu":
-        raise ConfigError("device", "STDP runs on the CPU", got=device, allowed="cpu")
+        raise ConfigError("device", "only gradients train elsewhere than on the CPU", got=device, allowed="cpu")
+    if isinstance(experiment, LocalExperiment):
+        return _train_local(experiment, progress, resume)
     dataset = data.load(experiment.data)
     n_classes = len(dataset.labels)
     network = experiment.network.build(dataset.train.images.shape[1], n_classes)
@@ -109,11 +117,25 @@ def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None,
     dataset = layered.load(experiment)
     network = layered.declared(experiment, dataset)
     told = None if progress is None else lambda done, total, loss: progress(done, total)
-    net = layered.trained_net(experiment, network, dataset.train, resume, told, place)
+    net = layered.trained_net(experiment, network, *dataset.learned(), resume, told, place)
     scores, rates = responses(net, dataset.validation)
     n_spikes = sum(rates[x.name] * x.n for x in network.layers if x.name in rates) * network.n_steps
     right = scores.argmax(axis=1) == dataset.validation.labels
     return frozen(net), _share("validation", right, n_spikes)
+
+
+def _train_local(experiment: LocalExperiment, progress: stdp.Progress | None, resume: Path | None
+                 ) -> tuple[TrainedLocal, Accuracy]:
+    """Layers that learned locally and their validation accuracy."""
+    from qspinn.learning.local import model as local_model
+
+    dataset = data.load_recordings(experiment.data)
+    layers, declaration = local_model.trained_layers(
+        dataset, experiment.network, experiment.learning, experiment.plan, experiment.seed, progress=progress,
+        resume=resume)
+    said, n_spikes = local_model.predictions(layers, dataset.validation, declaration)
+    right = said == dataset.validation.labels
+    return TrainedLocal(network=declaration, params=layers.state()), _share("validation", right, n_spikes)
 
 
 def evaluate_float(trained: Trained, split: data.Split, name: str, *, seed: int = 0) -> Accuracy:
@@ -188,7 +210,7 @@ def sensitivity(experiment: AnyExperiment, out: str | Path, **options: Any) -> A
     return sweep(experiment, out, **options)
 
 
-def save_trained(trained: Trained | TrainedLayers, path: str | Path) -> Path:
-    """Writes a float checkpoint."""
+def save_trained(trained: AnyTrained, path: str | Path) -> Path:
+    """Writes the checkpoint of a trained network."""
     checkpoint.save(trained, Path(path))
     return Path(path)

@@ -28,7 +28,7 @@ class _Loader(NamedTuple):
 
 
 _LOADERS: dict[str, _Loader] = {
-    "braille7": _Loader("tactile", "braille"),
+    "braille7": _Loader("tactile", "braille", "", ("bin_ms", "fine")),
     "dvs_gesture": _Loader("dvs_gesture", "load", "dvs_gesture", ("bin_ms", "n_bins", "size", "on_error")),
     "ev_containers": _Loader("tactile", "containers"),
     "mnist_frames": _Loader("frames", "mnist_frames", "", ("n_bins", "n_train", "n_validation", "n_test")),
@@ -63,7 +63,7 @@ def load_recordings(config: EventData) -> EventDataset:
         raise ConfigError("data.name", "unknown event data set", got=name, allowed=", ".join(_LOADERS))
     module, function, own, known = _LOADERS[name]
     plain = EventData(name=name)
-    changed = {f: getattr(config, f) for f in ("bin_ms", "n_bins", "size", "on_error")
+    changed = {f: getattr(config, f) for f in ("bin_ms", "n_bins", "size", "fine", "on_error")
                if getattr(config, f) != getattr(plain, f)}
     for field, value in changed.items():
         if field not in known:
@@ -73,7 +73,8 @@ def load_recordings(config: EventData) -> EventDataset:
     loader = getattr(importlib.import_module(f"qspinn.data.{module}"), function)
     loaded: EventDataset = loader(**_arguments(name, config.folder, own, changed))
     train, validation, test = (some_of_each(events, getattr(config, f"n_{part}")) for part, events in loaded.parts())
-    return msgspec.structs.replace(loaded, train=train, validation=validation, test=test)
+    fine = None if loaded.fine is None else some_of_each(loaded.fine, config.n_train)
+    return msgspec.structs.replace(loaded, train=train, validation=validation, test=test, fine=fine)
 
 
 def _arguments(name: str, folder: str, own: str, changed: dict[str, Any]) -> dict[str, Any]:

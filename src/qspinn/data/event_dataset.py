@@ -26,6 +26,7 @@ class EventData(Record, frozen=True):
         folder: where the files are; empty: $QSPINN_DATA.
         bin_ms, n_bins: length [ms] and number of the steps; 0 for what is usual for the set.
         size: rows and columns that the sensor is reduced to (dvs_gesture, synthetic_gestures); 0 for the usual.
+        fine: training may move events about in so many parts of a step (braille7).
         n_train, n_validation, n_test: use only so many of a split, of all classes alike; 0 for all.
         on_error: "skip" leaves damaged files out (dvs_gesture) and names them in the result.
     """
@@ -35,6 +36,7 @@ class EventData(Record, frozen=True):
     bin_ms: float = 0.0
     n_bins: int = 0
     size: int = 0
+    fine: int = 1
     n_train: int = 0
     n_validation: int = 0
     n_test: int = 0
@@ -43,6 +45,7 @@ class EventData(Record, frozen=True):
     def __post_init__(self) -> None:
         for field in ("bin_ms", "n_bins", "size", "n_train", "n_validation", "n_test"):
             _need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), ">= 0")
+        _need(self.fine >= 1, "data.fine", self.fine, ">= 1")
 
 
 class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -56,6 +59,7 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         split_rule: in words, for the report.
         skipped: files that were left out, and why.
         max_count: how often an address may occur in a bin.
+        fine, per_step: the recordings of `train` in bins of which so many make one; None where there are none.
     """
 
     name: str
@@ -69,6 +73,8 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     split_rule: str
     skipped: tuple[str, ...] = ()
     max_count: int = 1
+    fine: EventSet | None = None
+    per_step: int = 1
 
     def __post_init__(self) -> None:
         for part, events in self.parts():
@@ -79,6 +85,11 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             if events.n_samples and not 0 <= events.labels.min() <= events.labels.max() < len(self.labels):
                 raise DataError(f"{place}.labels", "unknown class", got=sorted({*events.labels.tolist()}),
                                 allowed=f"0..{len(self.labels) - 1}")
+        if self.fine is not None and (-(-self.fine.n_steps // self.per_step) != self.n_steps
+                                      or not np.array_equal(self.fine.labels, self.train.labels)):
+            raise DataError(f"{self.name}.fine", "are not the training recordings in finer bins",
+                            got=(self.fine.n_samples, self.fine.n_steps),
+                            allowed=f"{self.train.n_samples} recordings of {self.n_steps} steps")
         present = set(self.train.labels.tolist())
         missing = [name for k, name in enumerate(self.labels) if k not in present]
         if missing:
@@ -88,6 +99,10 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def parts(self) -> tuple[tuple[str, EventSet], ...]:
         """The three splits with their names."""
         return ("train", self.train), ("validation", self.validation), ("test", self.test)
+
+    def learned(self) -> tuple[EventSet, int]:
+        """What training takes: recordings, and how many of their bins make a step."""
+        return (self.train, 1) if self.fine is None else (self.fine, self.per_step)
 
     def checksum(self) -> str:
         """sha256 (hex) of shape, splits, labels, bins, addresses and counts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -132,6 +132,19 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         moved = row // self.n_steps * self.n_steps + step
         return self._from(moved[stays], address[stays], None if count is None else count[stays])
 
+    def jittered(self, by: NDArray[np.integer]) -> EventSet:
+        """Each entry moved by its own number of bins [n_events], later where positive; what leaves is dropped, counts
+        of what meets add up.
+
+        Raises:
+            DataError: a count over 255.
+        """
+        row, address, count = self._entries()
+        step = row % self.n_steps + by
+        stays = (step >= 0) & (step < self.n_steps)
+        row, count = (row + by)[stays], None if count is None else count[stays]
+        return self._merged(row, address[stays], count, self.n_steps, self.shape)
+
     def thinned(self, kept: NDArray[np.bool_]) -> EventSet:
         """Only the entries marked in kept [n_events]."""
         row, address, count = self._entries()
@@ -175,6 +188,13 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         out = np.zeros((self.n_steps, self.n_samples, self.n), dtype=np.uint8)
         out[row % self.n_steps, row // self.n_steps, address] = 1 if count is None else count
         return out.reshape(self.n_steps, self.n_samples, *self.shape)
+
+    def feed(self, sha: Any) -> None:
+        """Updates a hash with everything in the set."""
+        whole = self.compact()
+        sha.update(repr((self.shape, self.n_steps, self.n_samples)).encode())
+        for array in (whole.offsets, whole.index, whole.count, whole.labels):
+            sha.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
 
     def _entries(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray | None]:
         """Row (recording * T + bin), address and count of every entry."""

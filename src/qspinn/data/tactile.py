@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.data._npz import find, multiple, need, read_npz
 from qspinn.data.event_dataset import EventDataset, split_off
 from qspinn.data.event_set import EventSet, from_dense
+from qspinn.errors import ConfigError
 
 BRAILLE_BIN_MS, CONTAINERS_BIN_MS = 5.0, 20.0
 SPLIT_SEED = 0
 LETTERS = ("space", "A", "E", "I", "O", "U", "Y")
 
 
-def braille(folder: str | Path = "", *, bin_ms: float = BRAILLE_BIN_MS) -> EventDataset:
+def braille(folder: str | Path = "", *, bin_ms: float = BRAILLE_BIN_MS, fine: int = 1) -> EventDataset:
     """Seven Braille letters felt by 12 taxels, 256 steps of 5 ms; shape (12, 1, 1); 1,158 recordings.
 
     Source: Mueller-Cleve et al. 2022, "Braille letter reading", in the form of Pedersen et al. 2024 (NIR), which has
@@ -24,21 +26,31 @@ def braille(folder: str | Path = "", *, bin_ms: float = BRAILLE_BIN_MS) -> Event
 
     Args:
         bin_ms: a multiple of 5; stored bins are merged.
+        fine: the training recordings are there in bins so many times shorter, too.
 
     Raises:
+        ConfigError: shorter bins than those stored.
         DataError: braille7.npz is missing or damaged.
     """
     factor = multiple(bin_ms, BRAILLE_BIN_MS, "braille7")
     path = find(folder, "braille7.npz")
     packed, shape, labels = read_npz(path, ("x", "shape", "y"))
     raster = _unpacked(path, packed, shape, labels, (256, 12))
-    whole = from_dense(raster[..., None, None], labels).rebinned(factor)
+    if fine < 1 or factor % fine:
+        raise ConfigError("data.fine", "does not divide a step into stored bins", got=fine,
+                          allowed=f"divisors of {factor}, {bin_ms} ms in bins of {BRAILLE_BIN_MS} ms")
+    stored = from_dense(raster[..., None, None], labels)
+    whole = stored.rebinned(factor)
     test = split_off(whole.labels, fraction=0.2, seed=SPLIT_SEED)
     rest = whole.take(~test)
     validation = split_off(rest.labels, fraction=0.1, seed=SPLIT_SEED + 1)
-    return _dataset("braille7", bin_ms, LETTERS, rest.take(~validation), rest.take(validation), whole.take(test),
-                    f"Braille, 7 letters, drawn letter by letter (seed {SPLIT_SEED}): a fifth for test, a tenth of the "
-                    "rest for validation, the others for training; not the split of the NIR paper")
+    dataset = _dataset("braille7", bin_ms, LETTERS, rest.take(~validation), rest.take(validation), whole.take(test),
+                       f"Braille, 7 letters, drawn letter by letter (seed {SPLIT_SEED}): a fifth for test, a tenth of "
+                       "the rest for validation, the others for training; not the split of the NIR paper")
+    if fine == 1:
+        return dataset
+    learned = stored.take(~test).take(~validation).rebinned(factor // fine)
+    return msgspec.structs.replace(dataset, fine=learned, per_step=fine)
 
 
 def containers(folder: str | Path = "", *, bin_ms: float = CONTAINERS_BIN_MS) -> EventDataset:

@@ -86,7 +86,14 @@ class Family(Protocol):
 
 
 def family_of(experiment: AnyExperiment) -> Family:
-    """The family of an experiment, loaded when first asked for: layers need torch."""
+    """The family of an experiment, loaded when first asked for: layers need torch.
+
+    Raises:
+        ConfigError: the family is trained only (local learning, see `local_space`).
+    """
+    if type(experiment) not in _FAMILIES:
+        raise ConfigError("config.family", "this family is trained, not explored", got=type(experiment).__name__,
+                          fix="qspinn train; other widths are other entries of its plan")
     name, _ = _FAMILIES[type(experiment)]
     return cast(Family, importlib.import_module(f"qspinn.explore.{name}"))
 
@@ -107,5 +114,5 @@ def read_experiment(plain: Any, where: str = "config") -> AnyExperiment:
         return from_plain(LayeredExperiment, plain, where)
     if named is not None:
         raise ConfigError(f"{where}.family", "unknown family of networks", got=named,
-                          allowed='"layers"; leave it out for competing populations')
+                          allowed='"layers", "local"; leave it out for competing populations')
     return from_plain(Experiment, plain, where)

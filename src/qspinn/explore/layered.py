@@ -41,13 +41,19 @@ LIBRARIES = ("numpy", "numba", "torch")
 
 
 class Bench(msgspec.Struct, kw_only=True, eq=False):
-    """What candidates are measured with; the float network is read when first needed."""
+    """What candidates are measured with; the float network is read when first needed.
+
+    Attributes:
+        learned, per_step: what training takes, see `EventDataset.learned`.
+    """
 
     folder: Path
     experiment: LayeredExperiment
     labels: tuple[str, ...]
     train: EventSet
     validation: EventSet
+    learned: EventSet
+    per_step: int
     max_count: int
     bin_ms: float
     reuse: Reuse
@@ -135,10 +141,13 @@ def store(folder: Path, experiment: LayeredExperiment, dataset: EventDataset) ->
     key = content_key(experiment.data, dataset.checksum())[:16]
     (folder / "cache").mkdir(parents=True, exist_ok=True)
     files: Files = {}
-    for name, events in (("train", dataset.train), ("validation", dataset.validation)):
+    learned, per_step = dataset.learned()
+    parts = [("train", dataset.train), ("validation", dataset.validation)]
+    for name, events in parts + [("learned", learned)] * (per_step > 1):
         whole = events.compact()
         arrays = {"offsets": whole.offsets, "index": whole.index, "count": whole.count, "labels": whole.labels}
-        files[name] = {"shape": list(dataset.shape), "max_count": dataset.max_count, "bin_ms": dataset.bin_ms}
+        files[name] = {"shape": list(dataset.shape), "max_count": dataset.max_count, "bin_ms": dataset.bin_ms,
+                       "per_step": per_step}
         for kind, array in arrays.items():
             if array is not None:
                 path = folder / "cache" / f"{name}-{key}.{kind}.npy"
@@ -150,7 +159,9 @@ def store(folder: Path, experiment: LayeredExperiment, dataset: EventDataset) ->
 
 def open_bench(folder: Path, experiment: LayeredExperiment, labels: tuple[str, ...], files: Files) -> Bench:
     train, validation = (_mapped(files[name]) for name in ("train", "validation"))
+    learned = _mapped(files["learned"]) if "learned" in files else train
     return Bench(folder=folder, experiment=experiment, labels=labels, train=train, validation=validation,
+                 learned=learned, per_step=files["train"]["per_step"],
                  max_count=files["train"]["max_count"], bin_ms=files["train"]["bin_ms"], reuse=Reuse(), known={})
 
 
@@ -165,7 +176,7 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
     """Trains the float network, going on where an interrupted run was, and stores it; returns its record."""
     start, experiment = time.perf_counter(), bench.experiment
     path = float_path(bench.folder)
-    net = trained_net(experiment, bench.network(), bench.train, path.with_suffix(".training"))
+    net = trained_net(experiment, bench.network(), bench.learned, bench.per_step, path.with_suffix(".training"))
     checkpoint.save(frozen(net), path)
     said, rates = responses(net, bench.validation)
     path.with_suffix(".training").unlink(missing_ok=True)
@@ -173,11 +184,12 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
             "epochs": experiment.training.n_epochs, "seconds": round(time.perf_counter() - start, 3)}
 
 
-def trained_net(experiment: LayeredExperiment, network: LayeredNetwork, data: EventSet, resumed: Path | None = None,
-                progress: Progress | None = None, device: str = "cpu") -> SurrogateNet:
+def trained_net(experiment: LayeredExperiment, network: LayeredNetwork, data: EventSet, per_step: int = 1,
+                resumed: Path | None = None, progress: Progress | None = None, device: str = "cpu"
+                ) -> SurrogateNet:
     """The float network of an experiment, trained from fresh weights or from where `resumed` says."""
     net = SurrogateNet(network, seed=experiment.seed).to(device)
-    fit(net, data, experiment.training, seed=experiment.seed, checkpoint=resumed, progress=progress)
+    fit(net, data, experiment.training, seed=experiment.seed, per_step=per_step, checkpoint=resumed, progress=progress)
     return net
 
 
@@ -207,24 +219,30 @@ def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
     """The float network trained on with quantization in the loop, as integers."""
     search, net = bench.experiment.search, bench.float_net()
     training = msgspec.structs.replace(bench.experiment.training, n_epochs=search.itq_epochs,
-                                       learning_rate=search.itq_learning_rate)
-    module = quantized.prepare(net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed)
+                                       learning_rate=search.itq_learning_rate,
+                                       spike_regulation=search.itq_spike_regulation)
+    module = quantized.prepare(net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed,
+                               estimator=search.itq_estimator)
     resumed = program_path(bench.folder, candidate).with_suffix(".training")
     with one_thread():
-        fit(module, bench.train, training, seed=candidate.seed, checkpoint=resumed)
+        epochs = fit(module, bench.learned, training, seed=candidate.seed, per_step=bench.per_step, checkpoint=resumed)
+    bench.known["epochs"] = {candidate.key(): epochs}
     program = quantized.convert(module, labels=bench.labels, provenance=_provenance(bench, candidate))
     resumed.unlink(missing_ok=True)
     return program
 
 
 def measure(bench: Bench, candidate: LayeredCandidate, program: Program) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Besides the answers: spikes per neuron and step of every layer, how far that is from float, epochs trained."""
+    """Besides the answers: spikes per neuron and step of every layer, how far that is from float, epochs trained, and
+    the rates on training data in each of them."""
     data = bench.validation
     result = bench.reuse.run(program, data.graded(), f"validation {data.n_samples}")
     rates = {op.name: float(result.counts[op.name].mean() / data.n_steps) for op in program.ops_of(LifOp) if op.spiking}
     drift = {name: rate - bench.float_rates()[name] for name, rate in rates.items()}
     epochs = bench.experiment.search.itq_epochs if candidate.scheme is Scheme.ITQ else 0
-    return result.predictions() == data.labels, {"rates": rates, "rate_drift": drift, "epochs": epochs}
+    seen = bench.known.get("epochs", {}).get(candidate.key(), [])
+    trained = {"trained_rates": {name: [e.rates[name] for e in seen] for name in rates}} if seen else {}
+    return result.predictions() == data.labels, {"rates": rates, "rate_drift": drift, "epochs": epochs} | trained
 
 
 def test(bench: Bench, dataset: EventDataset, program: Program) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:

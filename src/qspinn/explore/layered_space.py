@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,11 +16,13 @@ from qspinn.layers import LayeredNetwork, Leaky, Shape
 from qspinn.learning.supervision import Supervision
 from qspinn.models import Link, Of, chain
 from qspinn.network import _need
-from qspinn.plan import WIDE_BITS, Calibrator, Granularity, QuantPlan, QuantRule, layer_paths
+from qspinn.plan import WIDE_BITS, Calibrator, Granularity, Levels, QuantPlan, QuantRule, layer_paths
 from qspinn.records import Record, content_key
 
 LEAST_BITS = 2
-"""Weights, potentials and biases have a sign."""
+"""Potentials and biases have a sign and a zero; weights of one bit are binary."""
+SKIP_BITS = 8
+"""Of residual connections beside binary weights: one factor per channel, which binary codes could not hold."""
 CURRENT_BITS = 8
 """How many more bits a synaptic current gets than the weights it is a sum of: it counts in their steps."""
 Widths = dict[str, int]
@@ -76,6 +78,13 @@ class LayeredSearch(Record, frozen=True):
         itq_bits: (weights, states) of the ITQ candidates, with the first granularity.
         itq_roundings: how states are rounded in ITQ, each tried; what is trained is rounded to nearest.
         itq_epochs, itq_learning_rate: of their training; the rest is as in float training.
+        itq_spike_regulation: of their training, in place of that of float training; see `Supervision`.
+        itq_estimator: gradient of binary and ternary weights; see `learning.quantized.prepare`.
+        standardize, power_of_two: for binary and ternary weights; see `plan.QuantRule`. Weights of one bit are binary.
+        ternary_weights, ternary_states: weights, and what is kept of potentials, at 2 bits are -1, 0 and +1.
+        accumulator_bits: width in which a step computes potentials, where they are kept in fewer bits; 0: as they are
+            kept. See `plan.QuantRule`.
+        shared_step: potentials count in steps of the weights themselves.
         calibration_samples: training samples from which ranges are taken; 0 for all.
         max_drop_points: accuracy a candidate may lose against float, on validation.
         sensitivity_bits: widths of the one-tensor-at-a-time sweep, under every rounding.
@@ -101,6 +110,14 @@ class LayeredSearch(Record, frozen=True):
     itq_roundings: tuple[Rounding, ...] = (Rounding.TRUNCATE,)
     itq_epochs: int = 6
     itq_learning_rate: float = 3e-3
+    itq_spike_regulation: float = 0.0
+    itq_estimator: Literal["straight_through", "annealed"] = "straight_through"
+    standardize: bool = True
+    power_of_two: bool = False
+    ternary_weights: bool = False
+    ternary_states: bool = False
+    accumulator_bits: int = 0
+    shared_step: bool = False
     calibration_samples: int = 500
     max_drop_points: float = 1.0
     sensitivity_bits: tuple[int, ...] = (16, 12, 10, 8, 6, 5, 4, 3, 2)
@@ -109,14 +126,15 @@ class LayeredSearch(Record, frozen=True):
     hopeless_points: float = 20.0
 
     def __post_init__(self) -> None:
-        pairs = [bits for pair in self.itq_bits for bits in pair]
-        widths = {"weight_bits": self.weight_bits, "state_bits": self.state_bits, "itq_bits": pairs,
-                  "constant_bits": [self.constant_bits],
-                  "sensitivity_bits": self.sensitivity_bits,
-                  "first_bits": [self.first_bits or LEAST_BITS], "last_bits": [self.last_bits or LEAST_BITS]}
-        for name, found in widths.items():
-            for bits in found:
-                _need(LEAST_BITS <= bits <= WIDE_BITS, f"search.{name}", bits, f"{LEAST_BITS}..{WIDE_BITS}")
+        widths = {"state_bits": self.state_bits, "itq_bits": [states for _, states in self.itq_bits],
+                  "constant_bits": [self.constant_bits], "sensitivity_bits": self.sensitivity_bits,
+                  "accumulator_bits": [self.accumulator_bits or LEAST_BITS]}
+        of_weights = {"weight_bits": self.weight_bits, "itq_bits": [bits for bits, _ in self.itq_bits],
+                      "first_bits": [self.first_bits or 1], "last_bits": [self.last_bits or 1]}
+        for least, group in ((LEAST_BITS, widths), (1, of_weights)):
+            for name, found in group.items():
+                for bits in found:
+                    _need(least <= bits <= WIDE_BITS, f"search.{name}", bits, f"{least}..{WIDE_BITS}")
         for name in ("schemes", "roundings", "itq_roundings", "weight_bits", "granularities", "sensitivity_bits"):
             _need(len(getattr(self, name)) > 0, f"search.{name}", getattr(self, name), "at least one entry")
         for name in ("itq_epochs", "calibration_samples", "max_drop_points", "sensitivity_samples", "harmless_points",
@@ -126,6 +144,8 @@ class LayeredSearch(Record, frozen=True):
               "max, percentile, mse")
         for name in ("quantile", "itq_quantile"):
             _need(0 < getattr(self, name) <= 1, f"search.{name}", getattr(self, name), "above 0, at most 1")
+        _need(self.itq_spike_regulation >= 0, "search.itq_spike_regulation", self.itq_spike_regulation,
+              ">= 0; 0 for none")
         _need(self.itq_learning_rate > 0, "search.itq_learning_rate", self.itq_learning_rate, "> 0")
         _need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", Scheme.PTQ_ADAPT.value, "ptq, itq")
         _need(Granularity.PER_NEURON not in self.granularities, "search.granularities", "per_neuron",
@@ -188,12 +208,26 @@ def layers_plan(
     for path in layer_paths(network):
         calibrator = of_weights if is_matrix(path) else Calibrator.MAX
         calibrator = search.state_calibrator if path.endswith(".v") else calibrator
+        bits = weights[path] if path in weights else states[path]
         rules.append(QuantRule(
-            tensor=path, bits=weights[path] if path in weights else states[path],
+            tensor=path, bits=bits, **_levels(path, bits, search),
             rounding=Rounding.NEAREST if in_training and path.split(".")[-1] not in ("v", "i") else rounding,
             granularity=step_of(network, path, granularity), calibrator=calibrator,
             quantile=search.itq_quantile if in_training else search.quantile))
     return QuantPlan(rules=tuple(rules))
+
+
+def _levels(path: str, bits: int, search: LayeredSearch) -> dict[str, Any]:
+    """The keys of a rule that only some weights and potentials have."""
+    if is_matrix(path):
+        levels = Levels.BINARY if bits == 1 else Levels.TERNARY if bits == 2 and search.ternary_weights else None
+        return {} if levels is None else {"levels": levels, "standardize": search.standardize,
+                                          "power_of_two": search.power_of_two}
+    if not path.endswith(".v"):
+        return {}
+    levels = Levels.TERNARY if bits == 2 and search.ternary_states else Levels.UNIFORM
+    return {"levels": levels, "shared_step": search.shared_step,
+            "accumulator_bits": search.accumulator_bits if bits < search.accumulator_bits else 0}
 
 
 def step_of(network: LayeredNetwork, path: str, granularity: Granularity) -> Granularity:
@@ -228,8 +262,9 @@ def weight_widths(network: LayeredNetwork, bits: int, search: LayeredSearch) -> 
     """The width of all weights, with the exceptions for the first and the last layer."""
     first, last = network.layers[0].name, network.readout.source
     exceptions = {first: search.first_bits, last: search.last_bits}
-    return {network.weight_path(c): exceptions.get(layer.name, 0) or bits
-            for layer in network.layers for c in network.into(layer.name)}
+    found = {network.weight_path(c): exceptions.get(layer.name, 0) or bits
+             for layer in network.layers for c in network.into(layer.name)}
+    return {path: SKIP_BITS if width == 1 and not is_matrix(path) else width for path, width in found.items()}
 
 
 def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_bits: int) -> Widths:

@@ -22,6 +22,8 @@ class Scan(NamedTuple):
         in_scale, reset, unit: [C]; unit is the real number a code of the potential stands for.
         has_current: a synaptic current with factor i_decay * i_scale within i_min..i_max.
         mode: rounding mode of `runtime.arithmetic`, or PLAIN.
+        store_shift, store_min, store_max: bits dropped from what is kept between steps, and the codes that can be
+            kept; no shift where it is kept as it is.
     """
 
     kind: Any
@@ -46,6 +48,9 @@ class Scan(NamedTuple):
     stream: int
     surrogate: int
     width: float
+    store_shift: int | None = None
+    store_min: int = 0
+    store_max: int = 0
 
     def step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
         """Argument of `advance`; level, bias [N]."""
@@ -54,14 +59,24 @@ class Scan(NamedTuple):
         return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), level, bias,
                 np.tile(self.reset, places).astype(f), f(self.v_min), f(self.v_max), self.strict, self.subtract,
                 self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f), f(self.i_min), f(self.i_max),
-                self.mode, np.uint32(self.seed), self.stream)
+                self.mode, np.uint32(self.seed), self.stream,
+                np.full(0 if self.store_shift is None else 1, 2.0 ** -(self.store_shift or 0), f), f(self.store_min),
+                f(self.store_max))
 
     def factors(self, level: NDArray, places: int) -> tuple:
         """Argument of `back_in_time`."""
         f = np.float32
         return (f(self.decay * self.decay_scale), np.tile(self.in_scale, places).astype(f), level.astype(f),
                 np.tile(self.unit, places).astype(f), f(self.v_min), f(self.v_max), self.subtract,
-                f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max), self.surrogate, f(self.width))
+                f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max), self.surrogate, f(self.width),
+                *self._kept())
+
+    def _kept(self) -> tuple[np.float32, np.float32]:
+        """Potentials from the first up to the second are rounded, not clipped, to what is kept."""
+        if self.store_shift is None:
+            return np.float32(-np.inf), np.float32(np.inf)
+        unit = 2.0**self.store_shift
+        return np.float32((self.store_min - 0.5) * unit), np.float32((self.store_max + 0.5) * unit)
 
 
 class Passes:
@@ -79,8 +94,8 @@ class Passes:
         self.codes = not plain
         self.usual = (
             scan.kind is np.float32 and scan.spiking and scan.subtract and scan.n_ref == 0 and not scan.has_current
-            and rows.size == 0 and current.shape[2] % FLOATS == 0 and scan.mode in (general.PLAIN, NEAREST, TRUNCATE)
-            and not (plain and np.any(scan.in_scale != 1)))
+            and scan.store_shift is None and rows.size == 0 and current.shape[2] % FLOATS == 0
+            and scan.mode in (general.PLAIN, NEAREST, TRUNCATE) and not (plain and np.any(scan.in_scale != 1)))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -113,7 +128,7 @@ class Passes:
                 normed, around, start, stop, self.step, self.outer, factors, self.scan.has_current, current_grad,
                 level_grad, bias_grad, decay_grad, products)
             return
-        slope, scale, _, unit, *_, kind, width = factors
+        slope, scale, _, unit, *_, kind, width, _, _ = factors
         usual.backward(
             spike_grad.reshape(-1), every_spike, left_grad.reshape(-1), self.current.reshape(-1), self.gain,
             normed.reshape(-1), around, start, stop, self.shape, self._step(), self.codes,

@@ -93,11 +93,12 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
 
     step holds: decay; decay_scale [1], the factor of the decay code; in_scale [N] or [1], that of the input; level,
     bias, reset [N]: codes, bias of the synaptic current where there is one; limits and switches; i_scale [1], the
-    factor of the current's decay code. Loops write to one array each: of more, LLVM does not prove that they are
-    apart, and goes from number to number.
+    factor of the current's decay code; store_scale [1] (or without entries), 2**-shift of what is kept, with its
+    limits. Loops write to one array each: of more, LLVM does not prove that they are apart, and goes from number to
+    number.
     """
     (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, n_ref, spiking, i_decay, i_scale,
-     i_min, i_max, mode, seed, stream) = step
+     i_min, i_max, mode, seed, stream, store_scale, store_min, store_max) = step
     level, bias, reset, outer = level[low:low + m], bias[low:low + m], reset[low:low + m], outer[low:low + m]
     in_scale = in_scale[low:low + m] if in_scale.size > 1 else in_scale
     gain = gain[low:low + m] if gain.size > 0 else gain
@@ -106,7 +107,7 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     has_current = i_left.size > 0
     constant = np.zeros_like(bias) if has_current else bias
     base_decay, base_in = stream_base(seed, stream + 1), stream_base(seed, stream + 2)
-    base_i = stream_base(seed, stream + 6)
+    base_i, base_store = stream_base(seed, stream + 6), stream_base(seed, stream + 7)
     n_fired, count = 0, 0
     for t in range(current.shape[0]):
         here, spike, rest = current[t, low:low + m], spikes[t, to:to + m], left[t, to:to + m]
@@ -152,6 +153,10 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
         else:
             for j in range(m):
                 v[j] = reset[j] if spike[j] > 0 else v[j]
+        if store_scale.size > 0:
+            round_all(v, store_scale, mode, step_key(base_store, t), outer)
+            for j in range(m):
+                v[j] = clip(v[j], store_min, store_max) / store_scale[0]
         for j in range(m):
             rest[j] = v[j]
         for j in range(m):
@@ -260,7 +265,8 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
     switches. Rounding is passed straight through, saturation not at all; the reset's spike is taken as given (Zenke &
     Ganguli 2018).
     """
-    decay, in_scale, level, unit, v_min, v_max, subtract, i_decay, i_min, i_max, kind, width = factors
+    (decay, in_scale, level, unit, v_min, v_max, subtract, i_decay, i_min, i_max, kind, width, keep_min,
+     keep_max) = factors
     in_scale, level, unit = in_scale[low:low + m], level[low:low + m], unit[low:low + m]
     of_bias = bias_grad[low:low + m]
     of_level = level_grad[low:low + m] if level_grad.size > 0 else level_grad
@@ -271,6 +277,10 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
         slopes(apart, unit, kind, width, of_spike)
         if left_grad.size > 0:
             add(left_grad[t, low:low + m], g)
+        if keep_max < np.inf:
+            for j in range(m):
+                whole = apart[j] + level[j] * (_F32(1) - fired[j] * kept_by_reset)  # potential after the reset
+                g[j] = g[j] if ((keep_min <= whole) & (whole < keep_max)) | (apart[j] == RESTING) else _F32(0)
         if spike_grad.size > 0:
             add(spike_grad[t, low:low + m], back)
         for j in range(m):

@@ -26,7 +26,8 @@ from qspinn.runtime.arithmetic import NEAREST, STOCHASTIC, TOWARD_ZERO, TRUNCATE
 WINDOWS = 1 << 26  # numbers of windows that are made at once
 KNOWN = frozenset((
     "kind", "decay", "decay_scale", "in_scale", "reset", "unit", "v_min", "v_max", "strict", "subtract", "n_ref",
-    "spiking", "has_current", "i_decay", "i_scale", "i_min", "i_max", "mode", "seed", "stream", "surrogate", "width"))
+    "spiking", "has_current", "i_decay", "i_scale", "i_min", "i_max", "mode", "seed", "stream", "surrogate", "width",
+    "store_shift", "store_min", "store_max"))
 """Fields of `Scan` that these passes obey."""
 DTYPES = {np.float32: torch.float32, np.float64: torch.float64}
 Rounder = Callable[[Tensor, int], Tensor]
@@ -66,8 +67,6 @@ def current(wiring: Wiring, x: Tensor, w: Tensor, *, codes: bool) -> Tensor:
         apply: Any = _Exact.apply
         found: Tensor = apply(x, w, wiring)
         return found
-    if wiring.kernel == wiring.source[1:] and wiring.padding == (0, 0) and wiring.groups == 1:  # all-to-all
-        return functional.linear(x.flatten(2).to(w.dtype), w.flatten(1)).transpose(0, 1)
     return wiring.dense(x, w)
 
 
@@ -131,7 +130,8 @@ def neurons(scan: Scan, total: Tensor, rows: Tensor | None, level: Tensor, bias:
 class _Constants:
     """What a layer's steps need besides its state, on the device of what reaches it; vectors [N].
 
-    product: the type of feedback; round_decay, round_in, round_i: roundings of potential, input, synaptic current.
+    product: the type of feedback; round_decay, round_in, round_i, round_store: roundings of potential, input, synaptic
+    current and what is kept of the potential; store: its unit, or none where it is kept as it is.
     """
 
     def __init__(self, scan: Scan, total: Tensor, level: Tensor, bias: Tensor, outer: NDArray[np.int64]) -> None:
@@ -150,6 +150,8 @@ class _Constants:
 
         self.round_decay, self.round_in = rounder(scan.decay_scale, 1), rounder(scan.in_scale, 2)
         self.round_i = rounder(scan.i_scale, 6) if scan.has_current else self.round_in
+        self.store = None if scan.store_shift is None else 2.0**scan.store_shift
+        self.round_store = self.round_in if self.store is None else rounder(1 / self.store, 7)
 
     def vector(self, x: Any, dtype: torch.dtype | None = None) -> Tensor:
         """A number per channel as one per neuron."""
@@ -239,7 +241,10 @@ def _step(scan: Scan, k: _Constants, t: int, v: Tensor, drive: Tensor, until: Te
     if scan.n_ref:
         fired, apart = fired.masked_fill_(resting, 0), apart.masked_fill_(resting, torch.inf)
         until = torch.where(fired > 0, t + scan.n_ref + 1, until)
-    return torch.where(fired > 0, v - k.level if scan.subtract else k.reset, v), fired, apart, until
+    v = torch.where(fired > 0, v - k.level if scan.subtract else k.reset, v)
+    if k.store is not None:
+        v = k.round_store(v, t).clamp(scan.store_min, scan.store_max) * k.store
+    return v, fired, apart, until
 
 
 def _back(scan: Scan, k: _Constants, kept: tuple[Tensor, ...], spike_grad: Tensor | None, left_grad: Tensor | None,
@@ -255,11 +260,15 @@ def _back(scan: Scan, k: _Constants, kept: tuple[Tensor, ...], spike_grad: Tenso
     above, below = scan.v_max - level, scan.v_min - level
     decay, i_decay = scan.decay * scan.decay_scale, scan.i_decay * scan.i_scale
     kept_by_reset = 1.0 if scan.subtract else 0.0
+    keep_min, keep_max = scan._kept()
     g = g_i = back = torch.zeros_like(gap[:, 0])
     for t in range(gap.shape[1] - 1, -1, -1):
         d, fired = gap[:, t], spikes[:, t]
         resting = d == torch.inf
         g = g if left_grad is None else g + left_grad[:, t]
+        if k.store is not None:
+            whole = d + level * (1 - fired * kept_by_reset)  # potential after the reset
+            g = torch.where((whole >= float(keep_min)) & (whole < float(keep_max)) | resting, g, 0)
         back = back if spike_grad is None else back + spike_grad[:, t]
         of_spike = _slope(scan, d, unit) * (back + every)
         if needs[2]:

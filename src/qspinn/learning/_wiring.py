@@ -206,6 +206,8 @@ class Wiring(NamedTuple):
 
     def dense(self, x: Tensor, w: Tensor) -> Tensor:
         """Currents [B, T, N] of a signal by torch."""
+        if self.whole:
+            return flat(x).to(w.dtype) @ self._matrix(w).T
         y = functional.conv2d(images(x).to(w.dtype), self._shaped(w), None, self.stride, self.padding, self.dilation,
                               self.groups)
         return y.permute(0, 2, 3, 1).reshape(x.shape[1], x.shape[0], -1).contiguous()
@@ -213,6 +215,13 @@ class Wiring(NamedTuple):
     def dense_gradients(self, grad: Tensor, x: Tensor, w: Tensor, needed: tuple[bool, bool]
                         ) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of `dense` by source and weights, as far as needed."""
+        if self.whole:
+            by_source = shaped(grad @ self._matrix(w), self.source) if needed[0] else None
+            if not needed[1]:
+                return by_source, None
+            rows = grad.flatten(0, 1).T @ flat(x).to(w.dtype).flatten(0, 1)
+            c, height, width = self.source
+            return by_source, rows.view(-1, height, width, c).permute(0, 3, 1, 2).reshape(w.shape)
         c, height, width = self.target
         images_grad = grad.view(-1, height, width, c).permute(0, 3, 1, 2)
         source, weights, _ = torch.ops.aten.convolution_backward(
@@ -221,6 +230,19 @@ class Wiring(NamedTuple):
         if needed[0]:
             source = source.view(x.shape[1], x.shape[0], *source.shape[1:]).transpose(0, 1)
         return source, weights.reshape(w.shape) if needed[1] else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every target sees the whole source: then torch's matrix product is faster than its convolution."""
+        return self.groups == 1 and self.kernel == self.source[1:] and self.padding == (0, 0) and self.n_places == 1
+
+    @property
+    def n_places(self) -> int:
+        return self.target[1] * self.target[2]
+
+    def _matrix(self, w: Tensor) -> Tensor:
+        """Weights as [C_out, H * W * C_in], as a signal lies in memory."""
+        return self._shaped(w).permute(0, 2, 3, 1).flatten(1)
 
     def _shaped(self, w: Tensor) -> Tensor:
         return w.view(self.target[0], -1, *self.kernel)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
 from qspinn.learning import _torch_passes as by_torch
+from qspinn.learning._codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning._device import device_of, need_together
 from qspinn.learning._passes import Scan
 from qspinn.learning._scan import Found, Plan, advance
@@ -33,8 +34,11 @@ from qspinn.lower_layers import (
     bias_shift,
     layer_grids,
     layer_rules,
+    lower_bound,
     lower_layers,
     most_spikes,
+    potential_format,
+    store_format,
     threshold_shift,
 )
 from qspinn.plan import QuantPlan, QuantRule
@@ -49,7 +53,7 @@ EXACT = 1 << 23
 def prepare(
     network: LayeredNetwork, plan: QuantPlan, params: Mapping[str, NDArray] | None = None,
     ranges: LayerRanges | None = None, *, seed: int = 0, learn_steps: bool = True, surrogate: Surrogate = "arctan",
-    width: float = 2.0,
+    width: float = 2.0, estimator: Estimator = "straight_through",
 ) -> QuantNet:
     """A torch module that trains on the integer grid of a plan; its forward pass is that of `SurrogateNet`, with
     potentials and currents as codes.
@@ -57,7 +61,9 @@ def prepare(
     Args:
         params: arrays to start from, batch normalization folded (`SurrogateNet.params`); without them fresh weights.
         ranges: of the float network (`layer_ranges`); without them potentials reach to twice the threshold.
-        learn_steps: weight steps are trained too; otherwise they stay as calibrated.
+        learn_steps: weight steps are trained too; otherwise they stay as calibrated. Steps that are to be powers of two
+            are the nearest ones to what is trained.
+        estimator: the gradient of binary and ternary weights; the annealed one sharpens while `fit` trains.
 
     Raises:
         ConfigError, LoweringError: as `lower_layers`.
@@ -66,7 +72,7 @@ def prepare(
         params = SurrogateNet(network, seed=seed).params()
     if ranges is None:
         ranges = LayerRanges(v={layer.name: 2 * layer.neuron.v_th for layer in network.layers})
-    return QuantNet(network, plan, params, ranges, seed, learn_steps, surrogate, width)
+    return QuantNet(network, plan, params, ranges, seed, learn_steps, surrogate, width, estimator)
 
 
 def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None) -> Program:
@@ -77,34 +83,6 @@ def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[
                         provenance=provenance, grids=grids)
 
 
-class _Encode(torch.autograd.Function):
-    """Codes of real numbers, by `fixedpoint.encode`; gradients pass straight through where nothing is clipped."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, fmt: QFormat, rounding: Rounding, low: int, key: int) -> Tensor:
-        found, _ = encode(x.numpy(), fmt, rounding, scale=scale.numpy(), key=key)
-        found = np.maximum(found, low)
-        ctx.save_for_backward(x, scale)
-        ctx.limits = (low, fmt.code_max, 2.0**fmt.frac)
-        return torch.from_numpy(found.astype(np.float64))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        x, scale = ctx.saved_tensors
-        low, high, factor = ctx.limits
-        y = x / scale * factor
-        through = torch.where((y > low - 0.5) & (y < high + 0.5), grad, 0.0) * factor / scale
-        of_scale = -(through * x / scale)
-        return through.sum_to_size(x.shape), of_scale.sum_to_size(scale.shape), None, None, None, None
-
-
-def _encoded(x: Tensor, scale: Tensor, fmt: QFormat, rounding: Rounding, *, low: int = 0, key: int = 0) -> Tensor:
-    """Codes of x / scale as whole numbers in float64, at least `low`."""
-    apply: Any = _Encode.apply
-    found: Tensor = apply(x, scale, fmt, rounding, low, key)
-    return found
-
-
 class QuantNet(nn.Module):
     """A layered network on an integer grid; see `prepare`.
 
@@ -113,11 +91,12 @@ class QuantNet(nn.Module):
     """
 
     def __init__(self, network: LayeredNetwork, plan: QuantPlan, params: Mapping[str, NDArray], ranges: LayerRanges,
-                 seed: int, learn_steps: bool, surrogate: Surrogate, width: float) -> None:
+                 seed: int, learn_steps: bool, surrogate: Surrogate, width: float, estimator: Estimator) -> None:
         super().__init__()
         self.network, self.plan, self.ranges, self.seed = network, plan, ranges, seed
         self._room = Room()
         self.kind, self.width = KINDS[surrogate], width
+        self.estimator, self.sharpness = estimator, sharpness_at(0.0) if estimator == "annealed" else None
         self.rules = layer_rules(network, plan)
         self.grids = layer_grids(network, params, self.rules, ranges)
         lower_layers(network, params, plan, ranges, seed=seed, grids=self.grids)  # what cannot be lowered fails now
@@ -142,6 +121,10 @@ class QuantNet(nn.Module):
         put(f"{name}.v_th", v_th, learned=False)
         put(f"{name}.decay", params.get(f"{name}.decay", layer.neuron.decay), learned=False)
 
+    def anneal(self, progress: float) -> None:
+        """Sharpens the annealed estimator for a share 0..1 of the training done; the other has nothing to sharpen."""
+        self.sharpness = sharpness_at(progress) if self.estimator == "annealed" else None
+
     def _real(self, path: str) -> Tensor:
         """A parameter in float64 on the CPU, where codes are made: they must not depend on a device."""
         found: Tensor = getattr(self, path.replace(".", "__"))
@@ -154,7 +137,9 @@ class QuantNet(nn.Module):
 
     def _steps(self, name: str) -> Tensor:
         """Weight step of each channel, [C]."""
-        return torch.from_numpy(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
+        step = torch.from_numpy(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
+        powers = [r.power_of_two for path, r in self.rules.items() if path.startswith(f"{name}.w")]
+        return to_power(step) if any(powers) else step
 
     def grid(self, name: str) -> LayerGrid:
         """Steps and shifts of a layer as they are now."""
@@ -205,10 +190,8 @@ class QuantNet(nn.Module):
             w = torch.full((layer.shape[0],), c.weight * factor, dtype=torch.float64)
         else:
             w = self._real(path) * factor
-        scale = step.repeat_interleave(len(w) // len(step)).view(-1, *[1] * (w.ndim - 1))
-        fmt = QFormat(bits=rule.bits, signed=True)
         key = stream_key(self.seed, self._stream(layer) + LOWERING_STREAM, number)
-        return _encoded(w, scale, fmt, rule.rounding, low=-fmt.code_max, key=key)
+        return coded_weights(path, w, rule, step, key, self.sharpness)
 
     def _thresholds(self, layer: Layer, unit: Tensor) -> Tensor:
         """Codes that potentials are compared with, [C]."""
@@ -216,7 +199,7 @@ class QuantNet(nn.Module):
             return torch.zeros(layer.shape[0], dtype=torch.float64)
         rule, v_th = self.rules[f"{layer.name}.v_th"], self._real(f"{layer.name}.v_th")
         shift = threshold_shift(v_th.detach().numpy(), unit.detach().numpy(), rule.bits)
-        return _encoded(v_th, unit, QFormat(bits=rule.bits, frac=-shift), rule.rounding) * 2.0**shift
+        return encoded(v_th, unit, QFormat(bits=rule.bits, frac=-shift), rule.rounding) * 2.0**shift
 
     def _bias(self, layer: Layer, step: Tensor, unit: Tensor) -> Tensor:
         """Codes of the bias, [C]: in weight steps where it goes to a synaptic current."""
@@ -226,13 +209,14 @@ class QuantNet(nn.Module):
         bias, rule, scale = self._real(path), self.rules[path], unit if layer.neuron.current_decay is None else step
         shift = bias_shift(bias.detach().numpy(), scale.detach().numpy(), rule.bits)
         fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
-        return _encoded(bias, scale, fmt, rule.rounding, low=fmt.code_min) * 2.0**shift
+        return encoded(bias, scale, fmt, rule.rounding, low=fmt.code_min) * 2.0**shift
 
     def _scan(self, layer: Layer, unit: Tensor, reach: float) -> Scan:
         """How a layer steps in codes; reach bounds its input currents."""
         neuron, name, v = layer.neuron, layer.name, self.rules[f"{layer.name}.v"]
         channels, has_current = np.ones(layer.shape[0]), neuron.current_decay is not None
-        fmt, i_fmt = QFormat(bits=v.bits, signed=True), QFormat(bits=2, signed=True)
+        fmt, i_fmt = potential_format(v), QFormat(bits=2, signed=True)
+        low = lower_bound(v)
         in_scale = 2.0**-self.grids[name].shifts * channels
         real = unit.detach().numpy() * channels
         reset, _ = encode(neuron.v_reset / real, fmt)
@@ -246,11 +230,16 @@ class QuantNet(nn.Module):
         exact32 = largest < EXACT and v.rounding is not Rounding.STOCHASTIC
         return Scan(
             kind=np.float32 if exact32 else np.float64, decay=factor, decay_scale=2.0**-shift, in_scale=in_scale,
-            reset=reset, unit=real, v_min=fmt.code_min, v_max=fmt.code_max, strict=neuron.strict,
+            reset=reset, unit=real, v_min=low, v_max=fmt.code_max, strict=neuron.strict,
             subtract=neuron.reset == "subtract", n_ref=neuron.n_ref_steps, spiking=neuron.spiking,
             has_current=has_current, i_decay=i_factor, i_scale=2.0**-i_shift, i_min=i_fmt.code_min,
             i_max=i_fmt.code_max, mode=MODE[v.rounding], seed=self.seed, stream=self._stream(layer),
-            surrogate=self.kind, width=self.width)
+            surrogate=self.kind, width=self.width, **self._store(v))
+
+    def _store(self, rule: QuantRule) -> dict[str, int]:
+        """What is kept of potentials between steps, as `Scan` takes it."""
+        fmt, low = store_format(rule)
+        return {} if fmt is None else {"store_shift": -fmt.frac, "store_min": low, "store_max": fmt.code_max}
 
     def _stream(self, layer: Layer) -> int:
         """Number of the layer's first random stream, as in `lower_layers`."""

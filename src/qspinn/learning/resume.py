@@ -28,23 +28,21 @@ MODULE, OPTIMIZER, GENERATOR = "module.", "optimizer.", "generator"
 
 
 class Training(NamedTuple):
-    """Everything that changes while training."""
+    """Everything that changes while training; seen: what was seen of the epochs done."""
 
-    net: nn.Module
+    net: Any
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     rng: np.random.Generator
+    seen: list[dict[str, Any]]
 
 
-def key_of(net: nn.Module, data: EventSet, training: Supervision, seed: int) -> str:
+def key_of(net: nn.Module, data: EventSet, training: Supervision, seed: int, per_step: int) -> str:
     """sha256 (hex) of what a training starts from: the module's kind and state, data, settings, seed."""
-    sha = hashlib.sha256(canonical_json([type(net).__name__, training, seed]))
+    sha = hashlib.sha256(canonical_json([type(net).__name__, training, seed, per_step]))
     for name, tensor in net.state_dict().items():
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + _bytes(tensor))
-    whole = data.compact()
-    sha.update(repr((data.shape, data.n_steps, data.n_samples)).encode())
-    for array in (whole.offsets, whole.index, whole.count, whole.labels):
-        sha.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    data.feed(sha)
     return sha.hexdigest()
 
 
@@ -63,7 +61,7 @@ def store(path: Path, key: str, n_done: int, state: Training) -> None:
     tensors |= {f"{OPTIMIZER}{i}.{name}": t for i, own in optimizer["state"].items() for name, t in own.items()}
     tensors[GENERATOR] = torch.get_rng_state()
     rest = {"key": key, "n_done": n_done, "groups": optimizer["param_groups"], "schedule": state.schedule.state_dict(),
-            "rng": state.rng.bit_generator.state}
+            "rng": state.rng.bit_generator.state, "seen": state.seen}
     copies = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}  # no shared memory
     write_atomic(path, safetensors.torch.save(copies, metadata={"qspinn_training": json.dumps(rest)}))
 
@@ -103,4 +101,5 @@ def _put_back(tensors: dict[str, Tensor], rest: dict[str, Any], state: Training)
     state.optimizer.load_state_dict({"state": own, "param_groups": rest["groups"]})
     state.schedule.load_state_dict(rest["schedule"])
     state.rng.bit_generator.state = rest["rng"]
+    state.seen[:] = rest["seen"]
     torch.set_rng_state(tensors[GENERATOR])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from qspinn.data.event_set import EventSet
 from qspinn.errors import DataError, RunError
+from qspinn.layers import LayeredNetwork
 from qspinn.learning import resume
 from qspinn.learning._device import device_of, repeatable
 from qspinn.learning.quantized import QuantNet
@@ -24,13 +26,22 @@ Progress = Callable[[int, int, float], None]
 BATCH = 200  # samples at once where nothing is learned
 
 
+class Epoch(msgspec.Struct, frozen=True, kw_only=True):
+    """Means over the batches of an epoch: the loss, and spikes per neuron and step of every spiking layer."""
+
+    loss: float
+    rates: dict[str, float]
+
+
 def fit(
-    net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0,
+    net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0, per_step: int = 1,
     progress: Progress | None = None, checkpoint: Path | None = None,
-) -> None:
-    """Trains the module in place, on the device it lies on; deterministic by seed on one machine and torch version.
+) -> list[Epoch]:
+    """Trains the module in place, on the device it lies on, and says what was seen of every epoch; deterministic by
+    seed on one machine and torch version.
 
     Args:
+        per_step: so many bins of the data make one step of the network, once events have been moved about in them.
         progress: called after every epoch with (epochs done, epochs in all, mean loss).
         checkpoint: file written after every epoch. Where it is there already and of the same training, that goes on
             from it, and ends bit for bit where it would have ended uninterrupted.
@@ -40,46 +51,67 @@ def fit(
         RunError: the loss became NaN or infinite; names the epoch. The module keeps the weights of the epoch before.
         ArtifactError: the checkpoint is damaged, or cannot be written.
     """
-    if data.shape != net.network.input.shape or data.n_steps != net.network.n_steps:
-        raise DataError("events", "do not fit the network's input", got=(data.shape, data.n_steps),
+    n_steps = -(-data.n_steps // per_step)
+    if data.shape != net.network.input.shape or n_steps != net.network.n_steps:
+        raise DataError("events", "do not fit the network's input", got=(data.shape, n_steps),
                         allowed=f"{net.network.input.shape} over {net.network.n_steps} steps")
+    net.width = training.width or net.width
     per_epoch = max(1, data.n_samples // training.batch)
     optimizer = torch.optim.Adam(net.parameters(), training.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, training.n_epochs * per_epoch))
-    state = resume.Training(net, optimizer, schedule, np.random.default_rng([seed, 21]))
+    state = resume.Training(net, optimizer, schedule, np.random.default_rng([seed, 21]), [])
     with repeatable(device_of(net), seed):
-        key = resume.key_of(net, data, training, seed) if checkpoint else ""
+        key = resume.key_of(net, data, training, seed, per_step) if checkpoint else ""
         done = resume.restore(checkpoint, key, state) if checkpoint else 0
         for epoch in range(done, training.n_epochs):
-            loss = _epoch(state, data, training, epoch)
+            loss = _epoch(state, data, training, epoch, per_step)
             if checkpoint:
                 resume.store(checkpoint, key, epoch + 1, state)
             if progress:
                 progress(epoch + 1, training.n_epochs, loss)
     net.eval()
+    return [Epoch(loss=e["loss"], rates=e["rates"]) for e in state.seen]
 
 
-def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch: int) -> float:
+def regulation(network: LayeredNetwork, rates: dict[str, Tensor], strength: float) -> Tensor:
+    """strength * sum of (rate - 1/2)**2 over the spiking layers that are not read."""
+    hidden = [rate for name, rate in rates.items() if name != network.readout.source]
+    return strength * sum(((rate - 0.5) ** 2 for rate in hidden), start=torch.zeros(()))
+
+
+def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch: int, per_step: int) -> float:
     """Mean loss of one pass over the data."""
-    net, losses = state.net, []
+    net, losses, place = state.net, [], device_of(state.net)
     good = {k: v.clone() for k, v in net.state_dict().items()}
+    totals = dict.fromkeys((x.name for x in net.network.layers if x.neuron.spiking), 0.0)
     net.train()
-    for raster, labels in _batches(data, training, state.rng):
-        place = device_of(net)
-        loss = functional.cross_entropy(net(raster.to(place)).scores * training.gain, labels.to(place))
+    if isinstance(net, QuantNet):
+        net.anneal(epoch / training.n_epochs)
+    for raster, labels in _batches(data, training, state.rng, per_step):
+        out = net(raster.to(place))
+        loss = functional.cross_entropy(out.scores * training.gain, labels.to(place))
+        if training.spike_regulation:
+            loss = loss + regulation(net.network, out.rates, training.spike_regulation)
         if not torch.isfinite(loss):
             net.load_state_dict(good)
             raise RunError(f"epoch {epoch + 1}", "the loss is not finite", got=float(loss.detach()),
                            fix="lower training.learning_rate; the weights are those of the epoch before")
         state.optimizer.zero_grad()
         torch.autograd.backward(loss)
+        if training.clip:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), training.clip)
         state.optimizer.step()
         state.schedule.step()
         losses.append(loss.item())
-    return sum(losses) / max(1, len(losses))
+        for name in totals:
+            totals[name] += out.rates[name].item()
+    n = max(1, len(losses))
+    state.seen.append({"loss": sum(losses) / n, "rates": {name: total / n for name, total in totals.items()}})
+    return sum(losses) / n
 
 
-def _batches(data: EventSet, training: Supervision, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: EventSet, training: Supervision, rng: np.random.Generator, per_step: int
+             ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of an epoch in an order drawn anew, augmented; a rest smaller than a batch is left out."""
     order = rng.permutation(data.n_samples)
     size = min(training.batch, data.n_samples)
@@ -92,9 +124,11 @@ def _batches(data: EventSet, training: Supervision, rng: np.random.Generator) ->
             part = part.flipped(rng.random(size) < 0.5)
         if training.delay:
             part = part.delayed(rng.integers(-training.delay, training.delay + 1, size))
+        if training.jitter:
+            part = part.jittered(np.rint(rng.normal(0.0, training.jitter, part.n_events)).astype(np.int64))
         if training.drop:
             part = part.thinned(rng.random(part.n_events) >= training.drop)
-        yield _raster(part), torch.from_numpy(part.labels)
+        yield _raster(part.rebinned(per_step)), torch.from_numpy(part.labels)
 
 
 def _raster(data: EventSet) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ def view(source: Source, own: Layers) -> dict[str, Any]:
         "kernels_after": after, "n_kernels": len(own.before),
         "rates": Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(
             rates(own.facts, WIDE), rates(own.facts, NARROW)),
+        "training": history(source.winner.trained_rates),
     }
 
 
@@ -97,6 +98,29 @@ def rates(facts: Sequence[LayerFacts], width: int) -> Markup:
             tip = f"{f.name}, {name}\n{words.three(rate)} spikes per neuron and step"
             content.append(svg.tag("circle", cx=x.at(rate), cy=float(y), r=6.5, class_=class_, data_tip=tip))
     return svg.picture(width, height, "Spikes per neuron and step of each layer, float and winner", *content)
+
+
+def history(rates: Mapping[str, Sequence[float]]) -> Markup:
+    """Spikes per neuron and step of each layer, epoch by epoch of training with quantization in the loop; empty of
+    fewer than two epochs."""
+    n = max((len(line) for line in rates.values()), default=0)
+    if n < 2:
+        return Markup("")
+    width, height, high = NARROW, 260, max(0.01, *(max(line) for line in rates.values())) * 1.1
+    x = Scale(low=1, high=n, start=52, end=width - 84)
+    y = Scale(low=0.0, high=high, start=height - 44, end=12)
+    content = [svg.text((x.start + x.end) / 2, height - 4, "epoch", "axis", "middle")]
+    for tick in svg.nice_ticks(0.0, high, 4):
+        content += [svg.line(x.start, y.at(tick), x.end, y.at(tick), "grid"),
+                    svg.text(x.start - 8, y.at(tick) + 4, f"{tick:g}", "tick", "end")]
+    content += [svg.text(x.at(k), y.start + 18, f"{k}", "tick", "middle") for k in (1, n)]
+    for name, line in rates.items():
+        content += [svg.path([(x.at(k + 1), y.at(rate)) for k, rate in enumerate(line)], "trace"),
+                    svg.text(x.end + 6, y.at(line[-1]) + 4, name, "row")]
+        content += [svg.tag("circle", cx=x.at(k + 1), cy=y.at(rate), r=3.5, class_="dot-winner",
+                            data_tip=f"{name}, epoch {k + 1}\n{words.three(rate)} spikes per neuron and step")
+                    for k, rate in enumerate(line)]
+    return svg.picture(width, height, "Spikes per neuron and step of each layer in every epoch of training", *content)
 
 
 def kernel_images(own: Layers) -> tuple[list[Field], list[Field]]:

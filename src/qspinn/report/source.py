@@ -28,7 +28,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     """A measured candidate: what it is, its accuracy on validation (share) and its memory in bits.
 
     learning_bits is 0 where the scheme learns nothing on the grid. Of layers: rates are spikes per neuron and step by
-    layer, epochs those of training with quantization in the loop.
+    layer, epochs those of training with quantization in the loop, trained_rates the rates in each of these, on training
+    data.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     admitted: bool
     rates: dict[str, float] = {}
     epochs: int = 0
+    trained_rates: dict[str, list[float]] = {}
 
     @property
     def label(self) -> str:
@@ -186,6 +188,7 @@ def _point(outcome: Outcome, experiment: AnyExperiment, record: dict[str, Any]) 
         memory=tuple(msgspec.convert(r, MemoryRow) for r in record["memory"]), reward=outcome.rewards[key],
         on_front=key in outcome.front, admitted=key in outcome.admitted,
         rates=msgspec.convert(record.get("rates", {}), dict[str, float]), epochs=int(record.get("epochs", 0)),
+        trained_rates=msgspec.convert(record.get("trained_rates", {}), dict[str, list[float]]),
     )
 
 

@@ -60,6 +60,12 @@ class Neuron(NamedTuple):
     i_max: int
     usual: bool
     bounded: bool
+    stores: bool
+    store_half: int
+    store_low: int
+    store_shift: int
+    store_min: int
+    store_max: int
 
 
 def shifted_weights(program: Program, op: LifOp, field: Field) -> NDArray[np.int64]:
@@ -141,11 +147,14 @@ def _neuron(program: Program, op: LifOp, bits: int, shifts: NDArray[np.int64], a
     current = factor(op.current, op.current_shift) if op.current else (0, 0, 0, 0)
     leaks, subtract = int(program.codes(op.decay)[0]) != 1 << op.decay_shift, op.reset == "subtract"
     usual = (ahead and (shifts >= 0).all() and leaks and subtract and fmt is None and op.n_ref == 0
-             and op.rounding is Rounding.NEAREST)
+             and op.rounding is Rounding.NEAREST and op.store_fmt is None)
     bounded = bits != 16 or (op.v_min, op.v_fmt.code_max) != (-1 << 15, (1 << 15) - 1)
+    dropped, kept_min, kept_max = kept_codes(op)
     return Neuron(
         op.v_min, op.v_fmt.code_max, *decay, leaks, bool((shifts != 0).any()), subtract, op.n_ref, fmt is not None,
-        *current, fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, bool(usual), bounded)
+        *current, fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, bool(usual), bounded,
+        op.store_fmt is not None, (1 << dropped >> 1) * (op.rounding is Rounding.NEAREST),
+        ((1 << dropped) - 1) * (op.rounding is Rounding.TOWARD_ZERO), dropped, kept_min, kept_max)
 
 
 def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]:
@@ -157,10 +166,15 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
     neuron = (int(program.codes(op.decay)[0]), op.decay_shift, op.v_min, op.v_fmt.code_max, op.strict,
               op.reset == "subtract", op.spiking, op.n_ref, MODE[op.rounding], fmt is not None,
               int(program.codes(op.current)[0]) if op.current else 0, op.current_shift,
-              fmt.code_min if fmt else 0, fmt.code_max if fmt else 0)
+              fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, op.store_fmt is not None, *kept_codes(op))
     tensors = (in_shifts(program, op), thresholds(program, op), each(op.v_reset), biases(program, op))
     return kernels.in_general, (field.places(), neuron, tensors, op.winner, bool(op.inhibition),
                                 each(op.inhibition) << op.inhibition_shift, np.uint32(program.seed), op.stream)
+
+
+def kept_codes(op: LifOp) -> tuple[int, int, int]:
+    """(bits dropped between steps, least, largest code kept); zeros where potentials stay as they are."""
+    return (0, 0, 0) if op.store_fmt is None else (-op.store_fmt.frac, op.store_min, op.store_fmt.code_max)
 
 
 def events_of(signal: Spikes) -> tuple[NDArray, NDArray]:

@@ -217,7 +217,8 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
     map_rows, per_group, width, first, row_pitch, group_pitch, lanes, stretch, run, by_row = layout
     bias, left, half, low, right, level, lowered, begins = tensors
     (v_min, v_max, decay, decay_half, decay_low, decay_shift, leaks, moves, subtract, n_ref, has_current, current,
-     current_half, current_low, current_shift, i_min, i_max, usual, bounded) = neuron
+     current_half, current_low, current_shift, i_min, i_max, usual, bounded, stores, store_half, store_low, store_shift,
+     store_min, store_max) = neuron
     n_samples, n_steps, n = new_offsets.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
     v = aligned_zeros(map_rows * width, bias.dtype)
     i_syn = aligned_zeros(map_rows * width if has_current else 0, bias.dtype)
@@ -230,6 +231,8 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
     f_low, f_shift = splat_full(bias, decay_low), splat_full(bias, decay_shift)
     g, g_half = splat_full(bias, current), splat_full(bias, current_half)
     g_low, g_shift = splat_full(bias, current_low), splat_full(bias, current_shift)
+    s_half, s_low, s_shift = splat_full(bias, store_half), splat_full(bias, store_low), splat_full(bias, store_shift)
+    s_bottom, s_top = splat_full(bias, store_min), splat_full(bias, store_max)
     keep, rest = splat_full(bias, -1 if subtract else 0), splat_full(bias, n_ref)
     further = splat_like(load_numbers(names, 0, bias), stretch // run)
     everywhere = totals.shape[0] == 1 and totals.shape[1] == 1
@@ -297,6 +300,9 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
                             else:
                                 x = fed
                             x = choose(crossing, sub(both(x, keep), less), x)
+                            if stores:
+                                x = down(add(x, add(s_half, both(sign(x), s_low))), s_shift)
+                                x = up(least(most(x, s_bottom), s_top), s_shift)
                             store(v, at, x)
                             n_events += spill(new_index, n_events, numbers, crossing, word)
                             at += stretch
@@ -324,7 +330,7 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
     table, rows, n_rows, n_strips, pitch = feed
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
     (decay, decay_shift, v_min, v_max, strict, subtract, spiking, n_ref, mode, has_current, current, current_shift,
-     i_min, i_max) = neuron
+     i_min, i_max, stores, store_shift, store_min, store_max) = neuron
     in_shifts, level, reset, bias = each
     n_samples, n_steps, n = new_offsets.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
     v = np.empty(n, np.int64)
@@ -337,6 +343,7 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
     base_decay = stream_base(seed, stream + 1)
     base_in = stream_base(seed, stream + 2)
     base_current = stream_base(seed, stream + 6)
+    base_store = stream_base(seed, stream + 7)
     for s in range(n_samples):
         v[:] = 0
         i_syn[:] = 0
@@ -388,6 +395,11 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
                     others = n_events - before - (1 if until[j] == t + n_ref + 1 else 0)
                     if others > 0:
                         v[j] = max(v[j] - others * strength[j], v_min)
+            if stores:
+                k_store = step_key(base_store, t)
+                for j in range(n):
+                    kept = requantize(v[j], store_shift, mode, k_store, j)
+                    v[j] = min(max(kept, store_min), store_max) << store_shift
             if v_sum.size > 0:
                 for j in range(n):
                     v_sum[s, j] += v[j]

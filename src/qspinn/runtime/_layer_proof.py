@@ -10,7 +10,7 @@ from qspinn.fixedpoint import Rounding
 from qspinn.ops import AddOp, Feed, LifOp
 from qspinn.program import Program
 from qspinn.runtime import _layer_kernel as kernels
-from qspinn.runtime._layer_arguments import events_of
+from qspinn.runtime._layer_arguments import events_of, kept_codes
 from qspinn.runtime._once import once
 from qspinn.runtime.reference import biases, in_shifts, thresholds
 from qspinn.spikes import Spikes
@@ -69,11 +69,13 @@ def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]
     top, wide = (1 << bits - 1) - 1, bits > 16
     bias, left, right, reset, level = once(program, ("sizes", op.name), lambda: _sizes(program, op))
     decay = int(program.codes(op.decay)[0])
-    v = max(abs(op.v_min), abs(op.v_fmt.code_max), reset)
+    dropped, kept_min, kept_max = kept_codes(op)
+    v = max(abs(op.v_min), abs(op.v_fmt.code_max), reset, kept_max << dropped, -kept_min << dropped)
     holds = {
         "potential": op.v_min >= -top - 1 and op.v_fmt.code_max <= top, "reset": reset <= top,
         "threshold": level >= 0, "rest": op.n_ref <= top, "shift": right <= bits - 2 and left <= bits - 2,
         "decay": 0 <= decay <= 1 << op.decay_shift and 0 <= op.decay_shift <= bits - 1,
+        "store": op.store_fmt is None or (v + (1 << dropped) <= top and dropped <= bits - 2),
     }
     if op.current_fmt is not None:
         i_min, i_max = op.current_fmt.code_min, op.current_fmt.code_max

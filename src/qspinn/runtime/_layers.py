@@ -44,7 +44,6 @@ class States(NamedTuple):
     current: NDArray
     v_sum: NDArray
 
-
     @classmethod
     def of(cls, n_samples: int, n: int, wanted: Wanted) -> States:
         return cls(*(np.zeros((n_samples if wish else 0, n), np.int64)

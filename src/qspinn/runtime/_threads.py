@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
-import itertools
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,9 +22,24 @@ if hasattr(os, "register_at_fork"):  # the threads of a parent do not exist in i
 
 def in_parts(part: Callable[[int, int], Made], n: int, n_parts: int, n_threads: int) -> list[Made]:
     """What part(start, stop) makes of so many parts of range(n), in order; parts differ in length by one at most, and
-    none is empty. Not for calls from within a part."""
+    none is empty. The calling thread works too. Not for calls from within a part.
+
+    Raises:
+        Exception: what a part raised; no other part is still at work then.
+    """
     n_parts = max(1, min(n_parts, n))
     edges = [n * k // n_parts for k in range(n_parts + 1)]
-    if n_threads == 1 or n_parts == 1:
-        return [part(a, b) for a, b in itertools.pairwise(edges)]
-    return list(_pool(n_threads).map(part, edges[:-1], edges[1:]))
+    todo, made = iter(range(n_parts)), {}
+
+    def work() -> None:
+        for k in todo:
+            made[k] = part(edges[k], edges[k + 1])
+
+    others = [_pool(n_threads - 1).submit(work) for _ in range(min(n_threads, n_parts) - 1)]
+    try:
+        work()
+    finally:
+        concurrent.futures.wait(others)
+    for other in others:
+        other.result()
+    return [made[k] for k in range(n_parts)]

@@ -44,6 +44,7 @@ class _Constants(NamedTuple):
     current: int
     slowed: Rounder
     scaled: Rounder
+    stored: Rounder
     bias: Tensor
     level: Tensor
     reset: Tensor
@@ -90,7 +91,8 @@ def _bound(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Si
     slow = 0 if fmt is None else max(-fmt.code_min, fmt.code_max) * (top(op.current) + 1) + (1 << op.current_shift)
     shifts = program.codes(op.in_shifts).tolist() if op.in_shifts else [op.in_shift]
     fed = (drive + slow + int(np.abs(biases(program, op)).max()) << max(0, -min(shifts))) + (1 << max(0, *shifts))
-    v = max(-op.v_min, op.v_fmt.code_max, top(op.v_reset)) + level
+    kept = 0 if op.store_fmt is None else max(-op.store_min, op.store_fmt.code_max) + 1 << -op.store_fmt.frac
+    v = max(-op.v_min, op.v_fmt.code_max, top(op.v_reset), kept) + level + kept
     others = 1 if op.winner else op.n
     return v * (top(op.decay) + 1) + (1 << op.decay_shift) + fed + op.n_ref + others * (
         top(op.inhibition) << op.inhibition_shift)
@@ -114,6 +116,7 @@ def _constants(program: Program, op: LifOp, n_steps: int, dtype: torch.dtype, de
         decay=int(codes(op.decay)[0]), decayed=by_shift(op.decay_shift, 1),
         current=int(codes(op.current)[0]) if op.current else 0, slowed=by_shift(op.current_shift, 6),
         scaled=by_shift(spread(codes(op.in_shifts), op.n) if op.in_shifts else op.in_shift, 2),
+        stored=by_shift(-op.store_fmt.frac if op.store_fmt else 0, 7),
         bias=vector(biases(program, op)), level=vector(thresholds(program, op)),
         reset=vector(codes(op.v_reset)),
         strength=vector(codes(op.inhibition).astype(np.int64) << op.inhibition_shift if op.inhibition else none),
@@ -131,13 +134,21 @@ def _step(op: LifOp, k: _Constants, t: int, old: _State, received: Tensor, ready
     fed = (v + received).clamp_(op.v_min, op.v_fmt.code_max)
     v = torch.where(ref == 0, fed, v) if op.n_ref else fed
     if not op.spiking:
-        return _State(v, ref, i, old.s)
+        return _State(_kept(op, k, t, v), ref, i, old.s)
     s = v > k.level if op.strict else v >= k.level
     s = s & (ref == 0) if op.n_ref else s
     s = _winners(s, k.words[t]) if op.winner else s
     v = torch.where(s, k.reset if op.reset == "value" else v - k.level, v)
     ref = torch.where(s, op.n_ref, (ref - 1).clamp_(min=0)) if op.n_ref else ref
-    return _State(_inhibited(v, s.to(v.dtype), k.strength, op.v_min) if op.inhibition else v, ref, i, s)
+    v = _inhibited(v, s.to(v.dtype), k.strength, op.v_min) if op.inhibition else v
+    return _State(_kept(op, k, t, v), ref, i, s)
+
+
+def _kept(op: LifOp, k: _Constants, t: int, v: Tensor) -> Tensor:
+    """What is left of potentials between two steps."""
+    if op.store_fmt is None:
+        return v
+    return k.stored(v, t).clamp(op.store_min, op.store_fmt.code_max) << -op.store_fmt.frac
 
 
 def _winners(crossing: Tensor, words: Tensor) -> Tensor:

@@ -128,6 +128,9 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
         by_others = spikes.sum(axis=1, keepdims=True) - spikes
         strength = spread(program.codes(op.inhibition), op.n) << op.inhibition_shift
         v = inhibited(v, by_others, strength, op.v_min)
+    if op.store_fmt is not None:
+        dropped = -op.store_fmt.frac
+        v = np.clip(rounded(v, dropped, 7), op.store_min, op.store_fmt.code_max) << dropped
     new[op.name] = {"v": v, "ref": ref, "i": i, "s": spikes}
     signals[op.name] = spikes
 

@@ -38,7 +38,8 @@ def random_layered(seed: int) -> Case:
     rng = np.random.default_rng([seed, 12])
     shape = (int(rng.integers(1, 4)), int(rng.integers(3, 9)), int(rng.integers(3, 9)))
     n_steps, n_samples = int(rng.integers(1, 14)), int(rng.integers(1, 4))
-    builder = _Builder(rng=rng, ops=[EventsOp(shape=shape)], tensors={}, signals={"input": shape}, populations=[])
+    builder = _Builder(rng=rng, more=np.random.default_rng([seed, 13]), ops=[EventsOp(shape=shape)], tensors={},
+                       signals={"input": shape}, populations=[])
     for _ in range(rng.integers(2, 6)):
         builder.layer()
     if not builder.populations:
@@ -59,9 +60,11 @@ def random_layered(seed: int) -> Case:
 
 
 class _Builder(msgspec.Struct):
-    """A program while it grows; signals by name with their shapes."""
+    """A program while it grows; signals by name with their shapes. more: draws whether weights are binary and what is
+    kept of potentials."""
 
     rng: np.random.Generator
+    more: np.random.Generator
     ops: list[Op]
     tensors: dict[str, CodeTensor]
     signals: dict[str, Shape]
@@ -83,8 +86,11 @@ class _Builder(msgspec.Struct):
 
     def _weights(self, name: str, shape: tuple[int, ...]) -> str:
         bits = int(self.rng.integers(2, 9))
+        bits = 1 if self.more.random() < 0.08 else bits
         fmt = QFormat(bits=bits, signed=True)
-        self.tensors[name] = codes(self.rng.integers(fmt.code_min, fmt.code_max + 1, shape), fmt)
+        rng = self.more if fmt.binary else self.rng
+        drawn = rng.integers(fmt.code_min, fmt.code_max + 1, shape)
+        self.tensors[name] = codes(2 * (drawn > 0) - 1 if fmt.binary else drawn, fmt)
         return name
 
     def pool(self, source: str) -> None:
@@ -158,7 +164,16 @@ class _Builder(msgspec.Struct):
             bias_shift=v_bits % 3, in_shifts=vector("in_shifts", 0, 4, 3) if yes(0.3) else "", strict=yes(),
             reset=("value", "subtract")[rng.integers(2)], spiking=yes(0.85),
             current=f"{name}.current" if has_current else "", current_shift=k_i if has_current else 0,
-            current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None)
+            current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None,
+            **self._store(v_bits))
+
+    def _store(self, v_bits: int) -> dict[str, Any]:
+        """A format of potentials between steps, for a third of the populations."""
+        if self.more.random() < 2 / 3:
+            return {}
+        bits = int(self.more.integers(2, v_bits + 1))
+        fmt = QFormat(bits=bits, frac=-int(self.more.integers(0, v_bits - bits + 1)), signed=True)
+        return {"store_fmt": fmt, "store_min": int(self.more.integers(fmt.code_min, 1))}
 
 
 ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
@@ -168,6 +183,8 @@ ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
     "forgets the shift of the bias": (LifOp, {"bias_shift": lambda op: 0 if op.bias_shift else 1}),
     "shifts all channels alike": (LifOp, {"in_shifts": lambda op: ""}),
     "lets read-out neurons spike": (LifOp, {"spiking": lambda op: True}),
+    "keeps all bits of a potential": (LifOp, {"store_fmt": lambda op: None, "store_min": lambda op: 0}),
+    "keeps codes below the least": (LifOp, {"store_min": lambda op: op.store_fmt.code_min if op.store_fmt else 0}),
     "lets currents grow": (LifOp, {"current_fmt": lambda op: op.current_fmt and QFormat(bits=30, signed=True)}),
     "mistakes x for y in padding": (ConvOp, {"padding": lambda op: (op.padding[0], op.padding[0])}),
     "ignores the shift of a connection": (DenseOp, {"shift": lambda op: 0}),
@@ -194,10 +211,12 @@ def altered(change: str) -> Callable[..., Result]:
 
 
 def adversarial_layered() -> Iterator[Case]:
-    """Hand-built vectors for engines of layers: potentials and currents at both ends and at their thresholds, every
-    remainder of either sign, sums just within and beyond 16 and 32 bits, maps that fill a register or just do not."""
+    """Hand-built vectors for engines of layers: potentials and currents at both ends and at their thresholds, what is
+    kept of them between steps, binary weights, every remainder of either sign, sums just within and beyond 16 and 32
+    bits, maps that fill a register or just do not."""
     for rounding in ROUNDINGS:
-        for name, program, spikes in (*_remainders(rounding), *_ends(rounding), *_sums(rounding)):
+        for name, program, spikes in (
+                *_remainders(rounding), *_ends(rounding), *_sums(rounding), *_kept(rounding)):
             yield Case(name=f"{name}, {rounding.value}", program=program, spikes=spikes)
     for name, program, spikes in _maps():
         yield Case(name=name, program=program, spikes=spikes)
@@ -315,6 +334,29 @@ def _at_ends(rounding: Rounding, drive: Ints) -> Iterator[tuple[str, Program]]:
             for factor in ((1, 1), (32767, 15)):
                 yield f"currents of {bits} bits under {factor} by {i.max()}", lone(
                     i, current=factor, i_bits=bits, v_fmt=QFormat(bits=17, signed=True), **same)
+
+
+def _kept(rounding: Rounding) -> Iterator[Vector]:
+    """Potentials kept in fewer bits than a step computes with: every remainder of either sign, both ends, ternary; and
+    binary weights, as many as a 16-bit sum holds and more."""
+    once, column = _pulses([1]), np.array([*range(-140, 141), -32768, -32767, -16385, 16384, 32766, 32767])[:, None]
+    for bits, dropped in ((2, 1), (2, 4), (3, 0), (8, 3), (4, 12), (2, 14), (12, 20)):
+        fmt = QFormat(bits=bits, frac=-dropped, signed=True)
+        for low in (fmt.code_min, -fmt.code_max, 0):
+            same: dict[str, Any] = {"rounding": rounding, "store_fmt": fmt, "store_min": low, "decay": (3, 2)}
+            for v_bits in (12, 16, 24):
+                wide = QFormat(bits=v_bits, signed=True)
+                name = f"{bits} bits of {v_bits} kept from bit {dropped} on, at least {low}"
+                yield name, lone(column, v_fmt=wide, v_th=90, reset="subtract", **same), once
+                yield f"{name}, after rests", lone(
+                    column, v_fmt=wide, v_th=90, v_reset=-33, n_ref=1, current=(7, 4), **same), once
+            yield f"{bits} bits kept from bit {dropped} on of an integrator", lone(
+                column, spiking=False, **same), once
+    for n in (1, 63, 255, 40000):
+        w = np.where(np.arange(n) % 3 > 0, 1, -1) * np.array([[1], [-1]])
+        program = lone(w, v_th=n // 5 + 1, reset="subtract", rounding=rounding, in_shift=-1)
+        tensors = program.tensors | {"p.w": CodeTensor(codes=w.astype(np.int32), fmt=QFormat(bits=1, signed=True))}
+        yield f"{n} binary weights", msgspec.structs.replace(program, tensors=tensors), _pulses(np.ones(n))
 
 
 def _sums(rounding: Rounding) -> Iterator[Vector]:

@@ -1,0 +1,175 @@
+"""Local learning (DECOLLE) of convolutional layers, declared: shapes, constants, and how the layers are trained.
+
+Settings only, so that reading an experiment needs neither torch nor compiled kernels. Every layer has a fixed random
+read-out of its own and learns from it alone, at every step; no gradient crosses layers or time. For one step, with
+input spikes S_in and per-channel decays alpha, beta:
+
+    P <- alpha P + m_p Q;  Q <- beta Q + m_q S_in;  U = 2^scale conv(P, W) + b - R;  S = [U >= 0];  R <- gamma R + S
+    a = sigmoid(max-pool U);  r = G a;  e = r - one-hot;  dU = (H' e) * a (1 - a) at the maximum of each window
+    W <- W - rate * sum over batch and places of dU P
+
+P takes the Q of the step before. G is the read-out, H a second random matrix of the same signs. The layer above is fed
+with the max-pooled S. `floats` computes this in float32, `integers` in integers only.
+
+Source: Kaiser, Mostafa and Neftci 2020 (DECOLLE); constants and widths of Schaefer and Joshi 2020. Deviations from both
+are listed in docs/adr/0012.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from qspinn.errors import ConfigError
+from qspinn.layers import Shape
+from qspinn.network import _need
+from qspinn.records import Record
+
+Span = tuple[float, float]
+
+
+class LocalLayer(Record, frozen=True):
+    """One convolution, zero-padded, of square kernels, and the square max-pooling behind it (1: none)."""
+
+    channels: int
+    kernel: int = 5
+    padding: int = 2
+    stride: int = 1
+    pool: int = 1
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("channels", 1, 1024), ("kernel", 1, 31), ("padding", 0, 30), ("stride", 1, 8),
+                                ("pool", 1, 8)):
+            _need(low <= getattr(self, name) <= high, f"network.layers.{name}", getattr(self, name), f"{low}..{high}")
+
+
+class LocalNetwork(Record, frozen=True):
+    """The layers and what they have in common.
+
+    Attributes:
+        bias: every output channel has a learned bias.
+        tau_mem_ms, tau_syn_ms: time constants of P and Q, drawn uniformly from this span for every input channel.
+        refractory: gamma, the share of R that is left after a step.
+        cap: the share of the largest possible trace (of a source that spikes in every step) that counts as 1; integer
+            traces saturate there.
+        reach: weights start uniform within +-reach; integer weights end at +-1.
+        spread: standard deviation of U before training that the scale of each layer aims at.
+        amplitude: read-out weights are uniform in about +-amplitude / sqrt(number of outputs).
+        prediction: the class is the most frequent arg-max of the last layer's read-out over time ("mode"), or the
+            arg-max of its sum ("sum").
+    """
+
+    layers: tuple[LocalLayer, ...]
+    bias: bool = True
+    tau_mem_ms: Span = (5.0, 35.0)
+    tau_syn_ms: Span = (5.0, 10.0)
+    refractory: float = 0.65
+    cap: float = 0.75
+    reach: float = 0.5
+    spread: float = 1.0
+    amplitude: float = 2.0
+    prediction: Literal["mode", "sum"] = "mode"
+
+    def __post_init__(self) -> None:
+        _need(1 <= len(self.layers) <= 16, "network.layers", len(self.layers), "1..16 layers")
+        for name in ("tau_mem_ms", "tau_syn_ms"):
+            low, high = getattr(self, name)
+            _need(0 < low <= high < math.inf, f"network.{name}", [low, high], "two numbers, 0 < low <= high")
+        _need(0 <= self.refractory < 1, "network.refractory", self.refractory, "0 <= gamma < 1")
+        _need(0 < self.cap <= 1, "network.cap", self.cap, "above 0, at most 1")
+        _need(0 < self.reach <= 1, "network.reach", self.reach, "above 0, at most 1")
+        _need(self.spread > 0, "network.spread", self.spread, "> 0")
+        _need(self.amplitude > 0, "network.amplitude", self.amplitude, "> 0")
+
+
+class LocalLearning(Record, frozen=True):
+    """How the layers are trained.
+
+    Attributes:
+        arithmetic: "integer" computes and stores nothing but integers from input spikes to new weights.
+        n_epochs, batch: passes over the data, samples per update (a rest smaller than a batch is left out).
+        burn_in: first steps of a recording that are neither learned from nor counted for the prediction.
+        learning_rate: integer: how far the largest gradient of a layer moves its weight, within a factor of sqrt 2
+            (gradients are divided by the power of two nearest to the largest); weights are within +-1.
+        float_learning_rate: of Adamax (beta 0, 0.95) in float arithmetic.
+        halve_every: both rates are halved after so many epochs; 0 for never.
+        l1, l2: weights of the regularizers, l1 * 20 * mean relu(U + 0.01) + l2 * 0.1 * relu(0.1 - mean sigmoid(U)).
+        shift: events are moved by up to so many pixels in x and y, anew in every epoch; 0 for none.
+    """
+
+    arithmetic: Literal["integer", "float"] = "integer"
+    n_epochs: int = 10
+    batch: int = 72
+    burn_in: int = 2
+    learning_rate: float = 2.0**-9
+    float_learning_rate: float = 1e-3
+    halve_every: int = 0
+    l1: float = 1e-3
+    l2: float = 1e-3
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("n_epochs", 0, 10_000), ("batch", 1, 1 << 12), ("burn_in", 0, 1 << 15),
+                                ("halve_every", 0, 10_000), ("shift", 0, 64)):
+            _need(low <= getattr(self, name) <= high, f"learning.{name}", getattr(self, name), f"{low}..{high}")
+        for name in ("learning_rate", "float_learning_rate"):
+            _need(0 < getattr(self, name) <= 1, f"learning.{name}", getattr(self, name), "above 0, at most 1")
+        for name in ("l1", "l2"):
+            _need(getattr(self, name) >= 0, f"learning.{name}", getattr(self, name), ">= 0")
+
+    def halvings(self, epoch: int) -> int:
+        """How often the rates have been halved when this epoch, counted from 0, begins."""
+        return epoch // self.halve_every if self.halve_every else 0
+
+
+class LayerSize(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes of a layer in its network: `source`, `target` before, `pooled` after pooling, as (C, height, width)."""
+
+    name: str
+    layer: LocalLayer
+    source: Shape
+    target: Shape
+    pooled: Shape
+
+    @property
+    def fan_in(self) -> int:
+        return self.source[0] * self.layer.kernel**2
+
+    @property
+    def n_weights(self) -> int:
+        return self.target[0] * self.fan_in
+
+    @property
+    def n_inputs(self) -> int:
+        return math.prod(self.source)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs after pooling: what the read-out sees."""
+        return math.prod(self.pooled)
+
+
+def sizes_of(network: LocalNetwork, shape: Shape) -> tuple[LayerSize, ...]:
+    """The sizes of all layers, named conv1, conv2, ..., for inputs of this shape (channels, height, width).
+
+    Raises:
+        ConfigError: a kernel or a pooling window does not fit; names the layer.
+    """
+    found: list[LayerSize] = []
+    source = shape
+    for number, layer in enumerate(network.layers, 1):
+        name = f"conv{number}"
+        reach = [(n + 2 * layer.padding - layer.kernel) // layer.stride + 1 for n in source[1:]]
+        if min(source[1:]) + 2 * layer.padding < layer.kernel:
+            raise ConfigError(f"{name}.kernel", "is larger than its padded input", got=layer.kernel,
+                              allowed=f"up to {min(source[1:]) + 2 * layer.padding}",
+                              fix="more padding or less pooling")
+        if min(reach) < layer.pool:
+            raise ConfigError(f"{name}.pool", "is larger than the layer", got=layer.pool, allowed=f"up to {min(reach)}")
+        target = (layer.channels, reach[0], reach[1])
+        pooled = (layer.channels, reach[0] // layer.pool, reach[1] // layer.pool)
+        found.append(LayerSize(name=name, layer=layer, source=source, target=target, pooled=pooled))
+        source = pooled
+    return tuple(found)

@@ -1,0 +1,108 @@
+"""What on-device learning costs, in bits: local learning by the count of Schaefer and Joshi 2020, others beside it.
+
+For a layer with W weights, I inputs, O outputs (after pooling) and n classes: w and gradient W each; q_trace and
+p_trace I each; r and u O each; readout 2 n O (read-out and feedback); the values read out n; errors n + O. Batch 1.
+Their script reproduces the published 26,462,796 and 100,928,576 bits (-73.781 %) with 1,440 outputs for layer 1, which
+has 14,400; the right number gives -74.52 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from qspinn.layers import Shape
+from qspinn.learning.local import LayerSize, LocalLayer, LocalNetwork, sizes_of
+from qspinn.learning.local.formats import DEFAULT_PLAN, DEFAULTS, local_rules
+from qspinn.memory import FLOAT_BITS, MemoryAccount, MemoryRow, counter_bits, float_account
+from qspinn.network import Network
+from qspinn.plan import QuantPlan, resolve
+from qspinn.records import unknown_key
+
+PUBLISHED = LocalNetwork(bias=False, layers=(
+    LocalLayer(channels=64, kernel=7, padding=2, pool=2), LocalLayer(channels=128, kernel=7, padding=2, pool=1),
+    LocalLayer(channels=128, kernel=7, padding=2, pool=2)))
+"""The published network, for inputs of PUBLISHED_SHAPE and PUBLISHED_CLASSES classes."""
+PUBLISHED_SHAPE: Shape = (2, 32, 32)
+PUBLISHED_CLASSES = 11
+PUBLISHED_SLIP = {"conv1": 1_440}
+"""Outputs as the published script counts them."""
+
+
+def local_account(
+    network: LocalNetwork, shape: Shape, n_classes: int, plan: QuantPlan | None = DEFAULT_PLAN, *,
+    before_pooling: bool = False, outputs: Mapping[str, int] | None = None,
+) -> MemoryAccount:
+    """Memory of learning, batch 1.
+
+    Args:
+        plan: widths; None for the float version, everything at 32 bits.
+        before_pooling: R and U are counted where they are computed, not where they are read.
+        outputs: another number of outputs for some layers, by name, e.g. `PUBLISHED_SLIP`.
+
+    Raises:
+        ConfigError: as `sizes_of` and `local_rules`.
+    """
+    sizes = sizes_of(network, shape)
+    for name in outputs or {}:
+        if name not in [s.name for s in sizes]:
+            raise unknown_key(f"outputs.{name}", name, [s.name for s in sizes])
+    rules = None if plan is None else local_rules(plan, [s.name for s in sizes])
+    rows: list[MemoryRow] = []
+    for size in sizes:
+        bits = dict.fromkeys(DEFAULTS, FLOAT_BITS) if rules is None else {
+            kind: rules[f"{size.name}.{kind}"].bits for kind in DEFAULTS}
+        counts = _counts(size, n_classes, (outputs or {}).get(size.name, size.n_outputs), network.bias, before_pooling)
+        rows += [MemoryRow(path=f"{size.name}.{kind}", role=role, count=n, bits=bits[kind])
+                 for kind, role, n in counts]
+    return MemoryAccount(rows=tuple(rows))
+
+
+def _counts(size: LayerSize, n_classes: int, n_outputs: int, bias: bool, before_pooling: bool
+            ) -> list[tuple[str, str, int]]:
+    """(kind, role, count) of every tensor of a layer."""
+    n_weights = size.n_weights + (size.target[0] if bias else 0)
+    n_states = size.target[0] * size.target[1] * size.target[2] if before_pooling else n_outputs
+    return [("w", "parameter", n_weights), ("gradient", "learning", n_weights), ("q_trace", "state", size.n_inputs),
+            ("p_trace", "state", size.n_inputs), ("r", "state", n_states), ("u", "state", n_states),
+            ("readout", "parameter", 2 * n_classes * n_outputs), ("read", "learning", n_classes),
+            ("error", "learning", n_classes + n_outputs)]
+
+
+def stdp_accounts(network: Network, plan: QuantPlan) -> tuple[MemoryAccount, MemoryAccount]:
+    """(float, integer) memory of learning a network of competing populations by STDP: every tensor of
+    `memory.float_account` with the traces, in the integer version at the widths of the plan.
+
+    While the thresholds adapt, v_th is one number for all neurons and theta one of each.
+    """
+    real = float_account(network, learning=True)
+    rules = resolve(plan, network, learning=True)
+
+    def width(row: MemoryRow) -> int:
+        name, kind = row.path.split(".")
+        if kind == "ref":
+            return counter_bits(network.population(name).neuron.n_ref_steps)
+        return rules[f"{name}.v" if kind == "v_reset" else row.path].bits
+
+    rows = tuple(msgspec.structs.replace(row, bits=width(row)) for row in real.rows)
+    return real, MemoryAccount(rows=rows)
+
+
+def saving(account: MemoryAccount, baseline: MemoryAccount) -> float:
+    """Share of the baseline's memory that is saved [%]."""
+    return (1 - account.total_bits / baseline.total_bits) * 100
+
+
+def cost_table(systems: Mapping[str, tuple[MemoryAccount, MemoryAccount]]) -> str:
+    """What learning on the device costs as a Markdown table: for each system its (float, integer) accounts, by role."""
+    lines = ["| system | arithmetic | parameters | states | learning | total [bit] | saved |",
+             "|---|---|---:|---:|---:|---:|---:|"]
+    for name, (real, integer) in systems.items():
+        for arithmetic, account in (("float", real), ("integer", integer)):
+            parts = [sum(r.total_bits for r in account.rows if r.role == role)
+                     for role in ("parameter", "state", "learning")]
+            saved = "" if account is real else f"{saving(account, real):.2f} %"
+            lines.append(f"| {name} | {arithmetic} | " + " | ".join(f"{n:,}" for n in (*parts, account.total_bits))
+                         + f" | {saved} |")
+    return "\n".join(lines)

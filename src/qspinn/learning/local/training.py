@@ -1,0 +1,158 @@
+"""Training of local layers in either arithmetic: epochs, the file an interrupted training goes on from, predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from qspinn.data.event_set import EventSet
+from qspinn.errors import ArtifactError, DataError, RunError
+from qspinn.learning.local import LocalLearning, LocalNetwork
+from qspinn.learning.local.start import LayerStart, raster_of
+from qspinn.plan import QuantPlan
+from qspinn.program import write_atomic
+from qspinn.records import canonical_json
+
+Progress = Callable[[int, int], None]
+BATCH = 100
+"""Samples at once where nothing is learned."""
+
+
+class Layers(Protocol):
+    """Layers that learn; see `floats.FloatLayers` and `integers.IntegerLayers`."""
+
+    def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
+        """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
+
+    def readouts(self, raster: NDArray[np.uint8]) -> tuple[NDArray, int]:
+        """(the last layer's read-out at every step [T, B, n_classes], spikes of all layers after pooling)."""
+
+    def state(self) -> dict[str, NDArray]:
+        """Every array that learning changes."""
+
+    def put_back(self, state: dict[str, NDArray]) -> None:
+        """Goes on from what `state` returned."""
+
+
+def layers_of(
+    network: LocalNetwork, learning: LocalLearning, start: tuple[LayerStart, ...], plan: QuantPlan, *, seed: int = 0,
+    n_threads: int = 0,
+) -> Layers:
+    """The layers before training, in the arithmetic that `learning` asks for; float needs torch and no plan.
+
+    Raises:
+        ConfigError, LoweringError: the plan does not fit, see `formats`.
+    """
+    if learning.arithmetic == "float":
+        from qspinn.learning.local.floats import FloatLayers
+
+        return FloatLayers(network, learning, start)
+    from qspinn.learning.local.integers import IntegerLayers
+
+    return IntegerLayers(network, learning, start, plan, seed=seed, n_threads=n_threads)
+
+
+def fit(
+    layers: Layers, data: EventSet, learning: LocalLearning, *, seed: int = 0, progress: Progress | None = None,
+    checkpoint: Path | None = None, origin: str = "",
+) -> None:
+    """Trains the layers in place, deterministic by seed; integers on any machine and any number of threads.
+
+    Args:
+        progress: called after every epoch with (epochs done, epochs in all).
+        checkpoint: file written after every epoch. Where it is there already and of the same training, that goes on
+            from it, and ends bit for bit where it would have ended uninterrupted.
+        origin: content key of what else the training depends on: the network and its plan.
+
+    Raises:
+        DataError: there are no samples, or no steps after burn-in.
+        RunError: weights became NaN or infinite (float); names the epoch.
+        ArtifactError: the checkpoint is damaged, or cannot be written.
+    """
+    if data.n_samples == 0 or data.n_steps <= learning.burn_in:
+        raise DataError("training data", "leave nothing to learn from",
+                        got=f"{data.n_samples} samples of {data.n_steps} steps",
+                        allowed=f"samples of more than learning.burn_in = {learning.burn_in} steps")
+    key = _key(layers, data, [learning, seed, origin]) if checkpoint else ""
+    done = _restored(checkpoint, key, layers) if checkpoint else 0
+    for epoch in range(done, learning.n_epochs):
+        for raster, labels in _batches(data, learning, np.random.default_rng([seed, 31, epoch])):
+            layers.learn(raster, labels, epoch)
+        state = layers.state()
+        if not all(np.isfinite(x).all() for x in state.values()):
+            raise RunError(f"epoch {epoch + 1}", "weights are not finite", got="NaN or infinity",
+                           fix="lower learning.float_learning_rate")
+        if checkpoint:
+            _store(checkpoint, key, epoch + 1, state)
+        if progress:
+            progress(epoch + 1, learning.n_epochs)
+
+
+def _batches(data: EventSet, learning: LocalLearning, rng: np.random.Generator
+             ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Batches of an epoch, shifted; a rest smaller than a batch is left out."""
+    order, size = rng.permutation(data.n_samples), min(learning.batch, data.n_samples)
+    for at in range(0, data.n_samples - size + 1, size):
+        part = data.take(order[at : at + size])
+        if learning.shift:
+            part = part.shifted(*rng.integers(-learning.shift, learning.shift + 1, (2, size)))
+        yield raster_of(part), part.labels
+
+
+def answers(layers: Layers, data: EventSet, rule: str, burn_in: int) -> tuple[NDArray[np.int64], float]:
+    """(class of every recording [B], spikes per recording) by a rule of `said`, from the steps after burn_in."""
+    found, n_spikes = [np.zeros(0, np.int64)], 0
+    for at in range(0, data.n_samples, BATCH):
+        values, spikes = layers.readouts(raster_of(data.slice(at, min(at + BATCH, data.n_samples))))
+        found.append(said(values[burn_in:], rule))
+        n_spikes += spikes
+    return np.concatenate(found), n_spikes / max(1, data.n_samples)
+
+
+def said(values: NDArray, rule: str) -> NDArray[np.int64]:
+    """The classes [B] that read-outs [T, B, n_classes] stand for; the first of equals wins."""
+    if rule == "sum":
+        return values.sum(axis=0).argmax(axis=1)
+    n_classes = values.shape[2]
+    votes = (values.argmax(axis=2)[..., None] == np.arange(n_classes)).sum(axis=0)
+    return votes.argmax(axis=1)
+
+
+def _key(layers: Layers, data: EventSet, settings: list[Any]) -> str:
+    """sha256 (hex) of what a training starts from."""
+    sha = hashlib.sha256(canonical_json(settings))
+    for name, array in layers.state().items():
+        sha.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    data.feed(sha)
+    return sha.hexdigest()
+
+
+def _store(path: Path, key: str, n_done: int, state: dict[str, NDArray]) -> None:
+    arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
+    entry = json.dumps({"key": key, "n_done": n_done})
+    write_atomic(path, safetensors.numpy.save(arrays, metadata={"qspinn_local": entry}))
+
+
+def _restored(path: Path, key: str, layers: Layers) -> int:
+    """The number of epochs done, everything put back; 0 where there is no file or one of another training."""
+    if not path.exists():
+        return 0
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            entry: dict[str, Any] = json.loads(file.metadata()["qspinn_local"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if entry["key"] != key:
+            return 0
+        layers.put_back(state)
+        return int(entry["n_done"])
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(str(path), "cannot be read as an interrupted training", got=str(error)[:120],
+                            fix="delete it to train from the start") from None
