@@ -23,12 +23,12 @@ import test_supervised
 import test_surrogate
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
-from qspinn.layers import Layer, Leaky
+from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
 from qspinn.learning import _torch_passes
 from qspinn.learning._passes import Scan
 from qspinn.learning._scan import Plan
 from qspinn.learning._wiring import Room
-from qspinn.learning.quantized import QuantNet, convert
+from qspinn.learning.quantized import QuantNet, convert, prepare
 from qspinn.learning.supervised import channel_rates, fit, layer_ranges, responses
 from qspinn.learning.supervision import Supervision
 from qspinn.learning.surrogate import Output, SurrogateNet, frozen, real_scan
@@ -101,6 +101,36 @@ def test_codes_equal_the_compiled_ones_bit_for_bit(case: str, rounding: Rounding
     assert torch.equal(compiled.scores, found.scores)
     assert compiled.spikes["b"].sum() > 0
     check_close({k: g for k, g in grads.items() if g.any()}, {k: g for k, g in found_grads.items() if g.any()})
+
+
+def test_all_to_all_connections_into_places_equal_the_compiled_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    neuron = Leaky(v_th=0.6)
+    network = LayeredNetwork(
+        name="n", input=EventInput(shape=(2, 6, 6)), n_steps=test_quantized.T, readout=NeuronReadout(source="out"),
+        layers=(Layer(name="a", shape=(4, 2, 3), neuron=neuron), Layer(name="b", shape=(2, 3, 2), neuron=neuron),
+                Layer(name="out", shape=(3, 1, 1), neuron=neuron)),
+        connections=(Linear(source="input", target="a"), Linear(source="a", target="b"),
+                     Linear(source="b", target="out")))
+    x = torch.from_numpy(test_quantized.raster_of(7))
+    for net in (SurrogateNet(network), prepare(network, test_quantized.plan_of(4, 8, granularity=Granularity.GLOBAL))):
+        (compiled, grads), (found, found_grads) = both(net, x, torch.arange(B) % 3, monkeypatch)
+        assert all(torch.equal(compiled.spikes[name], found.spikes[name]) for name in compiled.spikes)
+        check_close({k: g for k, g in grads.items() if g.any()}, {k: g for k, g in found_grads.items() if g.any()})
+
+
+@pytest.mark.parametrize(("case", "dtype"), [("plain", torch.float32), ("large", torch.float64)])
+def test_every_connection_of_codes_is_an_exact_product(
+        case: str, dtype: torch.dtype, forced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, torch.dtype]] = []
+    exact = _torch_passes.current
+    monkeypatch.setattr(_torch_passes, "current", lambda wiring, x, w, *, codes: (
+        seen.append((codes, w.dtype)) or exact(wiring, x, w, codes=codes)))
+    module, x = quant_net(case, Rounding.NEAREST)
+    seen.clear()  # the float network came first
+    module(x)
+    assert len(seen) == 3
+    assert (True, dtype) in seen
+    assert all(codes for codes, _ in seen)
 
 
 @pytest.mark.parametrize("case", ["everything", "strict", "value", "by potential", "large"])
