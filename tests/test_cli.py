@@ -258,7 +258,7 @@ def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
     (["explore", "gestures.toml", "--set", "family=lyaers"], 2, ["config.family", "layers"]),
     (["explore", "gestures.toml", "--set", "data.name=nmnist8", "--synthetic"], 2, ["--synthetic", "nmnist8"]),
     (["train", "gestures.toml", "--set", "data.name=braille7"], 2, ["data.n_bins", "braille7", "bin_ms"]),
-    (["train", "gestures.toml", "--synthetic", "--set", "search.weight_bits=[1]"], 2, ["search.weight_bits", "2..16"]),
+    (["train", "gestures.toml", "--synthetic", "--set", "search.weight_bits=[0]"], 2, ["search.weight_bits", "1..16"]),
     (["evaluate", "run/model.qspinn", "--dataset", "mnist"], 2, ["--dataset", "mnist", "braille7"]),
 ])
 def test_mistakes_with_layers_name_the_place_and_the_fix(layers: Path, arguments: list[str], code: int,

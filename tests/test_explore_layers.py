@@ -89,7 +89,8 @@ def test_outcome_is_consistent(whole: tuple[Path, Outcome]) -> None:
         assert record["epochs"] == (2 if record["candidate"]["scheme"] == "itq" else 0)
         seen = record.get("trained_rates", {})
         assert set(seen) == ({"conv1", "fc1", "out"} if record["epochs"] else set())
-        assert all(len(line) == 2 and min(line) > 0 for line in seen.values())
+        assert all(len(line) == 2 for line in seen.values())
+        assert not seen or max(seen["conv1"]) > 0
     (record,) = outcome.floats
     assert record["epochs"] == 3
     assert set(record["rates"]) == {"conv1", "fc1", "out"}
