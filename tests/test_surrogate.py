@@ -178,6 +178,9 @@ def test_gradients_train() -> None:
 
 
 def test_other_devices_are_refused_by_name() -> None:
-    net = SurrogateNet(network_of(Leaky()))
-    with pytest.raises(ConfigError, match=r"device: training runs on the CPU.*got 'meta'.*allowed: cpu"):
-        net(torch.zeros(T, 2, net.network.input.n, device="meta"))
+    net, x = SurrogateNet(network_of(Leaky())), torch.zeros(T, 2, 72, device="meta")
+    with pytest.raises(ConfigError, match=r"device: the module and its input lie on different devices; got 'module on "
+                                          r'cpu, input on meta\'; fix: move the input, spikes.to\("cpu"\)'):
+        net(x)
+    with pytest.raises(ConfigError, match=r"device: layers are not computed there; got 'meta'; allowed: cpu, cuda"):
+        net.to("meta")(x)

@@ -101,7 +101,9 @@ def explore(
 @app.command(epilog="Example: qspinn train experiments/digits_stdp.toml --out runs/float.safetensors")
 def train(
     config: Config, out: Out = None, seed: Seed = None, data: Data = "", sets: Sets = None,
-    synthetic: Synthetic = False, as_json: Json = False,
+    synthetic: Synthetic = False,
+    device: Annotated[str, typer.Option(help="cpu; for networks of layers also cuda or cuda:<i>.")] = "cpu",
+    as_json: Json = False,
 ) -> None:
     """Train the network of an experiment, in floats or where it says so in integers, and store it.
 
@@ -113,8 +115,8 @@ def train(
     path = out or Path("runs") / f"{experiment.name}.safetensors"
     resume = path.with_name(f".{path.name}.training")
     with _progress(as_json) as on_event:
-        trained, accuracy = qspinn.train(experiment, resume=resume, progress=lambda done, total: on_event(
-            _event("training", done, total)))
+        trained, accuracy = qspinn.train(experiment, resume=resume, device=device, progress=lambda done, total:
+                                         on_event(_event("training", done, total)))
     save_trained(trained, path)
     resume.unlink(missing_ok=True)
     if as_json:

@@ -73,6 +73,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 def train(
     experiment: AnyExperiment | LocalExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None,
+    device: str = "cpu",
 ) -> tuple[AnyTrained, Accuracy]:
     """The trained network of an experiment and its validation accuracy: a float network, or with local learning what
     `learning.arithmetic` says.
@@ -80,9 +81,15 @@ def train(
     Args:
         progress: called with (done, total): samples of STDP, epochs of the others.
         resume: for all but STDP, the file that is written after every epoch and from which an interrupted call goes on.
+        device: "cpu"; for layers that learn by gradients also "cuda" or "cuda:<i>".
+
+    Raises:
+        ConfigError: the device does not exist, or the experiment does not train there.
     """
     if isinstance(experiment, LayeredExperiment):
-        return _train_layers(experiment, progress, resume)
+        return _train_layers(experiment, progress, resume, device)
+    if device != "cpu":
+        raise ConfigError("device", "only gradients train elsewhere than on the CPU", got=device, allowed="cpu")
     if isinstance(experiment, LocalExperiment):
         return _train_local(experiment, progress, resume)
     dataset = data.load(experiment.data)
@@ -98,17 +105,19 @@ def train(
     return trained, evaluate_float(trained, dataset.validation, "validation", seed=experiment.seed)
 
 
-def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None, resume: Path | None
+def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None, resume: Path | None, device: str
                   ) -> tuple[TrainedLayers, Accuracy]:
     """The trained layered network and its validation accuracy."""
     from qspinn.explore import layered
     from qspinn.learning.supervised import responses
     from qspinn.learning.surrogate import frozen
+    from qspinn.runtime.torch_engine import _device
 
+    place = str(_device(device))
     dataset = layered.load(experiment)
     network = layered.declared(experiment, dataset)
     told = None if progress is None else lambda done, total, loss: progress(done, total)
-    net = layered.trained_net(experiment, network, *dataset.learned(), resume, told)
+    net = layered.trained_net(experiment, network, *dataset.learned(), resume, told, place)
     scores, rates = responses(net, dataset.validation)
     n_spikes = sum(rates[x.name] * x.n for x in network.layers if x.name in rates) * network.n_steps
     right = scores.argmax(axis=1) == dataset.validation.labels

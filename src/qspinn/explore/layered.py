@@ -185,9 +185,10 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
 
 
 def trained_net(experiment: LayeredExperiment, network: LayeredNetwork, data: EventSet, per_step: int = 1,
-                resumed: Path | None = None, progress: Progress | None = None) -> SurrogateNet:
+                resumed: Path | None = None, progress: Progress | None = None, device: str = "cpu"
+                ) -> SurrogateNet:
     """The float network of an experiment, trained from fresh weights or from where `resumed` says."""
-    net = SurrogateNet(network, seed=experiment.seed)
+    net = SurrogateNet(network, seed=experiment.seed).to(device)
     fit(net, data, experiment.training, seed=experiment.seed, per_step=per_step, checkpoint=resumed, progress=progress)
     return net
 

@@ -20,10 +20,12 @@ from torch.nn import functional
 
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
+from qspinn.learning import _torch_passes as by_torch
 from qspinn.learning._codes import Estimator, coded_weights, encoded, sharpness_at, to_power
+from qspinn.learning._device import device_of, need_together
 from qspinn.learning._passes import Scan
 from qspinn.learning._scan import Found, Plan, advance
-from qspinn.learning._wiring import Room, flat, images, wiring_of
+from qspinn.learning._wiring import Room, flat, images, shaped, wiring_of
 from qspinn.learning.surrogate import (
     KINDS,
     Output,
@@ -136,13 +138,13 @@ class QuantNet(nn.Module):
         self.sharpness = sharpness_at(progress) if self.estimator == "annealed" else None
 
     def _real(self, path: str) -> Tensor:
-        """A parameter in float64, in which codes are made."""
+        """A parameter in float64 on the CPU, where codes are made: they must not depend on a device."""
         found: Tensor = getattr(self, path.replace(".", "__"))
-        return found.double()
+        return found.cpu().double()
 
     def params(self) -> dict[str, NDArray]:
         """Arrays by tensor path, float64, as `lower_layers` takes them."""
-        return {name.replace("__", "."): p.detach().double().numpy() for name, p in self.named_parameters()
+        return {name.replace("__", "."): p.detach().cpu().double().numpy() for name, p in self.named_parameters()
                 if not name.endswith("__log_step")}
 
     def _steps(self, name: str) -> Tensor:
@@ -156,19 +158,21 @@ class QuantNet(nn.Module):
         return LayerGrid(step=self._steps(name).detach().numpy().copy(), shifts=self.grids[name].shifts)
 
     def forward(self, spikes: Tensor) -> Output:
-        """spikes [T, B, n_inputs] (any numeric type) -> scores, rates, and potentials and currents as codes."""
+        """spikes [T, B, n_inputs] (any numeric type), on the module's device -> scores, rates, and potentials and
+        currents as codes."""
+        need_together(self, spikes)
         out = walk(self.network, spikes, self._advance, averages=False)
         read = self.network.readout
         if read.of == "spikes":
             return out
         left = out.potentials[read.source].double()  # sums of codes must not collapse: classes are compared
         unit = self._steps(read.source)[0] * 2.0 ** int(self.grids[read.source].shifts[0])
-        scores = (left[-1] if read.of == "v_last" else left.mean(0)) * unit
+        scores = (left[-1] if read.of == "v_last" else left.mean(0)) * unit.to(left.device)
         return out._replace(scores=scores.flatten(1))
 
     def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Found:
         """One layer over all steps, in codes; as in `SurrogateNet`, the first connection is part of the node."""
-        name, step = layer.name, self._steps(layer.name)
+        name, step, device = layer.name, self._steps(layer.name), device_of(self)
         unit = step * 2.0 ** torch.from_numpy(self.grids[name].shifts)
         into = self.network.into(name)
         weights = [self._weights(c, layer, step, number) for number, c in enumerate(into)]
@@ -176,17 +180,18 @@ class QuantNet(nn.Module):
         exact32 = reach < EXACT
         main = next((k for k, c in enumerate(into) if exact32 and c.source != name and joins(c, layer)), None)
         kind = torch.float32 if exact32 else torch.float64
-        extra = [flat(_fed(c, w.to(kind), signals[c.source].to(kind), layer))
+        extra = [flat(_fed(c, w.to(device, kind), signals[c.source].to(kind), layer))
                  for k, (c, w) in enumerate(zip(into, weights, strict=True)) if k != main and c.source != name]
-        rows = [feedback(w, layer) for c, w in zip(into, weights, strict=True) if c.source == name]
+        rows = [feedback(w.to(device), layer) for c, w in zip(into, weights, strict=True) if c.source == name]
         level, bias = self._thresholds(layer, unit), self._bias(layer, step, unit)
         scan = self._scan(layer, unit, float(reach) + bias.abs().max().item(), level.max().item())
         plan, x, w = Plan(layer.shape, scan, self._room), None, None
         if main is not None:
-            c, x, w = into[main], signals[into[main].source], weights[main].to(kind)
+            c, x, w = into[main], signals[into[main].source], weights[main].to(device, kind)
             assert not isinstance(c, Skip)
             plan = plan._replace(wiring=wiring_of(c, self.network.shape_of(c.source), layer.shape))
-        return advance(plan, x, w, total(extra), total(rows), level, bias, self._real(f"{name}.decay"))
+        return advance(plan, x, w, total(extra), total(rows), level.to(device), bias.to(device),
+                       self._real(f"{name}.decay"))
 
     def _weights(self, c: Linear | Conv2d | Skip, layer: Layer, step: Tensor, number: int) -> Tensor:
         """Codes of a connection's weights, whole numbers in float64; one per channel for a residual connection."""
@@ -279,6 +284,12 @@ def _fed(c: Linear | Conv2d | Skip, w: Tensor, x: Tensor, layer: Layer) -> Tenso
     """Input currents [T, B, C, H, W] by one connection, in weight codes."""
     if isinstance(c, Skip):
         return x * w.view(-1, 1, 1)
+    if by_torch.serves(x.device):
+        n_channels, height, width = x.shape[2:]
+        y = by_torch.current(wiring_of(c, (n_channels, height, width), layer.shape), x, w, codes=True)
+        if isinstance(c, Conv2d):
+            return shaped(y, layer.shape)
+        return y.transpose(0, 1).reshape(*x.shape[:2], *layer.shape)
     pictures = images(x)
     if isinstance(c, Linear):
         y = functional.linear(pictures.flatten(1), w)

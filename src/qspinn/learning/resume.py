@@ -1,7 +1,8 @@
 """The file that training leaves after every epoch, and going on from it: a killed run loses the running epoch only.
 
 One safetensors file holds the module's state, the optimizer's, and the position of every random generator; the key in
-it says of which training it is. It is renamed into place, so what is there is whole.
+it says of which training it is. It is renamed into place, so what is there is whole. It does not depend on the device:
+a training on one goes on on another, to the bit only on the same.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def store(path: Path, key: str, n_done: int, state: Training) -> None:
     tensors[GENERATOR] = torch.get_rng_state()
     rest = {"key": key, "n_done": n_done, "groups": optimizer["param_groups"], "schedule": state.schedule.state_dict(),
             "rng": state.rng.bit_generator.state, "seen": state.seen}
-    copies = {name: t.detach().clone().contiguous() for name, t in tensors.items()}  # safetensors refuses shared memory
+    copies = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}  # no shared memory
     write_atomic(path, safetensors.torch.save(copies, metadata={"qspinn_training": json.dumps(rest)}))
 
 

@@ -16,6 +16,7 @@ from qspinn.data.event_set import EventSet
 from qspinn.errors import DataError, RunError
 from qspinn.layers import LayeredNetwork
 from qspinn.learning import resume
+from qspinn.learning._device import device_of, repeatable
 from qspinn.learning.quantized import QuantNet
 from qspinn.learning.supervision import Supervision
 from qspinn.learning.surrogate import SurrogateNet
@@ -36,8 +37,8 @@ def fit(
     net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0, per_step: int = 1,
     progress: Progress | None = None, checkpoint: Path | None = None,
 ) -> list[Epoch]:
-    """Trains the module in place and says what was seen of every epoch; deterministic by seed on one machine and
-    torch version.
+    """Trains the module in place, on the device it lies on, and says what was seen of every epoch; deterministic by
+    seed on one machine and torch version.
 
     Args:
         per_step: so many bins of the data make one step of the network, once events have been moved about in them.
@@ -59,8 +60,7 @@ def fit(
     optimizer = torch.optim.Adam(net.parameters(), training.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, training.n_epochs * per_epoch))
     state = resume.Training(net, optimizer, schedule, np.random.default_rng([seed, 21]), [])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # for modules that draw while they train
+    with repeatable(device_of(net), seed):
         key = resume.key_of(net, data, training, seed, per_step) if checkpoint else ""
         done = resume.restore(checkpoint, key, state) if checkpoint else 0
         for epoch in range(done, training.n_epochs):
@@ -81,15 +81,15 @@ def regulation(network: LayeredNetwork, rates: dict[str, Tensor], strength: floa
 
 def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch: int, per_step: int) -> float:
     """Mean loss of one pass over the data."""
-    net, losses = state.net, []
+    net, losses, place = state.net, [], device_of(state.net)
     good = {k: v.clone() for k, v in net.state_dict().items()}
     totals = dict.fromkeys((x.name for x in net.network.layers if x.neuron.spiking), 0.0)
     net.train()
     if isinstance(net, QuantNet):
         net.anneal(epoch / training.n_epochs)
     for raster, labels in _batches(data, training, state.rng, per_step):
-        out = net(raster)
-        loss = functional.cross_entropy(out.scores * training.gain, labels)
+        out = net(raster.to(place))
+        loss = functional.cross_entropy(out.scores * training.gain, labels.to(place))
         if training.spike_regulation:
             loss = loss + regulation(net.network, out.rates, training.spike_regulation)
         if not torch.isfinite(loss):
@@ -148,8 +148,8 @@ def responses(net: SurrogateNet | QuantNet, data: EventSet) -> tuple[NDArray[np.
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
             block = data.slice(a, min(a + BATCH, data.n_samples))
-            out = net(_raster(block))
-            parts.append(out.scores.numpy())
+            out = net(_raster(block).to(device_of(net)))
+            parts.append(out.scores.cpu().numpy())
             for name in totals:
                 totals[name] += float(out.rates[name]) * block.n_samples
     return np.concatenate(parts), {name: total / data.n_samples for name, total in totals.items()}
@@ -169,9 +169,9 @@ def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
     theta: dict[str, float] = {}
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
-            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))))
+            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))).to(device_of(net)))
             for name, x in out.potentials.items():
-                new = sizes_of(x.numpy())
+                new = sizes_of(x.cpu().numpy())
                 v[name] = v[name].merged(new) if name in v else new
             for largest, seen in ((i, out.currents), (theta, out.thetas)):
                 for name, x in seen.items():
@@ -192,8 +192,8 @@ def channel_rates(net: SurrogateNet | QuantNet, data: EventSet) -> dict[str, NDA
     total: dict[str, NDArray[np.float64]] = {}
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
-            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))))
+            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))).to(device_of(net)))
             for name in out.rates:
-                of_samples = out.spikes[name].double().mean(dim=(0, 3, 4)).sum(dim=0).numpy()
+                of_samples = out.spikes[name].double().mean(dim=(0, 3, 4)).sum(dim=0).cpu().numpy()
                 total[name] = total.get(name, 0.0) + of_samples
     return {name: x / data.n_samples for name, x in total.items()}

@@ -1,7 +1,8 @@
 """Layered networks as torch modules: backpropagation through time with surrogate gradients.
 
 A layer runs over all steps at once, as a single node for autograd: its first connection goes from spike to spike, its
-normalization and its neurons follow in compiled passes. Runs on the CPU; needs the `torch` extra.
+normalization and its neurons follow in compiled passes. On a CUDA device (`net.to("cuda")`) the same is torch
+operations. Needs the `torch` extra.
 Source: Neftci, Mostafa & Zenke (2019); surrogates: arctan (Fang et al. 2021), fast sigmoid (Zenke & Ganguli 2018),
 triangle (Bellec et al. 2018).
 """
@@ -19,6 +20,7 @@ from torch.nn import functional
 from qspinn.checkpoint import TrainedLayers
 from qspinn.errors import ConfigError
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
+from qspinn.learning._device import device_of, need_together
 from qspinn.learning._passes import Scan
 from qspinn.learning._scan import Found, Plan, advance
 from qspinn.learning._scan_kernel import ARCTAN, FAST_SIGMOID, PLAIN, TRIANGLE
@@ -138,21 +140,22 @@ class SurrogateNet(nn.Module):
                 if isinstance(c, Skip):
                     continue
                 path = self.network.weight_path(c)
-                w = self.weight(c).detach().double().numpy()
+                w = self.weight(c).detach().cpu().double().numpy()
                 if c.norm:
                     norm: Any = self.norms[path.replace(".", "__")]
-                    mean, var, g, beta = (x.detach().double().numpy() for x in (
+                    mean, var, g, beta = (x.detach().cpu().double().numpy() for x in (
                         norm.running_mean, norm.running_var, norm.weight, norm.bias))
                     factor = g / np.sqrt(var + norm.eps)
                     w, bias = w * factor.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
                 if c.bias:
-                    bias = bias + getattr(self, f"{layer.name}__bias").detach().double().numpy()
+                    bias = bias + getattr(self, f"{layer.name}__bias").detach().cpu().double().numpy()
                 found[path] = w
             found[f"{layer.name}.bias"] = bias
         return found
 
     def forward(self, spikes: Tensor) -> Output:
-        """spikes [T, B, n_inputs] (any numeric type) -> scores and rates."""
+        """spikes [T, B, n_inputs] (any numeric type), on the module's device -> scores and rates."""
+        need_together(self, spikes)
         return walk(self.network, spikes, self._advance)
 
     def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Found:
@@ -163,12 +166,12 @@ class SurrogateNet(nn.Module):
         extra = [flat(self._current(c, signals[c.source], layer)) for c in forward if c is not main]
         rows = [feedback(self.weight(c), layer) for c in into if c.source == layer.name and not isinstance(c, Skip)]
         plan, neuron = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room), layer.neuron
-        bias = torch.zeros(layer.shape[0])
+        bias = torch.zeros(layer.shape[0], device=device_of(self))
         if main is not None:
             plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape),
                                  norm=self._norm(main) if main.norm else None)
             bias = getattr(self, f"{layer.name}__bias") if main.bias else bias
-        level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0)
+        level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0, device=bias.device)
         return advance(plan, signals[main.source] if main else None, self.weight(main) if main else None, total(extra),
                        total(rows), level, bias, torch.tensor(neuron.decay))
 
@@ -210,7 +213,7 @@ def joins(c: Linear | Conv2d | Skip, layer: Layer) -> bool:
 
 def feedback(w: Tensor, layer: Layer) -> Tensor:
     """Weights [N, N] of a layer's own spikes, channel-last both ways."""
-    outer = torch.arange(layer.n).view(layer.shape).permute(1, 2, 0).flatten()
+    outer = torch.arange(layer.n, device=w.device).view(layer.shape).permute(1, 2, 0).flatten()
     return w[outer][:, outer]
 
 

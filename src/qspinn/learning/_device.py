@@ -1,0 +1,44 @@
+"""Where modules and their input lie, and that training there repeats."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from qspinn.errors import ConfigError
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """The device of a module's parameters."""
+    return next(iter(net.parameters())).device
+
+
+def need_together(net: nn.Module, spikes: Tensor) -> None:
+    """A module and its input lie on one device.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    place = device_of(net)
+    if spikes.device != place:
+        raise ConfigError("device", "the module and its input lie on different devices",
+                          got=f"module on {place}, input on {spikes.device}",
+                          fix=f'move the input, spikes.to("{place}"), or the module, net.to("{spikes.device}")')
+
+
+@contextlib.contextmanager
+def repeatable(device: torch.device, seed: int) -> Iterator[None]:
+    """Random numbers of torch start from the seed, and cuDNN takes algorithms that always add up in one order; what was
+    set before comes back."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)  # for modules that draw while they train
+        cudnn.deterministic, cudnn.benchmark = True, False
+        try:
+            yield
+        finally:
+            cudnn.deterministic, cudnn.benchmark = before
