@@ -80,10 +80,15 @@ class LocalDeclaration(Record, frozen=True):
 
 
 class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Layers that learned locally and the arrays that learning changed: float32, or integer codes of the plan."""
+    """Layers that learned locally and the arrays that learning changed: float32, or integer codes of the plan.
+
+    Attributes:
+        provenance: where it comes from, as plain data: the experiment, and of an exploration the candidate.
+    """
 
     network: LocalDeclaration
     params: Parameters
+    provenance: dict[str, Any] = {}
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
@@ -104,7 +109,9 @@ def _content(trained: TrainedLayers | TrainedLocal) -> str:
 def save(trained: AnyTrained, path: Path) -> None:
     """Writes the checkpoint (safetensors; the declaration, and a checksum, in its metadata)."""
     arrays = {k: np.require(v, requirements="C") for k, v in trained.params.items()}
-    family = {"family": _FAMILIES[type(trained)]} if type(trained) in _FAMILIES else {}
+    family: dict[str, Any] = {"family": _FAMILIES[type(trained)]} if type(trained) in _FAMILIES else {}
+    if isinstance(trained, TrainedLocal) and trained.provenance:
+        family |= {"provenance": trained.provenance}
     entry = msgspec.json.encode({"network": msgspec.to_builtins(trained.network), "sha256": trained.key()} | family)
     write_atomic(path, safetensors.numpy.save(arrays, metadata={"qspinn_float": entry.decode()}))
 
@@ -115,19 +122,21 @@ def load(path: Path) -> Trained:
     Raises:
         ArtifactError: missing, truncated, altered or not such a checkpoint.
     """
-    return _load(path, lambda entry, params: Trained(network=from_plain(Network, entry, str(path)), params=params))
+    return _load(path, lambda entry, params: Trained(
+        network=from_plain(Network, entry["network"], str(path)), params=params))
 
 
 def load_layers(path: Path) -> TrainedLayers:
     """The checkpoint of a layered network at path; errors as for `load`."""
     return _load(path, lambda entry, params: TrainedLayers(
-        network=from_plain(LayeredNetwork, entry, str(path)), params=params))
+        network=from_plain(LayeredNetwork, entry["network"], str(path)), params=params))
 
 
 def load_local(path: Path) -> TrainedLocal:
     """The checkpoint of locally learned layers at path; errors as for `load`."""
     return _load(path, lambda entry, params: TrainedLocal(
-        network=from_plain(LocalDeclaration, entry, str(path)), params=params))
+        network=from_plain(LocalDeclaration, entry["network"], str(path)), params=params,
+        provenance=dict(entry.get("provenance", {}))))
 
 
 def _load(path: Path, make: Callable[[Any, Parameters], T]) -> T:
@@ -136,7 +145,7 @@ def _load(path: Path, make: Callable[[Any, Parameters], T]) -> T:
         params = dict(safetensors.numpy.load(data))
         size = struct.unpack("<Q", data[:8])[0]
         entry = msgspec.json.decode(msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn_float"])
-        trained = make(entry["network"], params)
+        trained = make(entry, params)
     except (OSError, safetensors.SafetensorError, msgspec.DecodeError, struct.error, LookupError, TypeError,
             ValueError, QSpinnError) as error:
         raise ArtifactError(str(path), "cannot be read as a float checkpoint", got=str(error)[:120]) from None

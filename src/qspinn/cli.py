@@ -92,10 +92,10 @@ def explore(
         sys.exit(INTERRUPTED)
     page = qspinn.write_report(folder)
     if as_json:
-        _print_json(_headline(outcome) | {"model": str(folder / "model.qspinn"), "report": str(page)})
+        _print_json(_headline(outcome) | {"model": str(folder / outcome.model), "report": str(page)})
         return
     _print_outcome(outcome)
-    print(f"model   {folder / 'model.qspinn'}\nreport  {page}")
+    print(f"model   {folder / outcome.model}\nreport  {page}")
 
 
 @app.command(epilog="Example: qspinn train experiments/digits_stdp.toml --out runs/float.safetensors")
@@ -151,7 +151,9 @@ def sensitivity(
 
 @app.command(epilog="Example: qspinn evaluate runs/digits/model.qspinn --split test")
 def evaluate(
-    model: Model, out: Out = None, seed: Seed = None, data: Data = "",
+    model: Annotated[Path, typer.Argument(help="A .qspinn file, or a .safetensors file of local learning.",
+                                          show_default=False)],
+    out: Out = None, seed: Seed = None, data: Data = "",
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     dataset: Annotated[str, typer.Option(help="Name of the data set; default: what the model was made for.")] = "",
     backend: Annotated[str, typer.Option(help="numba, reference or torch.")] = "numba",
@@ -163,18 +165,41 @@ def evaluate(
 
     if split not in SPLITS:
         raise ConfigError("--split", "unknown split", got=split, allowed=", ".join(SPLITS))
-    program = qspinn.load(model)
-    if seed is not None:
-        ops = tuple(msgspec.structs.replace(op, seed=seed) if hasattr(op, "per_level") else op for op in program.ops)
-        program = msgspec.structs.replace(program, ops=ops)
-    loaded = qspinn.load_data(_data_config(program, dataset, data))
-    accuracy, predicted = qspinn.evaluate(program, getattr(loaded, split), split, backend=backend, device=device)
+    measure = _evaluate_local if model.suffix == ".safetensors" else _evaluate_program
+    accuracy, predicted = measure(model, seed, data, split, dataset, backend, device)
     if out:
         qspinn.program.write_atomic(out, ("\n".join(map(str, predicted)) + "\n").encode())
     if as_json:
         _print_json(msgspec.to_builtins(accuracy))
     else:
         print(_accuracy_line(accuracy))
+
+
+def _evaluate_program(model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
+                      ) -> tuple[Any, Any]:
+    """(accuracy, predictions) of an integer program."""
+    from qspinn.ops import EventsOp
+
+    program = qspinn.load(model)
+    if seed is not None:
+        ops = tuple(msgspec.structs.replace(op, seed=seed) if hasattr(op, "per_level") else op for op in program.ops)
+        program = msgspec.structs.replace(program, ops=ops)
+    loaded = qspinn.load_data(_data_config(program.provenance, bool(program.ops_of(EventsOp)), dataset, data))
+    return qspinn.evaluate(program, getattr(loaded, split), split, backend=backend, device=device)
+
+
+def _evaluate_local(model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
+                    ) -> tuple[Any, Any]:
+    """(accuracy, predictions) of layers that learned locally: there is nothing random in it, and one engine."""
+    from qspinn.checkpoint import load_local
+    from qspinn.workflow import evaluate_local
+
+    for name, value, only in (("--seed", seed, None), ("--backend", backend, "numba"), ("--device", device, "cpu")):
+        if value != only:
+            raise ConfigError(name, "does not apply to layers that learn locally", got=value, fix="leave it out")
+    trained = load_local(model)
+    loaded = qspinn.load_data(_data_config(trained.provenance, True, dataset, data))
+    return evaluate_local(trained, getattr(loaded, split), split)
 
 
 @app.command(epilog="Example: qspinn inspect runs/digits/model.qspinn")
@@ -232,12 +257,9 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
     raise ConfigError("--synthetic", "is for experiments on events", got=experiment.data.name, fix="leave it out")
 
 
-def _data_config(program: Any, name: str, folder: str) -> Any:
+def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: str) -> Any:
     """The data a model was made for, or those named: of a model of events with its bins and limits."""
-    from qspinn.ops import EventsOp
-
-    stored = program.provenance.get("experiment", {}).get("data", {})
-    events = bool(program.ops_of(EventsOp))
+    stored = provenance.get("experiment", {}).get("data", {})
     kind = qspinn.EventData if events else qspinn.DataConfig
     known = [n for n in typing.get_args(typing.get_type_hints(kind)["name"]) if isinstance(n, str)]
     name = name or stored.get("name", "")

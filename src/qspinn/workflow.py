@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from qspinn.learning import stdp
 from qspinn.lower import poisson_op, readout_votes
 from qspinn.ops import EventsOp, PoissonOp
 from qspinn.program import Program
-from qspinn.records import from_plain, with_override
+from qspinn.records import to_plain, with_override
 from qspinn.runtime import run
 from qspinn.spikes import Spikes
 
@@ -36,7 +36,7 @@ def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
     return data.load_recordings(config) if isinstance(config, data.EventData) else data.load(config)
 
 
-def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment | LocalExperiment:
+def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment:
     """The experiment, of any family, in a TOML or JSON file, with dotted overrides such as
     ``network.n_neurons=100`` applied.
 
@@ -55,8 +55,6 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExper
         raise ConfigError(str(path), f"is not valid {kind}", got=str(error)) from None
     for assignment in overrides:
         plain = with_override(plain, assignment)
-    if isinstance(plain, Mapping) and plain.get("family") == "local":
-        return from_plain(LocalExperiment, plain)
     return read_experiment(plain)
 
 
@@ -72,7 +70,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def train(
-    experiment: AnyExperiment | LocalExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None,
+    experiment: AnyExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None,
     device: str = "cpu",
 ) -> tuple[AnyTrained, Accuracy]:
     """The trained network of an experiment and its validation accuracy: a float network, or with local learning what
@@ -135,7 +133,8 @@ def _train_local(experiment: LocalExperiment, progress: stdp.Progress | None, re
         resume=resume)
     said, n_spikes = local_model.predictions(layers, dataset.validation, declaration)
     right = said == dataset.validation.labels
-    return TrainedLocal(network=declaration, params=layers.state()), _share("validation", right, n_spikes)
+    trained = TrainedLocal(network=declaration, params=layers.state(), provenance={"experiment": to_plain(experiment)})
+    return trained, _share("validation", right, n_spikes)
 
 
 def evaluate_float(trained: Trained, split: data.Split, name: str, *, seed: int = 0) -> Accuracy:
@@ -158,6 +157,18 @@ def evaluate(
     predicted = np.concatenate([r.predictions() for r in results])
     counts = np.concatenate([np.concatenate(list(r.counts.values()), axis=1) for r in results])
     return summary(name, predicted == split.labels, counts), predicted
+
+
+def evaluate_local(trained: TrainedLocal, split: data.EventSet, name: str) -> tuple[Accuracy, NDArray[np.int64]]:
+    """(accuracy, predictions [n]) of layers that learned locally, on a split.
+
+    Raises:
+        DataError: the events do not fit the layers.
+    """
+    from qspinn.learning.local import model as local_model
+
+    said, n_spikes = local_model.predictions(local_model.restored(trained), split, trained.network)
+    return _share(name, said == split.labels, n_spikes), said
 
 
 def inputs_of(program: Program, split: data.Split | data.EventSet) -> Iterable[Spikes]:

@@ -23,6 +23,7 @@ from qspinn.explore.evaluate import store_array
 from qspinn.explore.family import Files
 from qspinn.explore.sensitivity import Significance
 from qspinn.explore.space import Candidate, Experiment, Scheme
+from qspinn.explore.stored import PROGRAM
 from qspinn.learning import grid
 from qspinn.learning.stdp import StdpTraining, mean_responses, respond, train
 from qspinn.lower import lower, poisson_op, readout_votes
@@ -37,6 +38,7 @@ from qspinn.runtime import numba_engine, run
 from qspinn.spikes import Spikes
 
 LIBRARIES = ("numpy", "numba")
+STORED = PROGRAM
 
 
 class Encoded(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -102,6 +104,10 @@ def float_tasks(experiment: Experiment) -> list[tuple[str, Any]]:
 
 def points(experiment: Experiment, dataset: datasets.Dataset) -> list[Candidate]:
     return sensitivity.points(experiment, _network(experiment, dataset))
+
+
+def curves(experiment: Experiment, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
+    return sensitivity.significance(experiment.search, accuracy, account)
 
 
 def propose(experiment: Experiment, dataset: datasets.Dataset, curves: list[Significance]) -> list[Candidate]:

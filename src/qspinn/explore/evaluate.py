@@ -17,10 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn import program as program_file
 from qspinn.errors import LoweringError, RunError
 from qspinn.explore.family import AnyCandidate, AnyExperiment, Family, Files, candidate_of, family_of, read_experiment
-from qspinn.memory import program_account
+from qspinn.explore.stored import PROGRAM
 from qspinn.records import to_plain
 
 
@@ -51,19 +50,20 @@ def store_array(path: Path, array: NDArray) -> None:
 
 
 def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
-    """Builds and measures a candidate, stores its program, and returns the record for the journal.
+    """Builds and measures a candidate, stores what was built, and returns the record for the journal.
 
     A candidate that cannot be lowered gets a record with the reason under "rejected" and no accuracy.
     """
     start = time.perf_counter()
     record = {"key": candidate.key(), "candidate": to_plain(candidate)}
+    family = worker.family
     try:
-        program, learning = worker.family.build(worker.bench, candidate)
+        built, learning = family.build(worker.bench, candidate)
     except LoweringError as error:  # a plan that cannot become integers is a finding, not a failure of the run
         return record | {"rejected": str(error)}
-    right, facts = worker.family.measure(worker.bench, candidate, program)
-    account = program_account(program)
-    program_file.save(program, program_path(worker.folder, candidate))
+    right, facts = family.measure(worker.bench, candidate, built)
+    account = family.STORED.account(built)
+    family.STORED.save(built, family.STORED.path(worker.folder, candidate))
     return record | facts | {
         "accuracy": float(right.mean()), "bits": account.total_bits,
         "learning_bits": learning.total_bits if learning else 0,
@@ -72,7 +72,8 @@ def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
 
 
 def program_path(folder: Path, candidate: AnyCandidate) -> Path:
-    return folder / "candidates" / f"{candidate.key()}.qspinn"
+    """The file of a candidate that is an integer program."""
+    return PROGRAM.path(folder, candidate)
 
 
 def sensitivity_point(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The two families of networks behind one interface: what an exploration asks of a family, and which one it is.
+"""The families of networks behind one interface: what an exploration asks of a family, and which one it is.
 
 A family is a module whose functions are those of `Family`: `explore.competing` for populations that learn by STDP,
-`explore.layered` for layers that learn by gradients. The search, its workers, the journal and the choice know neither.
+`explore.layered` for layers that learn by gradients, `explore.local` for layers that learn from themselves alone, in
+integers. The search, its workers, the journal and the choice know none of them.
 """
 
 from __future__ import annotations
@@ -17,20 +18,22 @@ from numpy.typing import NDArray
 from qspinn.data import Dataset, EventDataset
 from qspinn.errors import ConfigError
 from qspinn.explore.layered_space import LayeredCandidate, LayeredExperiment
+from qspinn.explore.local_space import LocalCandidate, LocalExperiment
 from qspinn.explore.sensitivity import Significance
 from qspinn.explore.space import Candidate, Experiment
+from qspinn.explore.stored import Stored
 from qspinn.memory import MemoryAccount
-from qspinn.program import Program
 from qspinn.records import from_plain
 
-AnyExperiment = Experiment | LayeredExperiment
-AnyCandidate = Candidate | LayeredCandidate
+AnyExperiment = Experiment | LayeredExperiment | LocalExperiment
+AnyCandidate = Candidate | LayeredCandidate | LocalCandidate
 AnyDataset = Dataset | EventDataset
 Files = dict[str, dict[str, Any]]
 """For each split the files of its arrays, by kind, and their sizes where a file does not say."""
 
 _FAMILIES: dict[type, tuple[str, type[AnyCandidate]]] = {
-    Experiment: ("competing", Candidate), LayeredExperiment: ("layered", LayeredCandidate)}
+    Experiment: ("competing", Candidate), LayeredExperiment: ("layered", LayeredCandidate),
+    LocalExperiment: ("local", LocalCandidate)}
 
 
 class Family(Protocol):
@@ -41,9 +44,11 @@ class Family(Protocol):
 
     Attributes:
         LIBRARIES: the packages whose versions a result depends on.
+        STORED: what a candidate is kept as.
     """
 
     LIBRARIES: tuple[str, ...]
+    STORED: Stored
 
     def load(self, experiment: Any) -> Any:
         """The data set."""
@@ -63,6 +68,10 @@ class Family(Protocol):
     def points(self, experiment: Any, dataset: Any) -> list[Any]:
         """The significance sweep as candidates."""
 
+    def curves(self, experiment: Any, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
+        """Ranked significance curves, from the accuracy of every point of the sweep that was possible, by label, and
+        the memory of the float baseline."""
+
     def propose(self, experiment: Any, dataset: Any, curves: list[Significance]) -> list[Any]:
         """The candidates to try, given the significance curves."""
 
@@ -75,25 +84,19 @@ class Family(Protocol):
     def sweep_accuracy(self, bench: Any, candidate: Any) -> float:
         """Validation accuracy of a point of the sweep; a LoweringError says that it is not possible."""
 
-    def build(self, bench: Any, candidate: Any) -> tuple[Program, MemoryAccount | None]:
-        """(program, memory of learning it on the grid) of a candidate; a LoweringError says that it is not possible."""
+    def build(self, bench: Any, candidate: Any) -> tuple[Any, MemoryAccount | None]:
+        """(what is stored, memory of learning it on the grid where `STORED.account` has only inference) of a candidate;
+        a LoweringError says that it is not possible."""
 
-    def measure(self, bench: Any, candidate: Any, program: Program) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    def measure(self, bench: Any, candidate: Any, built: Any) -> tuple[NDArray[np.bool_], dict[str, Any]]:
         """(whether each validation sample is classified right, what else goes into the record)."""
 
-    def test(self, bench: Any, dataset: Any, program: Program) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """On the test split: (whether the float baseline is right, what the program says), once per run."""
+    def test(self, bench: Any, dataset: Any, built: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """On the test split: (whether the float baseline is right, what the winner says), once per run."""
 
 
 def family_of(experiment: AnyExperiment) -> Family:
-    """The family of an experiment, loaded when first asked for: layers need torch.
-
-    Raises:
-        ConfigError: the family is trained only (local learning, see `local_space`).
-    """
-    if type(experiment) not in _FAMILIES:
-        raise ConfigError("config.family", "this family is trained, not explored", got=type(experiment).__name__,
-                          fix="qspinn train; other widths are other entries of its plan")
+    """The family of an experiment, loaded when first asked for: layers need torch."""
     name, _ = _FAMILIES[type(experiment)]
     return cast(Family, importlib.import_module(f"qspinn.explore.{name}"))
 
@@ -104,7 +107,7 @@ def candidate_of(experiment: AnyExperiment, plain: Any, where: str = "candidate"
 
 
 def read_experiment(plain: Any, where: str = "config") -> AnyExperiment:
-    """The experiment in plain data: of layers where `family = "layers"` says so, else of competing populations.
+    """The experiment in plain data: of layers where `family` says so, else of competing populations.
 
     Raises:
         ConfigError: an unknown family or key (named with its path and the nearest valid one), or a value out of range.
@@ -112,6 +115,8 @@ def read_experiment(plain: Any, where: str = "config") -> AnyExperiment:
     named = plain.get("family") if isinstance(plain, Mapping) else None
     if named == "layers":
         return from_plain(LayeredExperiment, plain, where)
+    if named == "local":
+        return from_plain(LocalExperiment, plain, where)
     if named is not None:
         raise ConfigError(f"{where}.family", "unknown family of networks", got=named,
                           allowed='"layers", "local"; leave it out for competing populations')

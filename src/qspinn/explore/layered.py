@@ -6,38 +6,39 @@ candidates have in common.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from qspinn import checkpoint
 from qspinn.data import EventDataset, EventSet, load_recordings
-from qspinn.explore import layered_proposal
-from qspinn.explore.evaluate import program_path, store_array
+from qspinn.explore import event_splits, layered_proposal
+from qspinn.explore.event_splits import mapped
 from qspinn.explore.family import Files
 from qspinn.explore.layered_space import LayeredCandidate, LayeredExperiment
 from qspinn.explore.reuse import Reuse
-from qspinn.explore.sensitivity import Significance
+from qspinn.explore.sensitivity import Significance, significance
 from qspinn.explore.space import Scheme
+from qspinn.explore.stored import PROGRAM
 from qspinn.layers import LayeredNetwork
 from qspinn.learning import quantized
+from qspinn.learning._device import one_thread
 from qspinn.learning.supervised import Progress, fit, layer_ranges, responses, scores
 from qspinn.learning.surrogate import SurrogateNet, frozen, restored
 from qspinn.lower_layers import lower_layers
 from qspinn.memory import MemoryAccount, float_layers_account
 from qspinn.ops import LifOp
 from qspinn.program import Program
-from qspinn.records import content_key, to_plain
+from qspinn.records import to_plain
 from qspinn.runtime import run
 
 LIBRARIES = ("numpy", "numba", "torch")
+STORED = PROGRAM
+describe = event_splits.describe
 
 
 class Bench(msgspec.Struct, kw_only=True, eq=False):
@@ -89,29 +90,12 @@ class Bench(msgspec.Struct, kw_only=True, eq=False):
         return rates
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in torch depend on the number of threads in their last bit; with one they do not, and several workers do
-    not stand in each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def float_path(folder: Path) -> Path:
     return folder / "float" / "layers.safetensors"
 
 
 def load(experiment: LayeredExperiment) -> EventDataset:
     return load_recordings(experiment.data)
-
-
-def describe(dataset: EventDataset) -> dict[str, Any]:
-    return {"shape": list(dataset.shape), "n_steps": dataset.n_steps, "bin_ms": dataset.bin_ms,
-            "skipped": list(dataset.skipped)}
 
 
 def account(experiment: LayeredExperiment, dataset: EventDataset) -> MemoryAccount:
@@ -132,44 +116,25 @@ def points(experiment: LayeredExperiment, dataset: EventDataset) -> list[Layered
     return layered_proposal.points(experiment, declared(experiment, dataset))
 
 
+def curves(experiment: LayeredExperiment, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
+    return significance(experiment.search, accuracy, account)
+
+
 def propose(experiment: LayeredExperiment, dataset: EventDataset, curves: list[Significance]
             ) -> list[LayeredCandidate]:
     return layered_proposal.propose(experiment, declared(experiment, dataset), curves)
 
 
 def store(folder: Path, experiment: LayeredExperiment, dataset: EventDataset) -> Files:
-    key = content_key(experiment.data, dataset.checksum())[:16]
-    (folder / "cache").mkdir(parents=True, exist_ok=True)
-    files: Files = {}
-    learned, per_step = dataset.learned()
-    parts = [("train", dataset.train), ("validation", dataset.validation)]
-    for name, events in parts + [("learned", learned)] * (per_step > 1):
-        whole = events.compact()
-        arrays = {"offsets": whole.offsets, "index": whole.index, "count": whole.count, "labels": whole.labels}
-        files[name] = {"shape": list(dataset.shape), "max_count": dataset.max_count, "bin_ms": dataset.bin_ms,
-                       "per_step": per_step}
-        for kind, array in arrays.items():
-            if array is not None:
-                path = folder / "cache" / f"{name}-{key}.{kind}.npy"
-                files[name][kind] = str(path)
-                if not path.exists():
-                    store_array(path, array)
-    return files
+    return event_splits.store(folder, experiment.data, dataset)
 
 
 def open_bench(folder: Path, experiment: LayeredExperiment, labels: tuple[str, ...], files: Files) -> Bench:
-    train, validation = (_mapped(files[name]) for name in ("train", "validation"))
-    learned = _mapped(files["learned"]) if "learned" in files else train
+    train, validation = (mapped(files[name]) for name in ("train", "validation"))
+    learned = mapped(files["learned"]) if "learned" in files else train
     return Bench(folder=folder, experiment=experiment, labels=labels, train=train, validation=validation,
                  learned=learned, per_step=files["train"]["per_step"],
                  max_count=files["train"]["max_count"], bin_ms=files["train"]["bin_ms"], reuse=Reuse(), known={})
-
-
-def _mapped(of: dict[str, Any]) -> EventSet:
-    """A split whose events stay on disk until they are used."""
-    count = np.load(of["count"], mmap_mode="r") if "count" in of else None
-    return EventSet(offsets=np.load(of["offsets"]), index=np.load(of["index"], mmap_mode="r"), count=count,
-                    shape=tuple(of["shape"]), labels=np.load(of["labels"]))
 
 
 def train_float(bench: Bench, task: None) -> dict[str, Any]:
@@ -223,7 +188,7 @@ def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
                                        spike_regulation=search.itq_spike_regulation)
     module = quantized.prepare(net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed,
                                estimator=search.itq_estimator)
-    resumed = program_path(bench.folder, candidate).with_suffix(".training")
+    resumed = STORED.path(bench.folder, candidate).with_suffix(".training")
     with one_thread():
         epochs = fit(module, bench.learned, training, seed=candidate.seed, per_step=bench.per_step, checkpoint=resumed)
     bench.known["epochs"] = {candidate.key(): epochs}

@@ -1,21 +1,78 @@
-"""The experiment file of local learning (`family = "local"`): data, network, learning, and the widths as a plan."""
+"""What is searched for local learning (`family = "local"`): the experiment record and its candidates.
+
+The widths are a plan; what is tried are other widths of its kinds of tensors, see `learning.local.formats`.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from qspinn.data.event_dataset import EventData
+from qspinn.explore.reward import Reward
+from qspinn.explore.space import Scheme, _need_seed_and_version
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local.formats import DEFAULT_PLAN
+from qspinn.learning.local.formats import DEFAULT_PLAN, SPANS
 from qspinn.network import _need
 from qspinn.plan import QuantPlan
-from qspinn.records import Record
+from qspinn.records import Record, content_key
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "weight_bits": ("w",), "gradient_bits": ("gradient",), "trace_bits": ("q_trace", "p_trace"), "state_bits": ("u",),
+    "refractory_bits": ("r",), "readout_bits": ("readout",), "error_bits": ("read", "error")}
+"""The kinds of tensors whose width each key of a search sets."""
+
+
+class LocalSearch(Record, frozen=True):
+    """The candidates that are tried, and how they are judged.
+
+    Every candidate learns anew, in integers, from the start that the seed draws. Tried are the experiment's plan, the
+    plan at the widths that significance finds harmless ("lean"), and from both of them every combination of the widths
+    asked for here. Roundings stay those of the plan, and so does the width of the activation, which no account counts.
+
+    Attributes:
+        weight_bits: of w. gradient_bits: of gradient, the learned weights; at least as wide as w.
+        trace_bits: of q_trace and p_trace. state_bits: of u, the potentials. refractory_bits: of r.
+        readout_bits: of both random matrices. error_bits: of the values read out and the errors.
+        All empty where the width is that of the plan.
+        max_drop_points: accuracy a candidate may lose against float, on validation.
+        sensitivity_bits: widths of the one-kind-at-a-time sweep, all other kinds as in the plan; only those below the
+            plan's are tried. Empty for no sweep.
+        sensitivity_epochs: of the training that each point of the sweep is.
+        sensitivity_samples: how many recordings a point learns from, and how many of validation it is judged by; 0 for
+            all.
+        harmless_points: a width is harmless while the sweep loses no more than this.
+    """
+
+    weight_bits: tuple[int, ...] = (6, 4)
+    gradient_bits: tuple[int, ...] = ()
+    trace_bits: tuple[int, ...] = (8,)
+    state_bits: tuple[int, ...] = ()
+    refractory_bits: tuple[int, ...] = ()
+    readout_bits: tuple[int, ...] = ()
+    error_bits: tuple[int, ...] = ()
+    max_drop_points: float = 1.0
+    sensitivity_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
+    sensitivity_epochs: int = 1
+    sensitivity_samples: int = 1000
+    harmless_points: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, kinds in GROUPS.items():
+            low, high = (max(SPANS[k][0] for k in kinds), min(SPANS[k][1] for k in kinds))
+            for bits in getattr(self, name):
+                _need(low <= bits <= high, f"search.{name}", bits, f"{low}..{high}")
+        for bits in self.sensitivity_bits:
+            _need(1 <= bits <= 16, "search.sensitivity_bits", bits, "1..16")
+        _need(self.sensitivity_epochs >= 1, "search.sensitivity_epochs", self.sensitivity_epochs, ">= 1")
+        for name in ("max_drop_points", "sensitivity_samples", "harmless_points"):
+            _need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
 
 
 class LocalExperiment(Record, frozen=True):
     """Local learning of a convolutional network as one file.
 
     Attributes:
+        learning: `arithmetic` is for training alone; an exploration takes float for the baseline, else integers.
         plan: widths of the integer version; see `learning.local.formats` for the tensors.
     """
 
@@ -25,9 +82,22 @@ class LocalExperiment(Record, frozen=True):
     network: LocalNetwork
     learning: LocalLearning = LocalLearning()
     plan: QuantPlan = DEFAULT_PLAN
+    search: LocalSearch = LocalSearch()
+    reward: Reward = Reward()
     seed: int = 0
     version: int = 1
 
     def __post_init__(self) -> None:
-        _need(0 <= self.seed < 1 << 32, "seed", self.seed, "0 <= seed < 2**32")
-        _need(self.version == 1, "version", self.version, "1 (a newer file needs a newer qspinn)")
+        _need_seed_and_version(self.seed, self.version)
+
+
+class LocalCandidate(Record, frozen=True):
+    """One point of the search: a plan to learn by and a seed. Its key is the hash of its content."""
+
+    plan: QuantPlan
+    seed: int
+    label: str
+    scheme: Scheme = Scheme.ITQ
+
+    def key(self) -> str:
+        return content_key(self)[:16]

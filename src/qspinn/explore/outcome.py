@@ -9,11 +9,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from qspinn import program as program_file
 from qspinn.errors import RunError
 from qspinn.explore import evaluate as ev
-from qspinn.explore import sensitivity
-from qspinn.explore.family import AnyDataset, AnyExperiment, candidate_of
+from qspinn.explore.family import AnyDataset, AnyExperiment, candidate_of, family_of
 from qspinn.explore.pareto import pareto_front
 from qspinn.explore.sensitivity import Significance
 from qspinn.explore.statistics import Difference, paired_difference
@@ -26,6 +24,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an exploration, as written to result.json.
 
     Accuracies are shares in 0..1: on validation for the search, on test for the baseline and the winner only.
+    `model` is the name of the winner's file.
     """
 
     experiment: dict[str, Any]
@@ -48,6 +47,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     test_difference: Difference
     confusion: list[list[int]]
     seconds: float
+    model: str = "model.qspinn"
 
 
 class Judge(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,7 @@ def ranked(experiment: AnyExperiment, records: list[dict[str, Any]], account: Me
     """The significance curves of a journal."""
     accuracy = {r["label"]: r["accuracy"] for r in records
                 if r["kind"] == "sensitivity" and "rejected" not in r}
-    return sensitivity.significance(experiment.search, accuracy, account)
+    return family_of(experiment).curves(experiment, accuracy, account)
 
 
 def conclude(
@@ -98,13 +98,14 @@ def conclude(
     if not winner:
         raise _nobody(candidates, judge)
     chosen = next(r for r in candidates if r["key"] == winner)
-    program = program_file.load(ev.program_path(worker.folder, candidate_of(experiment, chosen["candidate"])))
-    float_right, predicted = family.test(worker.bench, dataset, program)
+    stored = family.STORED
+    built = stored.load(stored.path(worker.folder, candidate_of(experiment, chosen["candidate"])))
+    float_right, predicted = family.test(worker.bench, dataset, built)
     truth = dataset.test.labels
     right = predicted == truth
-    provenance = program.provenance | {"data": dataset.checksum(), "qspinn": __version__,
-                                       "validation_accuracy": chosen["accuracy"], "test_accuracy": float(right.mean())}
-    program_file.save(msgspec.structs.replace(program, provenance=provenance), worker.folder / "model.qspinn")
+    provenance = built.provenance | {"data": dataset.checksum(), "qspinn": __version__,
+                                     "validation_accuracy": chosen["accuracy"], "test_accuracy": float(right.mean())}
+    stored.save(msgspec.structs.replace(built, provenance=provenance), worker.folder / stored.model)
     account = family.account(experiment, dataset)
     confusion = np.zeros((len(dataset.labels), len(dataset.labels)), dtype=int)
     np.add.at(confusion, (truth, predicted), 1)
@@ -122,6 +123,7 @@ def conclude(
         rewards={r["key"]: judge.reward(r) for r in candidates}, float_validation=judge.float_accuracy,
         winner_validation=chosen["accuracy"], float_test=float(float_right.mean()), winner_test=float(right.mean()),
         test_difference=paired_difference(float_right, right), confusion=confusion.tolist(), seconds=round(seconds, 1),
+        model=stored.model,
     )
 
 

@@ -1,4 +1,4 @@
-"""The exploration of either family: float training, significance, candidates, front, reward, one report on test.
+"""The exploration of any family: float training, significance, candidates, front, reward, one report on test.
 
 Every finished piece of work is one record of the run's journal; what is there is not done again, so running the same
 command after an interruption continues. Work goes to anything with the `concurrent.futures.Executor` interface.
@@ -34,7 +34,7 @@ def explore(
 ) -> Outcome:
     """Runs, or continues, the exploration of an experiment in the folder out, and returns its result.
 
-    Writes `journal`, `float/`, `cache/`, `candidates/`, `model.qspinn` (the winner) and `result.json` into out.
+    Writes `journal`, `float/`, `cache/`, `candidates/`, the winner (`Outcome.model`) and `result.json` into out.
 
     Args:
         n_workers: worker processes; 0 for one per core.

@@ -54,10 +54,8 @@ def points(experiment: Experiment, network: Network) -> list[Candidate]:
 
 
 class Sweep(Protocol):
-    """The settings of a sweep, in the search of either family."""
+    """The settings of a sweep, in the search of any family."""
 
-    @property
-    def roundings(self) -> tuple[Rounding, ...]: ...
     @property
     def sensitivity_bits(self) -> tuple[int, ...]: ...
     @property
@@ -73,25 +71,25 @@ def significance(search: Sweep, accuracy: dict[str, float], account: MemoryAccou
     """Ranked curves, most significant first.
 
     Args:
-        accuracy: of every point that could be lowered, by label; a curve consists of those there are.
+        accuracy: of every point that could be lowered, by label ``path|rounding|bits``; a curve consists of those
+            there are.
         account: float memory account, for the number of values in each tensor.
     """
     counts = {row.path: row.count for row in account.rows}
-    paths = list(dict.fromkeys(label.split("|")[0] for label in accuracy))
+    measured: dict[tuple[str, Rounding], dict[int, float]] = {}
+    for label, value in accuracy.items():
+        path, rounding, width = label.split("|")
+        measured.setdefault((path, Rounding(rounding)), {})[int(width)] = value
     curves = []
-    for rounding in search.roundings:
-        for path in paths:
-            own = {b: accuracy[label] for b in sweep_bits(search)
-                   if (label := f"{path}|{rounding.value}|{b}") in accuracy}
-            if not own:
-                continue
-            bits, curve = tuple(own), tuple(own.values())
-            lost = [max(0.0, curve[0] - a) * 100 for a in curve]
-            saved = [counts[path] * (bits[0] - b) / 1000 for b in bits]
-            curves.append(Significance(
-                path=path, rounding=rounding, bits=bits, accuracy=curve,
-                harmless_bits=_harmless(bits, lost, search.harmless_points),
-                significance=sum(lost) / max(sum(saved), 1e-9)))
+    for (path, rounding_of), own in measured.items():
+        bits = tuple(sorted(own, reverse=True))
+        curve = tuple(own[b] for b in bits)
+        lost = [max(0.0, curve[0] - a) * 100 for a in curve]
+        saved = [counts[path] * (bits[0] - b) / 1000 for b in bits]
+        curves.append(Significance(
+            path=path, rounding=rounding_of, bits=bits, accuracy=curve,
+            harmless_bits=_harmless(bits, lost, search.harmless_points),
+            significance=sum(lost) / max(sum(saved), 1e-9)))
     return sorted(curves, key=lambda s: (-s.significance, s.path, s.rounding.value))
 
 

@@ -42,3 +42,15 @@ def repeatable(device: torch.device, seed: int) -> Iterator[None]:
             yield
         finally:
             cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in torch depend on the number of threads in their last bit; with one they do not, and several workers do
+    not stand in each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

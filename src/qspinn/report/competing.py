@@ -25,6 +25,7 @@ def view(source: Source, own: Fields, experiment: Experiment) -> dict[str, Any]:
         "sizes": (experiment.network.n_neurons, n_neurons), "n_swept": experiment.search.sensitivity_images,
         "float_texts": [f"{words.count_text(f.n_neurons)} neurons: {words.percent(f.accuracy)} on validation, trained "
                         f"in {words.duration_text(f.seconds)}" for f in source.float_networks],
+        "cost": "inference", "swept_text": words.SWEPT,
         "own_title": "Receptive fields", "template": "fields.html.j2", "fields_before": before, "fields_after": after,
         "n_kept": int(own.kept.sum()), "n_inputs": own.kept.size, "n_neurons": n_neurons,
     }

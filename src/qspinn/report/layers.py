@@ -14,7 +14,7 @@ from qspinn.report import svg, words
 from qspinn.report.fields import Field, image, shown
 from qspinn.report.layer_facts import LayerFacts, Layers
 from qspinn.report.plots import NARROW, WIDE
-from qspinn.report.source import FloatNetwork, Source
+from qspinn.report.source import Source
 from qspinn.report.svg import Scale
 
 SCHEME_MEANING = {
@@ -28,9 +28,9 @@ def view(source: Source, own: Layers) -> dict[str, Any]:
     before, after = kernel_images(own)
     return {
         "noun": "recordings", "winner_text": winner_text(source, own), "caution": caution(source),
-        "sizes": (own.n_neurons, own.n_neurons), "float_texts": [_float_text(f) for f in source.float_networks],
+        "sizes": (own.n_neurons, own.n_neurons), "float_texts": [words.float_text(f) for f in source.float_networks],
         "n_swept": source.experiment.search.sensitivity_samples,  # type: ignore[union-attr]
-        "own_title": "Layer by layer", "template": "layers.html.j2",
+        "cost": "inference", "swept_text": words.SWEPT, "own_title": "Layer by layer", "template": "layers.html.j2",
         "rows": [_row(f) for f in own.facts], "kinds": _kinds(own.facts), "kernels_before": before,
         "kernels_after": after, "n_kernels": len(own.before),
         "rates": Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(
@@ -45,14 +45,9 @@ def winner_text(source: Source, own: Layers) -> str:
     weights = [bits for f in own.facts for kind, bits in f.widths.items() if kind.split("_")[0] == "w"]
     states = [f.widths["v"] for f in own.facts]
     return (f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: "
-            f"{_span(weights)} weights ({words.GRANULARITIES[p.weights.granularity]}), {_span(states)} potentials, "
-            f"{words.ROUNDINGS[p.weights.rounding]} rounding, {words.count_text(own.n_neurons)} neurons in "
-            f"{len(own.facts)} layers.")
-
-
-def _span(bits: Sequence[int]) -> str:
-    low, high = min(bits), max(bits)
-    return f"{low}‑bit" if low == high else f"{low}‑ to {high}‑bit"
+            f"{words.width_text(weights)} weights ({words.GRANULARITIES[p.weights.granularity]}), "
+            f"{words.width_text(states)} potentials, {words.ROUNDINGS[p.weights.rounding]} rounding, "
+            f"{words.count_text(own.n_neurons)} neurons in {len(own.facts)} layers.")
 
 
 def caution(source: Source) -> str:
@@ -61,11 +56,6 @@ def caution(source: Source) -> str:
         return ""
     return (f"The difference is not the effect of precision alone: the winner was trained for {source.winner.epochs} "
             "more epochs than the baseline.")
-
-
-def _float_text(f: FloatNetwork) -> str:
-    return (f"{words.percent(f.accuracy)} on validation, {f.epochs} epochs, trained in "
-            f"{words.duration_text(f.seconds)}")
 
 
 def _kinds(facts: Sequence[LayerFacts]) -> list[str]:

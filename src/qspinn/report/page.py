@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import shlex
 from importlib import resources
 from pathlib import Path
@@ -14,8 +15,9 @@ from markupsafe import Markup
 from qspinn.explore.space import Experiment, Scheme
 from qspinn.fixedpoint import Rounding
 from qspinn.program import write_atomic
-from qspinn.report import competing, layers, plots, svg, words
+from qspinn.report import competing, layers, local, plots, svg, words
 from qspinn.report.layer_facts import Layers
+from qspinn.report.local_facts import Local
 from qspinn.report.source import Point, Source, read_run
 
 FILTERS = {"size": words.size_text, "count": words.count_text, "percent": words.percent, "three": words.three,
@@ -60,6 +62,8 @@ def _own(source: Source) -> dict[str, Any]:
     """What the page says of the run's family of networks alone."""
     if isinstance(source.own, Layers):
         return layers.view(source, source.own)
+    if isinstance(source.own, Local):
+        return local.view(source, source.own)
     assert isinstance(source.experiment, Experiment)
     return competing.view(source, source.own, source.experiment)
 
@@ -109,12 +113,12 @@ def _precision(source: Source) -> dict[str, Any]:
     """Significance curves with their table, and accuracy over the precision of the weights."""
     o = source.outcome
     curves = source.curves
-    counts = {r.path: r.count for r in source.float_memory}
     roundings = [r for r in Rounding if any(c.rounding is r for c in curves)]
     table = []
     for path in dict.fromkeys(c.path for c in curves):
         own = {c.rounding: c for c in curves if c.path == path}
-        table.append({"path": path, "count": counts.get(path, 0),
+        count = sum(r.count for r in source.float_memory if fnmatch.fnmatchcase(r.path, path))
+        table.append({"path": path, "count": count,
                       "harmless": [own[r].harmless_bits if r in own else None for r in roundings],
                       "worst": max(c.accuracy[0] - min(c.accuracy) for c in own.values()) * 100,
                       "significance": max(c.significance for c in own.values())})

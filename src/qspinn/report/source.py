@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from qspinn import checkpoint
 from qspinn import program as program_file
 from qspinn.errors import ArtifactError, ConfigError, RunError
 from qspinn.explore.family import AnyCandidate, AnyExperiment, candidate_of, read_experiment
-from qspinn.explore.layered_space import is_matrix
+from qspinn.explore.layered_space import LayeredExperiment, is_matrix
+from qspinn.explore.local_space import LocalExperiment
 from qspinn.explore.outcome import Outcome
 from qspinn.explore.sensitivity import Significance
 from qspinn.explore.space import Experiment
@@ -22,6 +24,7 @@ from qspinn.ops import DenseOp, SelectOp, VoteOp
 from qspinn.plan import QuantRule
 from qspinn.program import Program
 from qspinn.report.layer_facts import Layers, layers_of
+from qspinn.report.local_facts import Local, local_of
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +32,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     learning_bits is 0 where the scheme learns nothing on the grid. Of layers: rates are spikes per neuron and step by
     layer, epochs those of training with quantization in the loop, trained_rates the rates in each of these, on training
-    data.
+    data. Of local learning: epochs, and spikes per recording.
     """
 
     key: str
@@ -44,6 +47,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     rates: dict[str, float] = {}
     epochs: int = 0
     trained_rates: dict[str, list[float]] = {}
+    spikes: float = 0.0
 
     @property
     def label(self) -> str:
@@ -70,13 +74,14 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
 
 class FloatNetwork(msgspec.Struct, frozen=True, kw_only=True):
     """A trained float network of the run: accuracy on validation (share), seconds of training; size of competing
-    populations, epochs and rates of layers."""
+    populations, epochs and rates of layers, spikes per recording of local learning."""
 
     accuracy: float
     seconds: float
     n_neurons: int = 0
     epochs: int = 0
     rates: dict[str, float] = {}
+    spikes: float = 0.0
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -109,7 +114,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     float_networks: tuple[FloatNetwork, ...]
     float_memory: tuple[MemoryRow, ...]
     float_learning_bits: int
-    own: Fields | Layers
+    own: Fields | Layers | Local
 
 
 def read_run(folder: Path) -> Source:
@@ -123,30 +128,41 @@ def read_run(folder: Path) -> Source:
         facts = _facts(outcome)
     except (ConfigError, msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
         raise _broken(folder / "result.json", f"{type(error).__name__}: {error}") from None
-    read = _competing if isinstance(facts["experiment"], Experiment) else _layered
+    read = _READERS[type(facts["experiment"])]
     try:
-        own, learning_bits = read(folder, facts, program_file.load(folder / "model.qspinn"))
+        own, learning_bits = read(folder, facts, folder / outcome.model)
     except ArtifactError as error:
         raise RunError(error.where, f"{error.problem}, so the report cannot be written", got=error.got,
                        fix="run qspinn explore with this --out again: it continues and restores its files") from None
     except (ConfigError, LookupError, ValueError, TypeError) as error:
-        raise _broken(folder / "model.qspinn", f"does not fit the float network: {error}") from None
+        raise _broken(folder / outcome.model, f"does not fit the float network: {error}") from None
     return Source(outcome=outcome, own=own, **facts, float_learning_bits=learning_bits)
 
 
-def _competing(folder: Path, facts: dict[str, Any], program: Program) -> tuple[Fields, int]:
+def _competing(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Fields, int]:
     """(receptive fields, bits that float learning needs)."""
+    program = program_file.load(model)
     n0, n = facts["experiment"].network.n_neurons, facts["winner"].candidate.n_neurons
     base, trained = (checkpoint.load(folder / "float" / f"n{size}.safetensors") for size in (n0, n))
     return _fields(program, trained.params, facts["data"]), float_account(base.network, learning=True).total_bits
 
 
-def _layered(folder: Path, facts: dict[str, Any], program: Program) -> tuple[Layers, int]:
+def _layered(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Layers, int]:
     """(layers, 0: nothing is learned on the device)."""
+    program = program_file.load(model)
     trained = checkpoint.load_layers(folder / "float" / "layers.safetensors")
     winner: Point = facts["winner"]
     return layers_of(trained, program, winner.candidate.plan, winner.rates, facts["float_networks"][0].rates,
                      facts["float_memory"], winner.memory), 0
+
+
+def _local(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Local, int]:
+    """(widths, 0: all memory is that of learning)."""
+    return local_of(checkpoint.load_local(model).network, facts["float_memory"], facts["winner"].memory), 0
+
+
+_READERS: dict[type, Callable[[Path, dict[str, Any], Path], tuple[Fields | Layers | Local, int]]] = {
+    Experiment: _competing, LayeredExperiment: _layered, LocalExperiment: _local}
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:
@@ -189,6 +205,7 @@ def _point(outcome: Outcome, experiment: AnyExperiment, record: dict[str, Any]) 
         on_front=key in outcome.front, admitted=key in outcome.admitted,
         rates=msgspec.convert(record.get("rates", {}), dict[str, float]), epochs=int(record.get("epochs", 0)),
         trained_rates=msgspec.convert(record.get("trained_rates", {}), dict[str, list[float]]),
+        spikes=float(record.get("spikes", 0.0)),
     )
 
 

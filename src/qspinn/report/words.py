@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -12,13 +13,16 @@ from qspinn.explore.space import Scheme
 from qspinn.explore.statistics import Difference
 from qspinn.fixedpoint import Rounding
 from qspinn.plan import Granularity
-from qspinn.report.source import Point, Source
+from qspinn.report.source import FloatNetwork, Point, Source
 
 SCHEMES = {Scheme.PTQ: "PTQ", Scheme.PTQ_ADAPT: "PTQ + adapt", Scheme.ITQ: "ITQ"}
 ROUNDINGS = {Rounding.TRUNCATE: "truncate", Rounding.NEAREST: "nearest", Rounding.STOCHASTIC: "stochastic",
              Rounding.TOWARD_ZERO: "toward zero"}
 GRANULARITIES = {Granularity.GLOBAL: "one step for all weights", Granularity.PER_NEURON: "a step per neuron",
                  Granularity.PER_CHANNEL: "a step per channel"}
+
+
+SWEPT = "One tensor at a time is narrowed while all others stay at 16 bit."
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +133,17 @@ def reward_text(reward: Reward, p: Point, source: Source) -> tuple[str, str]:
 def rejections(o: Outcome) -> list[tuple[str, int]]:
     """Reasons for which candidates were rejected before they were measured, with how many each."""
     return Counter(str(r.get("rejected", "")) for r in o.rejected).most_common()
+
+
+def width_text(bits: Sequence[int]) -> str:
+    """One width, or from the smallest to the largest: 4‑bit, 4‑ to 8‑bit."""
+    low, high = min(bits), max(bits)
+    return f"{low}‑bit" if low == high else f"{low}‑ to {high}‑bit"
+
+
+def float_text(f: FloatNetwork) -> str:
+    """What a float network trained by gradients or locally reached, and how."""
+    return f"{percent(f.accuracy)} on validation, {f.epochs} epochs, trained in {duration_text(f.seconds)}"
 
 
 def duration_text(seconds: float) -> str:

@@ -13,7 +13,7 @@ from qspinn.data.event_dataset import EventDataset
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local.start import drawn_layers, start_of
+from qspinn.learning.local.start import LayerStart, drawn_layers, start_of
 from qspinn.learning.local.training import Layers, Progress, answers, fit, layers_of
 from qspinn.plan import QuantPlan
 from qspinn.records import content_key
@@ -27,12 +27,20 @@ def trained_layers(
     `training.layers_of` and `training.fit`."""
     start = start_of(network, dataset.train, len(dataset.labels), step_ms=dataset.bin_ms, burn_in=learning.burn_in,
                      seed=seed)
+    return trained_from(start, dataset.train, dataset.bin_ms, network, learning, plan, seed, n_threads=n_threads,
+                        progress=progress, resume=resume)
+
+
+def trained_from(
+    start: tuple[LayerStart, ...], train: EventSet, step_ms: float, network: LocalNetwork, learning: LocalLearning,
+    plan: QuantPlan, seed: int = 0, *, n_threads: int = 0, progress: Progress | None = None, resume: Path | None = None,
+) -> tuple[Layers, LocalDeclaration]:
+    """The same from layers that `start_of` made for this network, seed and length of a step [ms]."""
     layers = layers_of(network, learning, start, plan, seed=seed, n_threads=n_threads)
-    fit(layers, dataset.train, learning, seed=seed, progress=progress, checkpoint=resume,
-        origin=content_key(network, plan))
+    fit(layers, train, learning, seed=seed, progress=progress, checkpoint=resume, origin=content_key(network, plan))
     return layers, LocalDeclaration(
-        network=network, learning=learning, plan=plan, shape=dataset.shape, n_classes=len(dataset.labels),
-        step_ms=dataset.bin_ms, seed=seed, scales=tuple(layer.scale for layer in start))
+        network=network, learning=learning, plan=plan, shape=train.shape, n_classes=len(start[0].readout),
+        step_ms=step_ms, seed=seed, scales=tuple(layer.scale for layer in start))
 
 
 def restored(trained: TrainedLocal, *, n_threads: int = 0) -> Layers:
