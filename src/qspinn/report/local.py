@@ -42,8 +42,8 @@ def winner_text(own: Local) -> str:
     facts = {f.kind: f for f in own.facts}
     return (f"The winner learned in integers alone, from fresh weights to the last update: {_bit(facts['w'])} weights, "
             f"{_bit(facts['gradient'])} learned weights ({facts['gradient'].rounding} rounding), "
-            f"{_bit(facts['q_trace'])} synaptic and {_bit(facts['p_trace'])} membrane traces, {words.count_text(own.n_neurons)} neurons "
-            f"in {len(facts['w'].widths)} layers.")
+            f"{_bit(facts['q_trace'])} synaptic and {_bit(facts['p_trace'])} membrane traces, "
+            f"{words.count_text(own.n_neurons)} neurons in {len(facts['w'].widths)} layers.")
 
 
 def swept_text(search: LocalSearch, n_train: int) -> str:
