@@ -280,8 +280,8 @@ def test_the_page_shows_what_learning_costs(whole: tuple[Path, Outcome], tmp_pat
     traces = [str(kept[f"{name}.p_trace"]) for name in NAMES]
     assert f"p_trace membrane traces 1,008 32 {', '.join(dict.fromkeys(traces))} nearest" in text
     n_weights = 12 * 9 * 2 + 12 + 8 * 9 * 12 + 8
-    assert f"w weights of the forward pass {n_weights} 32 {kept['conv1.w']} nearest {32 * n_weights:,}" in text
-    assert f"*.w {n_weights}" in text
+    assert f"w weights of the forward pass {n_weights:,} 32 {kept['conv1.w']} nearest {32 * n_weights:,}" in text
+    assert f"*.w {n_weights:,}" in text
     for part in ("Receptive fields", "Layer by layer", "images", "votes", "inference", "folded"):
         assert part not in text, part
     assert all(load.startswith(("data:", "#")) for load in read(page).loads)
