@@ -94,7 +94,7 @@ def test_codes_equal_the_compiled_ones_bit_for_bit(case: str, rounding: Rounding
                                                    ) -> None:
     module, x = quant_net(case, rounding)
     (compiled, grads), (found, found_grads) = both(module, x, torch.arange(B) % 3, monkeypatch)
-    for kind in ("spikes", "potentials", "currents", "rates"):
+    for kind in ("spikes", "potentials", "currents", "thetas", "rates"):
         mine, theirs = getattr(found, kind), getattr(compiled, kind)
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine), kind
@@ -276,10 +276,10 @@ def test_nothing_of_codes_stays_on_another_device(mode: int) -> None:
 
 def test_switches_that_are_not_known_are_refused_by_name() -> None:
     scan = real_scan(test_surrogate.network_of(Leaky()).layers[0], 0, 2.0)
-    wider = namedtuple("wider", (*Scan._fields, "delayed", "kept_shift"), defaults=(-1,))
+    wider = namedtuple("wider", (*Scan._fields, "lazy", "kept_shift"), defaults=(-1,))
     _torch_passes.check(scan)
     _torch_passes.check(wider(*scan, False))
-    for changed, name in ((wider(*scan, True), "delayed"), (wider(*scan, False, 2), "kept_shift"),
+    for changed, name in ((wider(*scan, True), "lazy"), (wider(*scan, False, 2), "kept_shift"),
                           (scan._replace(mode=9), "mode"), (scan._replace(surrogate=9), "surrogate")):
         with pytest.raises(ConfigError, match=rf"device: training on CUDA does not know {name} of a layer"):
             _torch_passes.check(changed)
@@ -305,7 +305,7 @@ def test_codes_on_cuda_equal_those_on_the_cpu(case: str, rounding: Rounding) -> 
     labels = torch.arange(B) % 3
     compiled, grads = outcome(module, x, labels)
     found, found_grads = outcome(module.to("cuda"), x.to("cuda"), labels.to("cuda"))
-    for kind in ("spikes", "potentials", "currents", "rates"):
+    for kind in ("spikes", "potentials", "currents", "thetas", "rates"):
         mine, theirs = getattr(found, kind), getattr(compiled, kind)
         assert all(torch.equal(mine[name].cpu(), theirs[name]) for name in theirs), kind
     check_close({k: g for k, g in grads.items() if g.any()},

@@ -92,9 +92,8 @@ def _advance_by_torch(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Ten
             current = _unshaped(plan.norm(images(shaped(current, plan.shape))), current)
         received.append(current)
     spent = by_torch.neurons(plan.scan, sum(received[1:], start=received[0]), rows, level, bias, decay, plan.outer)
-    i_left = shaped(spent.i_left, plan.shape) if plan.scan.has_current else spent.i_left
-    none = spent.rate.new_zeros((0, 0, 0))  # thresholds do not adapt there: `check` says so
-    return Found(shaped(spent.spikes, plan.shape), shaped(spent.left, plan.shape), i_left, none, spent.rate)
+    i_left, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (spent.i_left, spent.thetas))
+    return Found(shaped(spent.spikes, plan.shape), shaped(spent.left, plan.shape), i_left, thetas, spent.rate)
 
 
 def _unshaped(pictures: Tensor, like: Tensor) -> Tensor:

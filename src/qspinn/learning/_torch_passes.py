@@ -25,12 +25,11 @@ from qspinn.runtime.arithmetic import NEAREST, STOCHASTIC, TOWARD_ZERO, TRUNCATE
 
 WINDOWS = 1 << 26  # numbers of windows that are made at once
 KNOWN = frozenset((
-    "kind", "decay", "decay_scale", "in_scale", "reset", "unit", "v_min", "v_max", "strict", "subtract", "n_ref",
-    "spiking", "has_current", "i_decay", "i_scale", "i_min", "i_max", "mode", "seed", "stream", "surrogate", "width",
-    "store_shift", "store_min", "store_max"))
+    "kind", "decay", "decay_scale", "in_scale", "reset", "unit", "v_min", "v_max", "strict", "subtract", "delayed",
+    "n_ref", "spiking", "has_current", "i_decay", "i_scale", "i_min", "i_max", "theta_step", "theta_decay",
+    "theta_scale", "theta_max", "theta_unit", "mode", "seed", "stream", "surrogate", "width", "store_shift",
+    "store_min", "store_max"))
 """Fields of `Scan` that these passes obey."""
-OF_THETA = frozenset(name for name in Scan._fields if name.startswith("theta_"))
-"""Fields that say nothing of a layer whose threshold does not adapt."""
 DTYPES = {np.float32: torch.float32, np.float64: torch.float64}
 Rounder = Callable[[Tensor, int], Tensor]
 
@@ -53,8 +52,7 @@ def check(scan: Scan) -> None:
     Raises:
         ConfigError: something is; named.
     """
-    silent = KNOWN if scan.adapts else KNOWN | OF_THETA
-    unlike = [name for name in set(scan._fields) - silent
+    unlike = [name for name in set(scan._fields) - KNOWN
               if not np.array_equal(getattr(scan, name), scan._field_defaults.get(name, 0))]
     unlike += [] if scan.mode in (PLAIN, TRUNCATE, NEAREST, STOCHASTIC, TOWARD_ZERO) else ["mode"]
     unlike += [] if scan.surrogate in (ARCTAN, FAST_SIGMOID, TRIANGLE) else ["surrogate"]
@@ -105,11 +103,13 @@ def _product_type(kind: torch.dtype) -> torch.dtype:
 
 
 class Spent(NamedTuple):
-    """Of a layer over all steps, [B, T, N]: spikes, potentials left, synaptic currents or nothing; mean of spikes."""
+    """Of a layer over all steps, [B, T, N]: spikes, potentials left, synaptic currents and adaptive thresholds, or
+    nothing; mean of spikes."""
 
     spikes: Tensor
     left: Tensor
     i_left: Tensor
+    thetas: Tensor
     rate: Tensor
 
 
@@ -133,8 +133,9 @@ def neurons(scan: Scan, total: Tensor, rows: Tensor | None, level: Tensor, bias:
 class _Constants:
     """What a layer's steps need besides its state, on the device of what reaches it; vectors [N].
 
-    product: the type of feedback; round_decay, round_in, round_i, round_store: roundings of potential, input, synaptic
-    current and what is kept of the potential; store: its unit, or none where it is kept as it is.
+    product: the type of feedback; round_decay, round_in, round_i, round_theta, round_store: roundings of potential,
+    input, synaptic current, adaptive threshold and what is kept of the potential; store: its unit, or none where it is
+    kept as it is; theta_step: by which a spike raises the threshold, or none.
     """
 
     def __init__(self, scan: Scan, total: Tensor, level: Tensor, bias: Tensor, outer: NDArray[np.int64]) -> None:
@@ -153,6 +154,8 @@ class _Constants:
 
         self.round_decay, self.round_in = rounder(scan.decay_scale, 1), rounder(scan.in_scale, 2)
         self.round_i = rounder(scan.i_scale, 6) if scan.has_current else self.round_in
+        self.theta_step = self.vector(scan.theta_step) if scan.adapts else None
+        self.round_theta = rounder(scan.theta_scale, 5) if scan.adapts else self.round_in
         self.store = None if scan.store_shift is None else 2.0**scan.store_shift
         self.round_store = self.round_in if self.store is None else rounder(1 / self.store, 7)
 
@@ -182,10 +185,12 @@ class _Neurons(torch.autograd.Function):
                 outer: NDArray[np.int64]) -> Any:
         k = _Constants(scan, total, level, bias, outer)
         spikes, left, gap = (torch.empty(total.shape, device=k.device) for _ in range(3))
-        i_left = torch.empty(total.shape if scan.has_current else (0, 0, 0), device=k.device)
+        i_left, thetas = (torch.empty(total.shape if there else (0, 0, 0), device=k.device)
+                          for there in (scan.has_current, scan.adapts))
         back = None if rows is None else rows.T.to(k.product)
         drives = total.to(k.kind)
-        v = i = torch.zeros_like(drives[:, 0])
+        v = i = theta = torch.zeros_like(drives[:, 0])
+        high = k.level.expand_as(v)
         until = torch.zeros(v.shape, dtype=torch.int32, device=k.device)
         for t in range(total.shape[1]):
             drive = drives[:, t]
@@ -194,22 +199,31 @@ class _Neurons(torch.autograd.Function):
             if scan.has_current:
                 i = (k.round_i(i * k.i_decay, t) + drive + k.bias).clamp_(scan.i_min, scan.i_max)
                 i_left[:, t] = drive = i
-            v, fired, apart, until = _step(scan, k, t, v, drive, until)
+            v = k.round_decay(v * k.decay, t)
+            if scan.delayed and t > 0:
+                v = _lowered(scan, k, v, spikes[:, t - 1], high)
+            if k.theta_step is not None:
+                if t > 0:
+                    theta = k.round_theta(theta * float(scan.kind(scan.theta_decay)), t)
+                    theta = (theta + spikes[:, t - 1] * k.theta_step).clamp_(0, float(scan.theta_max))
+                    high = k.level + theta * float(scan.kind(scan.theta_unit))
+                thetas[:, t] = theta
+            v, fired, apart, until = _step(scan, k, t, v, drive, high, until)
             spikes[:, t], gap[:, t], left[:, t] = fired, apart, v
-        ctx.save_for_backward(spikes, gap, left, i_left, rows)
+        ctx.save_for_backward(spikes, gap, left, i_left, thetas, rows)
         ctx.rest = scan, k
         ctx.types = [None if x is None else (x.dtype, x.device) for x in (total, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = ((spikes > 0).sum().double() / spikes.numel()).float()
-        return spikes, left, i_left, rate
+        return spikes, left, i_left, thetas, rate
 
     @staticmethod
     def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
-                 rate_grad: Tensor | None) -> Any:
+                 theta_grad: Tensor | None, rate_grad: Tensor | None) -> Any:
         scan, k = ctx.rest
         needs = ctx.needs_input_grad
         grad, level_grad, decay_grad = _back(scan, k, ctx.saved_tensors, spike_grad, left_grad, rate_grad, needs)
-        spikes, rows = ctx.saved_tensors[0], ctx.saved_tensors[4]
+        spikes, rows = ctx.saved_tensors[0], ctx.saved_tensors[5]
         bias_grad = grad.sum(dim=(0, 1))
         if not scan.has_current:
             bias_grad /= k.vector(scan.in_scale, torch.float32)
@@ -227,24 +241,31 @@ def _by_channel(x: Tensor, k: _Constants) -> Tensor:
     return x.double().view(k.places, -1).sum(dim=0)
 
 
-def _step(scan: Scan, k: _Constants, t: int, v: Tensor, drive: Tensor, until: Tensor
+def _lowered(scan: Scan, k: _Constants, v: Tensor, fired: Tensor, high: Tensor) -> Tensor:
+    """Potentials after the reset of the neurons that spiked."""
+    return torch.where(fired > 0, v - high if scan.subtract else k.reset, v)
+
+
+def _step(scan: Scan, k: _Constants, t: int, v: Tensor, drive: Tensor, high: Tensor, until: Tensor
           ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(potential after, spikes, distance from threshold, first step without rest) of one step."""
+    """(potential after, spikes, distance from threshold, first step without rest) of one step, given the potential as
+    it decayed and the thresholds."""
     constant = torch.zeros_like(k.bias) if scan.has_current else k.bias
     drive = k.round_in(drive, t)
     resting = until > t
     if scan.n_ref:
         drive = torch.where(resting, -constant, drive)
-    free = k.round_decay(v * k.decay, t) + drive + constant
+    free = v + drive + constant
     v = free.clamp(scan.v_min, scan.v_max)
-    d = (v - k.level).float()
+    d = (v - high).float()
     apart = d + float(BEYOND) * ((free > scan.v_max).float() - (free < scan.v_min).float())
     crossing = (d > 0 if scan.strict else d >= 0) if scan.spiking else torch.zeros_like(d)
     fired = torch.where(d == d, crossing.float(), d)  # what is no number is passed on, to be noticed
     if scan.n_ref:
         fired, apart = fired.masked_fill_(resting, 0), apart.masked_fill_(resting, torch.inf)
         until = torch.where(fired > 0, t + scan.n_ref + 1, until)
-    v = torch.where(fired > 0, v - k.level if scan.subtract else k.reset, v)
+    if not scan.delayed:
+        v = _lowered(scan, k, v, fired, high)
     if k.store is not None:
         v = k.round_store(v, t).clamp(scan.store_min, scan.store_max) * k.store
     return v, fired, apart, until
@@ -254,31 +275,41 @@ def _back(scan: Scan, k: _Constants, kept: tuple[Tensor, ...], spike_grad: Tenso
           rate_grad: Tensor | None, needs: tuple[bool, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients back in time by what reaches the neurons [B, T, N], by their thresholds and decays [N]; see
     `_scan_kernel.back_in_time`."""
-    spikes, gap, left, i_left, rows = kept
+    spikes, gap, left, i_left, thetas, rows = kept
     found = torch.empty_like(gap)
     of_level, of_decay = (torch.zeros(gap.shape[2], device=gap.device) for _ in range(2))
     every = 0.0 if rate_grad is None else rate_grad / gap.numel()
     unit, in_scale = (k.vector(x, torch.float32) for x in (scan.unit, scan.in_scale))
-    level, w = k.level.float(), None if rows is None else rows.float()
-    above, below = scan.v_max - level, scan.v_min - level
+    high, w = k.level.float(), None if rows is None else rows.float()
     decay, i_decay = scan.decay * scan.decay_scale, scan.i_decay * scan.i_scale
-    kept_by_reset = 1.0 if scan.subtract else 0.0
+    kept_by_reset, lowered = float(scan.subtract or scan.delayed), float(scan.subtract and not scan.delayed)
     keep_min, keep_max = scan._kept()
+    theta = _BackOfTheta(scan, k, thetas)
     g = g_i = back = torch.zeros_like(gap[:, 0])
     for t in range(gap.shape[1] - 1, -1, -1):
         d, fired = gap[:, t], spikes[:, t]
         resting = d == torch.inf
+        high = theta.high(t, high)
         g = g if left_grad is None else g + left_grad[:, t]
         if k.store is not None:
-            whole = d + level * (1 - fired * kept_by_reset)  # potential after the reset
+            whole = d + high * (1 - fired * lowered)  # potential at the end of the step
             g = torch.where((whole >= float(keep_min)) & (whole < float(keep_max)) | resting, g, 0)
         back = back if spike_grad is None else back + spike_grad[:, t]
-        of_spike = _slope(scan, d, unit) * (back + every)
+        of_spike = _slope(scan, d, unit) * (theta.through(back) + every)
+        of_high = g * fired * lowered + of_spike
+        theta.step(t, of_high)
         if needs[2]:
-            of_level -= (g * fired * kept_by_reset + of_spike).sum(dim=0)
+            of_level -= of_high.sum(dim=0)
         after = g * (1 - fired + fired * kept_by_reset) + of_spike
-        g = torch.where((d <= above) & (d >= below) | resting, after, 0)
+        g = torch.where((d <= scan.v_max - high) & (d >= scan.v_min - high) | resting, after, 0)
         back = torch.where(resting, 0, g) * in_scale
+        if scan.delayed and t > 0:
+            before = spikes[:, t - 1]
+            if scan.subtract:
+                theta.later = g * before
+                of_level -= theta.later.sum(dim=0) if needs[2] else 0
+            else:
+                g = g * (1 - before)
         if needs[4] and t > 0:
             of_decay += (g * left[:, t - 1]).sum(dim=0)
         g = g * decay
@@ -289,6 +320,34 @@ def _back(scan: Scan, k: _Constants, kept: tuple[Tensor, ...], spike_grad: Tenso
         found[:, t] = back
         back = torch.zeros_like(back) if w is None else back @ w
     return found, of_level, of_decay
+
+
+class _BackOfTheta:
+    """Gradients back in time by the adaptive parts of thresholds; nothing where thresholds do not adapt.
+
+    later: the gradient, less, by this step's threshold of a reset that took place in the next one.
+    """
+
+    def __init__(self, scan: Scan, k: _Constants, thetas: Tensor) -> None:
+        self.thetas, self.level, self.unit = thetas, k.level.float(), scan.theta_unit
+        self.decay, self.top = scan.theta_decay * scan.theta_scale, scan.theta_max
+        self.rise = None if k.theta_step is None else k.theta_step.float()
+        self.grad: Tensor | float = 0.0
+        self.later: Tensor | float = 0.0
+
+    def high(self, t: int, constant: Tensor) -> Tensor:
+        """The thresholds of a step."""
+        return constant if self.rise is None else self.level + self.thetas[:, t] * self.unit
+
+    def through(self, back: Tensor) -> Tensor:
+        """The gradient by a step's spikes, with that by the thresholds they raise."""
+        return back if self.rise is None else back + self.rise * self.grad
+
+    def step(self, t: int, of_high: Tensor) -> None:
+        """One step back; of_high is the gradient, less, by the step's thresholds."""
+        if self.rise is not None:
+            whole = self.decay * self.grad - self.unit * (self.later + of_high)
+            self.grad = torch.where(self.thetas[:, t] < self.top, whole, 0)
 
 
 def _slope(scan: Scan, gap: Tensor, unit: Tensor) -> Tensor:
