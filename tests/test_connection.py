@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional
 
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning import _scan
-from qspinn.learning._scan import Plan, advance
-from qspinn.learning._wiring import Room, Wiring, flat, parts, shaped
+from qspinn.learning.passes import node
+from qspinn.learning.passes.node import Plan, advance
+from qspinn.learning.passes.wiring import Room, Wiring, flat, parts, shaped
 from qspinn.learning.surrogate import KINDS, SurrogateNet, real_scan
 
 T, B = 6, 5
@@ -136,7 +136,7 @@ def gradients(threads: int) -> list[torch.Tensor]:
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_scan, "parts", lambda batch, size, most=16: parts(batch, 1 << 30, most))
+    monkeypatch.setattr(node, "parts", lambda batch, size, most=16: parts(batch, 1 << 30, most))
     one, two = gradients(1), gradients(2)
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert all(g.abs().sum() > 0 for g in one[1:])

@@ -54,7 +54,7 @@ EXPERIMENT = LayeredExperiment(
     training=Supervision(n_epochs=3, batch=16, learning_rate=1e-2, shift=1),
     search=LayeredSearch(roundings=(Rounding.NEAREST,), weight_bits=(6, 3), state_bits=(10,), last_bits=8,
                          granularities=(Granularity.PER_CHANNEL,), itq_bits=((3, 8), (1, 2)), itq_epochs=2,
-                         accumulator_bits=8, itq_spike_regulation=1e-3,
+                         accumulator_bits=8, itq_spike_regulation=1e-3, itq_distillation=0.5,
                          max_drop_points=100.0, hopeless_points=100.0, sensitivity_bits=(8, 3)),
     seed=5)
 N_KILLS = 3
@@ -310,6 +310,10 @@ PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
     ("search.itq_bits", [[1, 1]], r"search.itq_bits.*got 1; allowed: 2\.\.16"),
     ("search.itq_spike_regulation", -1e-3, r"search.itq_spike_regulation.*>= 0"),
     ("training.spike_regulation", -1e-3, r"training.spike_regulation.*>= 0"),
+    ("search.itq_distillation", 1.5, r"search.itq_distillation.*0\.\.1"),
+    ("search.itq_temperature", 0.0, r"search.itq_temperature.*> 0"),
+    ("training.distillation", -0.5, r"training.distillation.*0\.\.1"),
+    ("training.temperature", -1.0, r"training.temperature.*> 0"),
     ("search.itq_estimator", "anealed", "search.itq_estimator"),
     ("search.itq_bits", [[4, 17]], r"search.itq_bits.*17"),
     ("search.schemes", ["ptq_adapt"], "search.schemes.*ptq, itq"),

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from qspinn.learning import _scan_kernel as general
-from qspinn.learning import _usual_kernel as usual
-from qspinn.learning._passes import Passes, Scan
+from qspinn.learning.passes import backward_kernel, forward_kernel
+from qspinn.learning.passes import usual_kernel as usual
+from qspinn.learning.passes.choice import Passes
+from qspinn.learning.passes.scan import Scan
 from qspinn.runtime.arithmetic import NEAREST, STOCHASTIC, TRUNCATE
 
 N_SAMPLES, N_STEPS = 3, 7
@@ -20,7 +21,7 @@ NAMES = ("levels", "biases", "decays", "products")
 
 
 def scan_of(mode: int, **changes: Any) -> Scan:
-    plain = mode == general.PLAIN
+    plain = mode == forward_kernel.PLAIN
     settings: dict[str, Any] = {
         "kind": np.float32, "decay": 0.8 if plain else 205, "decay_scale": 1.0 if plain else 2.0**-8,
         "in_scale": np.ones(4) if plain else np.array([0.5, 1, 2, 0.25]), "reset": np.zeros(4),
@@ -28,13 +29,13 @@ def scan_of(mode: int, **changes: Any) -> Scan:
         "v_max": np.inf if plain else 63, "strict": False, "subtract": True, "n_ref": 0, "spiking": True,
         "has_current": False, "i_decay": 0, "i_scale": 1.0, "i_min": 0, "i_max": 0, "delayed": False,
         "theta_step": np.zeros(0), "theta_decay": 0, "theta_scale": 1.0, "theta_max": 0, "theta_unit": 1.0,
-        "mode": mode, "seed": 1, "stream": 16, "surrogate": general.ARCTAN, "width": 2.0}
+        "mode": mode, "seed": 1, "stream": 16, "surrogate": backward_kernel.ARCTAN, "width": 2.0}
     return Scan(**settings | changes)
 
 
 def passes_of(scan: Scan, seed: int, places: int = 8, gained: bool = True, n_channels: int = 4) -> Passes:
     rng = np.random.default_rng(seed)
-    n, plain = n_channels * places, scan.mode == general.PLAIN
+    n, plain = n_channels * places, scan.mode == forward_kernel.PLAIN
     level = rng.uniform(0.5, 1.5, n) if plain else rng.integers(1, 60, n)
     bias = rng.normal(0, 0.1, n) if plain else rng.integers(-3, 4, n)
     current = rng.normal(0.2, 0.6, (N_SAMPLES, N_STEPS, n)) if plain else rng.integers(-60, 90, (N_SAMPLES, N_STEPS, n))
@@ -67,8 +68,8 @@ def both(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> tuple[dict
     return fast, outcome(passes, seed, without)
 
 
-@given(st.integers(0, 10_000), st.sampled_from([general.PLAIN, NEAREST, TRUNCATE]), st.booleans(), st.booleans(),
-       st.sampled_from([general.ARCTAN, general.FAST_SIGMOID, general.TRIANGLE]),
+@given(st.integers(0, 10_000), st.sampled_from([forward_kernel.PLAIN, NEAREST, TRUNCATE]), st.booleans(), st.booleans(),
+       st.sampled_from([backward_kernel.ARCTAN, backward_kernel.FAST_SIGMOID, backward_kernel.TRIANGLE]),
        st.sets(st.sampled_from(["up", "across", "levels", "decays", "products"])), st.sampled_from([4, 8, 260]))
 def test_usual_layers_are_computed_as_any_layer(
     seed: int, mode: int, strict: bool, gained: bool, surrogate: int, without: set[str], places: int
@@ -89,7 +90,7 @@ def test_potentials_are_limited_on_both_sides() -> None:
 
 
 def test_what_is_no_number_is_passed_on() -> None:
-    passes = passes_of(scan_of(general.PLAIN), 3)
+    passes = passes_of(scan_of(forward_kernel.PLAIN), 3)
     passes.current[1, 2, 5] = np.nan
     fast, slow = both(passes, 3)
     assert np.isnan(fast["spikes"][1, 2:, 5]).all()

@@ -91,6 +91,16 @@ def test_a_file_of_another_training_is_not_gone_on_from(change: str, tmp_path: P
     assert same(start, plain)
 
 
+def test_a_file_of_another_teacher_is_not_gone_on_from(tmp_path: Path) -> None:
+    path, training = tmp_path / "training", msgspec.structs.replace(TRAINING, distillation=0.5)
+    first, second = (SurrogateNet(NETWORK, seed=seed) for seed in (4, 5))
+    fit(float_net(), events(), training, checkpoint=path, teacher=first)
+    start, plain = float_net(), float_net()
+    fit(plain, events(), training, teacher=second)
+    fit(start, events(), training, checkpoint=path, teacher=second)
+    assert same(start, plain)
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "training"
     fit(float_net(), events(), TRAINING, checkpoint=path)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
 import torch
 
 from qspinn.data.event_set import EventSet, from_dense
-from qspinn.errors import DataError, RunError
+from qspinn.errors import ConfigError, DataError, RunError
 from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.supervised import Supervision, channel_rates, fit, layer_ranges, regulation, scores
+from qspinn.learning.supervised import Supervision, channel_rates, distilled, fit, layer_ranges, regulation, scores
 from qspinn.learning.surrogate import SurrogateNet
 from qspinn.lower_layers import lower_layers
 from qspinn.plan import Granularity, QuantPlan, QuantRule
@@ -94,6 +96,29 @@ def test_spike_regulation_moves_rates_to_one_half() -> None:
         assert seen[-1].rates["a"] != seen[0].rates["a"]
         rates.append(seen[-1].rates["a"])
     assert abs(rates[1] - 0.5) < 0.75 * abs(rates[0] - 0.5)
+
+
+def test_distillation_by_hand() -> None:
+    logits, answers = torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor([[0.0, 2.0], [0.5, 0.5]])
+    p, q = torch.tensor([1.0, math.e]) / (1 + math.e), torch.tensor([math.e**0.5, 1.0]) / (1 + math.e**0.5)  # T = 2
+    assert distilled(logits, answers, 2.0).item() == pytest.approx((p * (p / q).log()).sum().item() / 2 * 4, rel=1e-5)
+    assert distilled(answers, answers, 3.0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_distillation_follows_the_teacher_instead_of_the_labels() -> None:
+    teacher, data = trained(), bars(128, 1)
+    wrong = msgspec.structs.replace(data, labels=1 - data.labels)
+    agreement = []
+    for share in (0.0, 1.0):
+        net = SurrogateNet(network(), seed=1)
+        fit(net, wrong, Supervision(n_epochs=8, batch=32, learning_rate=1e-2, distillation=share), teacher=teacher)
+        agreement.append((scores(net, data).argmax(1) == scores(teacher, data).argmax(1)).mean())
+    assert agreement[0] < 0.5 < 0.8 < agreement[1]
+
+
+def test_distillation_needs_a_teacher() -> None:
+    with pytest.raises(ConfigError, match=r"training.distillation: there is no trained network.*got 0.5"):
+        fit(SurrogateNet(network()), bars(8, 1), Supervision(distillation=0.5))
 
 
 def test_events_that_do_not_fit_are_refused() -> None:

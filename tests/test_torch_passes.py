@@ -24,10 +24,10 @@ import test_surrogate
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
 from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning import _torch_passes
-from qspinn.learning._passes import Scan
-from qspinn.learning._scan import Plan
-from qspinn.learning._wiring import Room
+from qspinn.learning.passes import torch_connection, torch_neurons
+from qspinn.learning.passes.node import Plan
+from qspinn.learning.passes.scan import Scan
+from qspinn.learning.passes.wiring import Room
 from qspinn.learning.quantized import QuantNet, convert, prepare
 from qspinn.learning.supervised import channel_rates, fit, layer_ranges, responses
 from qspinn.learning.supervision import Supervision
@@ -44,7 +44,7 @@ ALL_CASES = CASES | {"large": ({}, {"max_count": 255}, {"w": 16, "v": 16, "other
 
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_torch_passes, "serves", lambda device: True)
+    monkeypatch.setattr(torch_neurons, "serves", lambda device: True)
 
 
 def outcome(net: Net, x: torch.Tensor, labels: torch.Tensor) -> tuple[Output, dict[str, torch.Tensor]]:
@@ -64,7 +64,7 @@ def both(net: Net, x: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.Mo
     seen = {k: v.clone() for k, v in net.state_dict().items()}
     net.load_state_dict(state)
     with monkeypatch.context() as m:
-        m.setattr(_torch_passes, "serves", lambda device: True)
+        m.setattr(torch_neurons, "serves", lambda device: True)
         by_torch = outcome(net, x, labels)
     for name, value in net.state_dict().items():
         np.testing.assert_allclose(value, seen[name], rtol=1e-5, atol=1e-7, err_msg=name)
@@ -94,7 +94,7 @@ def test_codes_equal_the_compiled_ones_bit_for_bit(case: str, rounding: Rounding
                                                    ) -> None:
     module, x = quant_net(case, rounding)
     (compiled, grads), (found, found_grads) = both(module, x, torch.arange(B) % 3, monkeypatch)
-    for kind in ("spikes", "potentials", "currents", "rates"):
+    for kind in ("spikes", "potentials", "currents", "thetas", "rates"):
         mine, theirs = getattr(found, kind), getattr(compiled, kind)
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine), kind
@@ -122,8 +122,8 @@ def test_all_to_all_connections_into_places_equal_the_compiled_ones(monkeypatch:
 def test_every_connection_of_codes_is_an_exact_product(
         case: str, dtype: torch.dtype, forced: None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[bool, torch.dtype]] = []
-    exact = _torch_passes.current
-    monkeypatch.setattr(_torch_passes, "current", lambda wiring, x, w, *, codes: (
+    exact = torch_connection.current
+    monkeypatch.setattr(torch_connection, "current", lambda wiring, x, w, *, codes: (
         seen.append((codes, w.dtype)) or exact(wiring, x, w, codes=codes)))
     module, x = quant_net(case, Rounding.NEAREST)
     seen.clear()  # the float network came first
@@ -160,7 +160,7 @@ def test_real_numbers_equal_plain_steps_and_the_compiled_ones(
     for name in compiled.currents:
         np.testing.assert_allclose(found.currents[name].detach(), compiled.currents[name].detach(), atol=2e-6)
     check_close(grads, found_grads)
-    monkeypatch.setattr(_torch_passes, "serves", lambda device: True)
+    monkeypatch.setattr(torch_neurons, "serves", lambda device: True)
     test_surrogate.test_outputs_and_gradients_equal_plain_steps(slope, of, feedback, settings)
 
 
@@ -179,12 +179,12 @@ def test_connections_of_codes_are_exact(name: str, dtype: torch.dtype, told: boo
     size = 2**14 if dtype is torch.float32 else 2**43
     w = (w.double().clamp(-4, 4) / 4 * size / 64).round().to(dtype)
     x = (x * 15).to(torch.uint8)
-    monkeypatch.setattr(_torch_passes, "_single_is_exact", lambda: not told)
-    monkeypatch.setattr(_torch_passes, "WINDOWS", 3000)
+    monkeypatch.setattr(torch_connection, "_single_is_exact", lambda: not told)
+    monkeypatch.setattr(torch_connection, "WINDOWS", 3000)
     products: list[torch.dtype] = []
     unfold = functional.unfold
     monkeypatch.setattr(functional, "unfold", lambda x, *rest: products.append(x.dtype) or unfold(x, *rest))
-    found = _torch_passes.current(wiring, x, w, codes=True)
+    found = torch_connection.current(wiring, x, w, codes=True)
     expected = test_connection.plain(test_connection.WIRINGS[name][3], x, w)
     assert torch.equal(test_connection.shaped(found, wiring.target).double(), expected)
     assert set(products) == {torch.float64 if told else dtype}
@@ -221,7 +221,7 @@ def losses(net: Net, seed: int = 0) -> list[float]:
 def test_training_reaches_the_same_loss_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     nets = [SurrogateNet(test_supervised.network(), seed=0) for _ in range(3)]
     compiled = losses(nets[0])
-    monkeypatch.setattr(_torch_passes, "serves", lambda device: True)
+    monkeypatch.setattr(torch_neurons, "serves", lambda device: True)
     found = losses(nets[1])
     assert found == pytest.approx(compiled, rel=0.05)
     assert found[-1] < 0.8 * found[0]
@@ -268,21 +268,21 @@ def test_nothing_of_codes_stays_on_another_device(mode: int) -> None:
     there = [torch.empty(n, device="meta", dtype=torch.float64, requires_grad=True) for n in (32, 32)]
     w = w.to("meta").requires_grad_()
     decay = torch.tensor(0.5, dtype=torch.float64)
-    total = _torch_passes.current(wiring, x.to("meta"), w, codes=True)
-    spent = _torch_passes.neurons(scan, total, None, *there, decay, Plan(wiring.target, scan, Room()).outer)
+    total = torch_connection.current(wiring, x.to("meta"), w, codes=True)
+    spent = torch_neurons.neurons(scan, total, None, *there, decay, Plan(wiring.target, scan, Room()).outer)
     (spent.spikes.sum() + spent.left.sum() + spent.rate).backward()
     assert all(t.grad is not None and t.grad.device.type == "meta" for t in (w, *there))
 
 
 def test_switches_that_are_not_known_are_refused_by_name() -> None:
     scan = real_scan(test_surrogate.network_of(Leaky()).layers[0], 0, 2.0)
-    wider = namedtuple("wider", (*Scan._fields, "delayed", "kept_shift"), defaults=(-1,))
-    _torch_passes.check(scan)
-    _torch_passes.check(wider(*scan, False))
-    for changed, name in ((wider(*scan, True), "delayed"), (wider(*scan, False, 2), "kept_shift"),
+    wider = namedtuple("wider", (*Scan._fields, "lazy", "kept_shift"), defaults=(-1,))
+    torch_neurons.check(scan)
+    torch_neurons.check(wider(*scan, False))
+    for changed, name in ((wider(*scan, True), "lazy"), (wider(*scan, False, 2), "kept_shift"),
                           (scan._replace(mode=9), "mode"), (scan._replace(surrogate=9), "surrogate")):
         with pytest.raises(ConfigError, match=rf"device: training on CUDA does not know {name} of a layer"):
-            _torch_passes.check(changed)
+            torch_neurons.check(changed)
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +305,7 @@ def test_codes_on_cuda_equal_those_on_the_cpu(case: str, rounding: Rounding) -> 
     labels = torch.arange(B) % 3
     compiled, grads = outcome(module, x, labels)
     found, found_grads = outcome(module.to("cuda"), x.to("cuda"), labels.to("cuda"))
-    for kind in ("spikes", "potentials", "currents", "rates"):
+    for kind in ("spikes", "potentials", "currents", "thetas", "rates"):
         mine, theirs = getattr(found, kind), getattr(compiled, kind)
         assert all(torch.equal(mine[name].cpu(), theirs[name]) for name in theirs), kind
     check_close({k: g for k, g in grads.items() if g.any()},

@@ -185,12 +185,14 @@ def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
     search, net = bench.experiment.search, bench.float_net()
     training = msgspec.structs.replace(bench.experiment.training, n_epochs=search.itq_epochs,
                                        learning_rate=search.itq_learning_rate,
-                                       spike_regulation=search.itq_spike_regulation)
+                                       spike_regulation=search.itq_spike_regulation,
+                                       distillation=search.itq_distillation, temperature=search.itq_temperature)
     module = quantized.prepare(net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed,
                                estimator=search.itq_estimator)
     resumed = STORED.path(bench.folder, candidate).with_suffix(".training")
     with one_thread():
-        epochs = fit(module, bench.learned, training, seed=candidate.seed, per_step=bench.per_step, checkpoint=resumed)
+        epochs = fit(module, bench.learned, training, seed=candidate.seed, per_step=bench.per_step, checkpoint=resumed,
+                     teacher=net if training.distillation else None)
     bench.known["epochs"] = {candidate.key(): epochs}
     program = quantized.convert(module, labels=bench.labels, provenance=_provenance(bench, candidate))
     resumed.unlink(missing_ok=True)

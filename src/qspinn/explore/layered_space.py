@@ -79,6 +79,8 @@ class LayeredSearch(Record, frozen=True):
         itq_roundings: how states are rounded in ITQ, each tried; what is trained is rounded to nearest.
         itq_epochs, itq_learning_rate: of their training; the rest is as in float training.
         itq_spike_regulation: of their training, in place of that of float training; see `Supervision`.
+        itq_distillation, itq_temperature: how far their training follows the float network's answers instead of the
+            labels; see `Supervision`.
         itq_estimator: gradient of binary and ternary weights; see `learning.quantized.prepare`.
         standardize, power_of_two: for binary and ternary weights; see `plan.QuantRule`. Weights of one bit are binary.
         ternary_weights, ternary_states: weights, and what is kept of potentials, at 2 bits are -1, 0 and +1.
@@ -111,6 +113,8 @@ class LayeredSearch(Record, frozen=True):
     itq_epochs: int = 6
     itq_learning_rate: float = 3e-3
     itq_spike_regulation: float = 0.0
+    itq_distillation: float = 0.0
+    itq_temperature: float = 2.0
     itq_estimator: Literal["straight_through", "annealed"] = "straight_through"
     standardize: bool = True
     power_of_two: bool = False
@@ -146,6 +150,8 @@ class LayeredSearch(Record, frozen=True):
             _need(0 < getattr(self, name) <= 1, f"search.{name}", getattr(self, name), "above 0, at most 1")
         _need(self.itq_spike_regulation >= 0, "search.itq_spike_regulation", self.itq_spike_regulation,
               ">= 0; 0 for none")
+        _need(0 <= self.itq_distillation <= 1, "search.itq_distillation", self.itq_distillation, "0..1; 0 for none")
+        _need(self.itq_temperature > 0, "search.itq_temperature", self.itq_temperature, "> 0")
         _need(self.itq_learning_rate > 0, "search.itq_learning_rate", self.itq_learning_rate, "> 0")
         _need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", Scheme.PTQ_ADAPT.value, "ptq, itq")
         _need(Granularity.PER_NEURON not in self.granularities, "search.granularities", "per_neuron",

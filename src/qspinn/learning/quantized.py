@@ -20,12 +20,12 @@ from torch.nn import functional
 
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
-from qspinn.learning import _torch_passes as by_torch
 from qspinn.learning._codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning._device import device_of, need_together
-from qspinn.learning._passes import Scan
-from qspinn.learning._scan import Found, Plan, advance
-from qspinn.learning._wiring import Room, flat, images, shaped, wiring_of
+from qspinn.learning.passes import torch_connection, torch_neurons
+from qspinn.learning.passes.node import Found, Plan, advance
+from qspinn.learning.passes.scan import Scan
+from qspinn.learning.passes.wiring import Room, flat, images, shaped, wiring_of
 from qspinn.learning.surrogate import (
     KINDS,
     Output,
@@ -284,9 +284,9 @@ def _fed(c: Linear | Conv2d | Skip, w: Tensor, x: Tensor, layer: Layer) -> Tenso
     """Input currents [T, B, C, H, W] by one connection, in weight codes."""
     if isinstance(c, Skip):
         return x * w.view(-1, 1, 1)
-    if by_torch.serves(x.device):
+    if torch_neurons.serves(x.device):
         n_channels, height, width = x.shape[2:]
-        y = by_torch.current(wiring_of(c, (n_channels, height, width), layer.shape), x, w, codes=True)
+        y = torch_connection.current(wiring_of(c, (n_channels, height, width), layer.shape), x, w, codes=True)
         if isinstance(c, Conv2d):
             return shaped(y, layer.shape)
         return y.transpose(0, 1).reshape(*x.shape[:2], *layer.shape)

@@ -37,11 +37,14 @@ class Training(NamedTuple):
     seen: list[dict[str, Any]]
 
 
-def key_of(net: nn.Module, data: EventSet, training: Supervision, seed: int, per_step: int) -> str:
-    """sha256 (hex) of what a training starts from: the module's kind and state, data, settings, seed."""
+def key_of(net: nn.Module, data: EventSet, training: Supervision, seed: int, per_step: int,
+           teacher: nn.Module | None = None) -> str:
+    """sha256 (hex) of what a training starts from: the module's kind and state, data, settings, seed, and the state of
+    a teacher."""
     sha = hashlib.sha256(canonical_json([type(net).__name__, training, seed, per_step]))
-    for name, tensor in net.state_dict().items():
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + _bytes(tensor))
+    for module in (net, teacher):
+        for name, tensor in module.state_dict().items() if module is not None else ():
+            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + _bytes(tensor))
     data.feed(sha)
     return sha.hexdigest()
 

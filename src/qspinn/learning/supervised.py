@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qspinn.data.event_set import EventSet
-from qspinn.errors import DataError, RunError
+from qspinn.errors import ConfigError, DataError, RunError
 from qspinn.layers import LayeredNetwork
 from qspinn.learning import resume
 from qspinn.learning._device import device_of, repeatable
@@ -35,7 +35,7 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
 
 def fit(
     net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0, per_step: int = 1,
-    progress: Progress | None = None, checkpoint: Path | None = None,
+    progress: Progress | None = None, checkpoint: Path | None = None, teacher: SurrogateNet | None = None,
 ) -> list[Epoch]:
     """Trains the module in place, on the device it lies on, and says what was seen of every epoch; deterministic by
     seed on one machine and torch version.
@@ -45,8 +45,10 @@ def fit(
         progress: called after every epoch with (epochs done, epochs in all, mean loss).
         checkpoint: file written after every epoch. Where it is there already and of the same training, that goes on
             from it, and ends bit for bit where it would have ended uninterrupted.
+        teacher: the network whose answers `training.distillation` follows; it is evaluated, not trained.
 
     Raises:
+        ConfigError: distillation is asked for without a teacher.
         DataError: the events do not fit the network's input.
         RunError: the loss became NaN or infinite; names the epoch. The module keeps the weights of the epoch before.
         ArtifactError: the checkpoint is damaged, or cannot be written.
@@ -55,16 +57,19 @@ def fit(
     if data.shape != net.network.input.shape or n_steps != net.network.n_steps:
         raise DataError("events", "do not fit the network's input", got=(data.shape, n_steps),
                         allowed=f"{net.network.input.shape} over {net.network.n_steps} steps")
+    if training.distillation and teacher is None:
+        raise ConfigError("training.distillation", "there is no trained network to learn from",
+                          got=training.distillation, fix="search.itq_distillation, for training that goes on from one")
     net.width = training.width or net.width
     per_epoch = max(1, data.n_samples // training.batch)
     optimizer = torch.optim.Adam(net.parameters(), training.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, training.n_epochs * per_epoch))
     state = resume.Training(net, optimizer, schedule, np.random.default_rng([seed, 21]), [])
     with repeatable(device_of(net), seed):
-        key = resume.key_of(net, data, training, seed, per_step) if checkpoint else ""
+        key = resume.key_of(net, data, training, seed, per_step, teacher) if checkpoint else ""
         done = resume.restore(checkpoint, key, state) if checkpoint else 0
         for epoch in range(done, training.n_epochs):
-            loss = _epoch(state, data, training, epoch, per_step)
+            loss = _epoch(state, data, training, epoch, per_step, teacher)
             if checkpoint:
                 resume.store(checkpoint, key, epoch + 1, state)
             if progress:
@@ -79,17 +84,31 @@ def regulation(network: LayeredNetwork, rates: dict[str, Tensor], strength: floa
     return strength * sum(((rate - 0.5) ** 2 for rate in hidden), start=torch.zeros(()))
 
 
-def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch: int, per_step: int) -> float:
+def distilled(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
+    """T**2 * KL(softmax(answers / T) || softmax(logits / T)), the mean over samples [B, n_classes]."""
+    mine, theirs = (functional.log_softmax(x / temperature, dim=1) for x in (logits, answers))
+    return functional.kl_div(mine, theirs, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch: int, per_step: int,
+           teacher: SurrogateNet | None) -> float:
     """Mean loss of one pass over the data."""
     net, losses, place = state.net, [], device_of(state.net)
     good = {k: v.clone() for k, v in net.state_dict().items()}
     totals = dict.fromkeys((x.name for x in net.network.layers if x.neuron.spiking), 0.0)
     net.train()
+    if teacher is not None:
+        teacher.eval()
     if isinstance(net, QuantNet):
         net.anneal(epoch / training.n_epochs)
     for raster, labels in _batches(data, training, state.rng, per_step):
         out = net(raster.to(place))
-        loss = functional.cross_entropy(out.scores * training.gain, labels.to(place))
+        logits = out.scores * training.gain
+        loss = functional.cross_entropy(logits, labels.to(place))
+        if training.distillation and teacher is not None:
+            with torch.no_grad():
+                answers = teacher(raster.to(place)).scores * training.gain
+            loss = torch.lerp(loss, distilled(logits, answers, training.temperature), training.distillation)
         if training.spike_regulation:
             loss = loss + regulation(net.network, out.rates, training.spike_regulation)
         if not torch.isfinite(loss):

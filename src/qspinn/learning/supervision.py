@@ -14,6 +14,10 @@ class Supervision(Record, frozen=True):
     With `spike_regulation` lambda, lambda * sum((f - 1/2)**2) is added to the loss, f the spikes per neuron and step of
     each layer but the one that is read (Wei et al. 2024, eq. 15 and 16, who leave out the first layer too).
 
+    With `distillation` a, the loss is (1 - a) times that of the labels plus a T**2 times the Kullback-Leibler
+    divergence from a teacher's answers softmax(gain * scores / T) to the network's own, T the `temperature` (Hinton,
+    Vinyals and Dean 2015, section 2). The teacher sees the same moved events.
+
     Attributes:
         n_epochs, batch: passes over the data, samples per update.
         learning_rate: at the start; it falls to zero along half a cosine.
@@ -27,6 +31,7 @@ class Supervision(Record, frozen=True):
             epoch.
         drop: this share of the events is left out, anew in every epoch.
         spike_regulation: lambda; 0 for none.
+        distillation, temperature: a and T; a of 0 for none, and needs no teacher.
     """
 
     n_epochs: int = 8
@@ -41,6 +46,8 @@ class Supervision(Record, frozen=True):
     jitter: float = 0.0
     drop: float = 0.0
     spike_regulation: float = 0.0
+    distillation: float = 0.0
+    temperature: float = 2.0
 
     def __post_init__(self) -> None:
         _need(0 <= self.n_epochs <= 10_000, "training.n_epochs", self.n_epochs, "0..10000")
@@ -53,4 +60,6 @@ class Supervision(Record, frozen=True):
         _need(0 <= self.delay <= 1 << 15, "training.delay", self.delay, "0..32768")
         _need(0 <= self.jitter <= 1 << 15, "training.jitter", self.jitter, "0..32768")
         _need(self.spike_regulation >= 0, "training.spike_regulation", self.spike_regulation, ">= 0; 0 for none")
+        _need(0 <= self.distillation <= 1, "training.distillation", self.distillation, "0..1; 0 for none")
+        _need(self.temperature > 0, "training.temperature", self.temperature, "> 0")
         _need(0 <= self.drop < 1, "training.drop", self.drop, "0 <= share < 1")

@@ -21,10 +21,11 @@ from qspinn.checkpoint import TrainedLayers
 from qspinn.errors import ConfigError
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
 from qspinn.learning._device import device_of, need_together
-from qspinn.learning._passes import Scan
-from qspinn.learning._scan import Found, Plan, advance
-from qspinn.learning._scan_kernel import ARCTAN, FAST_SIGMOID, PLAIN, TRIANGLE
-from qspinn.learning._wiring import Room, flat, images, wiring_of
+from qspinn.learning.passes.backward_kernel import ARCTAN, FAST_SIGMOID, TRIANGLE
+from qspinn.learning.passes.forward_kernel import PLAIN
+from qspinn.learning.passes.node import Found, Plan, advance
+from qspinn.learning.passes.scan import Scan
+from qspinn.learning.passes.wiring import Room, flat, images, wiring_of
 
 Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
 KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}

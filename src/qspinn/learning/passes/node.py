@@ -1,6 +1,6 @@
 """A layer over all steps as one node for autograd: a connection, its normalization, and the neurons, on top of the
 compiled passes. Only the connection's currents are kept for the backward pass, which runs the neurons again. On other
-devices than the CPU the same is a few nodes of torch operations, see `_torch_passes`."""
+devices than the CPU the same is a few nodes of torch operations, see `torch_neurons`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qspinn.layers import Shape
-from qspinn.learning import _conv_back_kernel as returning
-from qspinn.learning import _conv_kernel as feeding
-from qspinn.learning import _torch_passes as by_torch
-from qspinn.learning._passes import Passes, Scan
-from qspinn.learning._scan_kernel import PLAIN
-from qspinn.learning._wiring import CROWDED, Entries, Room, Wiring, entries_of, images, parts, run, shaped, taps
+from qspinn.learning.passes import conv_back_kernel as returning
+from qspinn.learning.passes import conv_kernel as feeding
+from qspinn.learning.passes import torch_connection, torch_neurons
+from qspinn.learning.passes.choice import Passes
+from qspinn.learning.passes.forward_kernel import PLAIN
+from qspinn.learning.passes.scan import Scan
+from qspinn.learning.passes.wiring import CROWDED, Entries, Room, Wiring, entries_of, images, parts, run, shaped, taps
 from qspinn.runtime._vectors import aligned
 
 _NONE = np.zeros(0, np.float32)
@@ -73,7 +74,7 @@ def advance(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None
     Raises:
         ConfigError: the tensors are neither on the CPU nor on a CUDA device, or the latter lacks a switch of the layer.
     """
-    if by_torch.serves(next(t for t in (x, extra) if t is not None).device):
+    if torch_neurons.serves(next(t for t in (x, extra) if t is not None).device):
         return _advance_by_torch(plan, x, w, extra, rows, level, bias, decay)
     gamma, beta = (plan.norm.weight, plan.norm.bias) if plan.norm is not None else (None, None)
     spikes, left, i_left, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
@@ -84,17 +85,16 @@ def advance(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None
 def _advance_by_torch(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None, rows: Tensor | None,
                       level: Tensor, bias: Tensor, decay: Tensor) -> Found:
     """The same in torch operations, on any device."""
-    by_torch.check(plan.scan)
+    torch_neurons.check(plan.scan)
     received = [] if extra is None else [extra]
     if x is not None and w is not None and plan.wiring is not None:
-        current = by_torch.current(plan.wiring, x, w, codes=plan.scan.mode != PLAIN)
+        current = torch_connection.current(plan.wiring, x, w, codes=plan.scan.mode != PLAIN)
         if plan.norm is not None:
             current = _unshaped(plan.norm(images(shaped(current, plan.shape))), current)
         received.append(current)
-    spent = by_torch.neurons(plan.scan, sum(received[1:], start=received[0]), rows, level, bias, decay, plan.outer)
-    i_left = shaped(spent.i_left, plan.shape) if plan.scan.has_current else spent.i_left
-    none = spent.rate.new_zeros((0, 0, 0))  # thresholds do not adapt there: `check` says so
-    return Found(shaped(spent.spikes, plan.shape), shaped(spent.left, plan.shape), i_left, none, spent.rate)
+    spent = torch_neurons.neurons(plan.scan, sum(received[1:], start=received[0]), rows, level, bias, decay, plan.outer)
+    i_left, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (spent.i_left, spent.thetas))
+    return Found(shaped(spent.spikes, plan.shape), shaped(spent.left, plan.shape), i_left, thetas, spent.rate)
 
 
 def _unshaped(pictures: Tensor, like: Tensor) -> Tensor:

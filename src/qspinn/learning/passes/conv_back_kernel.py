@@ -1,10 +1,10 @@
-"""Compiled gradients of a connection: `_conv_kernel`, backwards. Weights by entries, sources densely."""
+"""Compiled gradients of a connection: `conv_kernel`, backwards. Weights by entries, sources densely."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from qspinn.learning._conv_kernel import add_block, factor_of, frame_sizes
+from qspinn.learning.passes.conv_kernel import add_block, factor_of, frame_sizes
 from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._vectors import (
     FLOATS,

@@ -1,16 +1,17 @@
 """Passes over time of layers of the usual kind, in whole registers.
 
-To the bit what `_scan_kernel` computes for every layer, for those without feedback, synaptic current and refractory
+To the bit what `forward_kernel` computes for every layer, for those without feedback, synaptic current and refractory
 time, that spike and are lowered by their threshold, in float32, and that round nothing, or downwards or to nearest.
 
-There a step is a dozen loops over small arrays; here it is one. Arrays are flat, [B, T, N] as in `_scan_kernel`.
+There a step is a dozen loops over small arrays; here it is one. Arrays are flat, [B, T, N] as in `forward_kernel`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from qspinn.learning._scan_kernel import ARCTAN, BEYOND, CHUNK, FAST_SIGMOID
+from qspinn.learning.passes.backward_kernel import ARCTAN, FAST_SIGMOID
+from qspinn.learning.passes.forward_kernel import BEYOND, CHUNK
 from qspinn.runtime._float_vectors import (
     count_set,
     floats_above,

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qspinn.layers import Conv2d, Linear, Pair, Shape
-from qspinn.learning import _conv_kernel as kernels
+from qspinn.learning.passes import conv_kernel as kernels
 from qspinn.runtime._vectors import FLOATS, aligned
 
 CROWDED = 0.4
@@ -94,7 +94,7 @@ def images(x: Tensor) -> Tensor:
 
 
 class Entries(NamedTuple):
-    """What is not zero in a signal, see `_conv_kernel.find`; value has no entries where all are 1."""
+    """What is not zero in a signal, see `conv_kernel.find`; value has no entries where all are 1."""
 
     which: NDArray[np.int32]
     ends: NDArray[np.int32]
@@ -153,7 +153,7 @@ class Wiring(NamedTuple):
 
     @property
     def frame(self) -> tuple[int, ...]:
-        """Argument of `_conv_kernel.feed`."""
+        """Argument of `conv_kernel.feed`."""
         before = [n - 1 for n in self.block]
         last = [(n + p - 1) // s for n, p, s in zip(self.source[1:], self.padding, self.stride, strict=True)]
         sizes = [b + max(n, m + 1) for b, n, m in zip(before, self.target[1:], last, strict=True)]
@@ -201,7 +201,7 @@ class Wiring(NamedTuple):
 
     @property
     def geometry(self) -> tuple[int, ...]:
-        """Argument of `_conv_back_kernel.backward`."""
+        """Argument of `conv_back_kernel.backward`."""
         return *self.target[1:], *self.kernel, *self.source[1:], *self.stride, *self.padding
 
     def dense(self, x: Tensor, w: Tensor) -> Tensor:
@@ -264,7 +264,7 @@ def wiring_of(c: Linear | Conv2d, source: Shape, target: Shape) -> Wiring:
 
 @lru_cache(256)
 def taps(wiring: Wiring, by_channel: bool) -> NDArray[np.int32]:
-    """Where the block of each source starts, see `_conv_kernel`; sources numbered by channel or channel-last."""
+    """Where the block of each source starts, see `conv_kernel`; sources numbered by channel or channel-last."""
     c_in, (s_y, s_x), (n_y, n_x) = wiring.source[0], wiring.stride, wiring.block
     y, x = (np.arange(n) + p for n, p in zip(wiring.source[1:], wiring.padding, strict=True))
     width = -(-wiring.target[0] // FLOATS) * FLOATS
