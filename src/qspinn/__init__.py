@@ -26,6 +26,7 @@ _HOME = {
     "load_data": "workflow",
     "load_events": "data",
     "load_experiment": "workflow",
+    "LocalExperiment": "explore.local_space",
     "lower_layers": "lower_layers",
     "Network": "network",
     "prepare": "learning.quantized",

@@ -1,4 +1,4 @@
-"""A trained float network of either family: its declaration with its arrays, and the file that holds both."""
+"""A trained float network of any family: its declaration with its arrays, and the file that holds both."""
 
 from __future__ import annotations
 

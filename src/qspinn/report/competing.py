@@ -16,7 +16,7 @@ SCHEME_MEANING = {
 
 
 def view(source: Source, own: Fields, experiment: Experiment) -> dict[str, Any]:
-    """What the template needs besides what both families have."""
+    """What the template needs besides what all families have."""
     before, after = fields.grids(own, source.data.labels)
     n_neurons = source.winner.candidate.n_neurons  # type: ignore[union-attr]
     return {

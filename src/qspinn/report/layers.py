@@ -24,7 +24,7 @@ SCHEME_MEANING = {
 
 
 def view(source: Source, own: Layers) -> dict[str, Any]:
-    """What the template needs besides what both families have."""
+    """What the template needs besides what all families have."""
     before, after = kernel_images(own)
     return {
         "noun": "recordings", "winner_text": winner_text(source, own), "caution": caution(source),
