@@ -40,7 +40,7 @@ class LocalSearch(Record, frozen=True):
         sensitivity_epochs: of the training that each point of the sweep is.
         sensitivity_samples: how many recordings a point learns from, and how many of validation it is judged by; 0 for
             all.
-        harmless_points: a width is harmless while the sweep loses no more than this.
+        harmless_points: a width is harmless while the sweep loses no more than this; trainings scatter.
     """
 
     weight_bits: tuple[int, ...] = (6, 4)
@@ -54,7 +54,7 @@ class LocalSearch(Record, frozen=True):
     sensitivity_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
     sensitivity_epochs: int = 1
     sensitivity_samples: int = 1000
-    harmless_points: float = 1.0
+    harmless_points: float = 2.0
 
     def __post_init__(self) -> None:
         for name, kinds in GROUPS.items():
