@@ -35,8 +35,9 @@ from qspinn.runtime.layered import proof as proofs
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
-from qspinn.testing.layered import ALTERATIONS, altered, lone, random_layered
+from qspinn.testing.layered import ALTERATIONS, altered, random_layered
 from qspinn.testing.programs import Recipe, codes, constant, single
+from qspinn.testing.vectors import lone
 
 USED: list[str] = []
 """Grows with every run of the bit-sliced kernel."""
