@@ -275,6 +275,16 @@ def test_scales_and_ticks() -> None:
     assert svg.log_ticks(0.9, 25) == [1, 2, 5, 10, 20]
 
 
+@pytest.mark.parametrize("drop", [0.5, 1.3, 40.0])
+def test_the_target_is_within_the_plot(tmp_path: Path, drop: float) -> None:
+    run = source.read_run(make_run(tmp_path))
+    search = msgspec.structs.replace(run.experiment.search, max_drop_points=drop)
+    points = tuple(msgspec.structs.replace(p, accuracy=0.898, admitted=True) for p in run.points)
+    run = msgspec.structs.replace(run, points=points,
+                                  experiment=msgspec.structs.replace(run.experiment, search=search))
+    assert plots.visible_floor(run) < run.outcome.float_validation - drop / 100
+
+
 def test_best_by_bits_takes_the_most_accurate_then_the_cheapest(tmp_path: Path) -> None:
     points = source.read_run(make_run(tmp_path)).points
     best = plots.best_by_bits(points, Scheme.PTQ, Rounding.NEAREST)

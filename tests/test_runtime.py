@@ -22,8 +22,6 @@ from qspinn.runtime import (
     _bits_kernel,
     _competing,
     _kernels,
-    _layer_kernel,
-    _layer_proof,
     _torch_currents,
     _torch_rounding,
     _torch_signals,
@@ -32,11 +30,14 @@ from qspinn.runtime import (
     run,
     torch_engine,
 )
+from qspinn.runtime.layered import general_kernel, lanes_kernel
+from qspinn.runtime.layered import proof as proofs
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
-from qspinn.testing.layered import ALTERATIONS, altered, lone, random_layered
+from qspinn.testing.layered import ALTERATIONS, altered, random_layered
 from qspinn.testing.programs import Recipe, codes, constant, single
+from qspinn.testing.vectors import lone
 
 USED: list[str] = []
 """Grows with every run of the bit-sliced kernel."""
@@ -118,12 +119,12 @@ NEEDED = [(16, "potential"), (16, "reset"), (16, "threshold"), (16, "rest"), (16
 def test_vectors_need_every_condition_under_which_lanes_are_narrow(
     bits: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proof = _layer_proof.proof
+    proof = proofs.proof
 
     def careless(program: Program, op: LifOp, drive: int, lane_bits: int) -> dict[str, bool]:
         return {k: yes or (k, lane_bits) == (name, bits) for k, yes in proof(program, op, drive, lane_bits).items()}
 
-    monkeypatch.setattr(_layer_proof, "proof", careless)
+    monkeypatch.setattr(proofs, "proof", careless)
     with pytest.raises(AssertionError):
         TestNumba().test_adversarial_layered_vectors()
 
@@ -219,8 +220,8 @@ def test_random_programs_are_lively_and_use_every_kernel() -> None:
     for case in [*cases, *adversarial()]:
         numba_engine.run(case.program, case.spikes)
     assert len(_kernels.narrow.signatures) >= 7, "row, sum and potential types of 16 and 32 bits"
-    assert _layer_kernel.in_lanes.signatures
-    assert _layer_kernel.in_general.signatures
+    assert lanes_kernel.in_lanes.signatures
+    assert general_kernel.in_general.signatures
     assert _bits_kernel.one_bit.signatures
 
 

@@ -19,6 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
+from qspinn.layer_grid import (
+    LayerGrid,
+    average_factor,
+    bias_shift,
+    layer_grids,
+    lower_bound,
+    potential_format,
+    store_format,
+    theta_shift,
+    threshold_shift,
+)
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
 from qspinn.learning._codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning._device import device_of, need_together
@@ -38,20 +49,7 @@ from qspinn.learning.surrogate import (
     walk,
 )
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
-from qspinn.lower_layers import (
-    LayerGrid,
-    average_factor,
-    bias_shift,
-    layer_grids,
-    layer_rules,
-    lower_bound,
-    lower_layers,
-    most_spikes,
-    potential_format,
-    store_format,
-    theta_shift,
-    threshold_shift,
-)
+from qspinn.lower_layers import layer_rules, lower_layers, most_spikes
 from qspinn.plan import QuantPlan, QuantRule
 from qspinn.program import Program
 from qspinn.ranges import LayerRanges

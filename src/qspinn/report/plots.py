@@ -48,7 +48,8 @@ def visible_floor(source: Source) -> float:
     o, drop = source.outcome, source.experiment.search.max_drop_points / 100
     front = [p.accuracy for p in source.points if p.admitted] + [o.float_validation]
     floor = o.float_validation - max(0.05, 4 * drop, 0.75 * (max(front) - o.float_validation))
-    return max(0.0, min(min(front), floor), min(p.accuracy for p in source.points) - 0.01)
+    lowest = min(o.float_validation - drop, *(p.accuracy for p in source.points))
+    return max(0.0, min(min(front), floor), lowest - 0.01)
 
 
 def pareto(source: Source, width: int) -> Markup:

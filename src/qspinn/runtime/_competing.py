@@ -15,10 +15,10 @@ from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.ops import DenseOp, Feed, LifOp, spread
 from qspinn.program import Program
 from qspinn.runtime import _bits_kernel, _kernels
-from qspinn.runtime._layers import States
 from qspinn.runtime._once import once
 from qspinn.runtime._vectors import WORDS, aligned
 from qspinn.runtime.arithmetic import MODE
+from qspinn.runtime.layered.populations import States
 from qspinn.runtime.reference import thresholds
 from qspinn.spikes import Spikes
 

@@ -5,7 +5,7 @@ that spiked, then makes one pass over the potentials (decay, integrate, compare)
 pays for the winner and the inhibition.
 
 Kernels are chosen by proof, never by hope: those of `_competing` for competing neurons where they apply; those of
-`_layers` for everything else.
+`layered` for everything else.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from qspinn.ops import (
     VoteOp,
 )
 from qspinn.program import Program
-from qspinn.runtime import _competing, _kernels, _layers
-from qspinn.runtime._layers import Room, States, Wanted
+from qspinn.runtime import _competing, _kernels
 from qspinn.runtime._threads import in_parts
+from qspinn.runtime.layered import populations
+from qspinn.runtime.layered.populations import Room, States, Wanted
 from qspinn.runtime.result import Counts, Result
 from qspinn.spikes import Spikes
 
@@ -113,7 +114,7 @@ def _run(
     n_threads = n_threads or os.cpu_count() or 1
     work = n_samples * spikes.n_steps * sum(op.n for op in job.new)
     parts = in_parts(part, n_samples, _n_parts(work, n_threads), n_threads)
-    signals = dict(given) | {name: _layers.joined([p[name] for p in parts]) for name in parts[0]}
+    signals = dict(given) | {name: populations.joined([p[name] for p in parts]) for name in parts[0]}
 
     @functools.cache
     def all_signals() -> dict[str, Spikes]:
@@ -122,7 +123,7 @@ def _run(
     def counts_of(name: str) -> NDArray[np.int64] | Callable[[], NDArray[np.int64]]:
         if name in left and len(left[name].counts) == n_samples:
             return left[name].counts
-        return lambda: _layers.counted(all_signals()[name])
+        return lambda: populations.counted(all_signals()[name])
 
     result = Result(counts=Counts({op.name: counts_of(op.name) for op in ops}), scores=_scores(job, left))
     if record:
@@ -153,7 +154,7 @@ def _block(job: _Job, spikes: Spikes, given: Mapping[str, Spikes], left: dict[st
                 signals[op.target] = signals[op.source]
                 chosen[op.target] = program.codes(op.kept)
             case PoolOp():
-                signals[op.target] = _layers.pooled(program, op, _selected(signals, chosen, op.source), room)
+                signals[op.target] = populations.pooled(program, op, _selected(signals, chosen, op.source), room)
             case DenseOp() | ConvOp() | AddOp():
                 feeding.setdefault(op.target, []).append(op)
             case LifOp() if op.name in given:
@@ -165,7 +166,7 @@ def _block(job: _Job, spikes: Spikes, given: Mapping[str, Spikes], left: dict[st
                     plan = _competing.plan(program, op, feeds, signals, chosen)
                 if plan is None:
                     sources = {f.source: _selected(signals, chosen, f.source) for f in feeds if f.source != op.name}
-                    signals[op.name] = _layers.population(program, op, feeds, sources, spikes, left[op.name], room)
+                    signals[op.name] = populations.population(program, op, feeds, sources, spikes, left[op.name], room)
                 else:
                     signals[op.name] = _competing.population(op, plan, signals[feeds[0].source], left[op.name],
                                                              job.keep or op.name in read)

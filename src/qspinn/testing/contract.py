@@ -13,9 +13,10 @@ from qspinn.program import Program
 from qspinn.runtime import reference
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes, from_dense
-from qspinn.testing.layered import adversarial_layered, random_layered
+from qspinn.testing.layered import random_layered
 from qspinn.testing.neurons import adversarial_neurons
 from qspinn.testing.programs import Case, adversarial, constant, observed, random_case, single
+from qspinn.testing.vectors import adversarial_layered
 
 
 def check_equal(got: Result, expected: Result, where: str) -> None:

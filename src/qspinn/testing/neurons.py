@@ -10,8 +10,8 @@ import numpy as np
 
 from qspinn.fixedpoint import Rounding
 from qspinn.spikes import from_dense
-from qspinn.testing.layered import lone
 from qspinn.testing.programs import ROUNDINGS, Case
+from qspinn.testing.vectors import lone
 
 DRIVES = np.resize([9, -9, 3, 30000, -30000, 16384, 1, 40], 70)[:, None]
 LEVELS = np.resize([9, 18, 6, 32767, 0, 1, 45], 70)

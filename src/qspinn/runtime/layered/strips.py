@@ -12,8 +12,8 @@ from qspinn.ops import AddOp, ConvOp, DenseOp, Feed, conv_shape, spread
 from qspinn.program import Program
 from qspinn.runtime import reference
 from qspinn.runtime._lanes import STRIP
-from qspinn.runtime._layer_field import Field, grid, span, up_to
 from qspinn.runtime._vectors import aligned
+from qspinn.runtime.layered.field import Field, grid, span, up_to
 
 
 class Strips(NamedTuple):

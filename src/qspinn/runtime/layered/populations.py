@@ -2,12 +2,6 @@
 
 `in_lanes` computes in 16 or 32 bits where `lanes_for` proves from the program and the busiest step of the given input
 that every intermediate fits; `in_general` computes everything else in 64 bits.
-
-- `_layer_field`: how a population lies in memory;
-- `_layer_strips`: its connections as strips of weights;
-- `_layer_proof`: the narrowest lanes that are exact;
-- `_layer_arguments`: its constants as the kernels take them;
-- `_layer_kernel`: the kernels.
 """
 
 from __future__ import annotations
@@ -21,13 +15,13 @@ from numpy.typing import NDArray
 
 from qspinn.ops import Feed, LifOp, PoolOp, pool_shape
 from qspinn.program import Program
-from qspinn.runtime import _layer_kernel as kernels
-from qspinn.runtime._layer_arguments import NONE, events_of, general, narrow, shifted_weights
-from qspinn.runtime._layer_field import MARGIN, field_of, grid
-from qspinn.runtime._layer_proof import begins_ahead, lanes_for, reach
-from qspinn.runtime._layer_strips import NOTHING, Strips, own_strips, strips
 from qspinn.runtime._once import once
 from qspinn.runtime._vectors import aligned
+from qspinn.runtime.layered import feed_kernel
+from qspinn.runtime.layered.arguments import NONE, events_of, general, narrow, shifted_weights
+from qspinn.runtime.layered.field import MARGIN, field_of, grid
+from qspinn.runtime.layered.proof import begins_ahead, lanes_for, reach
+from qspinn.runtime.layered.strips import NOTHING, Strips, own_strips, strips
 from qspinn.spikes import Spikes, index_dtype
 
 Room = dict[str, NDArray]
@@ -103,7 +97,7 @@ def population(
     source, feed = fed[0] if fed else (silent(like), NOTHING)
     totals = aligned((n_samples, n_steps, size) if len(fed) > 1 else (1, 1, size), kind or np.int64)
     for signal, more in fed[1:]:
-        kernels.add_all(signal.offsets, *events_of(signal), *more, totals)
+        feed_kernel.add_all(signal.offsets, *events_of(signal), *more, totals)
     offsets = np.zeros((n_samples, n_steps + 1), np.int64)
     index = taken(room, op.name, n_samples * n_steps * op.n + MARGIN, index_dtype(op.n))
     count = taken(room, f"{op.name}, count", len(index), np.uint8) if op.max_spikes > 1 else NONE
@@ -130,7 +124,7 @@ def pooled(program: Program, op: PoolOp, signal: Spikes, room: Room) -> Spikes:
     most = min(signal.n_events * int(np.diff(first).max(initial=0)), signal.n_samples * n_steps * n)
     offsets = np.zeros((signal.n_samples, n_steps + 1), np.int64)
     index, count = taken(room, op.target, most, index_dtype(n)), taken(room, f"{op.target}, count", most, np.int32)
-    used = kernels.pool(signal.offsets, *events_of(signal), first, windows, op.kind == "sum", np.zeros(n, np.int64),
+    used = feed_kernel.pool(signal.offsets, *events_of(signal), first, windows, op.kind == "sum", np.zeros(n, np.int64),
                         offsets, index, count)
     return Spikes(offsets=offsets, index=index[:used], n=n, count=count[:used])
 
@@ -150,7 +144,7 @@ def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def counted(signal: Spikes) -> NDArray[np.int64]:
     """How often each source spikes, [B, n]."""
     counts = np.zeros((signal.n_samples, signal.n), np.int64)
-    kernels.count_spikes(signal.offsets, *events_of(signal), counts)
+    feed_kernel.count_spikes(signal.offsets, *events_of(signal), counts)
     return counts
 
 

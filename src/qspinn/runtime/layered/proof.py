@@ -9,16 +9,16 @@ import numpy as np
 from qspinn.fixedpoint import Rounding
 from qspinn.ops import AddOp, Feed, LifOp
 from qspinn.program import Program
-from qspinn.runtime import _layer_kernel as kernels
-from qspinn.runtime._layer_arguments import events_of, kept_codes
 from qspinn.runtime._once import once
+from qspinn.runtime.layered import feed_kernel
+from qspinn.runtime.layered.arguments import events_of, kept_codes
 from qspinn.runtime.reference import biases, in_shifts, thresholds
 from qspinn.spikes import Spikes
 
 
 def reach(program: Program, feed: Feed, signal: Spikes | None, n: int) -> tuple[int, int]:
     """Bounds of what a connection brings any neuron in one step of a signal; None: the population's own."""
-    events, most = kernels.busiest(signal.offsets, events_of(signal)[1]) if signal is not None else (n, 1)
+    events, most = feed_kernel.busiest(signal.offsets, events_of(signal)[1]) if signal is not None else (n, 1)
     low, high = (min(largest * int(events), fan_in) * int(most) << feed.shift
                  for largest, fan_in in once(program, ("weights", feed), lambda: _largest(program, feed)))
     return -low, high

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from qspinn.fixedpoint import Rounding
 from qspinn.ops import LifOp, spread
 from qspinn.program import Program
-from qspinn.runtime import _layer_kernel as kernels
-from qspinn.runtime._layer_field import Field, up_to
 from qspinn.runtime._vectors import aligned
 from qspinn.runtime.arithmetic import MODE
+from qspinn.runtime.layered import general_kernel, lanes_kernel
+from qspinn.runtime.layered.field import Field, up_to
 from qspinn.runtime.reference import biases, in_shifts, thresholds
 from qspinn.spikes import Spikes, index_dtype
 
@@ -100,7 +100,7 @@ def narrow(program: Program, op: LifOp, field: Field, kind: type, left: NDArray[
     layout = Layout(field.groups * field.height, field.height, width, field.first, field.row_pitch, field.group_pitch,
                     lanes, stretch, field.run, by_row)
     neuron = _neuron(program, op, bits, shifts, ahead)
-    return kernels.in_lanes, (tuple(layout), tensors, names, valid, tuple(neuron), after)
+    return lanes_kernel.in_lanes, (tuple(layout), tensors, names, valid, tuple(neuron), after)
 
 
 def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type, shifts: NDArray[np.int64]
@@ -173,7 +173,7 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
               op.store_fmt is not None, *kept_codes(op))
     tensors = (in_shifts(program, op), thresholds(program, op), each(op.v_reset), biases(program, op),
                each(op.theta_step))
-    return kernels.in_general, (field.places(), neuron, tensors, op.winner, bool(op.inhibition),
+    return general_kernel.in_general, (field.places(), neuron, tensors, op.winner, bool(op.inhibition),
                                 each(op.inhibition) << op.inhibition_shift, np.uint32(program.seed), op.stream)
 
 

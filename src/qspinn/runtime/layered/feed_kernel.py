@@ -1,0 +1,176 @@
+"""Compiled kernels of signals between layers: what their spikes bring to a population, how many there are, pooling.
+
+What a population receives lies in rows, one after the other: group, y, then x and channel together, (x * channels +
+channel), with a margin. So one spike adds `n_rows` strips of weights, one below the other, whatever the connection is:
+those of its taps, of a column of a matrix, or a single weight. The margin takes what falls off the map, so that there
+are no cases. Signals are events in the program's numbering; within a step in any order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qspinn.runtime._jit import kernel, piece
+from qspinn.runtime._lanes import (
+    STRIP,
+    add,
+    lanes_of,
+    load_full,
+    load_full_row,
+    load_row,
+    load_strip,
+    mul,
+    splat_strip,
+    store,
+)
+
+
+@kernel
+def busiest(offsets, count):
+    """(most spikes in one step, most of one source in a step)."""
+    events, largest = np.int64(0), np.int64(1)
+    for s in range(offsets.shape[0]):
+        for t in range(offsets.shape[1] - 1):
+            events = max(events, offsets[s, t + 1] - offsets[s, t])
+    for c in count:
+        largest = max(largest, np.int64(c))
+    return events, largest
+
+
+@piece
+def times(count, e):
+    """How often the source of event e spikes."""
+    return np.int64(count[e]) if count.size > 0 else np.int64(1)
+
+
+@piece
+def add_full(total, at, rows, row):
+    """total[at : at + lanes] += rows[row : row + lanes], for a whole register."""
+    store(total, at, add(load_full(total, at), load_full_row(rows, row, total)))
+
+
+@piece
+def add_row(total, at, rows, row, n_strips):
+    """total[at:] += rows[row:] for so many strips: whole registers, then the half that may be left."""
+    lanes = lanes_of(total)
+    whole = n_strips * STRIP // lanes * lanes
+    if whole > 0:
+        add_full(total, at, rows, row)
+    if whole > lanes:
+        add_full(total, at + lanes, rows, row + lanes)
+    for k in range(2 * lanes, whole, lanes):
+        add_full(total, at + k, rows, row + k)
+    if whole < n_strips * STRIP:
+        store(total, at + whole, add(load_strip(total, at + whole), load_row(rows, row + whole, total)))
+
+
+@piece
+def add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total):
+    """`add_spikes` for sources that spike once. The first rows and registers are written out: where n_rows and n_strips
+    are constants, no loop is left, which LLVM would not see by itself."""
+    length = n_strips * STRIP
+    for e in range(start, stop):
+        i = 2 * np.int64(index[e])
+        at = np.int64(table[i])
+        row = np.int64(table[i + 1])
+        if n_rows > 0:
+            add_row(total, at, rows, row, n_strips)
+        if n_rows > 1:
+            add_row(total, at + pitch, rows, row + length, n_strips)
+        if n_rows > 2:
+            add_row(total, at + 2 * pitch, rows, row + 2 * length, n_strips)
+        for k in range(3, n_rows):
+            add_row(total, at + k * pitch, rows, row + k * length, n_strips)
+
+
+@piece
+def add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
+    """`add_spikes` for sources that may spike several times."""
+    for e in range(start, stop):
+        i = 2 * np.int64(index[e])
+        at = np.int64(table[i])
+        row = np.int64(table[i + 1])
+        c = splat_strip(total, np.int64(count[e]))
+        for _ in range(n_rows):
+            for k in range(0, n_strips * STRIP, STRIP):
+                store(total, at + k, add(load_strip(total, at + k), mul(c, load_row(rows, row + k, total))))
+            at += pitch
+            row += n_strips * STRIP
+
+
+@piece
+def add_to_one(index, start, stop, table, rows, total):
+    """`add_once` where all sources add one strip at the same place: it stays in a register, as waiting for each sum to
+    be stored before it is loaded again would take most of the time."""
+    if start < stop:
+        at = np.int64(table[0])
+        strip = load_strip(total, at)
+        for e in range(start, stop):
+            strip = add(strip, load_row(rows, np.int64(table[2 * np.int64(index[e]) + 1]), total))
+        store(total, at, strip)
+
+
+@piece
+def add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
+    """total += what the events start..stop - 1 bring: from table[2 * source] on, row by row, the strips of weights from
+    rows[table[2 * source + 1]] on. Sums are exact wherever the last one fits: earlier overflow cancels.
+
+    pitch: from row to row, or 0: all sources have one row, at the same place.
+    """
+    if count.size > 0:
+        add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total)
+    elif pitch == 0 and n_strips == 1:
+        add_to_one(index, start, stop, table, rows, total)
+    elif n_rows == 3 and n_strips == 3:
+        add_once(index, start, stop, table, rows, 3, 3, pitch, total)
+    elif n_rows == 2 and n_strips == 4:
+        add_once(index, start, stop, table, rows, 2, 4, pitch, total)
+    elif n_rows == 2 and n_strips == 2:
+        add_once(index, start, stop, table, rows, 2, 2, pitch, total)
+    elif n_rows == 3 and n_strips == 6:
+        add_once(index, start, stop, table, rows, 3, 6, pitch, total)
+    else:
+        add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total)
+
+
+@kernel
+def count_spikes(offsets, index, count, counts):
+    """counts [S, N] += how often each source spikes."""
+    for s in range(offsets.shape[0]):
+        for e in range(offsets[s, 0], offsets[s, -1]):
+            counts[s, index[e]] += times(count, e)
+
+
+@kernel
+def add_all(offsets, index, count, table, rows, n_rows, n_strips, pitch, totals):
+    """totals [S, T, size] += what a signal brings in every step."""
+    for s in range(totals.shape[0]):
+        for t in range(totals.shape[1]):
+            add_spikes(index, count, offsets[s, t], offsets[s, t + 1], table, rows, n_rows, n_strips, pitch,
+                       totals[s, t])
+
+
+@kernel
+def pool(offsets, index, count, first, windows, by_sum, grid, new_offsets, new_index, new_count):
+    """Events of a pooled signal; returns their number. Source i is in windows[first[i] : first[i + 1]].
+
+    grid [n], of zeros, is room for one step; new_offsets [S, T + 1] start at 0.
+    """
+    n = np.int64(0)
+    for s in range(offsets.shape[0]):
+        new_offsets[s, 0] = n
+        for t in range(offsets.shape[1] - 1):
+            start = n
+            for e in range(offsets[s, t], offsets[s, t + 1]):
+                c = times(count, e)
+                for k in range(first[index[e]], first[index[e] + 1]):
+                    at = windows[k]
+                    if grid[at] == 0 and c > 0:
+                        new_index[n] = at
+                        n += 1
+                    grid[at] = grid[at] + c if by_sum else max(grid[at], c)
+            for e in range(start, n):
+                new_count[e] = grid[new_index[e]]
+                grid[new_index[e]] = 0
+            new_offsets[s, t + 1] = n
+    return n
