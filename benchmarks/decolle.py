@@ -1,9 +1,10 @@
 """Local learning in integers: its error and memory against float, the precision its traces need, its speed.
 
-Usage: decolle.py error | precision | speed | cost ... [--seeds 0 1 2] [--set learning.n_epochs=1 ...] [--dry]
+Usage: decolle.py error | precision | gestures | speed | cost ... [--seeds 0 1 2] [--set KEY=VALUE ...] [--dry]
 
 Reads the data from QSPINN_DATA. Trained layers are kept in runs/bench/decolle and continue where they were. `error` is
-measured on test, once per seed, everything else on validation or on no data at all. --dry writes nothing to results.
+measured on test, once per seed, everything else on validation or on no data at all. `gestures` is `precision` on
+synthetic gestures in 64 steps, with the decays per step that were published. --dry writes nothing to results.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ from qspinn.records import content_key
 
 RUNS = ROOT / "runs" / "bench" / "decolle"
 TOPIC = "decolle"
-TRACE_BITS = (6, 7, 8, 9, 10, 11, 12)
+TRACE_BITS = (4, 6, 7, 8, 9, 10, 11, 12)
+GESTURES = ["data.name=synthetic_gestures", "data.size=32", "data.bin_ms=10", "data.n_bins=64", "data.n_train=660",
+            "data.n_validation=330", "data.n_test=11", "learning.burn_in=16", "network.tau_mem_ms=[50.0,350.0]",
+            "network.tau_syn_ms=[50.0,100.0]"]
 BATCHES, ROUNDS = 8, 5
 COMMAND = "python benchmarks/decolle.py"
 
@@ -96,22 +100,27 @@ def error(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def precision(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
+def precision(seeds: list[int], sets: list[str], command: str = "precision", widths: tuple[int, ...] = TRACE_BITS
+              ) -> list[dict[str, Any]]:
     """Validation accuracy by the width of both traces."""
-    records = []
-    for bits in TRACE_BITS:
-        found = []
-        for seed in seeds:
-            experiment = experiment_of(seed, "integer", sets)
+    found: dict[int, list[float]] = {bits: [] for bits in widths}
+    for seed in seeds:
+        experiment = experiment_of(seed, "integer", sets)
+        dataset = load_recordings(experiment.data)
+        for bits in widths:
             rules = tuple(QuantRule(tensor=f"*.{kind}", bits=bits, rounding=Rounding.NEAREST)
                           for kind in ("q_trace", "p_trace"))
             plan = QuantPlan(rules=(*rules, *(r for r in experiment.plan.rules if not r.tensor.endswith("_trace"))))
-            experiment = msgspec.structs.replace(experiment, plan=plan)
-            dataset = load_recordings(experiment.data)
-            found.append(accuracy(experiment, dataset, dataset.validation))
-        records.append(claim(f"nmnist8: integer DECOLLE, P and Q of {bits} bits, validation accuracy", found, "%", "",
-                             None, seeds=seeds, command=f"{COMMAND} precision"))
-    return records
+            narrow = msgspec.structs.replace(experiment, plan=plan)
+            found[bits].append(accuracy(narrow, dataset, dataset.validation))
+    name = experiment.data.name
+    return [claim(f"{name}: integer DECOLLE, P and Q of {bits} bits, validation accuracy", values, "%", "", None,
+                  seeds=seeds, command=f"{COMMAND} {command}") for bits, values in found.items()]
+
+
+def gestures(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
+    """The same on moving classes, with traces as long as published."""
+    return precision(seeds, [*GESTURES, *sets], "gestures", (4, 6, 8, 10, 12))
 
 
 def speed(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
@@ -176,7 +185,7 @@ def cost(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
             for name, (real, integer) in systems.items()]
 
 
-TOPICS = {"error": error, "precision": precision, "speed": speed, "cost": cost}
+TOPICS = {"error": error, "precision": precision, "gestures": gestures, "speed": speed, "cost": cost}
 
 
 def main() -> None:
