@@ -36,7 +36,8 @@ SHORT = ("float baseline", "N = 400, all tensors", "the same winner", "4-bit wei
          "8-bit inference, both cores, against", "1-bit engine", "one PTQ candidate", "nmnist8: float test",
          "nmnist8: winner", "nmnist8: the same winner", "nmnist8: ptq", "nmnist8: itq", "dvs_gesture", "braille: ",
          "qsnn_nmnist8: ", "nmnist8: integer DECOLLE against float", "the same: memory of learning saved",
-         "integer DECOLLE against float, same cores", "nmnist8, 5 ms, layers at 1.5 %: 8-bit integers against spikingjelly, float",
+         "integer DECOLLE against float, same cores",
+         "nmnist8, 5 ms, layers at 1.5 %: 8-bit integers against spikingjelly, float",
          "gestures, 128 x 128, layers at 1.5 %: 8-bit integers against spikingjelly, float",
          "nmnist8, 20 ms: training step against")
 
