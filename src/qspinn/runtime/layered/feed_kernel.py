@@ -24,6 +24,10 @@ from qspinn.runtime._lanes import (
     store,
 )
 
+STREAMS = 4
+"""Events far apart in a step's list are added by turns: neighbours often meet at the same places, and a sum that was
+just stored under another width must be waited for."""
+
 
 @kernel
 def busiest(offsets, count):
@@ -68,19 +72,28 @@ def add_row(total, at, rows, row, n_strips):
 def add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total):
     """`add_spikes` for sources that spike once. The first rows and registers are written out: where n_rows and n_strips
     are constants, no loop is left, which LLVM would not see by itself."""
+    share = (stop - start) // STREAMS
+    for k in range(share):
+        for stream in range(STREAMS):
+            add_event(np.int64(index[start + stream * share + k]), table, rows, n_rows, n_strips, pitch, total)
+    for e in range(start + STREAMS * share, stop):
+        add_event(np.int64(index[e]), table, rows, n_rows, n_strips, pitch, total)
+
+
+@piece
+def add_event(source, table, rows, n_rows, n_strips, pitch, total):
+    """What one spike of a source brings."""
+    at = np.int64(table[2 * source])
+    row = np.int64(table[2 * source + 1])
     length = n_strips * STRIP
-    for e in range(start, stop):
-        i = 2 * np.int64(index[e])
-        at = np.int64(table[i])
-        row = np.int64(table[i + 1])
-        if n_rows > 0:
-            add_row(total, at, rows, row, n_strips)
-        if n_rows > 1:
-            add_row(total, at + pitch, rows, row + length, n_strips)
-        if n_rows > 2:
-            add_row(total, at + 2 * pitch, rows, row + 2 * length, n_strips)
-        for k in range(3, n_rows):
-            add_row(total, at + k * pitch, rows, row + k * length, n_strips)
+    if n_rows > 0:
+        add_row(total, at, rows, row, n_strips)
+    if n_rows > 1:
+        add_row(total, at + pitch, rows, row + length, n_strips)
+    if n_rows > 2:
+        add_row(total, at + 2 * pitch, rows, row + 2 * length, n_strips)
+    for k in range(3, n_rows):
+        add_row(total, at + k * pitch, rows, row + k * length, n_strips)
 
 
 @piece
