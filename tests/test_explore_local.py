@@ -382,9 +382,10 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert said["candidates"] == 4
     told = json.loads(qspinn(tmp_path, "evaluate", str(model), "--json").stdout)
     assert (told["split"], told["n"], told["accuracy"]) == ("test", 11, said["winner_test"])
-    for option, value in (("seed", 3), ("backend", "torch"), ("device", "cuda"), ("dataset", "mnist")):
-        with pytest.raises(ConfigError, match=f"--{option}"):
-            cli.evaluate(tmp_path / model, **{option: value})  # type: ignore[arg-type]
+    options: list[dict[str, Any]] = [{"seed": 3}, {"backend": "torch"}, {"device": "cuda"}, {"dataset": "mnist"}]
+    for given in options:
+        with pytest.raises(ConfigError, match=f"--{next(iter(given))}"):
+            cli.evaluate(tmp_path / model, **given)
     refused = qspinn(tmp_path, "explore", "tiny.toml", "--set", "search.trace_bits=[99]")
     assert refused.returncode == 2
     assert "search.trace_bits" in refused.stderr
