@@ -1,8 +1,9 @@
-"""Explorations in this process, and what they leave behind."""
+"""Explorations in this process, what they leave behind, and changed configurations."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import copy
 import json
 import signal
 from collections.abc import Callable
@@ -38,3 +39,14 @@ def lasting(folder: Path) -> dict[str, Any]:
         timeless[kind] = [{k: v for k, v in r.items() if k != "seconds"} for r in result[kind]]
     files = {p.name: p.read_bytes() for p in sorted(folder.rglob("*.qspinn")) + sorted(folder.rglob("*.safetensors"))}
     return {**timeless, **files}
+
+
+def with_value(plain: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of a plain configuration with another value at a dotted path."""
+    found = copy.deepcopy(plain)
+    *heads, last = path.split(".")
+    place = found
+    for head in heads:
+        place = place[head]
+    place[last] = value
+    return found

@@ -43,7 +43,7 @@ from qspinn.records import from_plain, to_plain
 from qspinn.report import write_report
 from qspinn.report.layers import history
 from qspinn.runtime import run
-from running import inline, lasting
+from running import inline, lasting, with_value
 from test_report import read
 
 EXPERIMENT = LayeredExperiment(
@@ -327,14 +327,8 @@ PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
     ("seed", -1, "seed"),
 ])
 def test_mistakes_in_the_configuration_are_named(path: str, value: Any, says: str) -> None:
-    plain = json.loads(json.dumps(PLAIN))
-    place = plain
-    *heads, last = path.split(".")
-    for head in heads:
-        place = place[head]
-    place[last] = value
     with pytest.raises(ConfigError, match=says):
-        read_experiment(plain)
+        read_experiment(with_value(PLAIN, path, value))
 
 
 @pytest.mark.parametrize(("layers", "says"), [

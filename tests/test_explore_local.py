@@ -30,7 +30,7 @@ from qspinn.learning.local.memory import local_account
 from qspinn.plan import QuantPlan, QuantRule
 from qspinn.records import from_plain, to_plain
 from qspinn.report import write_report
-from running import inline, lasting
+from running import inline, lasting, with_value
 from test_local import SHAPE, bars
 from test_report import read
 
@@ -323,14 +323,8 @@ PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
     ("version", 2, "version"),
 ])
 def test_mistakes_in_the_configuration_are_named(path: str, value: Any, says: str) -> None:
-    plain = json.loads(json.dumps(PLAIN))
-    *heads, last = path.split(".")
-    place = plain
-    for head in heads:
-        place = place[head]
-    place[last] = value
     with pytest.raises(ConfigError, match=says):
-        read_experiment(plain)
+        read_experiment(with_value(PLAIN, path, value))
 
 
 def test_a_file_without_a_search_has_the_usual_one() -> None:
