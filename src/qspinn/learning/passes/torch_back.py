@@ -64,7 +64,7 @@ def back_in_time(
 
 
 class _BackOfTheta:
-    """Gradients back in time by the adaptive parts of thresholds; nothing where thresholds do not adapt.
+    """Gradients [B, N] back in time by the adaptive parts of thresholds; nothing where thresholds do not adapt.
 
     later: the gradient, less, by this step's threshold of a reset that took place in the next one.
     """
