@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qspinn.learning.passes.conv_kernel import add_block, factor_of, frame_sizes
+from qspinn.learning.passes.conv_kernel import add_block, factor_of, frame_sizes, inner_channels, meet, room_to_meet
 from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._vectors import (
     FLOATS,
@@ -18,47 +18,60 @@ from qspinn.runtime._vectors import (
 _F32 = np.float32
 
 
+STEPS = 4
+"""Steps that are worked on at once, so that their gradients stay close."""
+
+
 @kernel
 def backward(index, ends, starts, value, taps, frame, turned, geometry, width, start, stop, by, grad, current, d_rows,
              source_grad):
     """Gradients of `feed` for samples start..stop, or of `gather`, where starts has entries.
 
-    grad [B, T, y, x, C_out] is that of the currents after normalization; with by = (a, b, c) [3, C_out] it becomes
-    a * grad + b * current + c, in place. Then, where d_rows has entries, it is added to for every entry of the signal;
-    and source_grad, where it has entries, is written, by the weights turned [k_y, C_out, k_x, C_in].
-    geometry: rows and columns of target, kernel and source, stride, padding; pairs (y, x).
+    grad [B, T, y, x, C_out] is that of the currents after normalization, where by has entries: see `settle`. For every
+    entry of the signal d_rows is added to, where it has entries; source_grad is written, where it has entries, by the
+    weights turned [k_y, C_out, k_x, C_in]. geometry: rows and columns of target, kernel and source, stride, padding;
+    pairs (y, x).
     """
     n_steps = ends.shape[1]
     n = geometry[0] * geometry[1] * width
     framed = aligned_zeros(frame_sizes(frame, width)[0], _F32)
     part = aligned_zeros(-(-width // FLOATS) * FLOATS, _F32)
+    settled = aligned_zeros(STEPS * n if by.size > 0 else 0, _F32)
     n_source = source_grad.size // (ends.shape[0] * n_steps)
+    by_place = starts.size > 0
+    places, factors = room_to_meet(geometry, inner_channels(starts, geometry) if by_place else 0, value)
+    flat, values = index.reshape(-1), value.reshape(-1)
     for s in range(start, stop):
-        if by.size > 0:
-            settle(grad, current, s * n_steps * n, n_steps * n, by)
-        if d_rows.size > 0 and starts.size > 0:
-            spread(index, index.reshape(-1), starts, value.reshape(-1), geometry, s, grad, width, d_rows, part)
-        elif d_rows.size > 0:
-            unfeed(index, ends, value, taps, frame, geometry[:2], s, grad, width, d_rows, framed)
-        if n_source > 0:
-            to_source(grad, s * n_steps * n, n, n_steps, turned, geometry, source_grad, s * n_steps * n_source,
-                      n_source)
+        for t in range(0, n_steps, STEPS):
+            many = min(STEPS, n_steps - t)
+            step = s * n_steps + t
+            here, at = grad, step * n
+            if by.size > 0:
+                settle(grad, current, at, many * n, by, settled, 0)
+                here, at = settled, 0
+            if d_rows.size > 0 and by_place:
+                spread(flat, index.shape[1], starts, values, geometry, s, t, many, here, at, width, d_rows, part,
+                       places, factors)
+            elif d_rows.size > 0:
+                unfeed(index, ends, value, taps, frame, geometry[:2], s, t, many, here, at, width, d_rows, framed)
+            if n_source > 0:
+                to_source(here, at, n, many, turned, geometry, source_grad, step * n_source, n_source)
 
 
 @piece
-def unfeed(index, ends, value, taps, frame, size, s, grad, width, d_rows, framed):
-    """The gradient of `feed` by its rows from one sample; framed: zeros of a frame's size."""
-    n_steps = ends.shape[1]
+def unfeed(index, ends, value, taps, frame, size, s, first, many, grad, at, width, d_rows, framed):
+    """The gradient of `feed` by its rows from steps of one sample, whose gradients begin at `at`; framed: zeros of a
+    frame's size."""
     n = size[0] * size[1] * width
     _, line, length = frame_sizes(frame, width)
-    e = 0
-    for t in range(n_steps):
-        into_frame(grad, (s * n_steps + t) * n, frame, size, width, framed)
-        while e < ends[s, t]:
+    e = ends[s, first - 1] if first > 0 else 0
+    for t in range(many):
+        into_frame(grad, at + t * n, frame, size, width, framed)
+        while e < ends[s, first + t]:
             j = index[s, e]
             factor = value[s, e] if value.size > 0 else _F32(1)
-            at, w = np.int64(taps[j, 0]), np.int64(taps[j, 1])
-            add_block(d_rows, w, length, framed, at, line, frame[4], length, factor)
+            to, w = np.int64(taps[j, 0]), np.int64(taps[j, 1])
+            add_block(d_rows, w, length, framed, to, line, frame[4], length, factor)
             e += 1
 
 
@@ -78,64 +91,60 @@ def into_frame(grad, at, frame, size, width, found):
 
 
 @piece
-def spread(index, flat, starts, value, geometry, s, grad, channels, d_rows, part):
-    """The gradient of `gather` by its rows from one sample; part: room for the channels, filled up by zeros;
-    flat: index in one dimension, as value."""
-    height, width_x, k_y, k_x, s_height, s_width, stride_y, stride_x, pad_y, pad_x = geometry
-    n_steps = starts.shape[1]
-    c_in = (starts.shape[2] - 1) * FLOATS // (s_height * s_width)
-    room = index.size // index.shape[0]
-    for t in range(n_steps):
-        for y in range(height):
-            for x in range(width_x):
-                left = x * stride_x - pad_x
-                x_0, x_1 = max(0, left) * c_in // FLOATS, min(s_width, left + k_x) * c_in // FLOATS
-                here = (((s * n_steps + t) * height + y) * width_x + x) * channels
+def spread(index, room, starts, value, geometry, s, first, many, grad, at, channels, d_rows, part, places, factors):
+    """The gradient of `gather` by its rows from steps of one sample, whose gradients begin at `at`; part: room for the
+    channels, filled up by zeros; index, value in one dimension."""
+    c_in = inner_channels(starts, geometry)
+    for t in range(first, first + many):
+        for y in range(geometry[0]):
+            for x in range(geometry[1]):
                 for c in range(channels):
-                    part[c] = grad[here + c]
-                for k in range(max(0, pad_y - y * stride_y), min(k_y, s_height + pad_y - y * stride_y)):
-                    row = (y * stride_y - pad_y + k) * s_width
-                    e = s * room + starts[s, t, row * c_in // FLOATS + x_0]
-                    end = s * room + starts[s, t, row * c_in // FLOATS + x_1]
-                    w = (k * k_x - row - left) * c_in
-                    for c in range(0, part.size, 2 * FLOATS):
-                        if c + FLOATS < part.size:
-                            add_pair(flat, value, e, end, w, load_floats(part, c), load_floats(part, c + FLOATS), c,
-                                     part.size, d_rows)
-                        else:
-                            add_one(flat, value, e, end, w, load_floats(part, c), c, part.size, d_rows)
+                    part[c] = grad[at + c]
+                at += channels
+                m = meet(index, room, starts, value, geometry, c_in, s, t, y, x, part.size, places, factors)
+                for c in range(0, part.size, 2 * FLOATS):
+                    if c + FLOATS < part.size:
+                        add_pair(places, factors, m, load_floats(part, c), load_floats(part, c + FLOATS), c, d_rows)
+                    else:
+                        add_one(places, factors, m, load_floats(part, c), c, d_rows)
 
 
 @piece
-def add_one(index, value, e, end, w, g, c, each, d_rows):
-    """Adds a register of gradients to the rows of entries e..end."""
-    for q in range(e, end):
-        at = (w + index[q]) * each + c
-        store_floats(d_rows, at, floats_fma(factor_of(value, q), g, load_floats(d_rows, at)))
+def add_one(places, factors, m, g, c, d_rows):
+    """Adds a register of gradients to the rows of m entries."""
+    for e in range(m):
+        at = np.int64(places[e]) + c
+        store_floats(d_rows, at, floats_fma(factor_of(factors, e), g, load_floats(d_rows, at)))
 
 
 @piece
-def add_pair(index, value, e, end, w, g, h, c, each, d_rows):
+def add_pair(places, factors, m, g, h, c, d_rows):
     """Two of them."""
-    for q in range(e, end):
-        at, factor = (w + index[q]) * each + c, factor_of(value, q)
+    for e in range(m):
+        factor, at = factor_of(factors, e), np.int64(places[e]) + c
         store_floats(d_rows, at, floats_fma(factor, g, load_floats(d_rows, at)))
         store_floats(d_rows, at + FLOATS, floats_fma(factor, h, load_floats(d_rows, at + FLOATS)))
 
 
+@kernel
+def settle_samples(grad, current, n, start, stop, by, found):
+    """`settle` for samples start..stop, n numbers each."""
+    settle(grad, current, start * n, (stop - start) * n, by, found, start * n)
+
+
 @piece
-def settle(grad, current, at, n, by):
-    """grad <- a * grad + b * current + c from number `at` on, by channel."""
+def settle(grad, current, at, n, by, found, to):
+    """found[to:] <- a * grad + b * current + c of n numbers from `at` on, by channel; by = (a, b, c) [3, C]."""
     width = by.size // 3
     whole = width - width % FLOATS
     for c in range(0, whole, FLOATS):
         a, b, d = load_floats(by, c), load_floats(by, width + c), load_floats(by, 2 * width + c)
-        for p in range(at + c, at + n, width):
-            x = floats_fma(b, load_floats(current, p), d)
-            store_floats(grad, p, floats_fma(a, load_floats(grad, p), x))
+        for p in range(c, n, width):
+            x = floats_fma(b, load_floats(current, at + p), d)
+            store_floats(found, to + p, floats_fma(a, load_floats(grad, at + p), x))
     for c in range(whole, width):
-        for p in range(at + c, at + n, width):
-            grad[p] = by[c] * grad[p] + by[width + c] * current[p] + by[2 * width + c]
+        for p in range(c, n, width):
+            found[to + p] = by[c] * grad[at + p] + by[width + c] * current[at + p] + by[2 * width + c]
 
 
 @kernel

@@ -16,6 +16,7 @@ import numpy as np
 from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._vectors import (
     FLOATS,
+    INTS,
     aligned_zeros,
     differ_from_0,
     differ_from_1,
@@ -23,9 +24,14 @@ from qspinn.runtime._vectors import (
     floats_fma,
     floats_splat,
     floats_sub,
+    ints_add,
+    ints_mul,
+    ints_splat,
     list_bits,
     load_floats,
+    load_ints,
     store_floats,
+    store_ints,
 )
 
 _F32 = np.float32
@@ -140,47 +146,78 @@ def gather(index, starts, value, rows, geometry, start_at, start, stop, current,
 
     Worth it where several sources of a place spike. rows [k_y, k_x, C_in, C_out filled up]; C_in whole registers.
     """
-    height, width_x, k_y, k_x, s_height, s_width, stride_y, stride_x, pad_y, pad_x = geometry
+    height, width_x = geometry[:2]
     n_steps, channels = starts.shape[1], start_at.size
-    c_in = (starts.shape[2] - 1) * FLOATS // (s_height * s_width)
+    c_in = inner_channels(starts, geometry)
     each = -(-channels // FLOATS) * FLOATS
     n = height * width_x * channels
     first, part = np.zeros(each, _F32), np.empty(each, _F32)
     first[:channels] = start_at
-    flat, room = index.reshape(-1), index.shape[1]
+    places, factors = room_to_meet(geometry, c_in, value)
+    flat = index.reshape(-1)
     for s in range(start, stop):
         for t in range(n_steps):
             for y in range(height):
                 for x in range(width_x):
-                    left = x * stride_x - pad_x
-                    x_0, x_1 = max(0, left) * c_in // FLOATS, min(s_width, left + k_x) * c_in // FLOATS
-                    k_0, k_1 = max(0, pad_y - y * stride_y), min(k_y, s_height + pad_y - y * stride_y)
+                    m = meet(flat, index.shape[1], starts, value, geometry, c_in, s, t, y, x, each, places, factors)
                     for c in range(0, each, 2 * FLOATS):
                         d = c + FLOATS if c + FLOATS < each else c
                         a, a_2 = load_floats(first, c), load_floats(first, d)
                         b, b_2 = floats_splat(_F32(0)), floats_splat(_F32(0))
-                        for k in range(k_0, k_1):
-                            row = (y * stride_y - pad_y + k) * s_width
-                            e = s * room + starts[s, t, row * c_in // FLOATS + x_0]
-                            end = s * room + starts[s, t, row * c_in // FLOATS + x_1]
-                            w = (k * k_x - row - left) * c_in
-                            while e + 1 < end:
-                                one, two = factor_of(value, e), factor_of(value, e + 1)
-                                p, q = (w + flat[e]) * each, (w + flat[e + 1]) * each
-                                a = floats_fma(one, load_floats(rows, p + c), a)
-                                b = floats_fma(two, load_floats(rows, q + c), b)
-                                a_2 = floats_fma(one, load_floats(rows, p + d), a_2)
-                                b_2 = floats_fma(two, load_floats(rows, q + d), b_2)
-                                e += 2
-                            if e < end:
-                                one, p = factor_of(value, e), (w + flat[e]) * each
-                                a = floats_fma(one, load_floats(rows, p + c), a)
-                                a_2 = floats_fma(one, load_floats(rows, p + d), a_2)
+                        for e in range(0, m - m % 2, 2):
+                            one, two = factor_of(factors, e), factor_of(factors, e + 1)
+                            p, q = np.int64(places[e]), np.int64(places[e + 1])
+                            a = floats_fma(one, load_floats(rows, p + c), a)
+                            b = floats_fma(two, load_floats(rows, q + c), b)
+                            a_2 = floats_fma(one, load_floats(rows, p + d), a_2)
+                            b_2 = floats_fma(two, load_floats(rows, q + d), b_2)
+                        if m % 2 == 1:
+                            one, p = factor_of(factors, m - 1), np.int64(places[m - 1])
+                            a = floats_fma(one, load_floats(rows, p + c), a)
+                            a_2 = floats_fma(one, load_floats(rows, p + d), a_2)
                         store_floats(part, d, floats_add(a_2, b_2))
                         store_floats(part, c, floats_add(a, b))
                     put(part, current, (((s * n_steps + t) * height + y) * width_x + x) * channels, channels)
         if mean.size > 0:
             moments(current, s, n_steps, n, mean, squares)
+
+
+@piece
+def inner_channels(starts, geometry):
+    """C_in of a connection by places."""
+    return (starts.shape[2] - 1) * FLOATS // (geometry[4] * geometry[5])
+
+
+@kernel
+def room_to_meet(geometry, c_in, value):
+    """(places, factors) for `meet`."""
+    most = geometry[2] * geometry[3] * c_in + INTS
+    return np.empty(most, np.int32), np.empty(most if value.size > 0 else 0, _F32)
+
+
+@piece
+def meet(index, room, starts, value, geometry, c_in, s, t, y, x, each, places, factors):
+    """Lists the entries that the target at y, x meets in a step: places, where the weights (`each` numbers) of each
+    begin among the kernel's, and factors, unless all are 1. Returns how many there are.
+
+    One list of all the kernel's rows: a loop over each row's few entries would end unforeseen as often as it starts.
+    """
+    _, _, k_y, k_x, s_height, s_width, stride_y, stride_x, pad_y, pad_x = geometry
+    left, top = x * stride_x - pad_x, y * stride_y - pad_y
+    x_0, x_1 = max(0, left) * c_in // FLOATS, min(s_width, left + k_x) * c_in // FLOATS
+    by = ints_splat(each)
+    m = 0
+    for k in range(max(0, -top), min(k_y, s_height - top)):
+        row = (top + k) * s_width
+        e = s * room + starts[s, t, row * c_in // FLOATS + x_0]
+        end = s * room + starts[s, t, row * c_in // FLOATS + x_1]
+        to_row = ints_splat((k * k_x - row - left) * c_in)
+        for q in range(e, end, INTS):  # what is written beyond the end is overwritten, or left unread
+            store_ints(places, m + q - e, ints_mul(ints_add(load_ints(index, q), to_row), by))
+            if value.size > 0:
+                store_floats(factors, m + q - e, load_floats(value, q))
+        m += end - e
+    return m
 
 
 @piece

@@ -174,7 +174,6 @@ class _Layer(torch.autograd.Function):
         if normal is not None:
             gamma_grad, beta_grad = torch.from_numpy(product * normal.factor), torch.from_numpy(bias_grad)
             by = _settling(normal, gamma.numpy(), bias_grad, product, total.numel() // plan.shape[0])
-            extra_grad = grads.clone() if needs[4] else grads
         source_grad, w_grad = (None, None) if x is None else _back(plan, x, w, entries, grads, current, by, needs[:2])
         found = (source_grad, w_grad, gamma_grad, beta_grad, extra_grad if needs[4] else None, rows_grad,
                  torch.from_numpy(level_grad) if needs[6] else None, torch.from_numpy(bias_grad),
@@ -223,7 +222,7 @@ def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tupl
 
 def _back(plan: Plan, x: Tensor, w: Tensor, entries: Entries | None, grad: Tensor, current: Tensor, by: NDArray,
           needs: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the connection by source and weights, from that of its currents (which is overwritten)."""
+    """Gradients of the connection by source and weights, from that of its currents."""
     wiring, room = plan.wiring, plan.room
     assert wiring is not None
     batch, n_steps, _ = grad.shape
@@ -240,12 +239,14 @@ def _back(plan: Plan, x: Tensor, w: Tensor, entries: Entries | None, grad: Tenso
     by_channel = entries is not None and entries.by_channel
     fixed = (*lists, taps(wiring, by_channel), wiring.frame, wiring.turned(w.numpy()) if source.size else _NONE,
              wiring.geometry, plan.shape[0])
-    flats = grad.numpy().reshape(-1), current.numpy().reshape(-1)
-    if sparse or by.size:
-        run(ranges, lambda k, a, b: returning.backward(*fixed, a, b, by.reshape(-1), *flats, d_rows[k],
-                                                       source.reshape(-1)))
+    pair = grad.numpy().reshape(-1), current.numpy().reshape(-1)
     if not sparse:
-        return wiring.dense_gradients(grad, x, w, needs)
+        settled = room.take(tuple(grad.shape)) if by.size else grad.numpy()
+        if by.size:
+            run(ranges, lambda _, a, b: returning.settle_samples(*pair, n_steps * grad.shape[2], a, b, by.reshape(-1),
+                                                                 settled.reshape(-1)))
+        return wiring.dense_gradients(torch.from_numpy(settled), x, w, needs)
+    run(ranges, lambda k, a, b: returning.backward(*fixed, a, b, by.reshape(-1), *pair, d_rows[k], source.reshape(-1)))
     source_grad = shaped(torch.from_numpy(source), wiring.source) if needs[0] else None
     if not needs[1]:
         return source_grad, None
