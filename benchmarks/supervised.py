@@ -149,7 +149,7 @@ def differences(module: quantized.QuantNet, program: qspinn.Program, dataset: Ev
     for at in range(0, dataset.test.n_samples, 200):
         part = dataset.test.slice(at, at + 200)
         with torch.no_grad():
-            out = module(torch.from_numpy(part.dense().reshape(part.n_steps, part.n_samples, -1)))
+            out = module(torch.from_numpy(part.dense().reshape(part.n_steps, part.n_samples, -1)), potentials=True)
         result = qspinn.run(program, part.graded(), record=True)
         found += int((out.scores.argmax(dim=1).numpy() != result.predictions()).sum())
         for name, spikes in result.spikes.items():

@@ -58,7 +58,7 @@ def test_wide_integers_answer_like_the_float_network(
     for _ in range(20):
         net(torch.from_numpy(raster))  # statistics of the normalizations
     net.eval()
-    out = net(torch.from_numpy(raster))
+    out = net(torch.from_numpy(raster), potentials=True)
     ranges = LayerRanges(v={n: v.detach().abs().max().item() * 2 for n, v in out.potentials.items()},
                          i=dict.fromkeys(out.potentials, 20.0),
                          theta={n: x.max().item() for n, x in out.thetas.items()})

@@ -50,14 +50,17 @@ def outcome(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> dict[st
     rng, shape = np.random.default_rng(seed), passes.current.shape
     n, places = shape[2], shape[2] // 4
     spikes, left, none = np.full(shape, 9, np.float32), np.full(shape, 9, np.float32), np.zeros((0, 0, 0), np.float32)
-    count = sum(passes.forward(a, b, spikes, left, none, none) for a, b in ((0, 2), (2, N_SAMPLES)))
+    work = passes.forward(spikes, left, none, none)
+    count = sum(work(0, a, b) for a, b in ((0, 2), (2, N_SAMPLES)))
     up, across = (none if name in without else rng.normal(size=shape).astype(np.float32) for name in ("up", "across"))
     grad = np.full(shape, 9, np.float32)
-    sums = {name: np.zeros(0 if name in without else n, np.float32) for name in NAMES}
+    sums = {name: np.zeros((2, 0 if name in without else n), np.float32) for name in NAMES}
     normed, around = rng.normal(size=shape).astype(np.float32), rng.normal(size=n).astype(np.float32)
     factors = passes.scan.factors(passes.step[3], places)
-    passes.backward(up, np.float32(0.125), across, np.zeros((0, 0)), normed, around, 0, N_SAMPLES, factors, grad,
-                    *sums.values())
+    back = passes.backward(up, np.float32(0.125), across, np.zeros((0, 0)), normed, around, factors, grad,
+                           *sums.values())
+    for number, (a, b) in enumerate(((0, 1), (1, N_SAMPLES))):
+        back(number, a, b)
     return {"count": np.array(count), "spikes": spikes, "left": left, "grad": grad} | sums
 
 
@@ -106,6 +109,6 @@ def test_other_layers_go_the_general_way(changes: dict[str, Any], monkeypatch: p
     passes = passes_of(scan, 1, gained=False)
     shape = passes.current.shape
     current, thetas = (np.zeros(shape if there else (0, 0, 0), np.float32) for there in (scan.has_current, scan.adapts))
-    passes.forward(0, N_SAMPLES, np.zeros(shape, np.float32), np.zeros(shape, np.float32), current, thetas)
+    passes.forward(np.zeros(shape, np.float32), np.zeros(shape, np.float32), current, thetas)(0, 0, N_SAMPLES)
     assert not passes.usual
     assert not passes_of(scan_of(NEAREST), 1, places=5, gained=False).usual  # 20 neurons fill no register

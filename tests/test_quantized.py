@@ -67,7 +67,7 @@ def module_of(network: LayeredNetwork, plan: QuantPlan, seed: int = 1) -> QuantN
 
 def check_identity(module: QuantNet, program: Program, raster: np.ndarray) -> None:
     with torch.no_grad():
-        out = module(torch.from_numpy(raster))
+        out = module(torch.from_numpy(raster), potentials=True)
     for backend in ("reference", "numba"):
         result = run(program, from_dense(raster, graded=True), backend=backend, record=True)
         assert np.array_equal(result.predictions(), out.scores.argmax(dim=1).numpy())

@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_weights() -> None:
 def test_ranges_are_the_largest_sizes() -> None:
     net, data = trained(current_decay=0.5), bars(30, 4)
     whole = layer_ranges(net, data)
-    out = net(torch.from_numpy(data.dense().reshape(8, 30, -1)))
+    out = net(torch.from_numpy(data.dense().reshape(8, 30, -1)), potentials=True)
     for name in ("a", "out"):
         assert whole.v[name] == pytest.approx(out.potentials[name].abs().max().item())
         assert whole.i[name] == pytest.approx(out.currents[name].abs().max().item())

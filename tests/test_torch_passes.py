@@ -50,7 +50,7 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
 def outcome(net: Net, x: torch.Tensor, labels: torch.Tensor) -> tuple[Output, dict[str, torch.Tensor]]:
     """What a forward pass returns, and the gradients of a loss of scores, rates and potentials."""
     net.zero_grad()
-    out = net(x)
+    out = net(x, potentials=True)
     loss = functional.cross_entropy(out.scores * 5, labels) + 3 * sum(out.rates.values())
     loss = loss + sum(p.pow(2).mean() for p in out.potentials.values())
     loss.backward()

@@ -155,11 +155,10 @@ class QuantNet(nn.Module):
         """Steps and shifts of a layer as they are now."""
         return LayerGrid(step=self._steps(name).detach().numpy().copy(), shifts=self.grids[name].shifts)
 
-    def forward(self, spikes: Tensor) -> Output:
-        """spikes [T, B, n_inputs] (any numeric type), on the module's device -> scores, rates, and potentials and
-        currents as codes."""
+    def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
+        """As `SurrogateNet.forward`; potentials, currents and thresholds are codes."""
         need_together(self, spikes)
-        out = walk(self.network, spikes, self._advance, averages=False)
+        out = walk(self.network, spikes, self._advance, potentials=potentials, averages=False)
         read = self.network.readout
         if read.of == "spikes":
             return out
@@ -168,7 +167,7 @@ class QuantNet(nn.Module):
         scores = (left[-1] if read.of == "v_last" else left.mean(0)) * unit.to(left.device)
         return out._replace(scores=scores.flatten(1))
 
-    def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Found:
+    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
         """One layer over all steps, in codes; as in `SurrogateNet`, the first connection is part of the node."""
         name, step, device = layer.name, self._steps(layer.name), device_of(self)
         unit = step * 2.0 ** torch.from_numpy(self.grids[name].shifts)
@@ -183,7 +182,7 @@ class QuantNet(nn.Module):
         rows = [feedback(w.to(device), layer) for c, w in zip(into, weights, strict=True) if c.source == name]
         level, bias = self._thresholds(layer, unit), self._bias(layer, step, unit)
         scan = self._scan(layer, unit, float(reach) + bias.abs().max().item(), level.max().item())
-        plan, x, w = Plan(layer.shape, scan, self._room), None, None
+        plan, x, w = Plan(layer.shape, scan, self._room, keeps=keeps), None, None
         if main is not None:
             c, x, w = into[main], signals[into[main].source], weights[main].to(device, kind)
             assert not isinstance(c, Skip)

@@ -188,7 +188,8 @@ def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
     theta: dict[str, float] = {}
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
-            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))).to(device_of(net)))
+            block = _raster(data.slice(a, min(a + BATCH, data.n_samples))).to(device_of(net))
+            out = net(block, potentials=True)
             for name, x in out.potentials.items():
                 new = sizes_of(x.cpu().numpy())
                 v[name] = v[name].merged(new) if name in v else new

@@ -37,7 +37,8 @@ class Output(NamedTuple):
     scores [B, n_classes]: spikes per step, final potential, or mean potential of the read-out neurons.
     rates: mean spikes per neuron and step of every spiking layer, by name, as tensors that carry gradients.
     spikes: of every layer, [T, B, C, H, W].
-    potentials: what is left of every layer's potentials after each step, [T, B, C, H, W].
+    potentials: what is left of potentials after each step, [T, B, C, H, W]: of every layer where asked for, otherwise
+        of those that are read out.
     currents: the synaptic currents of the layers that have one, likewise.
     thetas: the adaptive parts of the thresholds that move, as they were compared, likewise.
     """
@@ -50,12 +51,14 @@ class Output(NamedTuple):
     thetas: dict[str, Tensor]
 
 
-def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict[str, Tensor]], Found], *,
-         averages: bool = True) -> Output:
-    """A forward pass over all steps, layer by layer; `advance` runs one layer, given the signals made before.
+def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict[str, Tensor], bool], Found], *,
+         potentials: bool, averages: bool = True) -> Output:
+    """A forward pass over all steps, layer by layer; `advance` runs one layer, given the signals made before and whether
+    to keep its potentials.
 
     Args:
         spikes: of the input, [T, B, n_inputs], any numeric type.
+        potentials: all are kept.
         averages: average pooling divides (otherwise it adds up, and the division is the next weights').
     """
     n_steps, batch = spikes.shape[:2]
@@ -65,17 +68,19 @@ def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict
     left: dict[str, Tensor] = {}
     currents: dict[str, Tensor] = {}
     thetas: dict[str, Tensor] = {}
+    read = network.readout
     for layer in network.layers:
         _pool(network, signals, averages)
-        found = advance(layer, signals)
-        signals[layer.name], left[layer.name] = found.spikes, found.left
+        found = advance(layer, signals, potentials or (layer.name == read.source and read.of != "spikes"))
+        signals[layer.name] = found.spikes
+        if found.left is not None:
+            left[layer.name] = found.left
         if layer.neuron.current_decay is not None:
             currents[layer.name] = found.i_left
         if layer.neuron.adapts:
             thetas[layer.name] = found.thetas
         if layer.neuron.spiking:
             rates[layer.name] = found.rate
-    read = network.readout
     scores = {"spikes": lambda: signals[read.source].mean(0), "v_last": lambda: left[read.source][-1],
               "v_sum": lambda: left[read.source].mean(0)}[read.of]()
     made = {layer.name: signals[layer.name] for layer in network.layers}
@@ -154,19 +159,20 @@ class SurrogateNet(nn.Module):
             found[f"{layer.name}.bias"] = bias
         return found
 
-    def forward(self, spikes: Tensor) -> Output:
-        """spikes [T, B, n_inputs] (any numeric type), on the module's device -> scores and rates."""
+    def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
+        """spikes [T, B, n_inputs] (any numeric type), on the module's device -> scores, rates and signals; potentials:
+        those of every layer, too."""
         need_together(self, spikes)
-        return walk(self.network, spikes, self._advance)
+        return walk(self.network, spikes, self._advance, potentials=potentials)
 
-    def _advance(self, layer: Layer, signals: dict[str, Tensor]) -> Found:
+    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
         """One layer over all steps: the first connection is part of the layer's node, others add to it."""
         into = self.network.into(layer.name)
         forward = [c for c in into if c.source != layer.name]
         main = next((c for c in forward if not isinstance(c, Skip) and joins(c, layer)), None)
         extra = [flat(self._current(c, signals[c.source], layer)) for c in forward if c is not main]
         rows = [feedback(self.weight(c), layer) for c in into if c.source == layer.name and not isinstance(c, Skip)]
-        plan, neuron = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room), layer.neuron
+        plan, neuron = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room, keeps=keeps), layer.neuron
         bias = torch.zeros(layer.shape[0], device=device_of(self))
         if main is not None:
             plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape),

@@ -362,3 +362,27 @@ def list_bits(typingctx: Any, index: Any, at: Any, first: Any, bits: Any) -> Any
         return builder.add(at, builder.zext(builder.ctpop(bits), at.type))
 
     return types.int64(index, types.int64, types.int64, types.uint32), generate
+
+
+@intrinsic
+def stream_floats(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
+    """`store_floats` past the caches, to a whole cache line (`at` must be the first of one): what would not stay in
+    them until it is read is then not fetched to be overwritten. Needs a `fence` at the end."""
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        place = _pointer(context, builder, signature.args[0], *arguments[:2])
+        store = builder.store(arguments[2], builder.bitcast(place, _llvm(FLOATS_T).as_pointer()))
+        store.align = LINE
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, FLOATS_T), generate
+
+
+@intrinsic
+def fence(typingctx: Any) -> Any:
+    """What `stream_floats` has stored is there for every thread."""
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,8 +11,17 @@ from qspinn.learning.passes import backward_kernel, forward_kernel
 from qspinn.learning.passes import usual_kernel as usual
 from qspinn.learning.passes.forward_kernel import PLAIN
 from qspinn.learning.passes.scan import Scan
-from qspinn.runtime._vectors import FLOATS
+from qspinn.runtime._vectors import FLOATS, LINE
 from qspinn.runtime.arithmetic import NEAREST, TRUNCATE
+
+
+PAST = 1 << 22
+"""Bytes of an array that is not likely to stay in the caches until the next pass reads it."""
+
+
+def goes_past(x: NDArray) -> bool:
+    """Whether an array is stored past the caches; it must begin at a cache line."""
+    return x.nbytes >= PAST and x.ctypes.data % LINE == 0
 
 
 class Passes:
@@ -30,41 +41,44 @@ class Passes:
             scan.kind is np.float32 and scan.spiking and scan.subtract and scan.n_ref == 0 and not scan.has_current
             and not scan.delayed and not scan.adapts and scan.store_shift is None and rows.size == 0
             and current.shape[2] % FLOATS == 0
-            and scan.mode in (PLAIN, NEAREST, TRUNCATE) and not (plain and np.any(scan.in_scale != 1)))
+            and scan.mode in (PLAIN, NEAREST, TRUNCATE)
+            and not (plain and (np.any(scan.in_scale != 1) or max(scan.v_min, -scan.v_max) > -np.inf)))
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.current.shape[1], self.current.shape[2]
-
-    def _step(self) -> tuple:
+    def _usual_step(self) -> tuple:
         """As the usual kernels take it."""
         decay, decay_scale, in_scale, level, bias, _, v_min, v_max, strict, *_ = self.step
         half = np.float32(0.5 if self.scan.mode == NEAREST else 0)
         scale = np.ascontiguousarray(np.broadcast_to(in_scale, level.shape))
         return decay, decay_scale[0], half, scale, level, bias, v_min, v_max, strict
 
-    def forward(self, start: int, stop: int, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray) -> int:
-        """Samples start..stop; see `forward_kernel.codes_forward`."""
+    def forward(self, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray) -> Callable[[int, int, int], int]:
+        """What computes samples start..stop, given a part's number, start and stop; see
+        `forward_kernel.codes_forward`."""
         if not self.usual:
-            return forward_kernel.codes_forward(self.current, self.gain, self.rows, start, stop, self.step, self.outer,
-                                                spikes, left, i_left, thetas)
-        return usual.forward(self.current.reshape(-1), self.gain, start, stop, self.shape, self._step(), self.codes,
-                             spikes.reshape(-1), left.reshape(-1))
+            return lambda _, start, stop: forward_kernel.codes_forward(
+                self.current, self.gain, self.rows, start, stop, self.step, self.outer, spikes, left, i_left, thetas)
+        current, shape, step = self.current.reshape(-1), self.current.shape[1:], self._usual_step()
+        to = spikes.reshape(-1), left.reshape(-1)
+        return lambda _, start, stop: usual.forward(current, self.gain, start, stop, shape, step, self.codes, *to)
 
     def backward(
         self, spike_grad: NDArray, every_spike: np.float32, left_grad: NDArray, by_target: NDArray, normed: NDArray,
-        around: NDArray, start: int, stop: int, factors: tuple, current_grad: NDArray, level_grad: NDArray,
-        bias_grad: NDArray, decay_grad: NDArray, products: NDArray,
-    ) -> None:
-        """Samples start..stop; see `backward_kernel.codes_backward`."""
+        around: NDArray, factors: tuple, current_grad: NDArray, level_grad: NDArray, bias_grad: NDArray,
+        decay_grad: NDArray, products: NDArray,
+    ) -> Callable[[int, int, int], None]:
+        """Likewise; see `backward_kernel.codes_backward`. Of what is added to, every part has a row."""
+        sums = level_grad, bias_grad, decay_grad, products
         if not self.usual:
-            backward_kernel.codes_backward(
-                spike_grad, every_spike, left_grad, self.current, self.gain, self.rows, by_target.astype(np.float32),
-                normed, around, start, stop, self.step, self.outer, factors, self.scan.has_current,
-                self.scan.adapts, current_grad, level_grad, bias_grad, decay_grad, products)
-            return
+            by_target = by_target.astype(np.float32)
+            return lambda number, start, stop: backward_kernel.codes_backward(
+                spike_grad, every_spike, left_grad, self.current, self.gain, self.rows, by_target, normed, around,
+                start, stop, self.step, self.outer, factors, self.scan.has_current, self.scan.adapts, current_grad,
+                *(x[number] for x in sums))
         slope, scale, _, unit, *_, kind, width, _, _ = factors
-        usual.backward(
-            spike_grad.reshape(-1), every_spike, left_grad.reshape(-1), self.current.reshape(-1), self.gain,
-            normed.reshape(-1), around, start, stop, self.shape, self._step(), self.codes,
-            (slope, scale, unit, kind, width), current_grad.reshape(-1), level_grad, bias_grad, decay_grad, products)
+        shape, fixed = self.current.shape[1:], (self._usual_step(), self.codes, (slope, scale, unit, kind, width),
+                                             goes_past(current_grad))
+        up, across, current, seen, to = (x.reshape(-1) for x in (
+            spike_grad, left_grad, self.current, normed, current_grad))
+        return lambda number, start, stop: usual.backward(
+            up, every_spike, across, current, self.gain, seen, around, start, stop, shape, *fixed, to,
+            *(x[number] for x in sums))

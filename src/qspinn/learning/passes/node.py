@@ -26,13 +26,15 @@ _NONE_2, _NONE_3 = _NONE.reshape(0, 0), _NONE.reshape(0, 0, 0)
 
 
 class Plan(NamedTuple):
-    """How one layer computes. wiring: of the connection that is part of the node, if any; norm: its normalization."""
+    """How one layer computes. wiring: of the connection that is part of the node, if any; norm: its normalization;
+    keeps: potentials left are returned."""
 
     shape: Shape
     scan: Scan
     room: Room
     wiring: Wiring | None = None
     norm: nn.BatchNorm2d | None = None
+    keeps: bool = True
 
     @property
     def places(self) -> int:
@@ -50,11 +52,11 @@ class Plan(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Of a layer over all steps: spikes, potentials left, synaptic currents and adaptive thresholds (or nothing),
-    [T, B, C, H, W]; rate: mean of the spikes."""
+    """Of a layer over all steps: spikes, potentials left (if kept), synaptic currents and adaptive thresholds (or no
+    entries), [T, B, C, H, W]; rate: mean of the spikes."""
 
     spikes: Tensor
-    left: Tensor
+    left: Tensor | None
     i_left: Tensor
     thetas: Tensor
     rate: Tensor
@@ -78,8 +80,13 @@ def advance(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None
         return _advance_by_torch(plan, x, w, extra, rows, level, bias, decay)
     gamma, beta = (plan.norm.weight, plan.norm.bias) if plan.norm is not None else (None, None)
     spikes, left, i_left, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
+    return _found(plan, spikes, left, i_left, thetas, rate)
+
+
+def _found(plan: Plan, spikes: Tensor, left: Tensor, i_left: Tensor, thetas: Tensor, rate: Tensor) -> Found:
+    """From [B, T, N]."""
     i_left, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (i_left, thetas))
-    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape), i_left, thetas, rate)
+    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape) if plan.keeps else None, i_left, thetas, rate)
 
 
 def _advance_by_torch(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None, rows: Tensor | None,
@@ -93,8 +100,7 @@ def _advance_by_torch(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Ten
             current = _unshaped(plan.norm(images(shaped(current, plan.shape))), current)
         received.append(current)
     spent = torch_neurons.neurons(plan.scan, sum(received[1:], start=received[0]), rows, level, bias, decay, plan.outer)
-    i_left, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (spent.i_left, spent.thetas))
-    return Found(shaped(spent.spikes, plan.shape), shaped(spent.left, plan.shape), i_left, thetas, spent.rate)
+    return _found(plan, *spent)
 
 
 def _unshaped(pictures: Tensor, like: Tensor) -> Tensor:
@@ -132,11 +138,11 @@ class _Layer(torch.autograd.Function):
         kept = _NONE_2.astype(plan.scan.kind) if rows is None else np.ascontiguousarray(
             rows.numpy(), dtype=plan.scan.kind)
         shape = tuple(total.shape)
-        spikes, left = plan.room.take(shape), plan.room.take(shape)
+        passing = Passes(plan.scan, step, plan.outer, total.numpy(), gain, np.ascontiguousarray(kept.T))
+        spikes, left = plan.room.take(shape), plan.room.take(shape) if plan.keeps or not passing.usual else _NONE_3
         i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
         thetas = plan.room.take(shape) if plan.scan.adapts else _NONE_3
-        passing = Passes(plan.scan, step, plan.outer, total.numpy(), gain, np.ascontiguousarray(kept.T))
-        counts = run(parts(shape[0], spikes.size), lambda _, a, b: passing.forward(a, b, spikes, left, i_left, thetas))
+        counts = run(parts(shape[0], spikes.size), passing.forward(spikes, left, i_left, thetas))
         ctx.save_for_backward(x, w, gamma, current, total, level, torch.from_numpy(spikes) if kept.size else None)
         ctx.kept = (plan, entries, normal, passing, kept)
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
@@ -158,12 +164,8 @@ class _Layer(torch.autograd.Function):
         levels, biases, decays, products = (np.zeros((len(ranges), m), np.float32) for m in (
             n if needs[6] else 0, n, n if needs[8] else 0, n if normal is not None else 0))
         factors = plan.scan.factors(plan.by_place(level), plan.places)
-
-        def work(number: int, a: int, b: int) -> None:
-            passing.backward(up, every, across, kept, current.numpy(), around, a, b, factors, grad, levels[number],
-                             biases[number], decays[number], products[number])
-
-        run(ranges, work)
+        run(ranges, passing.backward(up, every, across, kept, current.numpy(), around, factors, grad, levels, biases,
+                                     decays, products))
         level_grad, bias_grad, product = (_by_channel(a, plan) for a in (levels, biases, products))
         grads = torch.from_numpy(grad)
         rows_grad = None

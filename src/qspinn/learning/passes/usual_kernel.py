@@ -29,15 +29,20 @@ from qspinn.runtime._jit import kernel, piece
 from qspinn.runtime._vectors import (
     FLOATS,
     aligned_zeros,
+    fence,
     floats_add,
     floats_mul,
     floats_splat,
     floats_sub,
     load_floats,
     store_floats,
+    stream_floats,
 )
 
 _F32 = np.float32
+
+CLOSE = 512
+"""Neurons whose steps are run again and walked back at once."""
 
 
 @piece
@@ -80,7 +85,8 @@ def forward(current, gain, start, stop, shape, step, codes, spikes, left):
     """`codes_forward` for samples start..stop; returns how many spikes there are.
 
     shape: (T, N), N a multiple of 16. step: (decay, decay_scale, half, scale [N], level [N], bias [N], v_min, v_max,
-    strict). codes: whether anything is rounded. left may have no entries.
+    strict). codes: whether anything is rounded or limited. left may have no
+    entries.
     """
     n_steps, n = shape
     decay, decay_scale, half, scale, level, bias, v_min, v_max, strict = step
@@ -113,80 +119,112 @@ def forward(current, gain, start, stop, shape, step, codes, spikes, left):
 
 @kernel
 def backward(spike_grad, every_spike, left_grad, current, gain, normed, around, start, stop, shape, step, codes,
-             factors, current_grad, level_grad, bias_grad, decay_grad, products):
+             factors, past, current_grad, level_grad, bias_grad, decay_grad, products):
     """`codes_backward` for samples start..stop, which are run again; arguments as there and for `forward`.
 
-    factors: (decay, scale [N], unit [N], surrogate, width).
+    factors: (decay, scale [N], unit [N], surrogate, width). past: current_grad, which begins at a cache line, is stored past the
+    caches.
     """
     n_steps, n = shape
+    gaps = aligned_zeros(n_steps * CLOSE, np.float32)
+    fired = aligned_zeros(n_steps * CLOSE if level_grad.size > 0 else 0, np.float32)
+    kept = aligned_zeros(n_steps * CLOSE if decay_grad.size > 0 else 0, np.float32)
+    state = aligned_zeros(CLOSE, np.float32)
+    for s in range(start, stop):
+        for first in range(0, n, CLOSE):
+            m, at = min(CLOSE, n - first), s * n_steps * n + first
+            again(current, at, gain, first, m, shape, step, codes, state, gaps, fired, kept)
+            back(spike_grad, every_spike, left_grad, normed, around, at, first, m, shape, step, codes, factors, past,
+                 state, gaps, fired, kept, current_grad, level_grad, bias_grad, decay_grad, products)
+    if past:
+        fence()
+
+
+@piece
+def again(current, at, gain, first, m, shape, step, codes, v, gaps, fired, kept):
+    """Runs neurons first..first + m of a sample whose currents begin at `at`; writes, [T, CLOSE], their distances from
+    the threshold, and where these have entries whether they fired and what is left."""
+    n_steps, n = shape
     decay, decay_scale, half, scale, level, bias, v_min, v_max, strict = step
-    slope, in_scale, unit, kind, width = factors
     decays, scales, halves = floats_splat(decay), floats_splat(decay_scale), floats_splat(half)
-    low, high, slopes = floats_splat(v_min), floats_splat(v_max), floats_splat(slope)
+    low, high = floats_splat(v_min), floats_splat(v_max)
+    zero, one = floats_splat(_F32(0)), floats_splat(_F32(1))
+    for j in range(0, m, FLOATS):
+        store_floats(v, j, zero)
+    for t in range(n_steps):
+        base, row = at + t * n, t * CLOSE
+        for j in range(0, m, FLOATS):
+            threshold = load_floats(level, first + j)
+            x = advance(current, base + j, gain, scale, level, bias, first + j, load_floats(v, j), decays, scales,
+                        halves, low, high, strict, codes)
+            if codes:
+                free, x = x, limited(x, low, high)
+                store_floats(gaps, row + j, distance(free, x, threshold, low, high))
+            gap = floats_sub(x, threshold)
+            if not codes:
+                store_floats(gaps, row + j, gap)
+            fires = floats_above(gap, zero) if strict else floats_from(gap, zero)
+            x = floats_where(fires, gap, x)
+            store_floats(v, j, x)
+            if fired.size > 0:
+                store_floats(fired, row + j, floats_where(fires, one, zero))
+            if kept.size > 0:
+                store_floats(kept, row + j, x)
+
+
+@piece
+def back(spike_grad, every_spike, left_grad, normed, around, at, first, m, shape, step, codes, factors, past, g, gaps,
+         fired, kept, current_grad, level_grad, bias_grad, decay_grad, products):
+    """The gradients of what `again` has run."""
+    n_steps, n = shape
+    slope, in_scale, unit, kind, width = factors
     zero, one, every = floats_splat(_F32(0)), floats_splat(_F32(1)), floats_splat(every_spike)
     steepness = floats_splat(_F32(1.5707964) * width if kind == ARCTAN else width)
-    half_width = floats_splat(_F32(0.5) * width)
-    v, g = aligned_zeros(CHUNK, np.float32), aligned_zeros(CHUNK, np.float32)
-    gaps, fired = aligned_zeros(n_steps * CHUNK, np.float32), aligned_zeros(n_steps * CHUNK, np.float32)
-    kept = aligned_zeros(n_steps * CHUNK if decay_grad.size > 0 else 0, np.float32)
-    for s in range(start, stop):
-        for first in range(0, n, CHUNK):
-            m = min(CHUNK, n - first)
-            v[:] = 0
-            for t in range(n_steps):
-                base, row = (s * n_steps + t) * n + first, t * CHUNK
-                for j in range(0, m, FLOATS):
-                    threshold = load_floats(level, first + j)
-                    free = advance(current, base + j, gain, scale, level, bias, first + j, load_floats(v, j), decays,
-                                   scales, halves, low, high, strict, codes)
-                    x = limited(free, low, high)
-                    gap = floats_sub(x, threshold)
-                    fires = floats_above(gap, zero) if strict else floats_from(gap, zero)
-                    store_floats(gaps, row + j, distance(free, x, threshold, low, high))
-                    store_floats(fired, row + j, floats_where(fires, one, floats_where(floats_unlike(gap, gap), gap,
-                                                                                     zero)))
-                    x = floats_where(fires, gap, x)
-                    store_floats(v, j, x)
-                    if decay_grad.size > 0:
-                        store_floats(kept, row + j, x)
-            g[:] = 0
-            for t in range(n_steps - 1, -1, -1):
-                base, row = (s * n_steps + t) * n + first, t * CHUNK
-                for j in range(0, m, FLOATS):
-                    k = first + j
-                    gap, of_code = load_floats(gaps, row + j), load_floats(unit, k)
-                    y = floats_mul(gap, of_code)
-                    if kind == ARCTAN:
-                        y = floats_mul(steepness, y)
-                        d = floats_mul(floats_div(half_width, floats_add(one, floats_mul(y, y))), of_code)
-                    elif kind == FAST_SIGMOID:
-                        y = floats_add(one, floats_mul(steepness, floats_abs(y)))
-                        d = floats_div(of_code, floats_mul(y, y))
-                    else:
-                        y = floats_sub(one, floats_mul(steepness, floats_abs(y)))
-                        d = floats_mul(floats_where(floats_above(y, zero), y, zero), of_code)
-                    up = every
-                    if spike_grad.size > 0:
-                        up = floats_add(load_floats(spike_grad, base + j), every)
-                    of_spike = floats_mul(d, up)
-                    after = load_floats(g, j)
-                    if left_grad.size > 0:
-                        after = floats_add(after, load_floats(left_grad, base + j))
-                    spike, threshold = load_floats(fired, row + j), load_floats(level, k)
-                    if level_grad.size > 0:
-                        lost = floats_add(floats_mul(after, spike), of_spike)
-                        store_floats(level_grad, k, floats_sub(load_floats(level_grad, k), lost))
-                    after = floats_add(floats_mul(after, floats_add(floats_sub(one, spike), spike)), of_spike)
-                    inside = masks_and(floats_to(gap, floats_sub(high, threshold)),
-                                       floats_from(gap, floats_sub(low, threshold)))
-                    after = floats_where(inside, after, zero)
-                    store_floats(bias_grad, k, floats_add(load_floats(bias_grad, k), after))
-                    found = floats_mul(after, load_floats(in_scale, k))
-                    store_floats(current_grad, base + j, found)
-                    if products.size > 0:
-                        offset = floats_sub(load_floats(normed, base + j), load_floats(around, k))
-                        store_floats(products, k, floats_add(load_floats(products, k), floats_mul(found, offset)))
-                    if t > 0 and decay_grad.size > 0:
-                        part = floats_mul(after, load_floats(kept, row - CHUNK + j))
-                        store_floats(decay_grad, k, floats_add(load_floats(decay_grad, k), part))
-                    store_floats(g, j, floats_mul(after, slopes))
+    half_width, slopes = floats_splat(_F32(0.5) * width), floats_splat(slope)
+    low, high = floats_splat(step[6]), floats_splat(step[7])
+    for j in range(0, m, FLOATS):
+        store_floats(g, j, zero)
+    for t in range(n_steps - 1, -1, -1):
+        base, row = at + t * n, t * CLOSE
+        for j in range(0, m, FLOATS):
+            k = first + j
+            gap, of_code = load_floats(gaps, row + j), load_floats(unit, k)
+            y = floats_mul(gap, of_code)
+            if kind == ARCTAN:
+                y = floats_mul(steepness, y)
+                d = floats_mul(floats_div(half_width, floats_add(one, floats_mul(y, y))), of_code)
+            elif kind == FAST_SIGMOID:
+                y = floats_add(one, floats_mul(steepness, floats_abs(y)))
+                d = floats_div(of_code, floats_mul(y, y))
+            else:
+                y = floats_sub(one, floats_mul(steepness, floats_abs(y)))
+                d = floats_mul(floats_where(floats_above(y, zero), y, zero), of_code)
+            up = every
+            if spike_grad.size > 0:
+                up = floats_add(load_floats(spike_grad, base + j), every)
+            of_spike = floats_mul(d, up)
+            after = load_floats(g, j)
+            if left_grad.size > 0:
+                after = floats_add(after, load_floats(left_grad, base + j))
+            if level_grad.size > 0:
+                lost = floats_add(floats_mul(after, load_floats(fired, row + j)), of_spike)
+                store_floats(level_grad, k, floats_sub(load_floats(level_grad, k), lost))
+            after = floats_add(after, of_spike)
+            if codes:
+                threshold = load_floats(step[4], k)
+                inside = masks_and(floats_to(gap, floats_sub(high, threshold)),
+                                   floats_from(gap, floats_sub(low, threshold)))
+                after = floats_where(inside, after, zero)
+            store_floats(bias_grad, k, floats_add(load_floats(bias_grad, k), after))
+            found = floats_mul(after, load_floats(in_scale, k))
+            if past:
+                stream_floats(current_grad, base + j, found)
+            else:
+                store_floats(current_grad, base + j, found)
+            if products.size > 0:
+                offset = floats_sub(load_floats(normed, base + j), load_floats(around, k))
+                store_floats(products, k, floats_add(load_floats(products, k), floats_mul(found, offset)))
+            if t > 0 and decay_grad.size > 0:
+                part = floats_mul(after, load_floats(kept, row - CLOSE + j))
+                store_floats(decay_grad, k, floats_add(load_floats(decay_grad, k), part))
+            store_floats(g, j, floats_mul(after, slopes))

@@ -23,12 +23,13 @@ from torch.nn import functional
 
 from qspinn.layers import Conv2d, Linear, Pair, Shape
 from qspinn.learning.passes import conv_kernel as kernels
-from qspinn.runtime._vectors import FLOATS, aligned
+from qspinn.runtime._vectors import FLOATS, LINE, aligned
 
 CROWDED = 0.4
 """Share of sources above which torch's dense convolution is faster than going from entry to entry."""
 _POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
 _PART = 1 << 18  # numbers that are worth a call
+_PAGE = 1 << 21  # bytes of a large page, which NumPy asks for where an array is large
 _NONE = np.zeros(0, np.float32)
 
 
@@ -36,24 +37,31 @@ class Room:
     """Memory that is used again: fresh pages cost more than most of what is written to them."""
 
     def __init__(self) -> None:
-        self._kept: list[NDArray[np.uint8]] = []
+        self._kept: list[tuple[NDArray[np.uint8], int]] = []
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], kind: Any = np.float32) -> NDArray:
-        """An array with any content; its memory is taken again once nothing refers to it."""
+        """An array with any content, from a cache line on; its memory is taken again once nothing refers to it."""
         size = math.prod(shape) * np.dtype(kind).itemsize
         with self._lock:
-            free = [a for a in self._kept if sys.getrefcount(a) == 3]  # the list, the loop, the call itself
-            block = min((a for a in free if size <= a.size <= 2 * size + 4096), key=len, default=None)
-            if block is None:
-                spare = {id(a) for a in free}
-                if len(free) > 8:  # what no shape asks for any more
-                    self._kept = [a for a in self._kept if id(a) not in spare]
-                block = np.empty(size + 64, np.uint8)
-                self._kept.append(block)
-        start = -block.ctypes.data % 64
-        start = start if start + size <= block.size else 0
+            best = None
+            for block, start in self._kept:
+                most = best[0].size if best else 2 * size + 3 * _PAGE
+                if size + start <= block.size < most and sys.getrefcount(block) == 3:  # its pair, the loop, the call
+                    best = block, start
+            best = best or self._another(size)
+        block, start = best
         return block[start : start + size].view(kind).reshape(shape)
+
+    def _another(self, size: int) -> tuple[NDArray[np.uint8], int]:
+        """A new block, and where in it to begin: at a page of the large kind, where it is worth one."""
+        free = {id(block) for block, _ in self._kept if sys.getrefcount(block) == 3}
+        if len(free) > 8:  # what no shape asks for any more
+            self._kept = [pair for pair in self._kept if id(pair[0]) not in free]
+        border = _PAGE if size >= 2 * _PAGE else LINE
+        block = np.empty(size + border, np.uint8)
+        self._kept.append((block, -block.ctypes.data % border))
+        return self._kept[-1]
 
     def __deepcopy__(self, memo: Any) -> Room:
         return Room()
