@@ -159,3 +159,13 @@ def test_memory_in_use_is_not_given_away() -> None:
     assert held.sum() == 10
     del held
     assert room.take((100,)).ctypes.data == place
+
+
+@pytest.mark.parametrize("n", [100, 1 << 20, 1 << 21])
+def test_memory_begins_at_a_cache_line(n: int) -> None:
+    room = Room()
+    first, second = room.take((n,)), room.take((n,))
+    assert first.ctypes.data % 64 == second.ctypes.data % 64 == 0
+    first[:], second[:] = 1, 2
+    assert first.size == n
+    assert first.sum() == n

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from qspinn.learning.passes import backward_kernel, forward_kernel
+from qspinn.learning.passes import backward_kernel, choice, forward_kernel
 from qspinn.learning.passes import usual_kernel as usual
 from qspinn.learning.passes.choice import Passes
 from qspinn.learning.passes.scan import Scan
+from qspinn.runtime._vectors import aligned
 from qspinn.runtime.arithmetic import NEAREST, STOCHASTIC, TRUNCATE
 
 N_SAMPLES, N_STEPS = 3, 7
@@ -36,28 +37,27 @@ def scan_of(mode: int, **changes: Any) -> Scan:
 def passes_of(scan: Scan, seed: int, places: int = 8, gained: bool = True, n_channels: int = 4) -> Passes:
     rng = np.random.default_rng(seed)
     n, plain = n_channels * places, scan.mode == forward_kernel.PLAIN
-    level = rng.uniform(0.5, 1.5, n) if plain else rng.integers(1, 60, n)
-    bias = rng.normal(0, 0.1, n) if plain else rng.integers(-3, 4, n)
+    level = rng.uniform(0.5, 1.5, n_channels) if plain else rng.integers(1, 60, n_channels)
+    bias = rng.normal(0, 0.1, n_channels) if plain else rng.integers(-3, 4, n_channels)
     current = rng.normal(0.2, 0.6, (N_SAMPLES, N_STEPS, n)) if plain else rng.integers(-60, 90, (N_SAMPLES, N_STEPS, n))
     gain = rng.uniform(0.5, 2, n).astype(np.float32) if gained else np.zeros(0, np.float32)
-    step = scan.step(level.astype(scan.kind), bias.astype(scan.kind), places)
-    return Passes(scan, step, np.arange(n), current.astype(scan.kind), gain if plain else gain[:0],
-                  np.zeros((0, 0), scan.kind))
+    return Passes(scan, level.astype(scan.kind), bias.astype(scan.kind), current.astype(scan.kind),
+                  gain if plain else gain[:0], np.zeros((0, 0), scan.kind))
 
 
 def outcome(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> dict[str, NDArray]:
     """Everything both passes write."""
     rng, shape = np.random.default_rng(seed), passes.current.shape
-    n, places = shape[2], shape[2] // 4
+    n = shape[2]
     spikes, left, none = np.full(shape, 9, np.float32), np.full(shape, 9, np.float32), np.zeros((0, 0, 0), np.float32)
     work = passes.forward(spikes, left, none, none)
     count = sum(work(0, a, b) for a, b in ((0, 2), (2, N_SAMPLES)))
     up, across = (none if name in without else rng.normal(size=shape).astype(np.float32) for name in ("up", "across"))
-    grad = np.full(shape, 9, np.float32)
+    grad = aligned(shape, np.float32)
+    grad[:] = 9
     sums = {name: np.zeros((2, 0 if name in without else n), np.float32) for name in NAMES}
     normed, around = rng.normal(size=shape).astype(np.float32), rng.normal(size=n).astype(np.float32)
-    factors = passes.scan.factors(passes.step[3], places)
-    back = passes.backward(up, np.float32(0.125), across, np.zeros((0, 0)), normed, around, factors, grad,
+    back = passes.backward(up, np.float32(0.125), across, np.zeros((0, 0)), normed, around, grad,
                            *sums.values())
     for number, (a, b) in enumerate(((0, 1), (1, N_SAMPLES))):
         back(number, a, b)
@@ -82,6 +82,16 @@ def test_usual_layers_are_computed_as_any_layer(
     for name, found in fast.items():
         np.testing.assert_array_equal(found, slow[name], err_msg=name)
     assert fast["count"] > 0
+
+
+@pytest.mark.parametrize("mode", [forward_kernel.PLAIN, NEAREST])
+def test_large_gradients_are_stored_past_the_caches(mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    near = outcome(passes_of(scan_of(mode), 3), 3)
+    monkeypatch.setattr(choice, "PAST", 0)
+    assert choice.goes_past(aligned((4,), np.float32))
+    assert not choice.goes_past(aligned((5,), np.float32)[1:])
+    for name, found in outcome(passes_of(scan_of(mode), 3), 3).items():
+        np.testing.assert_array_equal(found, near[name], err_msg=name)
 
 
 def test_potentials_are_limited_on_both_sides() -> None:

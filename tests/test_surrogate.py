@@ -122,6 +122,31 @@ def test_outputs_and_gradients_equal_plain_steps(slope: str, of: str, feedback: 
         np.testing.assert_allclose(mine[name], p.grad, rtol=2e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize(("of", "read"), [("spikes", set()), ("v_last", {"out"})])
+@pytest.mark.parametrize("delayed", [False, True])  # by other passes
+def test_potentials_are_kept_where_asked_for(of: str, read: set[str], delayed: bool) -> None:
+    net = SurrogateNet(network_of(Leaky(v_th=0.7, reset_delay=delayed), of), seed=3)
+    x = (torch.rand(T, B, 72, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    some, everything = net(x), net(x, potentials=True)
+    assert set(some.potentials) == read
+    assert set(everything.potentials) == {layer.name for layer in net.network.layers}
+    for name, spikes in everything.spikes.items():
+        torch.testing.assert_close(some.spikes[name], spikes, rtol=0, atol=0)
+        assert everything.potentials[name].shape == spikes.shape
+    torch.testing.assert_close(some.scores, everything.scores, rtol=0, atol=0)
+
+
+def test_a_change_of_width_reaches_the_gradients() -> None:
+    net, same = (SurrogateNet(network_of(Leaky(v_th=0.7)), seed=3, width=w) for w in (2.0, 5.0))
+    x = (torch.rand(T, B, 72, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    net(x)
+    net.width = 5.0
+    for each in (net, same):
+        torch.autograd.backward(each(x).scores.sum())
+    for a, b in zip(net.parameters(), same.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=0)
+
+
 def test_a_delayed_reset_is_that_of_snntorch() -> None:
     """snnTorch's Leaky by default: mem = beta * mem + input - (mem > threshold) * threshold; spike where mem > it."""
     neuron = Leaky(decay=0.9, v_th=1.0, strict=True, reset_delay=True)

@@ -25,9 +25,7 @@ from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
 from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
 from qspinn.learning.passes import torch_connection, torch_neurons
-from qspinn.learning.passes.node import Plan
-from qspinn.learning.passes.scan import Scan
-from qspinn.learning.passes.wiring import Room
+from qspinn.learning.passes.scan import Scan, outer_numbers
 from qspinn.learning.quantized import QuantNet, convert, prepare
 from qspinn.learning.supervised import channel_rates, fit, layer_ranges, responses
 from qspinn.learning.supervision import Supervision
@@ -269,7 +267,7 @@ def test_nothing_of_codes_stays_on_another_device(mode: int) -> None:
     w = w.to("meta").requires_grad_()
     decay = torch.tensor(0.5, dtype=torch.float64)
     total = torch_connection.current(wiring, x.to("meta"), w, codes=True)
-    spent = torch_neurons.neurons(scan, total, None, *there, decay, Plan(wiring.target, scan, Room()).outer)
+    spent = torch_neurons.neurons(scan, total, None, *there, decay, outer_numbers(wiring.target[0], wiring.n_places))
     (spent.spikes.sum() + spent.left.sum() + spent.rate).backward()
     assert all(t.grad is not None and t.grad.device.type == "meta" for t in (w, *there))
 

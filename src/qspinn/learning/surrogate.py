@@ -53,8 +53,8 @@ class Output(NamedTuple):
 
 def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict[str, Tensor], bool], Found], *,
          potentials: bool, averages: bool = True) -> Output:
-    """A forward pass over all steps, layer by layer; `advance` runs one layer, given the signals made before and whether
-    to keep its potentials.
+    """A forward pass over all steps, layer by layer; `advance` runs one layer, given the signals made before, and
+    whether to keep its potentials.
 
     Args:
         spikes: of the input, [T, B, n_inputs], any numeric type.
@@ -101,6 +101,19 @@ def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -
             signals[c.target] = y.view(x.shape[1], x.shape[0], *y.shape[1:]).transpose(0, 1)
 
 
+class _Way(NamedTuple):
+    """What is always the same about a layer: its plan, the connection that is part of its node, those beside it and
+    those from itself, thresholds and zeros [C], decay."""
+
+    plan: Plan
+    main: Linear | Conv2d | None
+    beside: tuple[Linear | Conv2d | Skip, ...]
+    loops: tuple[Linear | Conv2d, ...]
+    level: Tensor
+    zeros: Tensor
+    decay: Tensor
+
+
 class SurrogateNet(nn.Module):
     """A layered network that trains in any torch loop.
 
@@ -120,6 +133,7 @@ class SurrogateNet(nn.Module):
         check_trainable(network)
         self.network, self.kind, self.width = network, KINDS[surrogate], width
         self.norms, self._room = nn.ModuleDict(), Room()
+        self._ways: dict[tuple[str, int, float], _Way] = {}
         generator = torch.Generator().manual_seed(seed)
         for layer in network.layers:
             for c in network.into(layer.name):
@@ -167,20 +181,31 @@ class SurrogateNet(nn.Module):
 
     def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
         """One layer over all steps: the first connection is part of the layer's node, others add to it."""
-        into = self.network.into(layer.name)
+        key = layer.name, self.kind, self.width
+        if key not in self._ways:
+            self._ways[key] = self._way(layer)
+        way, device = self._ways[key], device_of(self)
+        main, plan, bias = way.main, way.plan._replace(keeps=keeps), way.zeros.to(device)
+        if main is not None and main.norm:
+            plan = plan._replace(norm=self._norm(main))
+        if main is not None and main.bias:
+            bias = getattr(self, f"{layer.name}__bias")
+        extra = [flat(self._current(c, signals[c.source], layer)) for c in way.beside]
+        rows = [feedback(self.weight(c), layer) for c in way.loops]
+        return advance(plan, signals[main.source] if main else None, self.weight(main) if main else None, total(extra),
+                       total(rows), way.level.to(device), bias, way.decay)
+
+    def _way(self, layer: Layer) -> _Way:
+        into, neuron = self.network.into(layer.name), layer.neuron
         forward = [c for c in into if c.source != layer.name]
         main = next((c for c in forward if not isinstance(c, Skip) and joins(c, layer)), None)
-        extra = [flat(self._current(c, signals[c.source], layer)) for c in forward if c is not main]
-        rows = [feedback(self.weight(c), layer) for c in into if c.source == layer.name and not isinstance(c, Skip)]
-        plan, neuron = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room, keeps=keeps), layer.neuron
-        bias = torch.zeros(layer.shape[0], device=device_of(self))
+        plan = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room)
         if main is not None:
-            plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape),
-                                 norm=self._norm(main) if main.norm else None)
-            bias = getattr(self, f"{layer.name}__bias") if main.bias else bias
-        level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0, device=bias.device)
-        return advance(plan, signals[main.source] if main else None, self.weight(main) if main else None, total(extra),
-                       total(rows), level, bias, torch.tensor(neuron.decay))
+            plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape))
+        level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0)
+        return _Way(plan, main, tuple(c for c in forward if c is not main),
+                    tuple(c for c in into if c.source == layer.name and not isinstance(c, Skip)), level,
+                    torch.zeros(layer.shape[0]), torch.tensor(neuron.decay))
 
     def _norm(self, c: Weighted) -> Any:
         return self.norms[self.network.weight_path(c).replace(".", "__")]

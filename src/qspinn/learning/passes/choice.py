@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,9 @@ from numpy.typing import NDArray
 from qspinn.learning.passes import backward_kernel, forward_kernel
 from qspinn.learning.passes import usual_kernel as usual
 from qspinn.learning.passes.forward_kernel import PLAIN
-from qspinn.learning.passes.scan import Scan
+from qspinn.learning.passes.scan import Scan, outer_numbers
 from qspinn.runtime._vectors import FLOATS, LINE
 from qspinn.runtime.arithmetic import NEAREST, TRUNCATE
-
 
 PAST = 1 << 22
 """Bytes of an array that is not likely to stay in the caches until the next pass reads it."""
@@ -28,13 +28,15 @@ class Passes:
     """The passes of one layer on one input. By `usual_kernel` where the layer is of that kind.
 
     Args:
-        step: `scan.step`; outer [N]: the numbers under which neurons draw random words.
+        level, bias [C]: as `Scan.step` takes them.
         current [B, T, N], gain [N] or none, rows [N, N] or none: as `forward_kernel.codes_forward` takes them.
     """
 
-    def __init__(self, scan: Scan, step: tuple, outer: NDArray, current: NDArray, gain: NDArray, rows: NDArray) -> None:
-        self.scan, self.step, self.outer = scan, step, outer
+    def __init__(self, scan: Scan, level: NDArray, bias: NDArray, current: NDArray, gain: NDArray, rows: NDArray
+                 ) -> None:
+        self.scan, self.level, self.bias = scan, level, bias
         self.current, self.gain, self.rows = current, gain, rows
+        self.places = current.shape[2] // len(level)
         plain = scan.mode == PLAIN
         self.codes = not plain
         self.usual = (
@@ -44,39 +46,44 @@ class Passes:
             and scan.mode in (PLAIN, NEAREST, TRUNCATE)
             and not (plain and (np.any(scan.in_scale != 1) or max(scan.v_min, -scan.v_max) > -np.inf)))
 
+    @cached_property
     def _usual_step(self) -> tuple:
-        """As the usual kernels take it."""
-        decay, decay_scale, in_scale, level, bias, _, v_min, v_max, strict, *_ = self.step
-        half = np.float32(0.5 if self.scan.mode == NEAREST else 0)
-        scale = np.ascontiguousarray(np.broadcast_to(in_scale, level.shape))
-        return decay, decay_scale[0], half, scale, level, bias, v_min, v_max, strict
+        return self.scan.usual_step(self.level, self.bias, self.places)
 
-    def forward(self, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray) -> Callable[[int, int, int], int]:
+    @cached_property
+    def _step(self) -> tuple:
+        return self.scan.step(self.level, self.bias, self.places)
+
+    @cached_property
+    def _outer(self) -> NDArray[np.int64]:
+        return outer_numbers(len(self.level), self.places)
+
+    def forward(self, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray
+                ) -> Callable[[int, int, int], int]:
         """What computes samples start..stop, given a part's number, start and stop; see
         `forward_kernel.codes_forward`."""
         if not self.usual:
             return lambda _, start, stop: forward_kernel.codes_forward(
-                self.current, self.gain, self.rows, start, stop, self.step, self.outer, spikes, left, i_left, thetas)
-        current, shape, step = self.current.reshape(-1), self.current.shape[1:], self._usual_step()
+                self.current, self.gain, self.rows, start, stop, self._step, self._outer, spikes, left, i_left, thetas)
+        current, shape, step = self.current.reshape(-1), self.current.shape[1:], self._usual_step
         to = spikes.reshape(-1), left.reshape(-1)
         return lambda _, start, stop: usual.forward(current, self.gain, start, stop, shape, step, self.codes, *to)
 
     def backward(
         self, spike_grad: NDArray, every_spike: np.float32, left_grad: NDArray, by_target: NDArray, normed: NDArray,
-        around: NDArray, factors: tuple, current_grad: NDArray, level_grad: NDArray, bias_grad: NDArray,
+        around: NDArray, current_grad: NDArray, level_grad: NDArray, bias_grad: NDArray,
         decay_grad: NDArray, products: NDArray,
     ) -> Callable[[int, int, int], None]:
         """Likewise; see `backward_kernel.codes_backward`. Of what is added to, every part has a row."""
         sums = level_grad, bias_grad, decay_grad, products
         if not self.usual:
-            by_target = by_target.astype(np.float32)
+            by_target, factors = by_target.astype(np.float32), self.scan.factors(self.level, self.places)
             return lambda number, start, stop: backward_kernel.codes_backward(
                 spike_grad, every_spike, left_grad, self.current, self.gain, self.rows, by_target, normed, around,
-                start, stop, self.step, self.outer, factors, self.scan.has_current, self.scan.adapts, current_grad,
+                start, stop, self._step, self._outer, factors, self.scan.has_current, self.scan.adapts, current_grad,
                 *(x[number] for x in sums))
-        slope, scale, _, unit, *_, kind, width, _, _ = factors
-        shape, fixed = self.current.shape[1:], (self._usual_step(), self.codes, (slope, scale, unit, kind, width),
-                                             goes_past(current_grad))
+        shape, fixed = self.current.shape[1:], (self._usual_step, self.codes, self.scan.usual_factors(self.places),
+                                                goes_past(current_grad))
         up, across, current, seen, to = (x.reshape(-1) for x in (
             spike_grad, left_grad, self.current, normed, current_grad))
         return lambda number, start, stop: usual.backward(

@@ -17,7 +17,7 @@ from qspinn.learning.passes import conv_kernel as feeding
 from qspinn.learning.passes import torch_connection, torch_neurons
 from qspinn.learning.passes.choice import Passes
 from qspinn.learning.passes.forward_kernel import PLAIN
-from qspinn.learning.passes.scan import Scan
+from qspinn.learning.passes.scan import Scan, outer_numbers, tiled
 from qspinn.learning.passes.wiring import CROWDED, Entries, Room, Wiring, entries_of, images, parts, run, shaped, taps
 from qspinn.runtime._vectors import aligned
 
@@ -39,16 +39,6 @@ class Plan(NamedTuple):
     @property
     def places(self) -> int:
         return self.shape[1] * self.shape[2]
-
-    def by_place(self, x: Tensor) -> NDArray:
-        """A number per channel as one per neuron, in the type the neurons compute in."""
-        return np.tile(x.detach().numpy(), self.places).astype(self.scan.kind)
-
-    @property
-    def outer(self) -> NDArray[np.int64]:
-        """Number of each neuron, channel after channel, by its place in channel-last memory."""
-        return np.ascontiguousarray(np.arange(self.places * self.shape[0]).reshape(self.shape).transpose(1, 2, 0)
-                                    ).reshape(-1)
 
 
 class Found(NamedTuple):
@@ -99,7 +89,8 @@ def _advance_by_torch(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Ten
         if plan.norm is not None:
             current = _unshaped(plan.norm(images(shaped(current, plan.shape))), current)
         received.append(current)
-    spent = torch_neurons.neurons(plan.scan, sum(received[1:], start=received[0]), rows, level, bias, decay, plan.outer)
+    spent = torch_neurons.neurons(plan.scan, sum(received[1:], start=received[0]), rows, level, bias, decay,
+                                  outer_numbers(plan.shape[0], plan.places))
     return _found(plan, *spent)
 
 
@@ -121,29 +112,28 @@ class _Layer(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor | None, w: Tensor | None, gamma: Tensor | None, beta: Tensor | None,
                 extra: Tensor | None, rows: Tensor | None, level: Tensor, bias: Tensor, decay: Tensor, plan: Plan
                 ) -> Any:
-        entries, normal, gain, shift = None, None, _NONE, bias
+        entries, normal, gain, shift = None, None, _NONE, bias.numpy()
         current: Any = extra
         if x is not None and w is not None:
             entries, current, moments = _fed(plan, x, w)
             if gamma is not None and beta is not None:
                 normal = _normal(plan, current, moments)
                 factor = normal.factor * gamma.numpy()
-                gain = np.tile(factor.astype(np.float32), plan.places)
-                shift = torch.from_numpy(bias.numpy() + beta.numpy() - normal.mean * factor)
+                gain = tiled(factor, plan.places, np.float32)
+                shift = shift + beta.numpy() - normal.mean * factor
         total = current
         if extra is not None and x is not None:
             total = current * torch.from_numpy(gain) + extra if gain.size else current + extra
             gain = _NONE
-        step = plan.scan.step(plan.by_place(level), plan.by_place(shift), plan.places)
         kept = _NONE_2.astype(plan.scan.kind) if rows is None else np.ascontiguousarray(
             rows.numpy(), dtype=plan.scan.kind)
         shape = tuple(total.shape)
-        passing = Passes(plan.scan, step, plan.outer, total.numpy(), gain, np.ascontiguousarray(kept.T))
+        passing = Passes(plan.scan, level.numpy(), shift, total.numpy(), gain, np.ascontiguousarray(kept.T))
         spikes, left = plan.room.take(shape), plan.room.take(shape) if plan.keeps or not passing.usual else _NONE_3
         i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
         thetas = plan.room.take(shape) if plan.scan.adapts else _NONE_3
         counts = run(parts(shape[0], spikes.size), passing.forward(spikes, left, i_left, thetas))
-        ctx.save_for_backward(x, w, gamma, current, total, level, torch.from_numpy(spikes) if kept.size else None)
+        ctx.save_for_backward(x, w, gamma, current, total, torch.from_numpy(spikes) if kept.size else None)
         ctx.kept = (plan, entries, normal, passing, kept)
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
@@ -153,19 +143,18 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
                  theta_grad: Tensor | None, rate_grad: Tensor | None) -> Any:
-        x, w, gamma, current, total, level, spikes = ctx.saved_tensors
+        x, w, gamma, current, total, spikes = ctx.saved_tensors
         plan, entries, normal, passing, kept = ctx.kept
         needs = ctx.needs_input_grad
         up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, left_grad))
         every = np.float32(0 if rate_grad is None else rate_grad.item() / total.numel())
         grad = plan.room.take(tuple(total.shape))
         n, ranges = total.shape[2], parts(len(total), total.numel())
-        around = _NONE if normal is None else np.tile(normal.mean.astype(np.float32), plan.places)
+        around = _NONE if normal is None else tiled(normal.mean, plan.places, np.float32)
         levels, biases, decays, products = (np.zeros((len(ranges), m), np.float32) for m in (
             n if needs[6] else 0, n, n if needs[8] else 0, n if normal is not None else 0))
-        factors = plan.scan.factors(plan.by_place(level), plan.places)
-        run(ranges, passing.backward(up, every, across, kept, current.numpy(), around, factors, grad, levels, biases,
-                                     decays, products))
+        run(ranges, passing.backward(up, every, across, kept, current.numpy(), around, grad, levels, biases, decays,
+                                     products))
         level_grad, bias_grad, product = (_by_channel(a, plan) for a in (levels, biases, products))
         grads = torch.from_numpy(grad)
         rows_grad = None
@@ -188,7 +177,7 @@ _apply: Any = _Layer.apply
 
 def _by_channel(sums: NDArray, plan: Plan) -> NDArray[np.float64]:
     """Sums [parts, N], channel-last, as [C]; in one order, so that they repeat."""
-    return sums.sum(axis=0, dtype=np.float64).reshape(-1, plan.shape[0]).sum(axis=0) if sums.size else np.zeros(0)
+    return np.add.reduce(sums.reshape(-1, plan.shape[0]), axis=0, dtype=np.float64) if sums.size else np.zeros(0)
 
 
 def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tuple[NDArray, ...]]:
@@ -271,8 +260,8 @@ def _normal(plan: Plan, current: Tensor, moments: tuple[NDArray, ...]) -> Normal
     with torch.no_grad():
         norm.num_batches_tracked += 1
         share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
-        norm.running_mean.lerp_(torch.from_numpy(mean).float(), share)
-        norm.running_var.lerp_(torch.from_numpy(var * n / max(n - 1, 1)).float(), share)
+        for kept, new in ((norm.running_mean, mean), (norm.running_var, var * (n / max(n - 1, 1)))):
+            kept.lerp_(torch.from_numpy(new.astype(np.float32)), share)
     return Normal(mean, 1 / np.sqrt(var + norm.eps), True)
 
 

@@ -122,8 +122,8 @@ def backward(spike_grad, every_spike, left_grad, current, gain, normed, around, 
              factors, past, current_grad, level_grad, bias_grad, decay_grad, products):
     """`codes_backward` for samples start..stop, which are run again; arguments as there and for `forward`.
 
-    factors: (decay, scale [N], unit [N], surrogate, width). past: current_grad, which begins at a cache line, is stored past the
-    caches.
+    factors: (decay, scale [N], unit [N], surrogate, width). past: current_grad, which begins at a cache line, is stored
+    past the caches.
     """
     n_steps, n = shape
     gaps = aligned_zeros(n_steps * CLOSE, np.float32)
