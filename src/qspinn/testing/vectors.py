@@ -243,4 +243,5 @@ def _maps() -> Iterator[Vector]:
             ops = (EventsOp(shape=op.shape), op, *more, lif, ReadOp(source="a"))
             program = Program(name="map", n_inputs=126, n_steps=6, seed=1, ops=ops, tensors=tensors)
             yield f"map {shape}, {kind}", program, from_dense(rng.random((6, 2, 126)) < 0.5)
+            yield f"map {shape}, {kind}, all once", program, from_dense(np.ones((6, 1, 126)))
             yield f"map {shape}, {kind}, all", program, from_dense(np.full((6, 1, 126), 255), graded=True)

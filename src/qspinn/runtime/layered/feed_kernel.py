@@ -23,6 +23,7 @@ from qspinn.runtime._lanes import (
     splat_strip,
     store,
 )
+from qspinn.runtime._vectors import INTS, differ_from_0, list_bits
 
 STREAMS = 4
 """Events far apart in a step's list are added by turns: neighbours often meet at the same places, and a sum that was
@@ -83,8 +84,12 @@ def add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total):
 @piece
 def add_event(source, table, rows, n_rows, n_strips, pitch, total):
     """What one spike of a source brings."""
-    at = np.int64(table[2 * source])
-    row = np.int64(table[2 * source + 1])
+    add_block(np.int64(table[2 * source]), rows, np.int64(table[2 * source + 1]), n_rows, n_strips, pitch, total)
+
+
+@piece
+def add_block(at, rows, row, n_rows, n_strips, pitch, total):
+    """total[at:] += n_rows rows of strips from rows[row] on."""
     length = n_strips * STRIP
     if n_rows > 0:
         add_row(total, at, rows, row, n_strips)
@@ -124,6 +129,17 @@ def add_to_one(index, start, stop, table, rows, total):
 
 
 @piece
+def add_own(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
+    """`add_spikes` of a population's own spikes, which come by a matrix."""
+    if count.size > 0:
+        add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total)
+    elif n_strips == 1:
+        add_to_one(index, start, stop, table, rows, total)
+    else:
+        add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total)
+
+
+@piece
 def add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
     """total += what the events start..stop - 1 bring: from table[2 * source] on, row by row, the strips of weights from
     rows[table[2 * source + 1]] on. Sums are exact wherever the last one fits: earlier overflow cancels.
@@ -146,6 +162,49 @@ def add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, 
         add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total)
 
 
+CROWDED = 4
+"""Where at least one source spikes for so many cells, cells are worth their listing."""
+
+
+@piece
+def add_signal(index, count, start, stop, feed, total, seen, listed):
+    """`add_spikes` of a signal by feed = (table, rows, n_rows, n_strips, pitch, cells), see `strips` and `cells`.
+
+    seen [n_cells filled up], of zeros, and listed, a register longer, are room for a step.
+    """
+    table, rows, n_rows, n_strips, pitch, cells = feed
+    if count.size > 0 or seen.size == 0 or (stop - start) * CROWDED < seen.size:
+        add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total)
+    elif n_rows == 3 and n_strips == 3:
+        add_cells(index, start, stop, cells, 3, 3, pitch, total, seen, listed)
+    else:
+        add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, listed)
+
+
+@piece
+def add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, listed):
+    """total += what the cells bring that hold the events start..stop - 1."""
+    of, places, blocks = cells
+    for e in range(start, stop):
+        entry = np.int64(of[index[e]])
+        seen[entry >> 8] |= entry & 255
+    m = np.int64(0)
+    for q in range(0, seen.size, INTS):
+        bits = differ_from_0(seen, q)
+        if bits != 0:
+            m = list_bits(listed, m, q, bits)
+    size = n_rows * n_strips * STRIP
+    share = m // STREAMS
+    for k in range(share):
+        for stream in range(STREAMS):
+            cell = np.int64(listed[stream * share + k])
+            add_block(np.int64(places[cell]), blocks, seen[cell] * size, n_rows, n_strips, pitch, total)
+    for k in range(STREAMS * share, m):
+        cell = np.int64(listed[k])
+        add_block(np.int64(places[cell]), blocks, seen[cell] * size, n_rows, n_strips, pitch, total)
+    seen[:] = 0
+
+
 @kernel
 def count_spikes(offsets, index, count, counts):
     """counts [S, N] += how often each source spikes."""
@@ -155,12 +214,19 @@ def count_spikes(offsets, index, count, counts):
 
 
 @kernel
-def add_all(offsets, index, count, table, rows, n_rows, n_strips, pitch, totals):
-    """totals [S, T, size] += what a signal brings in every step."""
+def add_all(offsets, index, count, feed, totals):
+    """totals [S, T, size] += what a signal brings in every step; feed: see `add_signal`."""
+    seen, listed = room_for(feed)
     for s in range(totals.shape[0]):
         for t in range(totals.shape[1]):
-            add_spikes(index, count, offsets[s, t], offsets[s, t + 1], table, rows, n_rows, n_strips, pitch,
-                       totals[s, t])
+            add_signal(index, count, offsets[s, t], offsets[s, t + 1], feed, totals[s, t], seen, listed)
+
+
+@kernel
+def room_for(feed):
+    """(seen, listed) for `add_signal`."""
+    n_cells = feed[5][1].size
+    return np.zeros(n_cells, np.uint8), np.empty(n_cells + INTS, np.int32)
 
 
 @kernel

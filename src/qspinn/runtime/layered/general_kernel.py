@@ -6,7 +6,7 @@ import numpy as np
 
 from qspinn.runtime._jit import kernel
 from qspinn.runtime.arithmetic import random_word, requantize, step_key, stream_base
-from qspinn.runtime.layered.feed_kernel import add_spikes, times
+from qspinn.runtime.layered.feed_kernel import add_own, add_signal, room_for, times
 
 
 @kernel
@@ -17,7 +17,6 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
     places [N]: of what each neuron receives; each: (in_shifts, level, reset, bias, theta_step), [N] each. new_count has
     entries where a neuron may spike several times in a step.
     """
-    table, rows, n_rows, n_strips, pitch = feed
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
     (decay, decay_shift, v_min, v_max, strict, subtract, delayed, spiking, n_ref, mode, has_current, current,
      current_shift, i_min, i_max, adapts, theta_decay, theta_decay_shift, theta_max, theta_shift, max_spikes, stores,
@@ -31,6 +30,7 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
     looks_back = delayed or adapts
     spent = np.empty(n if looks_back else 0, np.int64)
     everywhere = totals.shape[0] == 1 and totals.shape[1] == 1
+    seen, listed = room_for(feed)
     n_events = np.int64(0)
     base = stream_base(seed, stream)
     base_decay = stream_base(seed, stream + 1)
@@ -48,10 +48,10 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
         new_offsets[s, 0] = n_events
         for t in range(n_steps):
             total = totals[0 if everywhere else s, 0 if everywhere else t]
-            add_spikes(index, count, offsets[s, t], offsets[s, t + 1], table, rows, n_rows, n_strips, pitch, total)
+            add_signal(index, count, offsets[s, t], offsets[s, t + 1], feed, total, seen, listed)
             if own_table.size > 0:
-                add_spikes(new_index, new_count, before, n_events, own_table, own_rows, own_n_rows, own_n_strips,
-                           own_pitch, total)
+                add_own(new_index, new_count, before, n_events, own_table, own_rows, own_n_rows, own_n_strips,
+                        own_pitch, total)
             before = n_events
             k_decay = step_key(base_decay, t)
             k_in = step_key(base_in, t)

@@ -28,7 +28,7 @@ from qspinn.runtime._lanes import (
     up,
 )
 from qspinn.runtime._vectors import aligned_zeros
-from qspinn.runtime.layered.feed_kernel import add_spikes
+from qspinn.runtime.layered.feed_kernel import add_own, add_signal, room_for
 
 
 @piece
@@ -68,14 +68,13 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
              new_offsets, new_index, new_count, counts, v_out, ref_out, i_out, theta_out, v_sum):
     """Advances a population over all steps of S samples in narrow lanes, and writes its spikes; returns their number.
 
-    feed: (table, rows, n_rows, n_strips, pitch) of the signal (offsets, index, count); again: the same of the
+    feed: of the signal (offsets, index, count), see `add_signal`; again: (table, rows, n_rows, n_strips, pitch) of the
     population's own spikes, or with an empty table. totals [S, T, size]: what other connections bring, or one row of
     zeros, [1, 1, size], for all steps. layout: `arguments.Layout`; neuron: `Neuron`. tensors: eight flat arrays
     in lanes, a stretch for each group (repeated along its rows) or for each row. names: the number of each lane's
     neuron in the program; valid: a bit per lane that is a neuron; after: the place of every neuron in the lanes.
     new_count and theta_out are for populations that these lanes do not take.
     """
-    table, rows, n_rows, n_strips, pitch = feed
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
     map_rows, per_group, width, first, row_pitch, group_pitch, lanes, stretch, run, by_row = layout
     bias, left, half, low, right, level, lowered, begins = tensors
@@ -102,6 +101,7 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
     if usual and everywhere:
         begin(totals[0, 0], layout, begins)
     tall = 1 if by_row else per_group
+    seen, listed = room_for(feed)
     n_events = np.int64(0)
     for s in range(n_samples):
         v[:] = 0
@@ -111,10 +111,10 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
         before = n_events
         for t in range(n_steps):
             total = totals[0 if everywhere else s, 0 if everywhere else t]
-            add_spikes(index, count, offsets[s, t], offsets[s, t + 1], table, rows, n_rows, n_strips, pitch, total)
+            add_signal(index, count, offsets[s, t], offsets[s, t + 1], feed, total, seen, listed)
             if own_table.size > 0:
-                add_spikes(new_index, none, before, n_events, own_table, own_rows, own_n_rows, own_n_strips, own_pitch,
-                           total)
+                add_own(new_index, none, before, n_events, own_table, own_rows, own_n_rows, own_n_strips, own_pitch,
+                        total)
             before = n_events
             for block in range(map_rows // tall):
                 for phase in range(0, stretch, lanes):

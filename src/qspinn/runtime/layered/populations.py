@@ -19,6 +19,7 @@ from qspinn.runtime._once import once
 from qspinn.runtime._vectors import aligned
 from qspinn.runtime.layered import feed_kernel
 from qspinn.runtime.layered.arguments import NONE, events_of, general, narrow, shifted_weights
+from qspinn.runtime.layered.cells import cells, no_cells
 from qspinn.runtime.layered.field import MARGIN, field_of, grid
 from qspinn.runtime.layered.proof import begins_ahead, lanes_for, reach
 from qspinn.runtime.layered.strips import NOTHING, Strips, own_strips, strips
@@ -58,11 +59,11 @@ class Wanted(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a population takes whatever its input is: the size of its sums, its connections with others and with
-    itself, the kernel with its arguments between the sums and the outputs."""
+    """What a population takes whatever its input is: the size of its sums, its connections with others (strips, then
+    cells) and with itself, the kernel with its arguments between the sums and the outputs."""
 
     size: int
-    fed: list[Strips]
+    fed: list[tuple]
     again: Strips
     kernel: Callable
     arguments: tuple
@@ -75,7 +76,7 @@ def plan(program: Program, op: LifOp, feeds: list[Feed], kind: type | None, ahea
     fed = [strips(program, f, field, lane, left) for f in feeds if f.source != op.name]
     again = own_strips(program, [f for f in feeds if f.source == op.name], field, lane, left)
     kernel = narrow(program, op, field, kind, left, ahead) if kind else general(program, op, field)
-    return Plan(field.size, fed, again, *kernel)
+    return Plan(field.size, [(*s, cells(s, lane)) for s in fed], again, *kernel)
 
 
 def population(
@@ -94,10 +95,10 @@ def population(
     size, all_strips, again, kernel, arguments = once(
         program, (op.name, kind, ahead), lambda: plan(program, op, feeds, kind, ahead))
     fed = list(zip([signals[f.source] for f in feeds if f.source != op.name], all_strips, strict=True))
-    source, feed = fed[0] if fed else (silent(like), NOTHING)
+    source, feed = fed[0] if fed else (silent(like), (*NOTHING, no_cells(kind or np.int64)))
     totals = aligned((n_samples, n_steps, size) if len(fed) > 1 else (1, 1, size), kind or np.int64)
     for signal, more in fed[1:]:
-        feed_kernel.add_all(signal.offsets, *events_of(signal), *more, totals)
+        feed_kernel.add_all(signal.offsets, *events_of(signal), more, totals)
     offsets = np.zeros((n_samples, n_steps + 1), np.int64)
     index = taken(room, op.name, n_samples * n_steps * op.n + MARGIN, index_dtype(op.n))
     count = taken(room, f"{op.name}, count", len(index), np.uint8) if op.max_spikes > 1 else NONE
