@@ -78,10 +78,28 @@ def parts(batch: int, size: int, most: int = 8) -> list[tuple[int, int]]:
 
 
 def run(ranges: list[tuple[int, int]], work: Callable[..., Any]) -> list[Any]:
-    """What work(number, start, stop) returns for all ranges, on as many threads as torch uses."""
-    if torch.get_num_threads() == 1 or len(ranges) == 1:
+    """What work(number, start, stop) returns for all ranges, on as many threads as torch uses, of which this is one."""
+    n_threads = min(torch.get_num_threads(), len(ranges), os.cpu_count() or 1)
+    if n_threads == 1:
         return [work(number, start, stop) for number, (start, stop) in enumerate(ranges)]
-    return list(_POOL.map(lambda task: work(task[0], *task[1]), enumerate(ranges)))
+    found, left, lock = [None] * len(ranges), iter(range(len(ranges))), threading.Lock()
+
+    def take_part() -> None:
+        while True:
+            with lock:
+                number = next(left, None)
+            if number is None:
+                return
+            found[number] = work(number, *ranges[number])
+
+    others = [_POOL.submit(take_part) for _ in range(n_threads - 1)]  # one task for each, not for every range
+    try:
+        take_part()
+    finally:
+        concurrent.futures.wait(others)
+    for other in others:
+        other.result()
+    return found
 
 
 def flat(x: Tensor) -> Tensor:

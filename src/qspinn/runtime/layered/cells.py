@@ -16,39 +16,48 @@ from qspinn.runtime._vectors import INTS, aligned
 from qspinn.runtime.layered.field import up_to
 from qspinn.runtime.layered.strips import Strips
 
-MOST = 8  # sources of a cell
-LARGEST = 1 << 18  # bytes of blocks, which are to stay in the cache
+MOST = 8  # sources of a cell; where more meet at a place, several cells do
+LARGEST = 1 << 19  # bytes of blocks, which are to stay in the cache
 
 
 class Cells(NamedTuple):
-    """The cells of a connection. of [n_sources]: cell << 8 | the source's bit; places [n_cells, filled up to whole
-    registers]: where the block of each is added; blocks: flat, by the bits of the sources that spike. Without entries
-    where there is nothing to be taken together."""
+    """The cells of a connection. of [n_sources]: cell << 8 | the source's bit. Of each cell, filled up to whole
+    registers: places, where its block is added, and firsts, where in `blocks` (flat) its blocks begin, by the bits of
+    the sources that spike. least: events in a step from which on cells are faster. Without entries where there is
+    nothing to be taken together."""
 
     of: NDArray[np.uint32]
     places: NDArray[np.int32]
+    firsts: NDArray[np.int32]
     blocks: NDArray
+    least: int
 
 
 def no_cells(lane: type) -> Cells:
-    return Cells(np.zeros(0, np.uint32), np.zeros(0, np.int32), np.zeros(0, lane))
+    none = np.zeros(0, np.int32)
+    return Cells(np.zeros(0, np.uint32), none, none, np.zeros(0, lane), 0)
 
 
 def cells(strips: Strips, lane: type) -> Cells:
-    """The cells of a connection, if they have two to eight sources, of the same weights in each (at the map's edge some
-    may be missing)."""
-    at, first = strips.table.reshape(-1, 2).T
-    places, cell, sizes = np.unique(at, return_inverse=True, return_counts=True)
-    n, size = int(sizes.max(initial=0)), strips.n_rows * strips.n_strips * STRIP
-    if not 2 <= n <= MOST or size << n > LARGEST // np.dtype(lane).itemsize or strips.pitch == 0:
+    """The cells of a connection, if there are some of several sources and their blocks are not too large."""
+    at, row = strips.table.reshape(-1, 2).T
+    size = strips.n_rows * strips.n_strips * STRIP
+    rows, kind = np.unique(row, return_inverse=True)  # sources of a kind have the same weights, and places of their own
+    place, number = np.unique(at, return_inverse=True)
+    n_sets = -(-len(rows) // MOST)
+    many = len(rows) > 1 and len(place) < len(at)
+    if strips.pitch == 0 or not many or n_sets * (size << MOST) > LARGEST // np.dtype(lane).itemsize:
         return no_cells(lane)
-    kinds, bit = np.unique(first, return_inverse=True)
-    if len(kinds) > n or len(np.unique(cell * n + bit)) < len(cell):  # a bit is one source
+    which, bit = np.divmod(kind, MOST)
+    used, cell = np.unique(number * n_sets + which, return_inverse=True)
+    if len(used) == len(at) or len(np.unique(cell * MOST + bit)) < len(at):  # a bit is one source
         return no_cells(lane)
-    rows = np.stack([strips.rows[k : k + size].astype(np.int64) for k in kinds])
-    which = np.arange(1 << len(kinds))[:, None] >> np.arange(len(kinds)) & 1
-    blocks = aligned((len(which) * size,), lane)
-    blocks[:] = (which @ rows).astype(lane).ravel()  # earlier overflow cancels, see `add_spikes`
-    filled = np.zeros(up_to(len(places), INTS), np.int32)
-    filled[: len(places)] = places
-    return Cells((cell << 8 | 1 << bit).astype(np.uint32), filled, blocks)
+    patterns = np.arange(1 << MOST)[:, None] >> np.arange(MOST) & 1
+    weights = np.zeros((n_sets * MOST, size), np.int64)
+    weights[: len(rows)] = [strips.rows[k : k + size] for k in rows]
+    blocks = aligned((n_sets * (size << MOST),), lane)  # earlier overflow cancels, see `add_spikes`
+    blocks[:] = (patterns @ weights.reshape(n_sets, MOST, size)).astype(lane).ravel()
+    filled = np.zeros((2, up_to(len(used), INTS)), np.int32)
+    filled[:, : len(used)] = place[used // n_sets], used % n_sets * (size << MOST)
+    least = len(used) // 4 if n_sets == 1 else 3 * len(used) // 4
+    return Cells((cell << 8 | 1 << bit).astype(np.uint32), filled[0], filled[1], blocks, least)

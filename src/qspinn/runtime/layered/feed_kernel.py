@@ -162,10 +162,6 @@ def add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, 
         add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total)
 
 
-CROWDED = 4
-"""Where at least one source spikes for so many cells, cells are worth their listing."""
-
-
 @piece
 def add_signal(index, count, start, stop, feed, total, seen, listed):
     """`add_spikes` of a signal by feed = (table, rows, n_rows, n_strips, pitch, cells), see `strips` and `cells`.
@@ -173,10 +169,12 @@ def add_signal(index, count, start, stop, feed, total, seen, listed):
     seen [n_cells filled up], of zeros, and listed, a register longer, are room for a step.
     """
     table, rows, n_rows, n_strips, pitch, cells = feed
-    if count.size > 0 or seen.size == 0 or (stop - start) * CROWDED < seen.size:
+    if count.size > 0 or seen.size == 0 or stop - start < cells[4]:
         add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total)
     elif n_rows == 3 and n_strips == 3:
         add_cells(index, start, stop, cells, 3, 3, pitch, total, seen, listed)
+    elif n_rows == 2 and n_strips == 4:
+        add_cells(index, start, stop, cells, 2, 4, pitch, total, seen, listed)
     else:
         add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, listed)
 
@@ -184,7 +182,7 @@ def add_signal(index, count, start, stop, feed, total, seen, listed):
 @piece
 def add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, listed):
     """total += what the cells bring that hold the events start..stop - 1."""
-    of, places, blocks = cells
+    of, places, firsts, blocks, _ = cells
     for e in range(start, stop):
         entry = np.int64(of[index[e]])
         seen[entry >> 8] |= entry & 255
@@ -198,10 +196,10 @@ def add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, l
     for k in range(share):
         for stream in range(STREAMS):
             cell = np.int64(listed[stream * share + k])
-            add_block(np.int64(places[cell]), blocks, seen[cell] * size, n_rows, n_strips, pitch, total)
+            add_block(np.int64(places[cell]), blocks, firsts[cell] + seen[cell] * size, n_rows, n_strips, pitch, total)
     for k in range(STREAMS * share, m):
         cell = np.int64(listed[k])
-        add_block(np.int64(places[cell]), blocks, seen[cell] * size, n_rows, n_strips, pitch, total)
+        add_block(np.int64(places[cell]), blocks, firsts[cell] + seen[cell] * size, n_rows, n_strips, pitch, total)
     seen[:] = 0
 
 

@@ -13,6 +13,7 @@ from qspinn.runtime._lanes import (
     choose,
     down,
     equal,
+    lanes_of,
     least,
     load_full,
     load_numbers,
@@ -31,19 +32,34 @@ from qspinn.runtime._vectors import aligned_zeros
 from qspinn.runtime.layered.feed_kernel import add_own, add_signal, room_for
 
 
-@piece
-def begin(total, layout, start):
-    """Sets what every neuron has received before its first input, from the flat tensor `start`."""
-    map_rows, per_group, width, first, row_pitch, group_pitch, lanes, stretch, _, by_row = layout
+@kernel
+def begins_of(layout):
+    """Where in the sums each row begins."""
+    map_rows, per_group, _, first, row_pitch, group_pitch, _, _, _, _ = layout
+    places = np.empty(map_rows, np.int64)
     for row in range(map_rows):
-        at = first + row // per_group * group_pitch + row % per_group * row_pitch
+        places[row] = first + row // per_group * group_pitch + row % per_group * row_pitch
+    return places
+
+
+@piece
+def begin(total, places, layout, start):
+    """Sets what every neuron has received before its first input, from the flat tensor `start`."""
+    map_rows, per_group, width, _, _, _, lanes, stretch, _, by_row = layout
+    for row in range(map_rows):
         c = (row if by_row else row // per_group) * stretch
         for k in range(0, width, lanes):
-            store(total, at + k, load_full(start, c + k % stretch))
+            store(total, places[row] + k, load_full(start, c + k % stretch))
 
 
 @piece
-def settle(total, v, k, stop, stretch, at, valid, lanes, start, shift, factor, f_half, f_shift, bottom, top, threshold,
+def word_of(valid, at, like):
+    """The word of `valid` that holds the bit of lane `at`, the first of a register of arrays like `like`."""
+    return valid[np.uint64(at) // np.uint64(lanes_of(like))]  # a shift: unsigned, by a constant
+
+
+@piece
+def settle(total, v, k, stop, stretch, at, valid, start, shift, factor, f_half, f_shift, bottom, top, threshold,
            less, numbers, further, index, n_events, bounded):
     """A row of neurons of the usual kind, every `stretch`: they leak, round to nearest, and are lowered by their
     threshold. What they receive begins at `start`, which holds the bias and the half for rounding. Returns the number
@@ -56,7 +72,7 @@ def settle(total, v, k, stop, stretch, at, valid, lanes, start, shift, factor, f
             x = least(most(x, bottom), top)
         crossing = above(x, threshold)
         store(v, at, choose(crossing, sub(x, less), x))
-        n_events += spill(index, n_events, numbers, crossing, valid[at // lanes])
+        n_events += spill(index, n_events, numbers, crossing, word_of(valid, at, v))
         k += stretch
         at += stretch
         numbers = add(numbers, further)
@@ -76,7 +92,7 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
     new_count and theta_out are for populations that these lanes do not take.
     """
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
-    map_rows, per_group, width, first, row_pitch, group_pitch, lanes, stretch, run, by_row = layout
+    map_rows, per_group, width, _, _, _, lanes, stretch, run, by_row = layout
     bias, left, half, low, right, level, lowered, begins = tensors
     (v_min, v_max, decay, decay_half, decay_low, decay_shift, leaks, moves, subtract, n_ref, has_current, current,
      current_half, current_low, current_shift, i_min, i_max, usual, bounded, stores, store_half, store_low, store_shift,
@@ -98,8 +114,9 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
     keep, rest = splat_full(bias, -1 if subtract else 0), splat_full(bias, n_ref)
     further = splat_like(load_numbers(names, 0, bias), stretch // run)
     everywhere = totals.shape[0] == 1 and totals.shape[1] == 1
+    places = begins_of(layout)
     if usual and everywhere:
-        begin(totals[0, 0], layout, begins)
+        begin(totals[0, 0], places, layout, begins)
     tall = 1 if by_row else per_group
     seen, listed = room_for(feed)
     n_events = np.int64(0)
@@ -123,24 +140,24 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
                     h, lo = load_full(half, c), load_full(low, c)
                     threshold, less, base = load_full(level, c), load_full(lowered, c), load_full(begins, c)
                     for row in range(block * tall, (block + 1) * tall):
-                        start = first + row // per_group * group_pitch + row % per_group * row_pitch
+                        start = places[row]
                         at = row * width + phase
                         numbers = load_numbers(names, at, bias)
                         if usual and everywhere:
                             if bounded:
-                                n_events = settle(total, v, start + phase, start + width, stretch, at, valid, lanes,
-                                                  base, to_right, factor, f_half, f_shift, bottom, top, threshold, less,
+                                n_events = settle(total, v, start + phase, start + width, stretch, at, valid, base,
+                                                  to_right, factor, f_half, f_shift, bottom, top, threshold, less,
                                                   numbers, further, new_index, n_events, True)
                             else:
-                                n_events = settle(total, v, start + phase, start + width, stretch, at, valid, lanes,
-                                                  base, to_right, factor, f_half, f_shift, bottom, top, threshold, less,
+                                n_events = settle(total, v, start + phase, start + width, stretch, at, valid, base,
+                                                  to_right, factor, f_half, f_shift, bottom, top, threshold, less,
                                                   numbers, further, new_index, n_events, False)
                             continue
                         for k in range(start + phase, start + width, stretch):
                             drive = load_full(total, k)
                             store(total, k, zero)
                             x = load_full(v, at)
-                            word = valid[at // lanes]
+                            word = word_of(valid, at, v)
                             if leaks:
                                 x = scaled(x, factor, f_half, f_low, f_shift)
                             if has_current:
