@@ -17,16 +17,17 @@ from qspinn.runtime.layered.field import up_to
 from qspinn.runtime.layered.strips import Strips
 
 MOST = 8  # sources of a cell; where more meet at a place, several cells do
+MOST_CELLS = 1 << 13  # whose numbers, with that of a source, have 16 bits
 LARGEST = 1 << 19  # bytes of blocks, which are to stay in the cache
 
 
 class Cells(NamedTuple):
-    """The cells of a connection. of [n_sources]: cell << 8 | the source's bit. Of each cell, filled up to whole
+    """The cells of a connection. of [n_sources]: cell << 3 | which of its sources. Of each cell, filled up to whole
     registers: places, where its block is added, and firsts, where in `blocks` (flat) its blocks begin, by the bits of
     the sources that spike. least: events in a step from which on cells are faster. Without entries where there is
     nothing to be taken together."""
 
-    of: NDArray[np.uint32]
+    of: NDArray[np.uint16]
     places: NDArray[np.int32]
     firsts: NDArray[np.int32]
     blocks: NDArray
@@ -35,7 +36,7 @@ class Cells(NamedTuple):
 
 def no_cells(lane: type) -> Cells:
     none = np.zeros(0, np.int32)
-    return Cells(np.zeros(0, np.uint32), none, none, np.zeros(0, lane), 0)
+    return Cells(np.zeros(0, np.uint16), none, none, np.zeros(0, lane), 0)
 
 
 def cells(strips: Strips, lane: type) -> Cells:
@@ -50,7 +51,8 @@ def cells(strips: Strips, lane: type) -> Cells:
         return no_cells(lane)
     which, bit = np.divmod(kind, MOST)
     used, cell = np.unique(number * n_sets + which, return_inverse=True)
-    if len(used) == len(at) or len(np.unique(cell * MOST + bit)) < len(at):  # a bit is one source
+    alone = len(used) == len(at) or len(np.unique(cell * MOST + bit)) < len(at)  # a bit is one source
+    if alone or len(used) > MOST_CELLS:
         return no_cells(lane)
     patterns = np.arange(1 << MOST)[:, None] >> np.arange(MOST) & 1
     weights = np.zeros((n_sets * MOST, size), np.int64)
@@ -60,4 +62,4 @@ def cells(strips: Strips, lane: type) -> Cells:
     filled = np.zeros((2, up_to(len(used), INTS)), np.int32)
     filled[:, : len(used)] = place[used // n_sets], used % n_sets * (size << MOST)
     least = len(used) // 4 if n_sets == 1 else 3 * len(used) // 4
-    return Cells((cell << 8 | 1 << bit).astype(np.uint32), filled[0], filled[1], blocks, least)
+    return Cells((cell * MOST + bit).astype(np.uint16), filled[0], filled[1], blocks, least)

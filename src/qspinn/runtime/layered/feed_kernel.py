@@ -185,7 +185,7 @@ def add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, l
     of, places, firsts, blocks, _ = cells
     for e in range(start, stop):
         entry = np.int64(of[index[e]])
-        seen[entry >> 8] |= entry & 255
+        seen[entry >> 3] |= 1 << (entry & 7)
     m = np.int64(0)
     for q in range(0, seen.size, INTS):
         bits = differ_from_0(seen, q)
@@ -242,9 +242,8 @@ def pool(offsets, index, count, first, windows, by_sum, grid, new_offsets, new_i
                 c = times(count, e)
                 for k in range(first[index[e]], first[index[e] + 1]):
                     at = windows[k]
-                    if grid[at] == 0 and c > 0:
-                        new_index[n] = at
-                        n += 1
+                    new_index[n] = at  # without a jump, which would often be wrong
+                    n += grid[at] == 0 and c > 0
                     grid[at] = grid[at] + c if by_sum else max(grid[at], c)
             for e in range(start, n):
                 new_count[e] = grid[new_index[e]]

@@ -122,7 +122,7 @@ def pooled(program: Program, op: PoolOp, signal: Spikes, room: Room) -> Spikes:
     """The pooled signal, with counts; in no particular order within a step; in `room` until its next call."""
     n, n_steps = math.prod(pool_shape(op)), signal.n_steps
     first, windows = once(program, ("windows", op), lambda: windows_of(op))
-    most = min(signal.n_events * int(np.diff(first).max(initial=0)), signal.n_samples * n_steps * n)
+    most = min(signal.n_events * int(np.diff(first).max(initial=0)), signal.n_samples * n_steps * n) + 1
     offsets = np.zeros((signal.n_samples, n_steps + 1), np.int64)
     index, count = taken(room, op.target, most, index_dtype(n)), taken(room, f"{op.target}, count", most, np.int32)
     used = feed_kernel.pool(signal.offsets, *events_of(signal), first, windows, op.kind == "sum", np.zeros(n, np.int64),
