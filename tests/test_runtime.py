@@ -270,6 +270,18 @@ def test_threads_change_nothing(n_threads: int) -> None:
                 reference.run(case.program, case.spikes, record=True), "threads")
 
 
+def test_threads_keep_a_little_memory_from_run_to_run() -> None:
+    with numba_engine._room() as room:
+        room["a"] = np.zeros(4)
+        with numba_engine._room() as other:  # of a run within the run
+            assert other is not room
+    with numba_engine._room() as again:
+        assert again is room
+        again["b"] = np.zeros(numba_engine.KEPT, np.uint8)
+    with numba_engine._room() as new:
+        assert "b" not in new
+
+
 def test_states_start_fresh_for_every_sample() -> None:
     program = single([[5]], v_th=12, n_ref=3)
     for engine in (reference.run, numba_engine.run):

@@ -7,6 +7,7 @@ has (512-bit registers at best, pairs or loops of narrower ones elsewhere). Resu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ LINE = 64  # bytes of a register and of a cache line: a register that straddles 
 
 def aligned(shape: tuple[int, ...], kind: type) -> np.ndarray:
     """Zeros that start at a cache line."""
-    n_bytes = int(np.prod(shape)) * np.dtype(kind).itemsize
+    n_bytes = math.prod(shape) * np.dtype(kind).itemsize
     room = np.zeros(n_bytes + LINE, dtype=np.uint8)
     start = -room.ctypes.data % LINE
     return room[start : start + n_bytes].view(kind).reshape(shape)

@@ -10,10 +10,11 @@ Kernels are chosen by proof, never by hope: those of `_competing` for competing 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -35,6 +36,7 @@ from qspinn.ops import (
 )
 from qspinn.program import Program
 from qspinn.runtime import _competing, _kernels
+from qspinn.runtime._once import once
 from qspinn.runtime._threads import in_parts
 from qspinn.runtime.layered import populations
 from qspinn.runtime.layered.populations import Room, States, Wanted
@@ -42,7 +44,9 @@ from qspinn.runtime.result import Counts, Result
 from qspinn.spikes import Spikes
 
 WORK = 1 << 23  # steps of neurons in a block, about: its signals stay in the cache, and calls cost little against it
+KEPT = 1 << 26  # bytes that a thread keeps between runs; what was never written to takes no memory
 LITTLE = 1 << 20  # steps of neurons that are not worth waking another thread
+_of_thread = threading.local()
 
 
 def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: int = 0) -> Result:
@@ -68,28 +72,31 @@ def run_from(
     return _run(program, spikes, given, False, n_threads, keep=True)
 
 
+class _Outline(NamedTuple):
+    """Of a program: its populations, what is read out, and the signals that are taken by something."""
+
+    populations: list[LifOp]
+    readout: VoteOp | ReadOp
+    read: set[str]
+
+    @classmethod
+    def of(cls, program: Program) -> _Outline:
+        (readout,) = (op for op in program.ops if isinstance(op, VoteOp | ReadOp))
+        return cls(list(program.ops_of(LifOp)), readout,
+                   {op.source for op in program.ops if isinstance(op, Feed | PoolOp | SelectOp)})
+
+
 class _Job(NamedTuple):
-    """What a run is asked for: `given` are signals that are known; keep: all signals shall outlast the run."""
+    """What a run is asked for: `given` are signals that are known; keep: all signals shall outlast the run; new:
+    populations to run."""
 
     program: Program
     given: Mapping[str, Spikes]
     record: bool
     keep: bool
-
-    @property
-    def readout(self) -> VoteOp | ReadOp:
-        (op,) = (op for op in self.program.ops if isinstance(op, VoteOp | ReadOp))
-        return op
-
-    @property
-    def read(self) -> set[str]:
-        """Signals that others take."""
-        return {op.source for op in self.program.ops if isinstance(op, Feed | PoolOp | SelectOp)}
-
-    @property
-    def new(self) -> list[LifOp]:
-        """Populations to run."""
-        return [op for op in self.program.ops_of(LifOp) if op.name not in self.given]
+    readout: VoteOp | ReadOp
+    read: set[str]
+    new: list[LifOp]
 
     def wanted(self, op: LifOp) -> Wanted:
         readout = self.readout
@@ -102,14 +109,15 @@ def _run(
     program: Program, spikes: Spikes, given: Mapping[str, Spikes], record: bool, n_threads: int, keep: bool
 ) -> tuple[Result, dict[str, Spikes]]:
     """(result, signals of populations by name where they are kept)."""
-    job = _Job(program, given, record, keep or record)
-    ops, n_samples, of_thread = program.ops_of(LifOp), spikes.n_samples, threading.local()
+    ops, readout, read = once(program, ("outline",), lambda: _Outline.of(program))
+    job = _Job(program, given, record, keep or record, readout, read, [op for op in ops if op.name not in given])
+    n_samples = spikes.n_samples
     left = {op.name: States.of(n_samples, op.n, job.wanted(op)) for op in job.new}
 
     def part(a: int, b: int) -> dict[str, Spikes]:
-        of_thread.room = room = getattr(of_thread, "room", {})
-        return _block(job, spikes.slice(a, b), {name: signal.slice(a, b) for name, signal in given.items()},
-                      {name: states.part(a, b) for name, states in left.items()}, room)
+        with _room() as room:
+            return _block(job, spikes.slice(a, b), {name: signal.slice(a, b) for name, signal in given.items()},
+                          {name: states.part(a, b) for name, states in left.items()}, room)
 
     n_threads = n_threads or os.cpu_count() or 1
     work = n_samples * spikes.n_steps * sum(op.n for op in job.new)
@@ -133,6 +141,16 @@ def _run(
             current={op.name: left[op.name].current for op in ops if op.current},
             theta={op.name: left[op.name].theta for op in ops if op.theta_fmt is not None})
     return result, signals
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[Room]:
+    """Memory of this thread, which it keeps from run to run unless it is a lot."""
+    room: Room = getattr(_of_thread, "room", {})
+    _of_thread.room = {}  # another run within this one has memory of its own
+    yield room
+    if sum(x.nbytes for x in room.values()) <= KEPT:
+        _of_thread.room = room
 
 
 def _n_parts(work: int, n_threads: int) -> int:

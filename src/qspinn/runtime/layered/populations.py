@@ -29,6 +29,9 @@ Room = dict[str, NDArray]
 """Arrays of a thread, by name, that every block of samples writes anew: fresh memory costs more than the writing."""
 
 
+ALL = 1 << 32  # more sources than there are: all of them spike
+
+
 class States(NamedTuple):
     """What is left of a population after its last step, int64 [B, N] each, in the program's order; without samples
     where nobody asked."""
@@ -89,9 +92,7 @@ def population(
         left: is filled, where it has samples.
     """
     n_samples, n_steps = like.n_samples, like.n_steps
-    low, high = np.sum([reach(program, f, signals.get(f.source), op.n) for f in feeds] or [(0, 0)], axis=0)
-    kind = lanes_for(program, op, int(low), int(high))
-    ahead = kind is not None and begins_ahead(program, op, int(low), int(high), kind)
+    kind, ahead = chosen_lanes(program, op, feeds, signals)
     size, all_strips, again, kernel, arguments = once(
         program, (op.name, kind, ahead), lambda: plan(program, op, feeds, kind, ahead))
     fed = list(zip([signals[f.source] for f in feeds if f.source != op.name], all_strips, strict=True))
@@ -104,6 +105,22 @@ def population(
     count = taken(room, f"{op.name}, count", len(index), np.uint8) if op.max_spikes > 1 else NONE
     used = kernel(source.offsets, *events_of(source), feed, again, totals, *arguments, offsets, index, count, *left)
     return Spikes(offsets=offsets, index=index[:used], n=op.n, count=count[:used] if op.max_spikes > 1 else None)
+
+
+def chosen_lanes(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes]
+                 ) -> tuple[type | None, bool]:
+    """(lanes, whether sums begin ahead): the best there is, if that is proved for every input; otherwise what is proved
+    for this one."""
+    def proved(given: Callable[[Feed], tuple[int, int]]) -> tuple[type | None, bool]:
+        low, high = (sum(ends) for ends in zip((0, 0), *map(given, feeds), strict=True))
+        kind = lanes_for(program, op, low, high)
+        return kind, kind is not None and begins_ahead(program, op, low, high, kind)
+
+    if all(signal.count is None for signal in signals.values()):
+        found = once(program, (op.name, "any input"), lambda: proved(lambda f: reach(program, f, None, ALL)))
+        if found == (np.int16, True):
+            return found
+    return proved(lambda f: reach(program, f, signals.get(f.source), op.n))
 
 
 def taken(room: Room, name: str, length: int, kind: type) -> NDArray:
