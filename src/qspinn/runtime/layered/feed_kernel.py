@@ -104,6 +104,14 @@ def add_block(at, rows, row, n_rows, n_strips, pitch, total):
 @piece
 def add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
     """`add_spikes` for sources that may spike several times."""
+    if pitch == 0 and n_strips == 1 and start < stop:  # as `add_to_one`
+        at = np.int64(table[0])
+        strip = load_strip(total, at)
+        for e in range(start, stop):
+            c = splat_strip(total, np.int64(count[e]))
+            strip = add(strip, mul(c, load_row(rows, np.int64(table[2 * np.int64(index[e]) + 1]), total)))
+        store(total, at, strip)
+        return
     for e in range(start, stop):
         i = 2 * np.int64(index[e])
         at = np.int64(table[i])
@@ -229,24 +237,42 @@ def room_for(feed):
 
 @kernel
 def pool(offsets, index, count, first, windows, by_sum, grid, new_offsets, new_index, new_count):
-    """Events of a pooled signal; returns their number. Source i is in windows[first[i] : first[i + 1]].
+    """Events of a pooled signal; returns their number. Source i is in windows[first[i] : first[i + 1]], or where first
+    has no entries, in windows[i].
 
-    grid [n], of zeros, is room for one step; new_offsets [S, T + 1] start at 0.
+    grid [n], of zeros, is room for one step; new_offsets [S, T + 1] start at 0; new_index has room for one event more.
     """
     n = np.int64(0)
     for s in range(offsets.shape[0]):
         new_offsets[s, 0] = n
         for t in range(offsets.shape[1] - 1):
             start = n
-            for e in range(offsets[s, t], offsets[s, t + 1]):
-                c = times(count, e)
-                for k in range(first[index[e]], first[index[e] + 1]):
-                    at = windows[k]
+            if first.size == 0 and by_sum and count.size == 0:
+                for e in range(offsets[s, t], offsets[s, t + 1]):
+                    at = windows[index[e]]
+                    seen = grid[at]
                     new_index[n] = at  # without a jump, which would often be wrong
-                    n += grid[at] == 0 and c > 0
-                    grid[at] = grid[at] + c if by_sum else max(grid[at], c)
+                    n += seen == 0
+                    grid[at] = seen + 1
+            else:
+                n = pool_step(index, count, offsets[s, t], offsets[s, t + 1], first, windows, by_sum, grid, new_index, n)
             for e in range(start, n):
                 new_count[e] = grid[new_index[e]]
                 grid[new_index[e]] = 0
             new_offsets[s, t + 1] = n
+    return n
+
+
+@piece
+def pool_step(index, count, begin, end, first, windows, by_sum, grid, new_index, n):
+    """Notes in grid what the events begin..end bring, and lists the windows that they are the first in; returns how
+    many are listed now."""
+    for e in range(begin, end):
+        c, i = times(count, e), np.int64(index[e])
+        low, high = (first[i], first[i + 1]) if first.size > 0 else (i, i + 1)
+        for k in range(low, high):
+            at = windows[k]
+            new_index[n] = at
+            n += grid[at] == 0 and c > 0
+            grid[at] = grid[at] + c if by_sum else max(grid[at], c)
     return n

@@ -139,7 +139,8 @@ def pooled(program: Program, op: PoolOp, signal: Spikes, room: Room) -> Spikes:
     """The pooled signal, with counts; in no particular order within a step; in `room` until its next call."""
     n, n_steps = math.prod(pool_shape(op)), signal.n_steps
     first, windows = once(program, ("windows", op), lambda: windows_of(op))
-    most = min(signal.n_events * int(np.diff(first).max(initial=0)), signal.n_samples * n_steps * n) + 1
+    each = int(np.diff(first).max(initial=0)) if first.size else 1
+    most = min(signal.n_events * each, signal.n_samples * n_steps * n) + 1
     offsets = np.zeros((signal.n_samples, n_steps + 1), np.int64)
     index, count = taken(room, op.target, most, index_dtype(n)), taken(room, f"{op.target}, count", most, np.int32)
     used = feed_kernel.pool(signal.offsets, *events_of(signal), first, windows, op.kind == "sum", np.zeros(n, np.int64),
@@ -148,7 +149,7 @@ def pooled(program: Program, op: PoolOp, signal: Spikes, room: Room) -> Spikes:
 
 
 def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(first, windows): source i is in the windows windows[first[i] : first[i + 1]]."""
+    """(first, windows) of `feed_kernel.pool`."""
     channels, height, width = pool_shape(op)
     c, y, x = grid((channels, height, width))
     sources = np.concatenate([
@@ -156,7 +157,8 @@ def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         for ky in range(op.kernel[0]) for kx in range(op.kernel[1])])
     windows = np.tile(np.arange(len(c)), op.kernel[0] * op.kernel[1])
     first = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=math.prod(op.shape)))])
-    return first, windows[np.argsort(sources, kind="stable")]
+    alone = (np.diff(first) == 1).all()
+    return first[:0] if alone else first, windows[np.argsort(sources, kind="stable")]
 
 
 def counted(signal: Spikes) -> NDArray[np.int64]:
