@@ -195,10 +195,8 @@ def add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, l
         entry = np.int64(of[index[e]])
         seen[entry >> 3] |= 1 << (entry & 7)
     m = np.int64(0)
-    for q in range(0, seen.size, INTS):
-        bits = differ_from_0(seen, q)
-        if bits != 0:
-            m = list_bits(listed, m, q, bits)
+    for q in range(0, seen.size, INTS):  # without a jump, which would often be wrong
+        m = list_bits(listed, m, q, differ_from_0(seen, q))
     size = n_rows * n_strips * STRIP
     share = m // STREAMS
     for k in range(share):
