@@ -64,10 +64,10 @@ def test_blocks_are_what_their_sources_add(name: str, lane: type) -> None:
     size = made.n_rows * made.n_strips * 16
     for cell in np.unique(found.of >> 3)[::3]:
         members = np.flatnonzero(found.of >> 3 == cell)
-        assert (at[members] == found.places[cell]).all()
+        assert (at[members] == found.table[2 * cell]).all()
         some = members[np.random.default_rng(cell).random(len(members)) < 0.6]
         number = int(sum(1 << (found.of[some] & 7)))
-        begin = found.firsts[cell] + number * size
+        begin = found.table[2 * cell + 1] + number * size
         block = found.blocks[begin : begin + size].astype(np.int64)
         alone = [made.rows[first[i] : first[i] + size].astype(np.int64) for i in some]
         np.testing.assert_array_equal(block, np.sum([np.zeros(size, np.int64), *alone], axis=0))

@@ -22,21 +22,19 @@ LARGEST = 1 << 19  # bytes of blocks, which are to stay in the cache
 
 
 class Cells(NamedTuple):
-    """The cells of a connection. of [n_sources]: cell << 3 | which of its sources. Of each cell, filled up to whole
-    registers: places, where its block is added, and firsts, where in `blocks` (flat) its blocks begin, by the bits of
-    the sources that spike. least: events in a step from which on cells are faster. Without entries where there is
+    """The cells of a connection. of [n_sources]: cell << 3 | which of its sources. table, filled up to whole registers:
+    where the block of cell i is added, [2 i], and where in `blocks` (flat) its blocks begin, by the bits of the sources
+    that spike, [2 i + 1]. least: events in a step from which on cells are faster. Without entries where there is
     nothing to be taken together."""
 
     of: NDArray[np.uint16]
-    places: NDArray[np.int32]
-    firsts: NDArray[np.int32]
+    table: NDArray[np.int32]
     blocks: NDArray
     least: int
 
 
 def no_cells(lane: type) -> Cells:
-    none = np.zeros(0, np.int32)
-    return Cells(np.zeros(0, np.uint16), none, none, np.zeros(0, lane), 0)
+    return Cells(np.zeros(0, np.uint16), np.zeros(0, np.int32), np.zeros(0, lane), 0)
 
 
 def cells(strips: Strips, lane: type) -> Cells:
@@ -59,7 +57,7 @@ def cells(strips: Strips, lane: type) -> Cells:
     weights[: len(rows)] = [strips.rows[k : k + size] for k in rows]
     blocks = aligned((n_sets * (size << MOST),), lane)  # earlier overflow cancels, see `add_spikes`
     blocks[:] = (patterns @ weights.reshape(n_sets, MOST, size)).astype(lane).ravel()
-    filled = np.zeros((2, up_to(len(used), INTS)), np.int32)
-    filled[:, : len(used)] = place[used // n_sets], used % n_sets * (size << MOST)
+    table = np.zeros((up_to(len(used), INTS), 2), np.int32)
+    table[: len(used)] = np.stack([place[used // n_sets], used % n_sets * (size << MOST)], axis=1)
     least = len(used) // 4 if n_sets == 1 else 3 * len(used) // 4
-    return Cells((cell * MOST + bit).astype(np.uint16), filled[0], filled[1], blocks, least)
+    return Cells((cell * MOST + bit).astype(np.uint16), table.ravel(), blocks, least)

@@ -177,7 +177,7 @@ def add_signal(index, count, start, stop, feed, total, seen, listed):
     seen [n_cells filled up], of zeros, and listed, a register longer, are room for a step.
     """
     table, rows, n_rows, n_strips, pitch, cells = feed
-    if count.size > 0 or seen.size == 0 or stop - start < cells[4]:
+    if count.size > 0 or seen.size == 0 or stop - start < cells[3]:
         add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total)
     elif n_rows == 3 and n_strips == 3:
         add_cells(index, start, stop, cells, 3, 3, pitch, total, seen, listed)
@@ -190,7 +190,7 @@ def add_signal(index, count, start, stop, feed, total, seen, listed):
 @piece
 def add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, listed):
     """total += what the cells bring that hold the events start..stop - 1."""
-    of, places, firsts, blocks, _ = cells
+    of, table, blocks, _ = cells
     for e in range(start, stop):
         entry = np.int64(of[index[e]])
         seen[entry >> 3] |= 1 << (entry & 7)
@@ -202,10 +202,10 @@ def add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, l
     for k in range(share):
         for stream in range(STREAMS):
             cell = np.int64(listed[stream * share + k])
-            add_block(np.int64(places[cell]), blocks, firsts[cell] + seen[cell] * size, n_rows, n_strips, pitch, total)
+            add_block(np.int64(table[2 * cell]), blocks, table[2 * cell + 1] + seen[cell] * size, n_rows, n_strips, pitch, total)
     for k in range(STREAMS * share, m):
         cell = np.int64(listed[k])
-        add_block(np.int64(places[cell]), blocks, firsts[cell] + seen[cell] * size, n_rows, n_strips, pitch, total)
+        add_block(np.int64(table[2 * cell]), blocks, table[2 * cell + 1] + seen[cell] * size, n_rows, n_strips, pitch, total)
     seen[:] = 0
 
 
@@ -229,7 +229,7 @@ def add_all(offsets, index, count, feed, totals):
 @kernel
 def room_for(feed):
     """(seen, listed) for `add_signal`."""
-    n_cells = feed[5][1].size
+    n_cells = feed[5][1].size // 2
     return np.zeros(n_cells, np.uint8), np.empty(n_cells + INTS, np.int32)
 
 
