@@ -201,12 +201,17 @@ def add_cells(index, start, stop, cells, n_rows, n_strips, pitch, total, seen, l
     share = m // STREAMS
     for k in range(share):
         for stream in range(STREAMS):
-            cell = np.int64(listed[stream * share + k])
-            add_block(np.int64(table[2 * cell]), blocks, table[2 * cell + 1] + seen[cell] * size, n_rows, n_strips, pitch, total)
+            add_cell(np.int64(listed[stream * share + k]), table, blocks, seen, size, n_rows, n_strips, pitch, total)
     for k in range(STREAMS * share, m):
-        cell = np.int64(listed[k])
-        add_block(np.int64(table[2 * cell]), blocks, table[2 * cell + 1] + seen[cell] * size, n_rows, n_strips, pitch, total)
+        add_cell(np.int64(listed[k]), table, blocks, seen, size, n_rows, n_strips, pitch, total)
     seen[:] = 0
+
+
+@piece
+def add_cell(cell, table, blocks, seen, size, n_rows, n_strips, pitch, total):
+    """What the sources of one cell bring that spike together."""
+    block = table[2 * cell + 1] + seen[cell] * size
+    add_block(np.int64(table[2 * cell]), blocks, block, n_rows, n_strips, pitch, total)
 
 
 @kernel
