@@ -196,6 +196,7 @@ class SurrogateNet(nn.Module):
                        total(rows), way.level.to(device), bias, way.decay)
 
     def _way(self, layer: Layer) -> _Way:
+        """The first connection that can be part of the layer's node is; see `joins`."""
         into, neuron = self.network.into(layer.name), layer.neuron
         forward = [c for c in into if c.source != layer.name]
         main = next((c for c in forward if not isinstance(c, Skip) and joins(c, layer)), None)

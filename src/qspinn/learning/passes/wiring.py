@@ -5,7 +5,6 @@ Tensors lie channel-last and sample after sample: a signal [T, B, C, H, W] is a 
 
 from __future__ import annotations
 
-import concurrent.futures
 import itertools
 import math
 import os
@@ -23,11 +22,11 @@ from torch.nn import functional
 
 from qspinn.layers import Conv2d, Linear, Pair, Shape
 from qspinn.learning.passes import conv_kernel as kernels
+from qspinn.runtime._threads import in_parts
 from qspinn.runtime._vectors import FLOATS, LINE, aligned
 
 CROWDED = 0.4
 """Share of sources above which torch's dense convolution is faster than going from entry to entry."""
-_POOL = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
 _PART = 1 << 18  # numbers that are worth a call
 _PAGE = 1 << 21  # bytes of a large page, which NumPy asks for where an array is large
 _NONE = np.zeros(0, np.float32)
@@ -79,27 +78,8 @@ def parts(batch: int, size: int, most: int = 8) -> list[tuple[int, int]]:
 
 def run(ranges: list[tuple[int, int]], work: Callable[..., Any]) -> list[Any]:
     """What work(number, start, stop) returns for all ranges, on as many threads as torch uses, of which this is one."""
-    n_threads = min(torch.get_num_threads(), len(ranges), os.cpu_count() or 1)
-    if n_threads == 1:
-        return [work(number, start, stop) for number, (start, stop) in enumerate(ranges)]
-    found, left, lock = [None] * len(ranges), iter(range(len(ranges))), threading.Lock()
-
-    def take_part() -> None:
-        while True:
-            with lock:
-                number = next(left, None)
-            if number is None:
-                return
-            found[number] = work(number, *ranges[number])
-
-    others = [_POOL.submit(take_part) for _ in range(n_threads - 1)]  # one task for each, not for every range
-    try:
-        take_part()
-    finally:
-        concurrent.futures.wait(others)
-    for other in others:
-        other.result()
-    return found
+    n, n_threads = len(ranges), min(torch.get_num_threads(), os.cpu_count() or 1)
+    return in_parts(lambda number, _: work(number, *ranges[number]), n, n, n_threads)
 
 
 def flat(x: Tensor) -> Tensor:

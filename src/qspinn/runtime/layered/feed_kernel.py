@@ -104,14 +104,6 @@ def add_block(at, rows, row, n_rows, n_strips, pitch, total):
 @piece
 def add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
     """`add_spikes` for sources that may spike several times."""
-    if pitch == 0 and n_strips == 1 and start < stop:  # as `add_to_one`
-        at = np.int64(table[0])
-        strip = load_strip(total, at)
-        for e in range(start, stop):
-            c = splat_strip(total, np.int64(count[e]))
-            strip = add(strip, mul(c, load_row(rows, np.int64(table[2 * np.int64(index[e]) + 1]), total)))
-        store(total, at, strip)
-        return
     for e in range(start, stop):
         i = 2 * np.int64(index[e])
         at = np.int64(table[i])
@@ -125,24 +117,27 @@ def add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, t
 
 
 @piece
-def add_to_one(index, start, stop, table, rows, total):
-    """`add_once` where all sources add one strip at the same place: it stays in a register, as waiting for each sum to
-    be stored before it is loaded again would take most of the time."""
+def add_to_one(index, count, start, stop, table, rows, total):
+    """`add_spikes` where all sources add one strip at the same place: it stays in a register, as waiting for each sum
+    to be stored before it is loaded again would take most of the time."""
     if start < stop:
         at = np.int64(table[0])
         strip = load_strip(total, at)
         for e in range(start, stop):
-            strip = add(strip, load_row(rows, np.int64(table[2 * np.int64(index[e]) + 1]), total))
+            row = load_row(rows, np.int64(table[2 * np.int64(index[e]) + 1]), total)
+            if count.size > 0:
+                row = mul(splat_strip(total, np.int64(count[e])), row)
+            strip = add(strip, row)
         store(total, at, strip)
 
 
 @piece
 def add_own(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total):
     """`add_spikes` of a population's own spikes, which come by a matrix."""
-    if count.size > 0:
+    if n_strips == 1:
+        add_to_one(index, count, start, stop, table, rows, total)
+    elif count.size > 0:
         add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total)
-    elif n_strips == 1:
-        add_to_one(index, start, stop, table, rows, total)
     else:
         add_once(index, start, stop, table, rows, n_rows, n_strips, pitch, total)
 
@@ -154,10 +149,10 @@ def add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, 
 
     pitch: from row to row, or 0: all sources have one row, at the same place.
     """
-    if count.size > 0:
+    if pitch == 0 and n_strips == 1:
+        add_to_one(index, count, start, stop, table, rows, total)
+    elif count.size > 0:
         add_often(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total)
-    elif pitch == 0 and n_strips == 1:
-        add_to_one(index, start, stop, table, rows, total)
     elif n_rows == 3 and n_strips == 3:
         add_once(index, start, stop, table, rows, 3, 3, pitch, total)
     elif n_rows == 2 and n_strips == 4:
@@ -177,7 +172,7 @@ def add_signal(index, count, start, stop, feed, total, seen, listed):
     seen [n_cells filled up], of zeros, and listed, a register longer, are room for a step.
     """
     table, rows, n_rows, n_strips, pitch, cells = feed
-    if count.size > 0 or seen.size == 0 or stop - start < cells[3]:
+    if count.size > 0 or seen.size == 0 or stop - start < cells.least:
         add_spikes(index, count, start, stop, table, rows, n_rows, n_strips, pitch, total)
     elif n_rows == 3 and n_strips == 3:
         add_cells(index, start, stop, cells, 3, 3, pitch, total, seen, listed)
@@ -234,7 +229,8 @@ def add_all(offsets, index, count, feed, totals):
 @kernel
 def room_for(feed):
     """(seen, listed) for `add_signal`."""
-    n_cells = feed[5][1].size // 2
+    cells = feed[5]
+    n_cells = cells.table.size // 2
     return np.zeros(n_cells, np.uint8), np.empty(n_cells + INTS, np.int32)
 
 
