@@ -1,10 +1,11 @@
-"""Explorations in this process, what they leave behind, and changed configurations."""
+"""Explorations in this process, processes that die at a known place, what a run leaves, changed configurations."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import copy
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,36 @@ def inline(n_workers: int, initializer: Callable[..., None], arguments: tuple) -
     initializer(*arguments)
     signal.signal(signal.SIGINT, before)
     return Inline()
+
+
+def die_at(moment: int, lost: int, folder: Path) -> None:
+    """This process kills itself at that moment (see `at`); where it is a sync, the last lost bytes never land."""
+    def die(file: int | None) -> None:
+        if file is not None:
+            os.ftruncate(file, max(os.fstat(file).st_size - lost, 0))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    at(moment, folder, die)
+
+
+def at(moment: int, folder: Path, act: Callable[[int | None], None]) -> None:
+    """Has act called before the moment-th (from 0) sync of a file, which it is given, or renaming into the folder.
+
+    Counted, not timed: a slow machine comes to the same place as a fast one.
+    """
+    left = iter(range(moment, -1, -1))
+
+    def sync(file: int, call: Callable[[int], None] = os.fsync) -> None:
+        if next(left, None) == 0:
+            act(file)
+        call(file)
+
+    def rename(source: Path, target: Path, call: Callable[[Path, Path], None] = os.replace) -> None:
+        if Path(target).is_relative_to(folder) and next(left, None) == 0:
+            act(None)
+        call(source, target)
+
+    os.fsync, os.replace = sync, rename
 
 
 def lasting(folder: Path) -> dict[str, Any]:

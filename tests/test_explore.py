@@ -25,7 +25,7 @@ from qspinn.fixedpoint import Rounding
 from qspinn.learning.stdp import StdpTraining
 from qspinn.program import load
 from qspinn.records import from_plain
-from running import inline, lasting
+from running import die_at, inline, lasting
 
 EXPERIMENT = Experiment(
     name="tiny", data=DataConfig(name="digits", n_train=150, n_validation=80, n_test=60),
@@ -34,7 +34,8 @@ EXPERIMENT = Experiment(
                         input_rates=(0.0, 0.01), n_neurons=(8,), max_drop_points=100.0, sensitivity_bits=(8, 2),
                         itq_passes=1),
     seed=5)
-N_KILLS, N_KILLS_WITH_WORKERS = 15, 5
+N_KILLS, N_KILLS_WITH_WORKERS = 24, 5
+N_MOMENTS = 300  # files synced or renamed in a whole run, about
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +133,14 @@ def test_a_target_that_nobody_meets_is_said(tmp_path: Path, whole: tuple[Path, O
 
 
 def test_killed_runs_come_to_the_same_result(whole: tuple[Path, Outcome, list[Event]], tmp_path: Path) -> None:
-    """One process forks a run and kills it at a random moment, many times, then lets it finish."""
+    """One process forks a run that dies at some write or renaming, many times, then lets it finish."""
     out = tmp_path / "killed"
     done = subprocess.run([sys.executable, __file__, "fork", str(out)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["killed"] == N_KILLS
-    assert len(set(report["records"])) > 4, "the kills should fall on different moments"
+    assert report["records"] == sorted(report["records"])
+    assert len(set(report["records"])) > 10, "the kills should fall on different moments"
     assert lasting(out) == lasting(whole[0])
 
 
@@ -188,26 +190,23 @@ def members(sessions: list[int]) -> Iterator[int]:
 
 
 def fork_and_kill(out: Path) -> None:
-    """Warms up by a whole run, then starts it anew in forks that are killed; prints how far each had come."""
+    """Warms up by a whole run, then starts it anew in forks that die at some moment; prints how far each had come."""
     warm = out.with_name("warm")
     explore(EXPERIMENT, warm, executors=inline)
     shutil.rmtree(warm)
-    start = time.perf_counter()
-    explore(EXPERIMENT, warm, executors=inline)
-    duration = time.perf_counter() - start
     rng, killed, records = np.random.default_rng(7), 0, []
-    while killed < N_KILLS:
+    early, late = range(N_KILLS // 3), rng.integers(1, 2 * N_MOMENTS // N_KILLS, N_KILLS - N_KILLS // 3)
+    for moment, lost in zip((*early, *late), rng.integers(13, size=N_KILLS), strict=True):
         pid = os.fork()
         if pid == 0:
+            die_at(int(moment), int(lost), out)
             explore(EXPERIMENT, out, executors=inline)
             os._exit(0)
-        time.sleep(rng.uniform(0.0, 2.2 * duration / N_KILLS))
-        os.kill(pid, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
         journal = out / "journal"
         records.append(len(scan(journal.read_bytes(), "journal")[0]) if journal.exists() else 0)
     explore(EXPERIMENT, out, executors=inline)
-    print(json.dumps({"killed": killed, "records": records, "duration": duration}))
+    print(json.dumps({"killed": killed, "records": records}))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,11 @@ Run as a script it is the process that gets killed.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from qspinn.errors import ConfigError, RunError
 from qspinn.explore import layered
 from qspinn.explore.evaluate import open_worker
 from qspinn.explore.family import read_experiment
+from qspinn.explore.journal import scan
 from qspinn.explore.layered_space import LayeredCandidate, LayeredExperiment, LayeredSearch, LayersConfig
 from qspinn.explore.reuse import Reuse, layer_keys
 from qspinn.explore.search import Event, Outcome, explore
@@ -43,7 +42,7 @@ from qspinn.records import from_plain, to_plain
 from qspinn.report import write_report
 from qspinn.report.layers import history
 from qspinn.runtime import run
-from running import inline, lasting, with_value
+from running import die_at, inline, lasting, with_value
 from test_report import read
 
 EXPERIMENT = LayeredExperiment(
@@ -57,7 +56,7 @@ EXPERIMENT = LayeredExperiment(
                          accumulator_bits=8, itq_spike_regulation=1e-3, itq_distillation=0.5,
                          max_drop_points=100.0, hopeless_points=100.0, sensitivity_bits=(8, 3)),
     seed=5)
-N_KILLS = 3
+DEATHS = (12, 30, 33)  # moments of three processes
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +148,13 @@ def test_worker_processes_come_to_the_same_result(whole: tuple[Path, Outcome], t
 
 
 def test_killed_runs_come_to_the_same_result(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
-    """One process is killed at random moments, then one finishes."""
-    out, rng = tmp_path / "killed", np.random.default_rng(3)
-    for _ in range(N_KILLS):
-        process = subprocess.Popen([sys.executable, __file__, str(out)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()  # imports are done
-        time.sleep(rng.uniform(0.2, 2.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    """Processes die in the float training, among PTQ candidates and in an ITQ training; then one finishes."""
+    out, told = tmp_path / "killed", []
+    for moment in DEATHS:
+        died = subprocess.run([sys.executable, __file__, str(out), str(moment)], check=False)
+        assert died.returncode == -signal.SIGKILL
+        told.append((len(list(out.rglob("*.training"))), len(scan((out / "journal").read_bytes(), "journal")[0])))
+    assert told == [(1, 1), (0, 28), (1, 51)]
     explore(EXPERIMENT, out, executors=inline)
     assert lasting(out) == lasting(whole[0])
     assert not list(out.rglob("*.training"))
@@ -353,6 +350,6 @@ def test_synthetic_data_in_place_of_recordings_are_named_so() -> None:
 
 
 if __name__ == "__main__":
-    print("ready", flush=True)
-    explore(EXPERIMENT, Path(sys.argv[1]), executors=inline)
-    os._exit(0)
+    folder, moment = Path(sys.argv[1]), int(sys.argv[2])
+    die_at(moment, moment % 5, folder)
+    explore(EXPERIMENT, folder, executors=inline)
