@@ -25,7 +25,7 @@ from qspinn.explore import layered
 from qspinn.explore.evaluate import open_worker
 from qspinn.explore.family import read_experiment
 from qspinn.explore.journal import scan
-from qspinn.explore.layered_space import LayeredCandidate, LayeredExperiment, LayeredSearch, LayersConfig
+from qspinn.explore.layered_space import ItqBits, LayeredCandidate, LayeredExperiment, LayeredSearch, LayersConfig
 from qspinn.explore.reuse import Reuse, layer_keys
 from qspinn.explore.search import Event, Outcome, explore
 from qspinn.explore.space import Scheme
@@ -219,6 +219,20 @@ def test_plans_of_the_keys_for_few_bits() -> None:
     assert (high["fc1.v"].bits, high["fc1.v"].accumulator_bits, high["fc1.v"].levels) == (12, 0, Levels.UNIFORM)
 
 
+def test_an_itq_candidate_may_have_widths_of_its_own() -> None:
+    """Beside others, which keep the search's; its label says so."""
+    own = ItqBits(weights=1, states=3, first_bits=3, accumulator_bits=8)
+    search = LayeredSearch(schemes=(Scheme.ITQ,), itq_bits=((1, 3), own), last_bits=4)
+    experiment = msgspec.structs.replace(EXPERIMENT, search=search)
+    again = from_plain(LayeredExperiment, json.loads(json.dumps(to_plain(experiment))))
+    assert again == experiment
+    plain, special = layered.propose(again, load_recordings(experiment.data), [])
+    widths = [{r.tensor: (r.bits, r.accumulator_bits) for r in c.plan.rules} for c in (plain, special)]
+    assert [w[f"{name}.w"][0] for w in widths for name in ("conv1", "fc1", "out")] == [1, 1, 4, 3, 1, 4]
+    assert [w["fc1.v"] for w in widths] == [(3, 0), (3, 8)]
+    assert special.label == f"{plain.label.removesuffix(' last4')} first3 last4"
+
+
 def test_rates_of_training_are_drawn(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     folder, outcome = whole
     winner = next(r for r in outcome.candidates if r["candidate"]["scheme"] == "itq")
@@ -313,6 +327,10 @@ PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
     ("training.temperature", -1.0, r"training.temperature.*> 0"),
     ("search.itq_estimator", "anealed", "search.itq_estimator"),
     ("search.itq_bits", [[4, 17]], r"search.itq_bits.*17"),
+    ("search.itq_bits", [[4, 8], {"weights": 1}], r"config.search.itq_bits\[1\].*states"),
+    ("search.itq_bits", [{"weights": 1, "states": 3, "frist_bits": 3}], r"itq_bits\[0\].frist_bits.*first_bits"),
+    ("search.itq_bits", [{"weights": 1, "states": 3, "first_bits": 17}], r"search.first_bits.*17"),
+    ("search.itq_bits", [{"weights": 1, "states": 3, "accumulator_bits": -1}], r"search.accumulator_bits.*-1"),
     ("search.schemes", ["ptq_adapt"], "search.schemes.*ptq, itq"),
     ("search.granularities", ["per_neuron"], "search.granularities.*per_channel"),
     ("search.state_calibrator", "mean_abs", "search.state_calibrator"),

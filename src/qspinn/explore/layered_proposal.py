@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
+
 from qspinn.explore.layered_space import (
     LayeredCandidate,
     LayeredExperiment,
@@ -46,10 +48,11 @@ def propose(experiment: LayeredExperiment, network: LayeredNetwork, curves: list
     """
     search = experiment.search
     found = _ptq(experiment, network, curves) if Scheme.PTQ in search.schemes else []
-    pairs = search.itq_bits if Scheme.ITQ in search.schemes else ()
-    for (bits, state_bits), rounding in itertools.product(pairs, search.itq_roundings):
-        level = (f"s{state_bits}", _states(experiment, network, bits, state_bits))
-        found.append(_candidate(experiment, network, Scheme.ITQ, bits, level, rounding, search.granularities[0]))
+    wanted = search.itq_points if Scheme.ITQ in search.schemes else ()
+    for point, rounding in itertools.product(wanted, search.itq_roundings):
+        own = msgspec.structs.replace(experiment, search=point.within(search))
+        level = (f"s{point.states}", _states(own, network, point.weights, point.states))
+        found.append(_candidate(own, network, Scheme.ITQ, point.weights, level, rounding, search.granularities[0]))
     return found
 
 

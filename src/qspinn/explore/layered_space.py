@@ -62,6 +62,22 @@ class LayersConfig(Record, frozen=True):
             neuron=self.neuron or NEURON, readout=self.readout or "v_last", step_ms=step_ms, name=name))
 
 
+class ItqBits(Record, frozen=True):
+    """Widths of one ITQ candidate that has keys of its own: `first_bits`, `last_bits` and `accumulator_bits` as in
+    `LayeredSearch`, for this candidate alone; 0: as there."""
+
+    weights: int
+    states: int
+    first_bits: int = 0
+    last_bits: int = 0
+    accumulator_bits: int = 0
+
+    def within(self, search: LayeredSearch) -> LayeredSearch:
+        """The search as it holds for this candidate."""
+        own = {f: getattr(self, f) or getattr(search, f) for f in ("first_bits", "last_bits", "accumulator_bits")}
+        return msgspec.structs.replace(search, itq_bits=(), **own)
+
+
 class LayeredSearch(Record, frozen=True):
     """The candidates that are tried, and how they are judged.
 
@@ -75,7 +91,8 @@ class LayeredSearch(Record, frozen=True):
             the largest in PTQ; itq_calibrator, itq_quantile: the same for ITQ, which learns to do without large
             potentials (a quantile near 0 leaves the threshold as the largest). See `plan.Calibrator`.
         first_bits, last_bits: width of the first and last layer's weights in every candidate; 0: as the others.
-        itq_bits: (weights, states) of the ITQ candidates, with the first granularity.
+        itq_bits: (weights, states) of the ITQ candidates, with the first granularity; or these two by name, with a
+            first_bits, last_bits or accumulator_bits of its own, see `ItqBits`.
         itq_roundings: how states are rounded in ITQ, each tried; what is trained is rounded to nearest.
         itq_epochs, itq_learning_rate: of their training; the rest is as in float training.
         itq_spike_regulation: of their training, in place of that of float training; see `Supervision`.
@@ -108,7 +125,7 @@ class LayeredSearch(Record, frozen=True):
     itq_quantile: float = 0.3
     first_bits: int = 0
     last_bits: int = 0
-    itq_bits: tuple[tuple[int, int], ...] = ((4, 8), (3, 6), (2, 4))
+    itq_bits: tuple[tuple[int, int] | ItqBits, ...] = ((4, 8), (3, 6), (2, 4))
     itq_roundings: tuple[Rounding, ...] = (Rounding.TRUNCATE,)
     itq_epochs: int = 6
     itq_learning_rate: float = 3e-3
@@ -130,11 +147,14 @@ class LayeredSearch(Record, frozen=True):
     hopeless_points: float = 20.0
 
     def __post_init__(self) -> None:
-        widths = {"state_bits": self.state_bits, "itq_bits": [states for _, states in self.itq_bits],
+        points = self.itq_points
+        each: list[LayeredSearch | ItqBits] = [self, *points]
+        widths = {"state_bits": self.state_bits, "itq_bits": [p.states for p in points],
                   "constant_bits": [self.constant_bits], "sensitivity_bits": self.sensitivity_bits,
-                  "accumulator_bits": [self.accumulator_bits or LEAST_BITS]}
-        of_weights = {"weight_bits": self.weight_bits, "itq_bits": [bits for bits, _ in self.itq_bits],
-                      "first_bits": [self.first_bits or 1], "last_bits": [self.last_bits or 1]}
+                  "accumulator_bits": [w.accumulator_bits or LEAST_BITS for w in each]}
+        of_weights = {"weight_bits": self.weight_bits, "itq_bits": [p.weights for p in points],
+                      "first_bits": [w.first_bits or 1 for w in each],
+                      "last_bits": [w.last_bits or 1 for w in each]}
         for least, group in ((LEAST_BITS, widths), (1, of_weights)):
             for name, found in group.items():
                 for bits in found:
@@ -156,6 +176,11 @@ class LayeredSearch(Record, frozen=True):
         _need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", Scheme.PTQ_ADAPT.value, "ptq, itq")
         _need(Granularity.PER_NEURON not in self.granularities, "search.granularities", "per_neuron",
               "per_channel, global")
+
+    @property
+    def itq_points(self) -> tuple[ItqBits, ...]:
+        """`itq_bits`, all of them by name."""
+        return tuple(p if isinstance(p, ItqBits) else ItqBits(weights=p[0], states=p[1]) for p in self.itq_bits)
 
 
 class LayeredExperiment(Record, frozen=True):
