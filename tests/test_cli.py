@@ -14,7 +14,7 @@ import pytest
 from qspinn.cli import main
 from running import at
 
-N_BEFORE_INTERRUPT = 20  # syncs and renamings, of 33 in the whole run
+N_BEFORE_INTERRUPT = 20  # syncs and renamings, of 39 in the whole run
 EXPERIMENT = """
 version = 1
 name = "tiny"

@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
                         itq_passes=1),
     seed=5)
 N_KILLS, N_KILLS_WITH_WORKERS = 24, 5
-N_MOMENTS = 300  # files synced or renamed in a whole run, about
+N_MOMENTS = 310  # files synced or renamed in a whole run, about
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ EXPERIMENT = LayeredExperiment(
                          accumulator_bits=8, itq_spike_regulation=1e-3, itq_distillation=0.5,
                          max_drop_points=100.0, hopeless_points=100.0, sensitivity_bits=(8, 3)),
     seed=5)
-DEATHS = (12, 30, 33)  # moments of three processes
+DEATHS = (18, 30, 33)  # moments of three processes
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,8 @@ def store_array(path: Path, array: NDArray) -> None:
     try:
         with part.open("wb") as file:
             np.save(file, array)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
