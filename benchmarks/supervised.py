@@ -39,6 +39,8 @@ TARGETS: dict[str, tuple[float | None, float | None, float | None]] = {
 WIDTHS = {"nmnist8": (("ptq w4 per-channel nearest s12", 0.3), ("itq w3 per-channel nearest s6", 0.3),
                       ("itq w2 per-channel nearest s4", 1.0))}
 """Candidates of fixed widths that are measured on test besides the winner, and what they may lose."""
+PROVEN = ("itq w2 per-channel nearest s4", "itq w1 per-channel nearest s3 first3")
+"""Candidates of nmnist8 whose modules are compared with the engine."""
 
 
 def experiment_of(name: str, seed: int) -> LayeredExperiment:
@@ -112,18 +114,21 @@ def identity(seeds: list[int]) -> list[dict[str, Any]]:
         experiment = experiment_of("nmnist8", seed)
         dataset: EventDataset = layered.load(experiment)
         net = layered.Bench.float_net(bench_of(experiment, seed, dataset))
-        plan = plan_of(experiment, dataset, "itq w2 per-channel nearest s4", seed)
         ranges = layer_ranges(net, dataset.train.slice(0, 500))
-        module = quantized.prepare(net.network, plan, net.params(), ranges, seed=seed)
-        fit(module, dataset.train.slice(0, 2000), Supervision(n_epochs=1, shift=2), seed=seed)
-        differing.append(float(differences(module, quantized.convert(module), dataset)))
-        start = time.perf_counter()
+        plans = [plan_of(experiment, dataset, label, seed) for label in PROVEN]
+        found = 0
+        for plan in plans:
+            module = quantized.prepare(net.network, plan, net.params(), ranges, seed=seed)
+            fit(module, dataset.train.slice(0, 2000), Supervision(n_epochs=1, shift=2), seed=seed)
+            found += differences(module, quantized.convert(module), dataset)
+        differing.append(float(found))
+        plan, start = plans[0], time.perf_counter()
         qspinn.run(lower_layers(net.network, net.params(), plan, ranges, seed=seed), dataset.test.graded())
         seconds.append(time.perf_counter() - start)
     return [
         claim("nmnist8, 2,000 test recordings: predictions, spikes and final states in which the module of in-training "
               "quantization differs from the engine", differing, "", "0", not any(differing), seeds=seeds,
-              command=command),
+              command=command, note="each of: " + "; ".join(PROVEN)),
         claim("one PTQ candidate on 2,000 nmnist8 test recordings, lowering included", seconds, "s", "at most 3",
               bool(np.median(seconds) <= 3), seeds=seeds, command=command),
     ]
