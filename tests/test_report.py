@@ -146,7 +146,7 @@ def test_the_headline_is_the_result(page: str) -> None:
     text = read(page).text
     assert f"({float_bits / 2025:.1f}×)" in text
     assert "6.22 kB → 253 B" in text
-    assert "at −0.3 points on test (95 % interval −0.6 … +0.1)" in text
+    assert "at −0.30 points on test (95 % interval −0.62 … +0.11)" in text
     assert "Not decided by this test set." in text
 
 

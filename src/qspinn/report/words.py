@@ -90,8 +90,8 @@ def headline(source: Source) -> dict[str, str]:
     """The parts of the one sentence: sizes, factor, accuracy difference on test and its interval."""
     o, d = source.outcome, source.outcome.test_difference
     return {"before": size_text(o.float_bits), "after": size_text(source.winner.bits),
-            "factor": factor_text(o.float_bits, source.winner.bits), "points": signed(d.points),
-            "low": signed(d.low), "high": signed(d.high)}
+            "factor": factor_text(o.float_bits, source.winner.bits), "points": signed(d.points, 2),
+            "low": signed(d.low, 2), "high": signed(d.high, 2)}
 
 
 def verdict(d: Difference, n_test: int, allowed: float, noun: str = "images") -> Verdict:
