@@ -243,7 +243,7 @@ def test_three_digits(value: float, text: str) -> None:
     assert words.three(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.04, "0.0"), (-0.04, "0.0"), (-0.06, "−0.1"), (8.333, "+8.3")])
+@pytest.mark.parametrize(("value", "text"), [(0.004, "0.00"), (-0.004, "0.00"), (-0.006, "−0.01"), (8.333, "+8.33")])
 def test_signs(value: float, text: str) -> None:
     assert words.signed(value) == text
 

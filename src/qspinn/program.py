@@ -12,8 +12,9 @@ import hashlib
 import math
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -308,8 +309,10 @@ def load(path: str | Path) -> Program:
     return from_bytes(data, str(path))
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes bytes under a temporary name beside path and renames; the old file stays whole if anything fails.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write under a temporary name beside path, synced and renamed to it at the end of the block; the old
+    file stays whole if anything fails.
 
     Raises:
         ArtifactError: the disk is full or the place is not writable.
@@ -318,12 +321,18 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise ArtifactError(str(path), "cannot be written", got=error.strerror,
+        raise ArtifactError(str(path), "cannot be written", got=error.strerror or str(error),
                             fix="free some space or choose another place with --out") from None
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes bytes, all or nothing; see `replacing`, also for errors."""
+    with replacing(path) as file:
+        file.write(data)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from qspinn.errors import LoweringError, RunError
 from qspinn.explore.family import AnyCandidate, AnyExperiment, Family, Files, candidate_of, family_of, read_experiment
 from qspinn.explore.stored import PROGRAM
+from qspinn.program import replacing
 from qspinn.records import to_plain
 
 
@@ -33,22 +34,9 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def store_array(path: Path, array: NDArray) -> None:
-    """Writes an array as .npy under a temporary name, then renames it.
-
-    Raises:
-        RunError: the disk is full or the place is not writable.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.save(file, array)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RunError(str(path), "cannot be written", got=error.strerror or str(error),
-                       fix="free some space or choose another folder with --out") from None
+    """Writes an array as .npy, all or nothing; see `program.replacing`, also for errors."""
+    with replacing(path) as file:
+        np.save(file, array)
 
 
 def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:

@@ -63,8 +63,12 @@ class LayersConfig(Record, frozen=True):
 
 
 class ItqBits(Record, frozen=True):
-    """Widths of one ITQ candidate that has keys of its own: `first_bits`, `last_bits` and `accumulator_bits` as in
-    `LayeredSearch`, for this candidate alone; 0: as there."""
+    """Widths of one ITQ candidate, in bits.
+
+    Attributes:
+        weights, states: of all weights, and of potentials between steps.
+        first_bits, last_bits, accumulator_bits: as in `LayeredSearch`, for this candidate alone; 0: as there.
+    """
 
     weights: int
     states: int
@@ -75,7 +79,7 @@ class ItqBits(Record, frozen=True):
     def within(self, search: LayeredSearch) -> LayeredSearch:
         """The search as it holds for this candidate."""
         own = {f: getattr(self, f) or getattr(search, f) for f in ("first_bits", "last_bits", "accumulator_bits")}
-        return msgspec.structs.replace(search, itq_bits=(), **own)
+        return msgspec.structs.replace(search, **own)
 
 
 class LayeredSearch(Record, frozen=True):

@@ -68,9 +68,9 @@ def factor_text(float_bits: int, bits: int) -> str:
     return f"{three(float_bits / bits)}×"
 
 
-def signed(points: float, digits: int = 1) -> str:
-    """Points with their sign; nothing that rounds to zero has one: +0.3, −0.6, 0.0."""
-    text = f"{abs(points):.{digits}f}"
+def signed(points: float) -> str:
+    """Points with their sign, to hundredths; nothing that rounds to zero has one: +0.30, −0.62, 0.00."""
+    text = f"{abs(points):.2f}"
     if float(text) == 0:
         return text
     return ("+" if points > 0 else "−") + text
@@ -90,14 +90,14 @@ def headline(source: Source) -> dict[str, str]:
     """The parts of the one sentence: sizes, factor, accuracy difference on test and its interval."""
     o, d = source.outcome, source.outcome.test_difference
     return {"before": size_text(o.float_bits), "after": size_text(source.winner.bits),
-            "factor": factor_text(o.float_bits, source.winner.bits), "points": signed(d.points, 2),
-            "low": signed(d.low, 2), "high": signed(d.high, 2)}
+            "factor": factor_text(o.float_bits, source.winner.bits), "points": signed(d.points),
+            "low": signed(d.low), "high": signed(d.high)}
 
 
 def verdict(d: Difference, n_test: int, allowed: float, noun: str = "images") -> Verdict:
     """What the 95 % interval of the test difference says about losing at most `allowed` points."""
     n = f"{count_text(n_test)} test {noun}"
-    target, span = f"The target allows a loss of {points_text(allowed)}", f"({signed(d.low, 2)} … {signed(d.high, 2)})"
+    target, span = f"The target allows a loss of {points_text(allowed)}", f"({signed(d.low)} … {signed(d.high)})"
     if d.low >= -allowed:
         text = f"{target}; the whole interval {span} lies within it. "
         text += ("It also lies above zero: on test the integer network is better than float."
@@ -107,7 +107,7 @@ def verdict(d: Difference, n_test: int, allowed: float, noun: str = "images") ->
         return Verdict(kind="missed", badge="Target missed on test",
                        text=f"{target}, but even the favourable end of the interval {span} loses more.")
     own = "is within the target" if d.points >= -allowed else "is larger than that"
-    text = f"{target}. The measured difference of {signed(d.points, 2)} points {own}, but the interval {span} reaches "
+    text = f"{target}. The measured difference of {signed(d.points)} points {own}, but the interval {span} reaches "
     text += f"across it: with {n}, neither meeting nor missing the target is shown."
     return Verdict(kind="open", badge="Not decided by this test set", text=text)
 
