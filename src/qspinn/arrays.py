@@ -40,8 +40,8 @@ def integers(
         _reject(where, array, array != np.floor(array), "holds a value that is no whole number", "whole numbers", error)
         _reject(where, array, np.abs(array) >= 2.0**63, "holds a value out of range", _span(low, high), error)
     elif array.dtype.kind not in "biu" and array.size:
-        raise error(where, "holds no integers", got=str(array.dtype), allowed="an array of integers",
-                    fix=f"round {where} yourself if its values are meant as integers" if array.dtype.kind == "f" else "")
+        fix = f"round {where} yourself if its values are meant as integers" if array.dtype.kind == "f" else ""
+        raise error(where, "holds no integers", got=str(array.dtype), allowed="an array of integers", fix=fix)
     if array.dtype.kind == "u" and array.itemsize == 8:
         _reject(where, array, array > np.uint64(2**63 - 1), "holds a value out of range", _span(low, high), error)
     result = np.ascontiguousarray(array).astype(np.int64, copy=False).reshape(array.shape)
