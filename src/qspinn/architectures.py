@@ -66,7 +66,7 @@ class Variant(Record, frozen=True):
     step_ms: float = 1.0
     name: str = ""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(0 < self.width <= 16, "network.width", self.width, "above 0, at most 16")
         _need(2 <= self.n_classes <= 1 << 16, "network.n_classes", self.n_classes, "2..65536")
 

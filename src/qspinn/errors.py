@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+LONGEST = 400
+"""Characters of a value that an error shows."""
+
 
 class QSpinnError(Exception):
     """Base of all errors raised on purpose; its text names the place, the value, what is allowed and the fix.
@@ -18,7 +21,7 @@ class QSpinnError(Exception):
         self.where, self.problem, self.got, self.allowed, self.fix = where, problem, got, allowed, fix
         parts = [f"{where}: {problem}"]
         if got is not None:
-            parts.append(f"got {got!r}")
+            parts.append(f"got {_shown(got)}")
         if allowed:
             parts.append(f"allowed: {allowed}")
         if fix:
@@ -27,6 +30,18 @@ class QSpinnError(Exception):
 
     def __reduce__(self) -> tuple:
         return _rebuild, (type(self), self.where, self.problem, self.got, self.allowed, self.fix)
+
+
+def _shown(got: object) -> str:
+    """The text of a value: NumPy's numbers as plain ones, the middle of long ones left out."""
+    if type(got).__module__ == "numpy" and callable(plain := getattr(got, "tolist", None)):
+        got = plain()
+    if isinstance(got, tuple | list):
+        parts = [_shown(item) for item in got]
+        text = f"[{', '.join(parts)}]" if isinstance(got, list) else f"({', '.join(parts)}{',' * (len(parts) == 1)})"
+    else:
+        text = repr(got)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 
 
 def _rebuild(kind: type[QSpinnError], where: str, problem: str, got: object, allowed: str, fix: str) -> QSpinnError:

@@ -34,7 +34,7 @@ class EventInput(Record, frozen=True):
     shape: Shape
     max_count: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(min(self.shape) >= 1 and math.prod(self.shape) <= 1 << 20, "network.input.shape", self.shape,
               "positive, at most 2**20 sources")
         _need(1 <= self.max_count <= 255, "network.input.max_count", self.max_count, "1..255")
@@ -84,7 +84,7 @@ class Leaky(Record, frozen=True):
         """Whether a step needs to know which neurons spiked in the step before."""
         return self.reset_delay or self.adapts
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(0.0 <= self.decay <= 1.0, "layers.neuron.decay", self.decay, "0..1")
         _need(self.v_th > 0, "layers.neuron.v_th", self.v_th, "> 0")
         _need(self.v_reset < self.v_th, "layers.neuron.v_reset", self.v_reset, "< v_th")
@@ -127,7 +127,7 @@ class Conv2d(Record, frozen=True, tag="conv2d"):
     bias: bool = False
     norm: bool = False
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         ok = min(self.kernel + self.stride + self.dilation) >= 1 and min(self.padding) >= 0 and self.groups >= 1
         _need(ok, f"network.connections.{self.target}", (self.kernel, self.stride, self.padding), "positive sizes")
 
@@ -156,7 +156,7 @@ class Pool2d(Record, frozen=True, tag="pool2d"):
     kernel: Pair = (2, 2)
     stride: Pair = (2, 2)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(min(self.kernel + self.stride) >= 1, f"network.connections.{self.target}", (self.kernel, self.stride),
               "positive sizes")
 
@@ -176,7 +176,7 @@ class Layer(Record, frozen=True):
     shape: Shape
     neuron: Leaky = Leaky()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(self.name.isidentifier() and self.name != "input", "layers.name", self.name,
               "a name of letters, digits and _, other than input")
         _need(min(self.shape) >= 1 and self.n <= 1 << 20, f"layers.{self.name}.shape", self.shape,
@@ -214,7 +214,7 @@ class LayeredNetwork(Record, frozen=True):
     step_ms: float = 1.0
     n_steps: int = 16
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need_steps("step_ms", self.step_ms, self.n_steps)
         names = [x.name for x in self.layers] + [c.target for c in self.connections if isinstance(c, Pool2d)]
         if len(set(names)) != len(names):

@@ -40,7 +40,7 @@ class PoissonInput(Record, frozen=True):
     n: int
     rate_hz: float = 128.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(1 <= self.n <= 1 << 20, "network.input.n", self.n, "1..2**20")
         _need(0 < self.rate_hz < 1e6, "network.input.rate_hz", self.rate_hz, "> 0")
 
@@ -72,7 +72,7 @@ class Lif(Record, frozen=True, tag="lif"):
     n_ref_steps: int = 2
     theta_plus_mv: float = 0.05
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(self.tau_ms > 0, "network.neuron.tau_ms", self.tau_ms, "> 0")
         _need(self.v_th_mv > self.v_reset_mv, "network.neuron.v_th_mv", self.v_th_mv, "> v_reset_mv")
         _need(self.v_min_mv <= min(0.0, self.v_reset_mv), "network.neuron.v_min_mv", self.v_min_mv, "<= 0, <= v_reset")
@@ -104,7 +104,7 @@ class Stdp(Record, frozen=True):
     bound: Literal["soft", "hard", "two_sided"] = "soft"
     norm: float = 78.4
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name in ("eta_post", "eta_pre", "x_offset", "norm"):
             _need(0 <= getattr(self, name) < 1e6, f"network.stdp.{name}", getattr(self, name), ">= 0")
         for name in ("tau_pre_ms", "tau_post_ms"):
@@ -119,7 +119,7 @@ class Dense(Record, frozen=True, tag="dense"):
     w_max: float = 1.0
     stdp: Stdp | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(self.w_max > 0, f"network.connections.{self.target}.w_max", self.w_max, "> 0")
 
 
@@ -135,7 +135,7 @@ class Lateral(Record, frozen=True, tag="lateral"):
     target: str
     strength_mv: float = 1000.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(self.strength_mv >= 0, f"network.connections.{self.target}.strength_mv", self.strength_mv, ">= 0")
 
 
@@ -146,7 +146,7 @@ class Population(Record, frozen=True):
     n: int
     neuron: Lif = Lif()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(self.name.isidentifier(), "network.populations.name", self.name, "a name of letters, digits and _")
         _need(1 <= self.n <= 1 << 16, f"network.{self.name}.n", self.n, "1..65536")
 
@@ -163,7 +163,7 @@ class VoteReadout(Record, frozen=True):
     n_classes: int = 10
     rule: Literal["highest", "proportion"] = "proportion"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(2 <= self.n_classes <= 1 << 16, "network.readout.n_classes", self.n_classes, "2..65536")
 
 
@@ -186,7 +186,7 @@ class Network(Record, frozen=True):
     dt_ms: float = 1.0
     n_steps: int = 250
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need_steps("dt_ms", self.dt_ms, self.n_steps)
         names = [p.name for p in self.populations]
         if len(set(names)) != len(names) or "input" in names:

@@ -98,7 +98,7 @@ class QuantRule(Record, frozen=True):
     accumulator_bits: int = 0
     shared_step: bool = False
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(1 <= self.bits <= 16, f"plan rule {self.tensor!r}: bits", self.bits, "1..16")
         _need(0.0 < self.clip <= 1.0, f"plan rule {self.tensor!r}: clip", self.clip, "above 0, at most 1")
         _need(0.0 < self.quantile <= 1.0, f"plan rule {self.tensor!r}: quantile", self.quantile, "above 0, at most 1")
@@ -127,7 +127,7 @@ class QuantPlan(Record, frozen=True):
     min_input_rate: float = 0.0
     version: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(0.0 <= self.min_input_rate < 1.0, "plan.min_input_rate", self.min_input_rate, "0 <= rate < 1")
         if self.version != 1:
             raise ConfigError("plan.version", "unknown version", got=self.version, allowed="1")

@@ -1,26 +1,135 @@
-"""Frozen configuration records: strict reading from TOML / JSON, canonical bytes, and content keys.
+"""Frozen configuration records: one border for values from Python, TOML and JSON; canonical bytes; content keys.
 
-Every record of Q-SpiNN (networks, plans, experiments) is a frozen msgspec Struct. This module is the one place that
-turns plain data into records and back, so that every unknown key is reported with its path and the nearest valid one.
+Every record of Q-SpiNN (networks, plans, experiments, operations) is a frozen msgspec Struct. However a record is made,
+by its constructor, by `msgspec.structs.replace` or from a file, its values pass the same checks: types, words, finite
+numbers. Nothing is rounded or guessed; a value that has one meaning in another form takes the declared form (a NumPy
+number, a list for a tuple, the word of an enum), and everything else is refused with its path, the nearest valid word
+and the fix.
 """
 
 from __future__ import annotations
 
 import difflib
+import enum
+import functools
 import hashlib
+import math
 import types
 import typing
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 from qspinn.errors import ConfigError
 
 T = TypeVar("T")
 
+OTHER_WORDS = {
+    "soft": "subtract", "hard": "value", "zero": "value", "avg": "average", "mean": "average", "floor": "truncate",
+    "round": "nearest", "half_up": "nearest", "fix": "toward_zero", "per_tensor": "global", "per_axis": "per_channel",
+    "absmax": "max", "qat": "itq", "count": "spikes",
+}
+"""Words of other libraries, and the word that stands for the same thing here."""
+REMARKS = {"zero": " with v_reset = 0"}
+"""What goes with the word here where the other library's word says more."""
+
+
+_LARGEST = (1 << 63) - 1
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of configuration records: immutable, keyword-only, unknown fields are errors."""
+    """Base of configuration records: immutable, keyword-only, every value of its declared type.
+
+    A record whose values must also fit together defines `check`. `__post_init__` stays with this class, so that no
+    record is ever made without the checks of types.
+    """
+
+    def __init_subclass__(cls) -> None:
+        if "__post_init__" in cls.__dict__:
+            raise TypeError(f"{cls.__name__} defines __post_init__: a record's own rules belong into check()")
+
+    def __post_init__(self) -> None:
+        cls = type(self)
+        for field in _fields(cls):
+            value = getattr(self, field.name)
+            if not field.takes(value):
+                settled = _settled(_hints(cls)[field.name], value, f"{cls.__name__}.{field.name}")
+                if settled is not value:
+                    msgspec.structs.force_setattr(self, field.name, settled)
+        self.check()
+
+    def check(self) -> None:
+        """Checks how the values of this record fit together.
+
+        Raises:
+            ConfigError: names the value that does not.
+        """
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The declared type of every field of a record."""
+    return typing.get_type_hints(kind)
+
+
+class _Field(msgspec.Struct, frozen=True):
+    """Which values of a field are as they must be at first sight; all others go through `_settled`.
+
+    Attributes:
+        types: exact types of such values.
+        words: where text is one of a few words.
+        item: type of the entries of a tuple of simple entries.
+        length: of that tuple; None: any.
+    """
+
+    name: str
+    types: frozenset[type]
+    words: frozenset[str] | None
+    item: type | None
+    length: int | None
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is as it must be: the usual case, decided quickly."""
+        kind = type(value)
+        if kind in self.types:
+            if kind is float:
+                return bool(value - value == 0.0)
+            if kind is int:
+                return bool(-_LARGEST <= value <= _LARGEST)
+            if kind is str:
+                return value.isascii() if self.words is None else value in self.words
+            return True
+        return (kind is tuple and self.item is not None and self.length in (None, len(value))
+                and all(type(x) is self.item for x in value)
+                and (self.item is not int or all(-_LARGEST <= x <= _LARGEST for x in value)))
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[_Field, ...]:
+    """What every field of a record takes at first sight."""
+    return tuple(_field(name, _hints(kind)[name]) for name in kind.__struct_fields__)  # type: ignore[attr-defined]
+
+
+def _field(name: str, hint: Any) -> _Field:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    members = typing.get_args(hint) if union else (hint,)
+    simple = [m for m in members if m in (bool, int, float, str, types.NoneType) or _is_enum(m) or _is_struct(m)]
+    literal = [m for m in members if typing.get_origin(m) is typing.Literal]
+    words = frozenset(_words(literal[0])) if literal else None
+    item, length = None, None
+    for items in (typing.get_args(m) for m in members if typing.get_origin(m) is tuple):
+        alike = len(set(items) - {Ellipsis}) == 1 and (items[0] in (bool, int) or _is_enum(items[0]))
+        item, length = (items[0] if alike else None), (None if items[-1] is Ellipsis else len(items))
+    return _Field(name, frozenset((*simple, *([str] if literal else []))), words, item, length)
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, enum.Enum)
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def to_plain(record: Any) -> Any:
@@ -44,58 +153,192 @@ def from_plain(kind: type[T], data: Any, where: str = "config") -> T:
     Raises:
         ConfigError: names the path of the first bad key or value, and the nearest valid key where one was misspelt.
     """
-    _check_keys(kind, data, where)
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        message, _, path = text.partition(" - at `$")
-        place = where + path.rstrip("`")
-        raise ConfigError(place, message, fix="correct the value in the configuration") from None
+    return typing.cast(T, _settled(kind, data, where))
 
 
-def _check_keys(kind: Any, data: Any, where: str) -> None:
-    """Walks data beside the record types and reports the first unknown key with its path."""
-    kind = _chosen(kind, data)
+def _settled(kind: Any, value: Any, where: str) -> Any:
+    """The value in the form that its declared type has; `where` is its path.
+
+    Raises:
+        ConfigError: the value is not of that type, not finite, or a key is unknown or missing.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    kind = _member(kind, value, where)
     origin = typing.get_origin(kind)
-    if origin in (tuple, list) and isinstance(data, (list, tuple)):
-        item = typing.get_args(kind)[0]
-        for i, entry in enumerate(data):
-            _check_keys(item, entry, f"{where}[{i}]")
-    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(data, dict)):
-        return
-    hints = typing.get_type_hints(kind)
-    tag_field = kind.__struct_config__.tag_field
-    known = list(kind.__struct_fields__) + ([tag_field] if tag_field else [])
+    if _is_struct(kind) and isinstance(value, dict):
+        return _record(kind, value, where)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return _sequence(kind, value, where)
+    if origin is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        item = typing.get_args(kind)[1]
+        return {_text(key, where): _settled(item, entry, f"{where}.{key}") for key, entry in value.items()}
+    if kind is Any:
+        return _any(value, where)
+    try:
+        value = msgspec.convert(value, kind)
+    except (msgspec.ValidationError, TypeError, ValueError, OverflowError):
+        raise _refusal(kind, value, where) from None
+    return _finite(kind, value, where)
+
+
+def _finite(kind: Any, value: Any, where: str) -> Any:
+    """The value of a simple type; numbers are finite and at most 64 bits wide, text can be written."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(where, "is not finite", got=value, allowed=_in_words(kind))
+    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+        raise ConfigError(where, "does not fit 64 bits", got=value, allowed=_in_words(kind))
+    return _text(value, where) if isinstance(value, str) else value
+
+
+def _text(value: str, where: str) -> str:
+    """Text that can be written as UTF-8."""
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(where, "is no text that can be written", got=value, allowed="valid Unicode") from None
+    return value
+
+
+def _any(value: Any, where: str) -> Any:
+    """A value of a field that may hold anything which JSON can hold."""
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ConfigError(where, "has a key that is no text", got=[k for k in value if not isinstance(k, str)][:3])
+        return {_text(key, where): _any(entry, f"{where}.{key}") for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_any(entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return _finite(Any, value, where)
+    raise ConfigError(where, "cannot be written as JSON", got=type(value).__name__,
+                      allowed="tables, lists, numbers, text, true, false and null")
+
+
+def _sequence(kind: Any, value: list | tuple, where: str) -> tuple:
+    """A tuple whose items have the declared types, one type for any number of items or a type for each."""
+    items = typing.get_args(kind)
+    if items[-1] is Ellipsis:
+        items = (items[0],) * len(value)
+    if len(value) != len(items):
+        raise _refusal(kind, value, where)
+    pairs = enumerate(zip(items, value, strict=True))
+    return tuple(_settled(item, entry, f"{where}[{i}]") for i, (item, entry) in pairs)
+
+
+def _record(kind: Any, data: dict, where: str) -> Any:
+    """A record from a table: every key known, every required key there."""
+    config = kind.__struct_config__
+    known = [*kind.__struct_fields__, *([config.tag_field] if config.tag_field else [])]
     for key in data:
         if key not in known:
             raise unknown_key(f"{where}.{key}", key, known)
-    for key, value in data.items():
-        if key in hints:
-            _check_keys(hints[key], value, f"{where}.{key}")
+    if config.tag_field and data.get(config.tag_field, config.tag) != config.tag:
+        raise ConfigError(f"{where}.{config.tag_field}", "names another kind of record", got=data[config.tag_field],
+                          allowed=repr(config.tag))
+    hints = _hints(kind)
+    values = {key: _settled(hints[key], value, f"{where}.{key}") for key, value in data.items() if key in hints}
+    missing = [f.name for f in msgspec.structs.fields(kind) if f.required and f.name not in values]
+    if missing:
+        raise ConfigError(where, "a required key is missing", got=sorted(data), allowed=f"with {', '.join(missing)}",
+                          fix=f"add {missing[0]}")
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        name, _, rest = error.where.partition(".")
+        if name != kind.__name__:
+            raise
+        raise type(error)(f"{where}.{rest}", error.problem, got=error.got, allowed=error.allowed, fix=error.fix
+                          ) from None
 
 
-def _chosen(kind: Any, data: Any) -> Any:
-    """The member of a union that data is meant for: by tag where members are tagged, else the only record."""
+def _member(kind: Any, value: Any, where: str) -> Any:
+    """The member of a union that a value is meant for: by tag where members are tagged, else by the value's form.
+
+    Raises:
+        ConfigError: the tag names no member.
+    """
     if typing.get_origin(kind) not in (typing.Union, types.UnionType):
         return kind
-    members = [m for m in typing.get_args(kind) if m is not type(None)]
-    structs = [m for m in members if isinstance(m, type) and issubclass(m, msgspec.Struct)]
-    if isinstance(data, dict) and structs:
-        for member in structs:
-            config = member.__struct_config__
-            if config.tag_field and data.get(config.tag_field) == config.tag:
-                return member
-        return structs[0] if len(structs) == 1 else kind
-    rest = [m for m in members if m not in structs]
-    return rest[0] if len(rest) == 1 else kind
+    members = typing.get_args(kind)
+    if value is None and types.NoneType in members:
+        return types.NoneType
+    structs = [m for m in members if _is_struct(m)]
+    if isinstance(value, dict) and structs:
+        if len(structs) == 1:
+            return structs[0]
+        field = structs[0].__struct_config__.tag_field
+        tags = {m.__struct_config__.tag: m for m in structs}
+        if value.get(field) not in tags:
+            raise ConfigError(f"{where}.{field}", "names no kind of record" if field in value else "is missing",
+                              got=value.get(field), allowed=", ".join(map(str, tags)),
+                              fix=_nearest(value.get(field), tags))
+        return tags[value[field]]
+    tuples = [m for m in members if typing.get_origin(m) is tuple]
+    if isinstance(value, (list, tuple)) and len(tuples) == 1:
+        return tuples[0]
+    rest = [m for m in members if m not in structs and m not in tuples and m is not types.NoneType]
+    return rest[0] if len(rest) == 1 and not structs and not tuples else kind
+
+
+def _refusal(kind: Any, value: Any, where: str) -> ConfigError:
+    """The error for a value of the wrong type or for an unknown word."""
+    words = _words(kind)
+    if words and isinstance(value, str):
+        return ConfigError(where, "is not a word that is known here", got=value, allowed=", ".join(words),
+                           fix=_nearest(value, words))
+    shown = value if isinstance(value, (bool, int, float, str, list, tuple, enum.Enum)) else type(value).__name__
+    fix = ""
+    if isinstance(value, float) and kind is int:
+        fix = f"write {int(value)}" if math.isfinite(value) and value == int(value) else "a whole number"
+    return ConfigError(where, "is of the wrong type", got=shown, allowed=_in_words(kind), fix=fix)
+
+
+def _words(kind: Any) -> list[str]:
+    """The words that a field may hold, where it holds words."""
+    if _is_enum(kind):
+        return [str(member.value) for member in kind]
+    if typing.get_origin(kind) is typing.Literal:
+        return [str(word) for word in typing.get_args(kind)]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return [word for member in typing.get_args(kind) for word in _words(member)]
+    return []
+
+
+def _in_words(kind: Any) -> str:
+    """A declared type as a reader of a configuration would say it."""
+    names = {int: "an integer", float: "a finite number", bool: "true or false", str: "text",
+             types.NoneType: "nothing (None)"}
+    if kind in names:
+        return names[kind]
+    words = _words(kind)
+    if words:
+        return ", ".join(words)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_in_words(member) for member in typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        items = typing.get_args(kind)
+        if items[-1] is Ellipsis:
+            return f"a list, each entry {_in_words(items[0])}"
+        return "[" + ", ".join(_in_words(item) for item in items) + "]"
+    return f"a {kind.__name__} record" if _is_struct(kind) else str(kind)
+
+
+def _nearest(word: Any, known: typing.Iterable[str]) -> str:
+    """The advice that names the valid word nearest to another one; empty where none is near."""
+    known = [str(k) for k in known]
+    text = str(word).strip().lower().replace("-", "_").replace(" ", "_")
+    if OTHER_WORDS.get(text) in known:
+        return f"did you mean {OTHER_WORDS[text]!r}{REMARKS.get(text, '')}?"
+    near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def unknown_key(where: str, key: str, known: list[str]) -> ConfigError:
     """The error for a key that does not exist, naming the nearest one that does."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    fix = f"did you mean {near[0]!r}?" if near else "remove it"
-    return ConfigError(where, "unknown key", got=key, allowed=", ".join(known), fix=fix)
+    return ConfigError(where, "unknown key", got=key, allowed=", ".join(known), fix=_nearest(key, known) or "remove it")
 
 
 def with_override(data: dict, assignment: str) -> dict:

@@ -70,6 +70,6 @@ class DataConfig(Record, frozen=True):
     n_validation: int = 0
     n_test: int = 0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for field in ("n_train", "n_validation", "n_test"):
             _need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), ">= 0")

@@ -42,7 +42,7 @@ class EventData(Record, frozen=True):
     n_test: int = 0
     on_error: Literal["stop", "skip"] = "stop"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for field in ("bin_ms", "n_bins", "size", "n_train", "n_validation", "n_test"):
             _need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), ">= 0")
         _need(self.fine >= 1, "data.fine", self.fine, ">= 1")

@@ -64,7 +64,7 @@ class Camera(Record, frozen=True):
     hot_hz: float = 60.0
     frame_hz: int = 200
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(self.threshold > 0, "camera.threshold", self.threshold, "> 0")
         _need(0 <= self.mismatch <= self.threshold / 4, "camera.mismatch", self.mismatch, "0..threshold / 4")
         _need(0 <= self.noise_hz <= 1000, "camera.noise_hz", self.noise_hz, "0..1000")

@@ -45,7 +45,7 @@ class LayersConfig(Record, frozen=True):
     neuron: Leaky | None = None
     readout: Of | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need((self.architecture == "chain") == bool(self.layers), "network.layers", len(self.layers),
               'at least one layer for architecture = "chain", none for the others')
         _need(self.width == 1 or self.architecture != "chain", "network.width", self.width,
@@ -150,7 +150,7 @@ class LayeredSearch(Record, frozen=True):
     harmless_points: float = 0.5
     hopeless_points: float = 20.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         points = self.itq_points
         each: list[LayeredSearch | ItqBits] = [self, *points]
         widths = {"state_bits": self.state_bits, "itq_bits": [p.states for p in points],
@@ -200,7 +200,7 @@ class LayeredExperiment(Record, frozen=True):
     seed: int = 0
     version: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need_seed_and_version(self.seed, self.version)
 
     def on_synthetic_data(self) -> LayeredExperiment:

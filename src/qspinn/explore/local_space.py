@@ -56,7 +56,7 @@ class LocalSearch(Record, frozen=True):
     sensitivity_samples: int = 1000
     harmless_points: float = 2.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name, kinds in GROUPS.items():
             low, high = (max(SPANS[k][0] for k in kinds), min(SPANS[k][1] for k in kinds))
             for bits in getattr(self, name):
@@ -87,7 +87,7 @@ class LocalExperiment(Record, frozen=True):
     seed: int = 0
     version: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need_seed_and_version(self.seed, self.version)
 
 

@@ -26,7 +26,7 @@ class Reward(Record, frozen=True):
     mu: float = 0.5
     softness: float = 0.005
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(self.mu >= 0, "reward.mu", self.mu, ">= 0")
         _need(self.softness > 0, "reward.softness", self.softness, "> 0")
 

@@ -87,7 +87,7 @@ class SearchConfig(Record, frozen=True):
     itq_passes: int = 2
     itq_stdp: Stdp = Stdp(eta_post=0.03, x_offset=0.3, bound="two_sided")
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name in ("weight_bits", "sensitivity_bits", "state_bits"):
             for bits in getattr(self, name):
                 _need(1 <= bits <= 16, f"search.{name}", bits, "1..16")
@@ -116,7 +116,7 @@ class Experiment(Record, frozen=True):
     seed: int = 0
     version: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need_seed_and_version(self.seed, self.version)
 
 

@@ -31,7 +31,7 @@ class StdpTraining(Record, frozen=True):
     n_passes: int = 3
     anneal: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(0 <= self.n_passes <= 1000, "training.n_passes", self.n_passes, "0..1000")
 
     def rate(self, number: int) -> float:

@@ -49,7 +49,7 @@ class Supervision(Record, frozen=True):
     distillation: float = 0.0
     temperature: float = 2.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(0 <= self.n_epochs <= 10_000, "training.n_epochs", self.n_epochs, "0..10000")
         _need(1 <= self.batch <= 1 << 16, "training.batch", self.batch, "1..65536")
         _need(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "> 0")

@@ -39,7 +39,7 @@ class LocalLayer(Record, frozen=True):
     stride: int = 1
     pool: int = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name, low, high in (("channels", 1, 1024), ("kernel", 1, 31), ("padding", 0, 30), ("stride", 1, 8),
                                 ("pool", 1, 8)):
             _need(low <= getattr(self, name) <= high, f"network.layers.{name}", getattr(self, name), f"{low}..{high}")
@@ -72,7 +72,7 @@ class LocalNetwork(Record, frozen=True):
     amplitude: float = 2.0
     prediction: Literal["mode", "sum"] = "mode"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _need(1 <= len(self.layers) <= 16, "network.layers", len(self.layers), "1..16 layers")
         for name in ("tau_mem_ms", "tau_syn_ms"):
             low, high = getattr(self, name)
@@ -110,7 +110,7 @@ class LocalLearning(Record, frozen=True):
     l2: float = 1e-3
     shift: int = 0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name, low, high in (("n_epochs", 0, 10_000), ("batch", 1, 1 << 12), ("burn_in", 0, 1 << 15),
                                 ("halve_every", 0, 10_000), ("shift", 0, 64)):
             _need(low <= getattr(self, name) <= high, f"learning.{name}", getattr(self, name), f"{low}..{high}")
