@@ -118,7 +118,7 @@ def network_of(case: Case, events: EventSet) -> LayeredNetwork:
     second = Conv2d(source="a", target="b", kernel=(3, 3), stride=(2, 2), norm=True)
     a = first.shape_after(*events.shape[1:])
     b = second.shape_after(*a)
-    pool = (Pool2d(source="b", target="p", kind="average"),) if case.pool else ()
+    pool = (Pool2d(source="b", target="p", of="average"),) if case.pool else ()
     return LayeredNetwork(
         name="bench", input=EventInput(shape=events.shape), n_steps=events.n_steps,
         layers=(Layer(name="a", shape=(16, *a), neuron=NEURON), Layer(name="b", shape=(32, *b), neuron=NEURON),

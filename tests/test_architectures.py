@@ -66,7 +66,7 @@ def test_blocks_of_the_residual_network() -> None:
             assert past == Conv2d(source=source, target=f"block{n}_2", kernel=(1, 1), stride=(2, 2), norm=True)
         else:
             assert past == Skip(source=source, target=f"block{n}_2")
-    assert Pool2d(source="block8_2", target="mean", kind="average", kernel=(8, 8), stride=(8, 8)) in network.connections
+    assert Pool2d(source="block8_2", target="mean", of="average", kernel=(8, 8), stride=(8, 8)) in network.connections
     assert Linear(source="mean", target="out", bias=True) in network.connections
     assert all(layer.neuron == Leaky(decay=0.5, reset="value") for layer in network.layers[:-1])
     assert network.layers[-1].neuron == Leaky(decay=1.0, reset="value", spiking=False)

@@ -37,7 +37,7 @@ def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False) 
         name="n", input=EventInput(shape=(2, 6, 6)), n_steps=T, readout=NeuronReadout(source="out"),
         layers=(Layer(name="a", shape=(4, 4, 4), neuron=neuron), Layer(name="b", shape=(4, 2, 2), neuron=neuron),
                 Layer(name="out", shape=(3, 1, 1), neuron=neuron)),
-        connections=(Conv2d(source="input", target="a", norm=True), Pool2d(source="a", target="p", kind=pool),
+        connections=(Conv2d(source="input", target="a", norm=True), Pool2d(source="a", target="p", of=pool),
                      Conv2d(source="p", target="b", padding=(1, 1), groups=2, bias=True),
                      Skip(source="p", target="b", weight=0.6), Linear(source="b", target="out", norm=True),
                      *([Linear(source="b", target="b")] if feedback else [])))
@@ -268,9 +268,9 @@ def test_averages_of_averages() -> None:
                                LayerRanges(v={"out": 64.0}))
         return run(program, from_dense(np.ones((2, 1, 16), np.uint8))).scores.item()
 
-    once = lowered(Pool2d(source="input", target="p", kind="average", kernel=(4, 4), stride=(4, 4)))
-    twice = lowered(Pool2d(source="input", target="p", kind="average"),
-                    Pool2d(source="p", target="q", kind="average"))
-    largest = lowered(Pool2d(source="input", target="p", kind="average"), Pool2d(source="p", target="q", kind="max"))
+    once = lowered(Pool2d(source="input", target="p", of="average", kernel=(4, 4), stride=(4, 4)))
+    twice = lowered(Pool2d(source="input", target="p", of="average"),
+                    Pool2d(source="p", target="q", of="average"))
+    largest = lowered(Pool2d(source="input", target="p", of="average"), Pool2d(source="p", target="q", of="max"))
     assert twice == once == largest, "the mean of ones is one, in units that fit the same range"
     assert 0 < once < (1 << 15) - 1

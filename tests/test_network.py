@@ -42,7 +42,7 @@ def test_look_ups() -> None:
 
 @pytest.mark.parametrize(("build", "message"), [
     (lambda: network(populations=(A, A)), "names must differ"),
-    (lambda: network(populations=(Population(name="input", n=1),)), "names must differ"),
+    (lambda: network(populations=(Population(name="input", n=1),)), "other than input"),
     (lambda: network(connections=(INTO_A,)), r"network\.b: needs exactly one dense connection"),
     (lambda: network(connections=(INTO_A, A_TO_B, Dense(source="input", target="b"))), "exactly one dense"),
     (lambda: network(populations=(B, A)), r"network\.b: .*allowed: input"),

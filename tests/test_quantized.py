@@ -31,7 +31,7 @@ def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False, 
         readout=NeuronReadout(source="out", of=of),
         layers=(Layer(name="a", shape=(4, 4, 4), neuron=neuron), Layer(name="b", shape=(4, 2, 2), neuron=neuron),
                 Layer(name="out", shape=(3, 1, 1), neuron=out)),
-        connections=(Conv2d(source="input", target="a", norm=True), Pool2d(source="a", target="p", kind=pool),
+        connections=(Conv2d(source="input", target="a", norm=True), Pool2d(source="a", target="p", of=pool),
                      Conv2d(source="p", target="b", padding=(1, 1), groups=2, bias=True),
                      Skip(source="p", target="b", weight=0.6), Linear(source="b", target="out", bias=True),
                      *([Linear(source="b", target="b")] if feedback else [])))

@@ -46,7 +46,7 @@ def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: floa
             for c in network.connections:
                 if isinstance(c, Pool2d) and c.source in signals:
                     y = torch.nn.functional.avg_pool2d(signals[c.source], c.kernel, c.stride)
-                    signals[c.target] = y * (c.kernel[0] * c.kernel[1]) if c.kind == "sum" else y
+                    signals[c.target] = y * (c.kernel[0] * c.kernel[1]) if c.of == "sum" else y
             n, state = layer.neuron, states[layer.name]
             current = 0
             for c in network.into(layer.name):

@@ -110,7 +110,7 @@ def resnet19(variant: Variant = Variant()) -> LayeredNetwork:  # noqa: B008 (fro
             layers += two
             connections += new
     last = layers[-1]
-    connections += [Pool2d(source=last.name, target="mean", kind="average", kernel=last.shape[1:],
+    connections += [Pool2d(source=last.name, target="mean", of="average", kernel=last.shape[1:],
                            stride=last.shape[1:]), Linear(source="mean", target="out", bias=True)]
     layers.append(Layer(name="out", shape=(variant.n_classes, 1, 1), neuron=variant.last))
     return LayeredNetwork(

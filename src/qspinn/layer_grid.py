@@ -111,7 +111,7 @@ def average_factor(network: LayeredNetwork, c: Linear | Conv2d | Skip) -> float:
     sum is computed."""
     factor, source = 1.0, c.source
     while (pool := next((p for p in network.connections if isinstance(p, Pool2d) and p.target == source), None)):
-        factor /= pool.kernel[0] * pool.kernel[1] if pool.kind == "average" else 1
+        factor /= pool.kernel[0] * pool.kernel[1] if pool.of == "average" else 1
         source = pool.source
     return factor
 

@@ -13,14 +13,16 @@ and `hidden.theta_decay`.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from qspinn.errors import ConfigError
 from qspinn.network import _need, _need_steps
-from qspinn.records import Record
+from qspinn.records import Record, Renaming
 
 Shape = tuple[int, int, int]
 Pair = tuple[int, int]
+MAX_SIZE = 1 << 15
+"""Largest kernel, stride, padding, dilation or number of groups that a connection may have."""
 
 
 class EventInput(Record, frozen=True):
@@ -88,6 +90,8 @@ class Leaky(Record, frozen=True):
         _need(0.0 <= self.decay <= 1.0, "layers.neuron.decay", self.decay, "0..1")
         _need(self.v_th > 0, "layers.neuron.v_th", self.v_th, "> 0")
         _need(self.v_reset < self.v_th, "layers.neuron.v_reset", self.v_reset, "< v_th")
+        _need(self.reset == "value" or self.v_reset == 0.0, "layers.neuron.v_reset", self.v_reset,
+              '0 with reset = "subtract", which has no potential to reset to')
         _need(0 <= self.n_ref_steps <= 255, "layers.neuron.n_ref_steps", self.n_ref_steps, "0..255")
         _need(self.current_decay is None or 0 <= self.current_decay < 1, "layers.neuron.current_decay",
               self.current_decay, "0 <= decay < 1, or none")
@@ -130,6 +134,13 @@ class Conv2d(Record, frozen=True, tag="conv2d"):
     def check(self) -> None:
         ok = min(self.kernel + self.stride + self.dilation) >= 1 and min(self.padding) >= 0 and self.groups >= 1
         _need(ok, f"network.connections.{self.target}", (self.kernel, self.stride, self.padding), "positive sizes")
+        largest = max(*self.kernel, *self.stride, *self.padding, *self.dilation, self.groups)
+        _need(largest <= MAX_SIZE, f"network.connections.{self.target}", largest, f"sizes up to {MAX_SIZE}")
+        if self.source == self.target:
+            raise ConfigError(f"network.connections: {self.source} -> {self.target}",
+                              "a convolution of a layer's spikes onto the layer itself is not supported",
+                              got="Conv2d", allowed="Linear for feedback within a layer",
+                              fix=f"Linear(source={self.source!r}, target={self.target!r})")
 
     def shape_after(self, height: int, width: int) -> Pair:
         """(height, width) of what it feeds."""
@@ -147,18 +158,27 @@ def conv1d(source: str, target: str, kernel: int = 3, *, stride: int = 1, paddin
                   dilation=(1, dilation), groups=groups, bias=bias, norm=norm)
 
 
-class Pool2d(Record, frozen=True, tag="pool2d"):
-    """The spikes of `source` summed, averaged, or their maximum, over windows (y, x), as a signal named `target`."""
+class Pool2d(Record, frozen=True, tag="pool2d", metaclass=Renaming):
+    """The spikes of `source` pooled over windows (y, x), as a signal named `target`.
+
+    Attributes:
+        of: what a window gives: the sum of its spikes, their average, or their maximum (called `kind` before).
+    """
+
+    RENAMED: ClassVar[tuple[tuple[str, str], ...]] = (("kind", "of"),)
 
     source: str
     target: str
-    kind: Literal["sum", "average", "max"] = "sum"
+    of: Literal["sum", "average", "max"] = "sum"
     kernel: Pair = (2, 2)
     stride: Pair = (2, 2)
 
     def check(self) -> None:
-        _need(min(self.kernel + self.stride) >= 1, f"network.connections.{self.target}", (self.kernel, self.stride),
-              "positive sizes")
+        _need(self.target.isidentifier() and self.target != "input", "network.connections.target", self.target,
+              "a name of letters, digits and _, other than input")
+        _need(self.source != self.target, f"network.connections.{self.target}", self.source, "another source")
+        _need(min(self.kernel + self.stride) >= 1 and max(self.kernel + self.stride) <= MAX_SIZE,
+              f"network.connections.{self.target}", (self.kernel, self.stride), f"sizes of 1..{MAX_SIZE}")
 
 
 class Skip(Record, frozen=True, tag="skip"):
@@ -167,6 +187,13 @@ class Skip(Record, frozen=True, tag="skip"):
     source: str
     target: str
     weight: float = 1.0
+
+    def check(self) -> None:
+        if self.source == self.target:
+            raise ConfigError(f"network.connections: {self.source} -> {self.target}",
+                              "a residual connection from a layer to itself is not supported", got="Skip",
+                              allowed="an earlier layer as source, or Linear for feedback",
+                              fix=f"Linear(source={self.source!r}, target={self.target!r})")
 
 
 class Layer(Record, frozen=True):
@@ -216,12 +243,15 @@ class LayeredNetwork(Record, frozen=True):
 
     def check(self) -> None:
         _need_steps("step_ms", self.step_ms, self.n_steps)
+        if not self.layers:
+            raise ConfigError("network.layers", "is empty", got=(), allowed="at least one layer")
         names = [x.name for x in self.layers] + [c.target for c in self.connections if isinstance(c, Pool2d)]
         if len(set(names)) != len(names):
             raise ConfigError("network.layers", "names of layers and pooled signals must differ", got=names)
         if self.readout.source not in [x.name for x in self.layers]:
             raise ConfigError("network.readout.source", "unknown layer", got=self.readout.source,
                               allowed=", ".join(x.name for x in self.layers))
+        self._check_twins()
         shapes: dict[str, Shape] = {"input": self.input.shape}
         for layer in self.layers:
             self._add_pools(shapes)
@@ -237,6 +267,16 @@ class LayeredNetwork(Record, frozen=True):
         if lost:
             raise ConfigError("network.connections", "unknown source or target", got=lost,
                               allowed=", ".join(sorted(shapes)))
+
+    def _check_twins(self) -> None:
+        """Every tensor path belongs to one connection."""
+        ends = [(isinstance(c, Skip), c.source, c.target) for c in self.connections if not isinstance(c, Pool2d)]
+        twins = sorted({f"{source} -> {target}" for _, source, target in ends
+                        if ends.count((_, source, target)) > 1})
+        if twins:
+            raise ConfigError("network.connections", "two connections join the same ends and would share their weights",
+                              got=twins, allowed="one weighted and one residual connection between two layers",
+                              fix="add their weights up, or give the second one a layer of its own")
 
     def _add_pools(self, shapes: dict[str, Shape]) -> None:
         """Notes the pooled signals whose sources are known by now."""

@@ -99,7 +99,7 @@ def _add_pools(network: LayeredNetwork, made: set[str], ops: list[Op]) -> None:
     """Operations of the pooled signals whose sources exist by now."""
     for c in network.connections:
         if isinstance(c, Pool2d) and c.source in made and c.target not in made:
-            ops.append(PoolOp(source=c.source, target=c.target, kind="max" if c.kind == "max" else "sum",
+            ops.append(PoolOp(source=c.source, target=c.target, kind="max" if c.of == "max" else "sum",
                               shape=network.shape_of(c.source), kernel=c.kernel, stride=c.stride))
             made.add(c.target)
 
@@ -243,5 +243,5 @@ def most_spikes(network: LayeredNetwork, signal: str) -> int:
     if pool is None:
         neuron = next(layer.neuron for layer in network.layers if layer.name == signal)
         return neuron.max_spikes if neuron.spiking else 1
-    windows = 1 if pool.kind == "max" else pool.kernel[0] * pool.kernel[1]
+    windows = 1 if pool.of == "max" else pool.kernel[0] * pool.kernel[1]
     return windows * most_spikes(network, pool.source)

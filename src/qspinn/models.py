@@ -199,7 +199,7 @@ def _linked(link: Link, source: str, target: str, shape: Shape, where: str, n_cl
         channels, sizes = link.channels, conv.shape_after(*shape[1:])
         new: Connection = conv
     else:
-        pool = Pool2d(source=source, target=target, kind=link.of, kernel=kernel, stride=_pair(link.stride or kernel))
+        pool = Pool2d(source=source, target=target, of=link.of, kernel=kernel, stride=_pair(link.stride or kernel))
         channels, sizes, new = shape[0], _pooled(pool, shape), pool
     if min(sizes) < 1 or channels < 1:
         raise ConfigError(where, f"does not fit what comes before it, {source} of shape {shape}",

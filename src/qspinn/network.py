@@ -147,7 +147,8 @@ class Population(Record, frozen=True):
     neuron: Lif = Lif()
 
     def check(self) -> None:
-        _need(self.name.isidentifier(), "network.populations.name", self.name, "a name of letters, digits and _")
+        _need(self.name.isidentifier() and self.name not in ("input", "kept"), "network.populations.name", self.name,
+              "a name of letters, digits and _, other than input and kept (the inputs that a plan keeps)")
         _need(1 <= self.n <= 1 << 16, f"network.{self.name}.n", self.n, "1..65536")
 
 

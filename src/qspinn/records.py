@@ -16,7 +16,8 @@ import hashlib
 import math
 import types
 import typing
-from typing import Any, TypeVar
+import warnings
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 import numpy as np
@@ -38,12 +39,33 @@ REMARKS = {"zero": " with v_reset = 0"}
 _LARGEST = (1 << 63) - 1
 
 
+class Renaming(type(msgspec.Struct)):  # type: ignore[misc]
+    """Metaclass of records whose fields had other names before: `RENAMED` has pairs of an old name and the present one.
+
+    The constructor takes an old name with a DeprecationWarning, files may have it without one.
+    """
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        old_names = [(old, new) for old, new in cls.RENAMED if old in values]
+        for old, new in old_names:
+            if new in values:
+                raise ConfigError(f"{cls.__name__}.{old}", f"is the former name of {new}, which is given, too",
+                                  fix=f"leave out {old}")
+            values[new] = values.pop(old)
+        record = super().__call__(*args, **values)
+        for old, new in old_names:
+            warnings.warn(f"{cls.__name__}: {old} is called {new} now", DeprecationWarning, stacklevel=2)
+        return record
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of configuration records: immutable, keyword-only, every value of its declared type.
 
     A record whose values must also fit together defines `check`. `__post_init__` stays with this class, so that no
     record is ever made without the checks of types.
     """
+
+    RENAMED: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init_subclass__(cls) -> None:
         if "__post_init__" in cls.__dict__:
@@ -232,6 +254,8 @@ def _record(kind: Any, data: dict, where: str) -> Any:
     """A record from a table: every key known, every required key there."""
     config = kind.__struct_config__
     known = [*kind.__struct_fields__, *([config.tag_field] if config.tag_field else [])]
+    former = dict(getattr(kind, "RENAMED", ()))
+    data = {former.get(key, key) if former.get(key) not in data else key: value for key, value in data.items()}
     for key in data:
         if key not in known:
             raise unknown_key(f"{where}.{key}", key, known)
@@ -293,6 +317,9 @@ def _refusal(kind: Any, value: Any, where: str) -> ConfigError:
     fix = ""
     if isinstance(value, float) and kind is int:
         fix = f"write {int(value)}" if math.isfinite(value) and value == int(value) else "a whole number"
+    items = typing.get_args(kind) if typing.get_origin(kind) is tuple else ()
+    if items and items[-1] is not Ellipsis and type(value) is items[0]:
+        fix = f"write [{', '.join([str(value)] * len(items))}]"
     return ConfigError(where, "is of the wrong type", got=shown, allowed=_in_words(kind), fix=fix)
 
 

@@ -93,10 +93,10 @@ def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -
         if isinstance(c, Pool2d) and c.source in signals and c.target not in signals:
             x = signals[c.source]
             pictures = images(x).to(torch.float32)
-            if c.kind == "max":
+            if c.of == "max":
                 y = functional.max_pool2d(pictures, c.kernel, c.stride)
             else:
-                adds = c.kind == "sum" or not averages
+                adds = c.of == "sum" or not averages
                 y = functional.avg_pool2d(pictures, c.kernel, c.stride, divisor_override=1 if adds else None)
             signals[c.target] = y.view(x.shape[1], x.shape[0], *y.shape[1:]).transpose(0, 1)
 
