@@ -83,7 +83,10 @@ def speed(check: Notebook, left: Callable[[], float]) -> None:
             check.skip(f"speed of batches of {size}", "no time left")
             continue
         start = time.perf_counter()
-        one_size(check, job, workers, size, left)
+        try:
+            one_size(check, job, workers, size, left)
+        except Exception as error:  # a card that runs out of memory, say: smaller batches may still run
+            check.skip(f"what is missing of batches of {size}", f"{type(error).__name__}: {str(error)[:200]}")
         took = time.perf_counter() - start
 
 
@@ -121,21 +124,31 @@ def peers_of(check: Notebook, job: Job, file: Path) -> dict[str, Any]:
             continue
         same = float((counts.argmax(1) == job.counts[:n].argmax(1)).mean())
         check.add(f"{name} on {check.device} chooses our float network's class", [100 * same], "%",
-                  note="its neuron resets a step later" if name == "snntorch" else None)
+                  note="its neuron resets a step later" if name == "snntorch" else kernels(check.device))
     return found
+
+
+def kernels(device: str) -> str:
+    """Which kernels SpikingJelly takes for its neurons on a device."""
+    try:
+        ask = import_module("spikingjelly.activation_based.functional").neuron_implementation
+        return f"its neurons: {ask('lif', torch.device(device))['implementation']}"
+    except Exception as error:  # another version of it may have other names
+        return f"its neurons: unknown kernels ({type(error).__name__})"
 
 
 def one_size(check: Notebook, job: Job, workers: dict[str, Any], size: int, left: Callable[[], float]) -> None:
     """Measures everything at one batch size by turns, and records medians and ratios."""
     same_results(check, job, size)
-    works = things(check, job, workers, size)
+    works: dict[str, Rate] = {}
     rates: dict[str, list[float]] = {}
-    for name, work in list(works.items()):  # makes what is made once: kernels, plans, memory
+    for name, make in things(check, job, workers, size).items():
         try:
-            work()
+            work = make()
+            work()  # has made what is made once: kernels, plans, memory
+            works[name] = work
         except Exception as error:
             check.skip(f"{name}, batches of {size}", f"{type(error).__name__}: {str(error)[:200]}")
-            del works[name]
     for done in range(1 if check.quick else ROUNDS):
         if left() <= 0 and done:
             check.skip(f"rounds after {done} of batches of {size}", "no time left")
@@ -163,24 +176,24 @@ def same_results(check: Notebook, job: Job, size: int) -> None:
               [float(wrong is not None)], "of 1 cases", "0", wrong is None, note=wrong, batch=size)
 
 
-def things(check: Notebook, job: Job, workers: dict[str, Any], size: int) -> dict[str, Rate]:
-    """What is measured at a batch size: a function for each."""
+def things(check: Notebook, job: Job, workers: dict[str, Any], size: int) -> dict[str, Callable[[], Rate]]:
+    """What is measured at a batch size: a function for each that makes it ready."""
     least = 0.01 if check.quick else LEAST
     part, device = job.events.slice(0, size), check.device
     spikes = part.spikes()
-    found: dict[str, Rate] = {
-        INFER: rate(lambda: qspinn.run(job.program, spikes, backend="torch", device=device), size, device, least),
-        INFER + ON_CPU: rate(lambda: qspinn.run(job.program, spikes), size, "cpu", least),
-        FLOAT: rate(float_inference(job, part, device), size, device, least)}
+    found: dict[str, Callable[[], Rate]] = {
+        INFER: lambda: rate(lambda: qspinn.run(job.program, spikes, backend="torch", device=device), size, device,
+                            least),
+        INFER + ON_CPU: lambda: rate(lambda: qspinn.run(job.program, spikes), size, "cpu", least),
+        FLOAT: lambda: rate(float_inference(job, part, device), size, device, least)}
     for where, end in ((device, ""), ("cpu", ON_CPU)):
-        found[TRAIN + end] = trained(training_step(copy.deepcopy(job.net), part, size, where), size, where, least)
-        on_grid = quantized_step(job, size, where)
-        if on_grid is not None:
-            found[GRID + end] = trained(on_grid, size, where, least)
+        found[TRAIN + end] = lambda w=where: trained(
+            training_step(copy.deepcopy(job.net), part, size, w), size, w, least)
+        found[GRID + end] = lambda w=where: trained(quantized_step(job, size, w), size, w, least)
     for name, worker in workers.items():
         for what, task, kind in ((FLOAT, "infer", "float"), (TRAIN, "train", "train")):
             request = {"task": task, "kind": kind, "batch": size, "least": least}
-            found[f"{name}, {what}"] = lambda w=worker, r=request: w.answer(r)["samples_per_second"]
+            found[f"{name}, {what}"] = lambda w=worker, r=request: lambda: w.answer(r)["samples_per_second"]
     return found
 
 
