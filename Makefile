@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check bench bench-table peers clean
+.PHONY: help install demo test check bench bench-table gpu peers clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -33,6 +33,9 @@ bench: install  ## All measurements on MNIST (hours; needs QSPINN_DATA and, for 
 
 bench-table: install  ## Render benchmarks/results/*.json into benchmarks/README.md.
 	$(BIN)/python benchmarks/table.py
+
+gpu: install  ## Check on a CUDA card within 7 minutes: equal bits, its tests, speed.
+	$(BIN)/python benchmarks/gpu.py
 
 peers:  ## Environments of their own for the libraries we compare with.
 	bash benchmarks/peers/install.sh

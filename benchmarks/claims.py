@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from statistics import median
@@ -16,10 +17,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def commit() -> str:
-    """Short hash of the commit that is measured, marked where the tree differs from it."""
+    """Short hash of the commit that is measured, marked where the tree differs from it; empty without git."""
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
+    if shutil.which("git") is None:
+        return ""
     dirty = git("status", "--porcelain", "--", "src", "experiments")
     return git("rev-parse", "--short", "HEAD") + ("+changes" if dirty else "")
 

@@ -188,11 +188,11 @@ def timed(work: Callable[[], Any], least: float) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def training_step(module: Any, events: EventSet) -> Callable[[], None]:
-    """One update of a module on the training batch, whose inputs lie ready as for the peers."""
-    module.train()
-    part = events.slice(0, BATCH)
-    x, labels = raster(part), torch.from_numpy(part.labels)
+def training_step(module: Any, events: EventSet, size: int = BATCH, device: str = "cpu") -> Callable[[], None]:
+    """One update of a module on the first samples, whose inputs lie ready on its device as for the peers."""
+    module.to(device).train()
+    part = events.slice(0, size)
+    x, labels = raster(part).to(device), torch.from_numpy(part.labels).to(device)
     optimizer = torch.optim.Adam(module.parameters(), LEARNING_RATE)
 
     def step() -> None:
@@ -204,11 +204,11 @@ def training_step(module: Any, events: EventSet) -> Callable[[], None]:
     return step
 
 
-def quantized_step(job: Job) -> Callable[[], None] | None:
+def quantized_step(job: Job, size: int = BATCH, device: str = "cpu") -> Callable[[], None] | None:
     """A step of training on the grid (ITQ); None, with a line on the screen, where the package has no such module."""
     name = "qspinn.learning.quantized"
     if importlib.util.find_spec(name) is None:
         print(f"  left out: quantized training step ({name} is missing)", flush=True)
         return None
     module = importlib.import_module(name).prepare(job.net.network, PLAN, job.net.params(), job.ranges, seed=0)
-    return training_step(module, job.events)
+    return training_step(module, job.events, size, device)

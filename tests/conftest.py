@@ -20,6 +20,15 @@ settings.register_profile("qspinn", deadline=None, derandomize=True, database=No
 settings.load_profile("qspinn")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests marked cuda where there is no such device."""
+    if item.get_closest_marker("cuda") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+
+
 def _trained(network: Network, seed: int = 0) -> Trained:
     rng = np.random.default_rng([seed, 5])
     params = {}

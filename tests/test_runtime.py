@@ -67,7 +67,7 @@ class TestTorch(BackendContract):
     n_random = 100
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 class TestTorchOnCuda(BackendContract):
     backend = staticmethod(functools.partial(torch_engine.run, device="cuda"))
     n_random = 100

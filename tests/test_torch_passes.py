@@ -292,10 +292,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         qspinn.train(qspinn.load_experiment(root / "digits_stdp.toml"), device="cuda")
 
 
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-@cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
 @pytest.mark.parametrize("case", ALL_CASES)
 def test_codes_on_cuda_equal_those_on_the_cpu(case: str, rounding: Rounding) -> None:
@@ -311,7 +308,7 @@ def test_codes_on_cuda_equal_those_on_the_cpu(case: str, rounding: Rounding) -> 
     assert to_bytes(convert(module)) == to_bytes(convert(module.to("cpu")))
 
 
-@cuda
+@pytest.mark.cuda
 def test_training_on_cuda_repeats_goes_on_on_the_cpu_and_answers_in_numpy(tmp_path: Path) -> None:
     compiled = losses(SurrogateNet(test_supervised.network(), seed=0))
     nets = [SurrogateNet(test_supervised.network(), seed=0).to("cuda") for _ in range(2)]
@@ -338,7 +335,7 @@ def test_training_on_cuda_repeats_goes_on_on_the_cpu_and_answers_in_numpy(tmp_pa
     assert seen == [2]
 
 
-@cuda
+@pytest.mark.cuda
 def test_a_module_and_input_on_different_devices_are_refused() -> None:
     net = SurrogateNet(test_surrogate.network_of(Leaky()))
     with pytest.raises(ConfigError, match=r"got 'module on cpu, input on cuda:0'"):

@@ -40,24 +40,32 @@ LEARNING_RATE, GAIN = 1e-3, 10.0
 
 
 class Case:
-    """A case file: ``net`` (declaration), ``arrays``, and inputs x [T, N, C, H, W] float32 with labels [N]."""
+    """A case file: ``net`` (declaration), ``arrays``, and inputs x [T, N, C, H, W] float32 with labels [N] on a
+    device."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, device: str = "cpu") -> None:
+        self.device = torch.device(device)
         with np.load(path) as data:
             self.arrays = {name: data[name] for name in data.files}
         self.net: dict[str, Any] = json.loads(str(self.arrays.pop("network")))
-        self.labels = torch.from_numpy(self.arrays.pop("labels"))
+        self.labels = torch.from_numpy(self.arrays.pop("labels")).to(self.device)
         offsets, index = self.arrays.pop("offsets"), self.arrays.pop("index")
         n_samples, n_steps = offsets.shape[0], offsets.shape[1] - 1
         x = np.zeros((n_steps, n_samples, int(np.prod(self.net["shape"]))), np.float32)
         row = np.repeat(np.arange(n_samples * n_steps), np.diff(offsets, axis=1).ravel())
         x[row % n_steps, row // n_steps, index[offsets[0, 0] : offsets[-1, -1]]] = 1
-        self.x = torch.from_numpy(x).view(n_steps, n_samples, *self.net["shape"])
+        self.x = torch.from_numpy(x).to(self.device).view(n_steps, n_samples, *self.net["shape"])
 
     def batch(self, number: int, size: int) -> tuple[Tensor, Tensor]:
         """(inputs, labels) of a batch, wrapping around."""
-        which = torch.arange(number * size, (number + 1) * size) % len(self.labels)
+        which = torch.arange(number * size, (number + 1) * size, device=self.device) % len(self.labels)
         return self.x[:, which].contiguous(), self.labels[which]
+
+    def now(self) -> float:
+        """Seconds on a clock once the device has done its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def fill(self, layer: dict[str, Any], weighted: nn.Module, norm: nn.Module | None) -> None:
         """Puts the weights of a layer into a convolution or linear module and, where given, its normalization."""
@@ -91,7 +99,7 @@ class Worker:
         """(module, optimizer) of a kind; only one is alive, so that resets touch no idle ones."""
         if self.current is None or self.current[0] != kind:
             self.current = None
-            module = self.build(self.case, kind)
+            module = self.build(self.case, kind).to(self.case.device)
             module.train(kind == "train")
             self.current = (kind, module, torch.optim.Adam(module.parameters(), LEARNING_RATE))
         return self.current[1:]
@@ -143,20 +151,20 @@ class Worker:
         module, _ = self.model(kind)
         x, _ = self.case.batch(number, size)
         with torch.no_grad():
-            start = time.perf_counter()
+            start = self.case.now()
             self.forward(module, x).sum(0)
-            return time.perf_counter() - start
+            return self.case.now() - start
 
     def step(self, kind: str, number: int, size: int) -> float:
         """Seconds of a training step: forward pass, loss, backward pass, update."""
         module, optimizer = self.model(kind)
         x, labels = self.case.batch(number, size)
-        start = time.perf_counter()
+        start = self.case.now()
         loss = functional.cross_entropy(self.forward(module, x).mean(0) * GAIN, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return time.perf_counter() - start
+        return self.case.now() - start
 
 
 def serve(description: str | None, versions: dict[str, str], build: Build, forward: Forward) -> None:
