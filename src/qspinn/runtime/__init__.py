@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from qspinn.errors import ConfigError, DataError
 from qspinn.ops import EventsOp
-from qspinn.program import Program
+from qspinn.program import Program, check
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes
 
@@ -15,7 +15,8 @@ BACKENDS = ("numba", "reference", "torch")
 
 
 def run(
-    program: Program, spikes: Spikes, *, backend: str = "numba", record: bool = False, device: str = "cpu"
+    program: Program, spikes: Spikes, *, backend: str = "numba", record: bool = False, device: str = "cpu",
+    memory_limit: int | None = None,
 ) -> Result:
     """Runs a batch of samples; see `Result` for what comes back.
 
@@ -23,17 +24,23 @@ def run(
         backend: "numba" (compiled, event driven, all cores), "reference" (plain NumPy) or "torch" (batched).
         record: also return spike rasters and final states of every population.
         device: where the torch backend runs: "cpu", "cuda" or "cuda:<i>"; the others run on the CPU only.
+        memory_limit: bytes that one sample may take; None: half of the machine's memory (`program.check`).
 
     Raises:
         DataError: the spikes do not fit the program's inputs.
-        ConfigError: there is no such backend or device, or torch is not installed.
+        ConfigError: there is no such backend or device, torch is not installed, or the program is none that every
+            engine runs alike.
     """
     execute = backend_run(backend, device)
+    check(program, memory_limit=memory_limit)
+    if not isinstance(spikes, Spikes):
+        raise DataError("spikes", "are no spikes", got=type(spikes).__name__,
+                        allowed="Spikes, e.g. from spikes.from_dense")
     if spikes.n != program.n_inputs:
         raise DataError("spikes.n", "does not match the program's inputs", got=spikes.n, allowed=str(program.n_inputs))
-    largest = int(spikes.index[spikes.offsets[0, 0] : spikes.offsets[-1, -1]].max(initial=0)) if spikes.n_samples else 0
-    if largest >= spikes.n:
-        raise DataError("spikes.index", "names a source that does not exist", got=largest, allowed=f"0..{spikes.n - 1}")
+    if spikes.n_steps != program.n_steps:
+        raise DataError("spikes.n_steps", "does not match the program's steps", got=spikes.n_steps,
+                        allowed=str(program.n_steps), fix="bin the samples into as many steps as were declared")
     most = int(spikes.count.max(initial=0)) if spikes.count is not None else 1
     for op in program.ops_of(EventsOp):
         if most > op.max_count:

@@ -160,11 +160,12 @@ def _random_population(
     size = layer.n if layer.per_neuron else 1
     v_min = int(rng.integers(v_fmt.code_min, 1))
 
-    def level(share: float) -> tuple[CodeTensor, int]:
-        """A potential up to a share of the range, at a width and shift of its own."""
+    def level(share: float, least: int) -> tuple[CodeTensor, int]:
+        """A potential up to a share of the range, at a width and shift of its own; at least one code can be reached."""
         bits, shift = int(rng.integers(1, 17)), int(rng.integers(0, 4))
-        top = min((1 << bits) - 1, max(int(share * v_fmt.code_max) >> shift, 1))
-        return codes(rng.integers(0, top + 1, size), QFormat(bits=bits, frac=-shift)), shift
+        shift = min(shift, v_fmt.code_max.bit_length() - 1)
+        top = min((1 << bits) - 1, max(int(share * v_fmt.code_max) >> shift, least))
+        return codes(rng.integers(least, top + 1, size), QFormat(bits=bits, frac=-shift)), shift
 
     decay_fmt = QFormat(bits=max(decay_shift, 1), frac=decay_shift)
     tensors = {f"{name}.w": codes(w, w_fmt),
@@ -173,7 +174,7 @@ def _random_population(
     shifts = {}
     for kind, share in (("v_th", 0.7), ("theta", 0.3), ("inhibition", 0.6)):
         if kind == "v_th" or getattr(layer, kind):
-            tensors[f"{name}.{kind}"], shifts[kind] = level(share)
+            tensors[f"{name}.{kind}"], shifts[kind] = level(share, int(kind == "v_th"))
     return tensors, LifOp(
         name=name, n=layer.n, v_fmt=v_fmt, v_min=v_min, in_shift=in_shift, decay=f"{name}.decay",
         decay_shift=decay_shift, rounding=layer.rounding, v_th=f"{name}.v_th", v_th_shift=shifts["v_th"],

@@ -234,8 +234,8 @@ def _maps() -> Iterator[Vector]:
                    "b.w": codes(rng.integers(-60, 60, (5, n)), QFormat(bits=8, signed=True))}
         for kind in ("a", "b"):
             lif = LifOp(name="a", n=n, v_fmt=SIGNED16, v_min=-900, in_shift=1, decay="a.decay", decay_shift=4,
-                        rounding=Rounding.NEAREST, v_th="a.v_th", v_th_shift=0, v_reset="a.v_reset", n_ref=kind == "b",
-                        winner=False, stream=16, bias="a.bias", reset="subtract")
+                        rounding=Rounding.NEAREST, v_th="a.v_th", v_th_shift=0, v_reset="a.v_reset",
+                        n_ref=int(kind == "b"), winner=False, stream=16, bias="a.bias", reset="subtract")
             own = DenseOp(source="a", target="a", weight="a.w_a")
             more: tuple[Op, ...] = (own,) if kind == "b" else ()
             if kind == "b" and n == 126:

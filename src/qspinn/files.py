@@ -1,0 +1,40 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from qspinn.errors import ArtifactError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write under a temporary name beside path, synced and renamed to it at the end of the block; the old
+    file stays whole if anything fails.
+
+    Raises:
+        ArtifactError: the disk is full or the place is not writable.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise ArtifactError(str(path), "cannot be written", got=error.strerror or str(error),
+                            fix="free some space or choose another place with --out") from None
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes bytes, all or nothing; see `replacing`, also for errors."""
+    with replacing(path) as file:
+        file.write(data)

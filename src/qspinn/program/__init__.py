@@ -1,0 +1,12 @@
+"""Integer programs: what they are (`program`), what every engine may rely on (`check`), and their files (`file`)."""
+
+from __future__ import annotations
+
+from qspinn.files import replacing, write_atomic
+from qspinn.program.check import check
+from qspinn.program.file import FORMAT_VERSION, from_bytes, load, pack, save, to_bytes, unpack
+from qspinn.program.program import CodeTensor, Program
+
+__all__ = ["FORMAT_VERSION", "CodeTensor", "Program", "check", "from_bytes", "load", "pack", "replacing", "save",
+           "to_bytes", "unpack",
+           "write_atomic"]

@@ -1,0 +1,176 @@
+"""The file of a program, `.qspinn`.
+
+It is a safetensors file whose tensors are the packed bit streams of the codes and whose one metadata entry is the
+canonical JSON of the rest, with a sha256 over both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from qspinn.arrays import integers
+from qspinn.errors import ArtifactError, ConfigError
+from qspinn.files import write_atomic
+from qspinn.fixedpoint import QFormat
+from qspinn.ops import Op
+from qspinn.program.check import check
+from qspinn.program.program import CodeTensor, Program
+from qspinn.records import Record, canonical_json, from_plain, to_plain
+
+FORMAT_VERSION = 1
+
+
+class _Header(Record, frozen=True):
+    """What the metadata entry of a .qspinn file holds."""
+
+    format_version: int
+    name: str
+    n_inputs: int
+    n_steps: int
+    seed: int
+    ops: tuple[Op, ...]
+    formats: dict[str, QFormat]
+    shapes: dict[str, tuple[int, ...]]
+    labels: tuple[str, ...]
+    provenance: dict[str, Any]
+
+
+def pack(codes: NDArray, fmt: QFormat) -> NDArray[np.uint8]:
+    """Codes as a stream of fmt.bits bits each, lowest bit first, two's complement where signed, -1 and +1 as 0 and 1
+    where binary, padded to bytes.
+
+    Raises:
+        ConfigError: a code does not lie within the format, or is no integer.
+    """
+    flat = integers("codes", codes, error=ConfigError).ravel()
+    if fmt.binary:
+        if not np.all(np.abs(flat) == 1):
+            raise ConfigError("codes", "do not fit a binary format", got=sorted(set(flat.tolist()))[:5],
+                              allowed="-1 and +1", fix="two bits where weights may be zero")
+        flat = flat + 1 >> 1
+    elif flat.size and (flat.min() < fmt.code_min or flat.max() > fmt.code_max):
+        raise ConfigError("codes", f"do not fit the format {fmt}", got=(int(flat.min()), int(flat.max())),
+                          allowed=f"{fmt.code_min}..{fmt.code_max}")
+    planes = (flat[:, None] >> np.arange(fmt.bits)) & 1
+    return np.packbits(planes.astype(np.uint8).ravel(), bitorder="little")
+
+
+def unpack(stream: NDArray[np.uint8], fmt: QFormat, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """The codes of a packed stream; inverse of `pack`."""
+    count = int(np.prod(shape, dtype=np.int64))
+    bits = np.unpackbits(stream, count=count * fmt.bits, bitorder="little").reshape(count, fmt.bits)
+    flat = bits.astype(np.int64) @ (1 << np.arange(fmt.bits, dtype=np.int64))
+    if fmt.binary:
+        flat = 2 * flat - 1
+    elif fmt.signed:
+        flat = np.where(flat > fmt.code_max, flat - (1 << fmt.bits), flat)
+    return flat.astype(np.int32).reshape(shape)
+
+
+def to_bytes(program: Program) -> bytes:
+    """The canonical bytes of a program: equal programs give equal bytes.
+
+    Raises:
+        ConfigError: the program is none that `from_bytes` would take; see `program.check.check`.
+    """
+    check(program)
+    streams = {name: pack(t.codes, t.fmt) for name, t in sorted(program.tensors.items())}
+    header = _Header(
+        format_version=FORMAT_VERSION, name=program.name, n_inputs=program.n_inputs, n_steps=program.n_steps,
+        seed=program.seed, ops=program.ops, formats={n: t.fmt for n, t in program.tensors.items()},
+        shapes={n: t.codes.shape for n, t in program.tensors.items()}, labels=program.labels,
+        provenance=program.provenance,
+    )
+    text = canonical_json(header)
+    entry = msgspec.json.encode({"header": to_plain(header), "sha256": _digest(text, streams)}, order="sorted")
+    return safetensors.numpy.save(streams, metadata={"qspinn": entry.decode()})
+
+
+def _digest(text: bytes, streams: dict[str, NDArray[np.uint8]]) -> str:
+    sha = hashlib.sha256(text)
+    for name, stream in sorted(streams.items()):
+        sha.update(name.encode() + b"\0" + struct.pack("<Q", stream.size) + stream.tobytes())
+    return sha.hexdigest()
+
+
+def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None = None) -> Program:
+    """The program stored in bytes.
+
+    Args:
+        where: name of the bytes in messages.
+        memory_limit: bytes that a run of one sample may take; see `program.check.check`.
+
+    Raises:
+        ArtifactError: truncated, altered, foreign, written by a newer version, or not a program that every engine runs
+            alike.
+    """
+    streams, entry = _parse(data, where)
+    plain = entry.get("header")
+    if not isinstance(plain, dict) or not isinstance(plain.get("format_version"), int):
+        raise ArtifactError(where, "is not a Q-SpiNN program")
+    if plain["format_version"] > FORMAT_VERSION:
+        raise ArtifactError(where, "was written by a newer version of qspinn", got=plain["format_version"],
+                            allowed=f"up to {FORMAT_VERSION}", fix="upgrade qspinn")
+    if entry.get("sha256") != _digest(msgspec.json.encode(plain, order="sorted"), streams):
+        raise ArtifactError(where, "checksum does not match: the file was damaged or edited",
+                            fix="restore it from a copy or run the export again")
+    try:
+        header = from_plain(_Header, plain, where)
+    except ConfigError as error:
+        raise ArtifactError(where, f"header is not valid ({error})") from None
+    if not (header.formats.keys() == header.shapes.keys() == streams.keys()):
+        raise ArtifactError(where, "header and tensors do not belong together")
+    tensors = {n: _tensor(n, streams[n], header.formats[n], header.shapes[n], where) for n in header.formats}
+    program = Program(name=header.name, n_inputs=header.n_inputs, n_steps=header.n_steps, seed=header.seed,
+                      ops=header.ops, tensors=tensors, labels=header.labels, provenance=header.provenance)
+    check(program, where, error=ArtifactError, memory_limit=memory_limit)
+    return program
+
+
+def _tensor(name: str, stream: NDArray, fmt: QFormat, shape: tuple[int, ...], where: str) -> CodeTensor:
+    """The codes of a stream whose length fits the shape."""
+    if min(shape, default=0) < 0 or stream.size != -(-math.prod(shape) * fmt.bits // 8):
+        raise ArtifactError(where, f"tensor {name!r} has the wrong length", got=stream.size, allowed=f"{shape} {fmt}")
+    return CodeTensor(codes=unpack(stream, fmt, shape), fmt=fmt)
+
+
+def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]:
+    """The packed streams and the metadata entry; the container's own checks come first."""
+    try:
+        streams = safetensors.numpy.load(data)
+        size = struct.unpack("<Q", data[:8])[0]
+        text = msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn"]
+        entry = msgspec.json.decode(text)
+    except (safetensors.SafetensorError, msgspec.DecodeError, struct.error, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(where, "is truncated, damaged or not a .qspinn file", got=str(error)[:120]) from None
+    if any(stream.dtype != np.uint8 or stream.ndim != 1 for stream in streams.values()):
+        raise ArtifactError(where, "holds something else than packed bytes")
+    if not isinstance(entry, dict) or not isinstance(entry.get("header"), dict):
+        raise ArtifactError(where, "is not a Q-SpiNN program")
+    return streams, entry
+
+
+def save(program: Program, path: str | Path) -> Path:
+    """Writes the program to path: to a temporary name first, then renamed, so that no half file is ever seen."""
+    path = Path(path)
+    write_atomic(path, to_bytes(program))
+    return path
+
+
+def load(path: str | Path, *, memory_limit: int | None = None) -> Program:
+    """The program in the file at path; see `from_bytes` for the limit and the errors."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ArtifactError(str(path), "cannot be read", got=error.strerror) from None
+    return from_bytes(data, str(path), memory_limit=memory_limit)

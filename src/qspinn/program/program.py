@@ -1,0 +1,100 @@
+"""The integer program: tensors of codes and an ordered list of operations.
+
+A Program is all that a backend needs. It holds no float: formats, shifts and codes only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.arrays import integers
+from qspinn.errors import ConfigError
+from qspinn.fixedpoint import QFormat
+from qspinn.ops import Op
+from qspinn.records import Record, from_plain
+
+
+class _Described(Record, frozen=True):
+    """All of a program but its tensors."""
+
+    name: str
+    n_inputs: int
+    n_steps: int
+    seed: int
+    ops: tuple[Op, ...]
+    labels: tuple[str, ...]
+    provenance: dict[str, Any]
+
+
+class CodeTensor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Integer codes with their format. codes: int32, any shape, C order, read-only; a copy where others may write.
+
+    Whether the codes lie within the format is checked with the program, which knows the tensor's name.
+
+    Raises:
+        ConfigError: the codes are no integers of 32 bits, or the format is none.
+    """
+
+    codes: NDArray[np.int32]
+    fmt: QFormat
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fmt, QFormat):
+            raise ConfigError("tensor.fmt", "is no format", got=type(self.fmt).__name__, allowed="a QFormat")
+        msgspec.structs.force_setattr(self, "codes", _frozen(self.codes))
+
+
+def _frozen(codes: Any) -> NDArray[np.int32]:
+    """Codes as int32 that nobody writes to."""
+    kept = isinstance(codes, np.ndarray) and codes.dtype == np.int32 and codes.flags.c_contiguous
+    if kept and not codes.flags.writeable:
+        return codes
+    limits = np.iinfo(np.int32)
+    checked = codes if kept else integers("codes", codes, low=limits.min, high=limits.max, error=ConfigError)
+    copy = np.array(checked, dtype=np.int32, order="C")
+    copy.setflags(write=False)
+    return copy
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True):
+    """An executable integer network. It never changes, its codes included: engines keep what they made of it.
+
+    Attributes:
+        n_inputs: sources of the input, before any selection.
+        n_steps: steps per sample.
+        seed: of every random draw at run time.
+        ops: in execution order.
+        tensors: by path.
+        labels: class names, in the order of the vote columns.
+        provenance: where the program comes from (configuration, data checksum, versions); not used in execution.
+    """
+
+    name: str
+    n_inputs: int
+    n_steps: int
+    seed: int
+    ops: tuple[Op, ...]
+    tensors: dict[str, CodeTensor]
+    labels: tuple[str, ...] = ()
+    provenance: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.tensors, dict) and all(
+                isinstance(n, str) and isinstance(t, CodeTensor) for n, t in self.tensors.items())):
+            raise ConfigError("program.tensors", "is no table of code tensors by path", got=type(self.tensors).__name__,
+                              allowed="dict of str to CodeTensor")
+        msgspec.structs.force_setattr(self, "tensors", dict(self.tensors))
+        rest = {name: getattr(self, name) for name in _Described.__struct_fields__}
+        described = from_plain(_Described, rest, "program")
+        for name in rest:
+            msgspec.structs.force_setattr(self, name, getattr(described, name))
+
+    def codes(self, name: str) -> NDArray[np.int32]:
+        return self.tensors[name].codes
+
+    def ops_of(self, kind: type) -> list[Any]:
+        return [op for op in self.ops if isinstance(op, kind)]
