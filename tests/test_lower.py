@@ -42,7 +42,9 @@ def test_every_width_of_every_tensor_lowers_and_runs(
     for bits in range(1, 17):
         weight = () if not per_neuron else (QuantRule(
             tensor="exc.w", bits=bits if tensor in ("exc.w", "*") else 16, granularity=PER_NEURON),)
-        plan = plan_of(*weight, QuantRule(tensor=tensor, bits=bits), fold_theta=per_neuron)
+        one = () if tensor == "exc.w" and per_neuron else (QuantRule(tensor=tensor, bits=bits),)
+        plan = QuantPlan(rules=(*weight, *one), fold_theta=per_neuron) if tensor == "*" else plan_of(
+            *weight, *one, fold_theta=per_neuron)
         if per_neuron and tensor == "exc.theta":
             plan = msgspec.structs.replace(plan, fold_theta=False)
         program = lower(trained, plan, make_ranges(tiny))

@@ -35,8 +35,7 @@ def test_paths_in_execution_order(tiny: Network, two_layers: Network) -> None:
 
 
 def test_the_first_match_wins(tiny: Network) -> None:
-    rules = (QuantRule(tensor="exc.w", bits=3), QuantRule(tensor="exc.*", bits=5), QuantRule(tensor="exc.v", bits=2),
-             EVERY)
+    rules = (QuantRule(tensor="exc.w", bits=3), QuantRule(tensor="exc.*", bits=5), EVERY)
     chosen = resolve(QuantPlan(rules=rules), tiny)
     assert (chosen["exc.w"].bits, chosen["exc.v"].bits, chosen["readout.votes"].bits) == (3, 5, 8)
     front = resolve(with_rule(QuantPlan(rules=rules), QuantRule(tensor="*.v", bits=7)), tiny)

@@ -45,7 +45,8 @@ def plan_of(w: int, v: int, *, others: int = 12, rounding: Rounding = Rounding.N
     return QuantPlan(rules=(
         QuantRule(tensor="out.w", bits=w, granularity=out, rounding=rounding, calibrator=calibrator),
         *([QuantRule(tensor=f"{x}.w*", granularity=granularity, **weights) for x in ("a", "b")] if weights else []),
-        QuantRule(tensor="*.w*", bits=w, granularity=granularity, rounding=rounding, calibrator=calibrator),
+        *([] if weights else
+          [QuantRule(tensor="*.w*", bits=w, granularity=granularity, rounding=rounding, calibrator=calibrator)]),
         QuantRule(tensor="*.v", bits=v, rounding=rounding, **(potentials or {})),
         QuantRule(tensor="*", bits=others, rounding=rounding)))
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 import fnmatch
+from collections.abc import Callable
+
+import msgspec
 
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
@@ -172,34 +175,103 @@ def resolve(plan: QuantPlan, network: Network, *, learning: bool = False) -> dic
                         Granularity.PER_NEURON)
 
 
-def chosen_rules(plan: QuantPlan, paths: list[str], known: list[str], finer: Granularity) -> dict[str, QuantRule]:
-    """The first rule that matches, for every path.
+def chosen_rules(plan: QuantPlan, paths: list[str], known: list[str], finer: Granularity, *,
+                 keys: Callable[[str, QuantRule], frozenset[str]] | None = None) -> dict[str, QuantRule]:
+    """The first rule that matches, for every path; see `matches`.
 
     Args:
         known: further paths that rules may speak of.
         finer: the granularity other than GLOBAL that weights of this network may have.
+        keys: the keys of a rule that mean something for a path; by default those of competing populations or of layers.
 
     Raises:
-        ConfigError: a rule matches no tensor (the nearest path is named), a tensor is matched by no rule, or
-            a granularity does not fit.
+        ConfigError: a rule matches no tensor (the nearest path is named), or changes nothing because earlier rules
+            cover all its tensors; a tensor is matched by no rule; a key is set that no tensor of its rule uses.
     """
     for i, rule in enumerate(plan.rules):
-        if not fnmatch.filter(known, rule.tensor):
+        if not any(matches(rule.tensor, path) for path in known):
             raise unknown_key(f"plan.rules[{i}].tensor", rule.tensor, known)
+    winners = {path: next((i for i, r in enumerate(plan.rules) if matches(r.tensor, path)), None)
+               for path in dict.fromkeys([*paths, *known])}
     chosen: dict[str, QuantRule] = {}
     for path in paths:
-        rule_of = next((r for r in plan.rules if fnmatch.fnmatchcase(path, r.tensor)), None)
-        if rule_of is None:
+        if winners[path] is None:
             raise ConfigError(f"plan: {path}", "no rule matches this tensor",
                               fix=f"add a rule for {path!r}, or a last rule for '*'")
-        is_weight = path.split(".")[-1].split("_")[0] == "w"
-        if rule_of.granularity is not Granularity.GLOBAL and (not is_weight or rule_of.granularity is not finer):
+        chosen[path] = rule = plan.rules[winners[path] or 0]
+        if rule.granularity is not Granularity.GLOBAL and (not is_weight(path) or rule.granularity is not finer):
             what = "neuron" if finer is Granularity.PER_NEURON else "channel"
-            raise ConfigError(f"plan: {path}", f"only weights can have a step per {what}", got=rule_of.tensor,
+            raise ConfigError(f"plan: {path}", f"only weights can have a step per {what}", got=rule.tensor,
                               fix="use granularity = 'global' here; potentials and thresholds follow the weights' unit")
-        chosen[path] = rule_of
     _check_calibrators(chosen, finer)
+    _check_effect(plan, winners, keys or (_competing_keys if finer is Granularity.PER_NEURON else _layer_keys))
     return chosen
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a rule for `pattern` speaks of a path. A pattern that ends in `.w` means all weights of a layer: `a.w`
+    also where several connections feed it and each has a path of its own (`a.w_b`)."""
+    layer, _, kind = path.rpartition(".")
+    return fnmatch.fnmatchcase(path, pattern) or (
+        kind.startswith("w_") and pattern.endswith(".w") and fnmatch.fnmatchcase(f"{layer}.w", pattern))
+
+
+def is_weight(path: str) -> bool:
+    """Whether a path is that of weights of a connection (`w`, `w_<source>`); skips are not."""
+    return path.split(".")[-1].split("_")[0] == "w"
+
+
+def _check_effect(plan: QuantPlan, winners: dict[str, int | None], keys: Callable[[str, QuantRule], frozenset[str]]
+                  ) -> None:
+    """Every rule decides about a tensor, and every key that is set decides something about one of them.
+
+    Raises:
+        ConfigError: names the rule and the key.
+    """
+    defaults = {f.name: f.default for f in msgspec.structs.fields(QuantRule) if not f.required}
+    for i, rule in enumerate(plan.rules):
+        own = [path for path, winner in winners.items() if winner == i]
+        if not own:
+            earlier = sorted({plan.rules[w].tensor for path, w in winners.items()
+                              if w is not None and matches(rule.tensor, path)})
+            raise ConfigError(f"plan.rules[{i}]", "changes nothing: earlier rules cover every tensor that it matches",
+                              got=rule.tensor, allowed="a tensor is given by the first rule that matches it",
+                              fix=f"move it before {', '.join(map(repr, earlier))}, or remove it")
+        used = frozenset().union(*(keys(path, rule) for path in own))
+        for key, default in defaults.items():
+            if getattr(rule, key) != default and key not in used:
+                raise ConfigError(f"plan.rules[{i}].{key}", f"changes nothing for {rule.tensor!r}",
+                                  got=getattr(rule, key), allowed=", ".join(sorted(used)) or "bits alone",
+                                  fix=_EFFECTS.get(key, "remove it"))
+
+
+_EFFECTS = {
+    "quantile": 'calibrator = "percentile", or remove it', "clip": "remove it, or move it to a rule for weights",
+    "power_of_two": 'levels = "binary" or "ternary", or remove it',
+    "standardize": 'levels = "binary" or "ternary", or remove it',
+}
+"""What to do about a key that decides nothing."""
+
+
+def _competing_keys(path: str, rule: QuantRule) -> frozenset[str]:
+    """The keys that mean something for a tensor of competing populations."""
+    kind = path.split(".")[-1]
+    return frozenset({"rounding"} | {"w": {"granularity", "clip"}, "votes": {"clip"}}.get(kind, set()))
+
+
+def _layer_keys(path: str, rule: QuantRule) -> frozenset[str]:
+    """The keys that mean something for a tensor of layers, given the others. Every rule may have a rounding: plans
+    round everything alike, where there is anything to round."""
+    kind = path.split(".")[-1]
+    quantile = {"quantile"} if rule.calibrator is Calibrator.PERCENTILE else set()
+    if is_weight(path):
+        by_range, by_mean = {"clip", "calibrator", *quantile}, {"standardize", "power_of_two"}
+        more = by_range if rule.levels is Levels.UNIFORM else by_mean
+        return frozenset({"rounding", "granularity", "levels", *more})
+    if kind == "v":
+        clip = set() if rule.calibrator is Calibrator.THRESHOLD else {"clip"}
+        return frozenset({"rounding", "calibrator", "levels", "accumulator_bits", "shared_step", *clip, *quantile})
+    return frozenset({"rounding", "clip"} if kind.startswith("skip_") else {"rounding"})
 
 
 def _check_calibrators(chosen: dict[str, QuantRule], finer: Granularity) -> None:
@@ -245,6 +317,8 @@ def wide_plan(network: Network, *, rounding: Rounding = Rounding.NEAREST) -> Qua
 
 
 def with_rule(plan: QuantPlan, rule: QuantRule) -> QuantPlan:
-    """The plan with one more rule in front, so that it wins."""
-    return QuantPlan(rules=(rule, *plan.rules), fold_theta=plan.fold_theta, keep_sum=plan.keep_sum,
+    """The plan with one more rule in front, so that it wins; rules that only repeat its tensors are replaced by it."""
+    plain = not set(rule.tensor) & set("?[")
+    rest = tuple(r for r in plan.rules if not (r.tensor == rule.tensor or (plain and matches(rule.tensor, r.tensor))))
+    return QuantPlan(rules=(rule, *rest), fold_theta=plan.fold_theta, keep_sum=plan.keep_sum,
                      min_input_rate=plan.min_input_rate)

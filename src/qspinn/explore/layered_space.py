@@ -241,14 +241,17 @@ def layers_plan(
     of_weights = search.itq_calibrator if in_training else search.weight_calibrator
     rules = []
     for path in layer_paths(network):
-        calibrator = of_weights if is_matrix(path) else Calibrator.MAX
-        calibrator = search.state_calibrator if path.endswith(".v") else calibrator
-        bits = weights[path] if path in weights else states[path]
+        kind, bits = path.split(".")[-1], weights[path] if path in weights else states[path]
+        levels = _levels(path, bits, search)
+        uniform = levels.get("levels", Levels.UNIFORM) is Levels.UNIFORM
+        calibrator = of_weights if is_matrix(path) and uniform else Calibrator.MAX
+        calibrator = search.state_calibrator if kind == "v" else calibrator
+        if calibrator is Calibrator.PERCENTILE:
+            levels["quantile"] = search.itq_quantile if in_training else search.quantile
         rules.append(QuantRule(
-            tensor=path, bits=bits, **_levels(path, bits, search),
-            rounding=Rounding.NEAREST if in_training and path.split(".")[-1] not in ("v", "i") else rounding,
-            granularity=step_of(network, path, granularity), calibrator=calibrator,
-            quantile=search.itq_quantile if in_training else search.quantile))
+            tensor=path, bits=bits, **levels,
+            rounding=Rounding.NEAREST if in_training and kind not in ("v", "i") else rounding,
+            granularity=step_of(network, path, granularity), calibrator=calibrator))
     return QuantPlan(rules=tuple(rules))
 
 

@@ -11,7 +11,7 @@ from qspinn.fixedpoint import Rounding
 from qspinn.learning.stdp import StdpTraining
 from qspinn.models import diehl_cook, lif_for
 from qspinn.network import Lif, Network, Stdp, _need
-from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.plan import Granularity, QuantPlan, QuantRule, with_rule
 from qspinn.records import Record, content_key
 
 
@@ -135,8 +135,7 @@ class Candidate(Record, frozen=True):
 
 def sensitivity_plan(base: QuantPlan, path: str, bits: int, rounding: Rounding) -> QuantPlan:
     """The wide plan with one tensor at the given width and rounding."""
-    rule = QuantRule(tensor=path, bits=bits, rounding=rounding)
-    return QuantPlan(rules=(rule, *base.rules))
+    return with_rule(base, QuantRule(tensor=path, bits=bits, rounding=rounding))
 
 
 def candidate_plan(

@@ -68,7 +68,7 @@ def local_rules(plan: QuantPlan, names: list[str]) -> dict[str, QuantRule]:
         ConfigError: also where a width or a rounding is not possible for a tensor; names it.
     """
     paths = local_paths(names)
-    rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+    rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL, keys=lambda path, rule: frozenset({"rounding"}))
     for path, rule in rules.items():
         kind = path.split(".")[-1]
         low, high = SPANS[kind]
