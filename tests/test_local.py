@@ -393,7 +393,7 @@ def test_layers_that_do_not_fit_are_refused(layers: tuple[LocalLayer, ...], matc
     lambda: LocalLearning(learning_rate=0.0), lambda: LocalNetwork(layers=TWO, spread=float("nan")),
 ])
 def test_settings_out_of_range_are_refused(make: Callable[[], Any]) -> None:
-    with pytest.raises(ConfigError, match="value out of range|is not finite"):
+    with pytest.raises(ConfigError, match=r"value out of range|is not finite"):
         make()
 
 

@@ -117,7 +117,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "kept in 2 bits": ({}, {"feedback": True}, {"w": 8, "v": 2, "weights": BINARY,
                                                "potentials": {"accumulator_bits": 12}}),
     "kept ternary": ({"n_ref_steps": 1}, {}, {"w": 8, "v": 2, "potentials": {"accumulator_bits": 12} | THREE}),
-    "ternary potentials": ({}, {}, {"w": 8, "v": 2, "potentials": THREE}),
+    "ternary potentials": ({}, {}, {"w": 8, "v": 2, "potentials": THREE | {"calibrator": Calibrator.THRESHOLD}}),
     "kept after a reset to a value": ({"reset": "value", "v_reset": 0.2, "current_decay": 0.6}, {},
                                       {"w": 4, "v": 3, "others": 8, "potentials": {"accumulator_bits": 9}}),
     "delayed, kept in 3 bits": ({"reset_delay": True}, {}, {"w": 4, "v": 3, "others": 8,

@@ -20,6 +20,9 @@ def potential_top(ranges: LayerRanges, name: str, rule: QuantRule) -> float:
         ConfigError: the calibrator needs a histogram that the ranges do not have.
     """
     if rule.calibrator is Calibrator.MAX:
+        if name not in ranges.v:
+            raise ConfigError(f"ranges.v.{name}", "is missing: no potentials of this layer were observed",
+                              got=sorted(ranges.v), fix="take ranges from layer_ranges")
         return ranges.v[name] * rule.clip
     if rule.calibrator is Calibrator.THRESHOLD:
         return 0.0

@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from qspinn.calibrators import Floats, potential_top
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat
-from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
+from qspinn.layer_params import layer_arrays, thresholds_of
+from qspinn.layers import Conv2d, Layer, LayeredNetwork, Leaky, Linear, Pool2d, Skip
 from qspinn.lower import fitting_shift
 from qspinn.plan import Levels, QuantRule
 from qspinn.ranges import LayerRanges
 from qspinn.weight_codes import channel_tops, weight_format
+
+MOST_SHIFT = 31
+"""Bits by which an input current may be shifted on its way to the potential."""
 
 
 class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -42,25 +46,77 @@ class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def layer_grids(
     network: LayeredNetwork, params: Mapping[str, NDArray], rules: dict[str, QuantRule], ranges: LayerRanges
 ) -> dict[str, LayerGrid]:
-    """Steps and shifts of every layer, calibrated by its rules."""
-    found = {}
-    for layer in network.layers:
-        weights = real_weights(network, params, layer)
-        step = _step(layer, weights, rules)
-        rule = rules[f"{layer.name}.v"]
-        if rule.bits < 2:
-            raise LoweringError(f"{layer.name}.v", "signed potentials need two bits at least", got=rule.bits)
-        top = max(potential_top(ranges, layer.name, rule), layer.neuron.v_th if layer.neuron.spiking else 0.0)
-        bias = 0.0 if layer.neuron.current_decay is not None else np.abs(params.get(f"{layer.name}.bias", 0.0))
-        tops = np.maximum(top, bias) / step  # what enters in every step is in range, whatever the calibrator leaves out
-        fmt = potential_format(rule)
-        shifts = np.array([0 if rule.shared_step else fitting_shift(t, fmt.bits - 1) for t in tops])
-        if layer.neuron.spiking and rule.shared_step and (layer.neuron.v_th / step).max() > fmt.code_max + 0.5:
+    """Steps and shifts of every layer, calibrated by its rules.
+
+    Raises:
+        LoweringError: arrays or ranges do not belong to the network, or a layer has no grid that holds it.
+    """
+    arrays = layer_arrays(network, params)
+    _check_ranges(network, ranges)
+    return {layer.name: _layer_grid(network, arrays, layer, rules, ranges) for layer in network.layers}
+
+
+def _layer_grid(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule],
+                ranges: LayerRanges) -> LayerGrid:
+    """Step and shift of every channel: what enters a step, what is reset to and the threshold are in range, whatever
+    the calibrator leaves out."""
+    step = _step(layer, real_weights(network, arrays, layer), rules)
+    rule, neuron = rules[f"{layer.name}.v"], layer.neuron
+    fmt = potential_format(rule)
+    if rule.bits < 2:
+        raise LoweringError(f"{layer.name}.v", "signed potentials need two bits at least", got=rule.bits)
+    bias = 0.0 if neuron.current_decay is not None else np.abs(arrays.get(f"{layer.name}.bias", np.zeros(1)))
+    reset = abs(neuron.v_reset) if neuron.reset == "value" else 0.0
+    tops = np.maximum(max(potential_top(ranges, layer.name, rule), reset), bias) / step
+    v_th = thresholds_of(layer, arrays) / step if neuron.spiking else np.zeros_like(step)
+    if rule.shared_step:
+        if v_th.max() > fmt.code_max + 0.5 - neuron.strict:
             raise LoweringError(f"{layer.name}.v", "in steps of the weights the potential never reaches its threshold",
-                                got=float((layer.neuron.v_th / step).max()), allowed=f"at most {fmt.code_max} steps",
+                                got=float(v_th.max()), allowed=f"at most {fmt.code_max - neuron.strict} steps",
                                 fix="more accumulator_bits (or bits), or fewer bits for the weights")
-        found[layer.name] = LayerGrid(step=step, shifts=shifts)
-    return found
+        return LayerGrid(step=step, shifts=np.zeros(len(step), np.int64))
+    shifts = [_fitting(top, level, fmt, neuron.strict)
+              for top, level in zip(np.maximum(tops, v_th), v_th, strict=True)]
+    return _within_shifts(layer, step, np.array(shifts))
+
+
+def _fitting(top: float, v_th: float, fmt: QFormat, strict: bool) -> int:
+    """The smallest shift at which the largest potential fits its format; and some potential above the threshold, where
+    the threshold must be exceeded."""
+    shift = fitting_shift(top, fmt.bits - 1)
+    while strict and np.floor(v_th / 2.0**shift + 0.5) > fmt.code_max - 1:
+        shift += 1
+    return shift
+
+
+def _within_shifts(layer: Layer, step: Floats, shifts: NDArray[np.int64]) -> LayerGrid:
+    """The grid with shifts of at most MOST_SHIFT: a channel whose weights are smaller gets a larger step, in which they
+    are what they are beside its threshold, nothing.
+
+    Raises:
+        LoweringError: the weights of all channels are so small, or those of one so large that no shift fits.
+    """
+    if shifts.min() > MOST_SHIFT or shifts.min() < -MOST_SHIFT:
+        channel = int(shifts.argmin())
+        raise LoweringError(f"{layer.name}.w", f"weights and potentials of channel {channel} are too far apart",
+                            got=f"a shift of {int(shifts[channel])}", allowed=f"-{MOST_SHIFT}..{MOST_SHIFT}",
+                            fix="look at the scale of the weights beside the threshold and the calibrated range")
+    far = np.maximum(shifts - MOST_SHIFT, 0)
+    return LayerGrid(step=step * 2.0**far, shifts=shifts - far)
+
+
+def _check_ranges(network: LayeredNetwork, ranges: LayerRanges) -> None:
+    """The ranges speak of layers of this network.
+
+    Raises:
+        LoweringError: names a layer that the network does not have.
+    """
+    names = [layer.name for layer in network.layers]
+    for field in ("v", "i", "theta", "sizes"):
+        for name in getattr(ranges, field):
+            if name not in names:
+                raise LoweringError(f"ranges.{field}.{name}", "is no layer of this network", allowed=", ".join(names),
+                                    fix="take the ranges of this network, from layer_ranges")
 
 
 def potential_format(rule: QuantRule) -> QFormat:
@@ -83,26 +139,16 @@ def store_format(rule: QuantRule) -> tuple[QFormat | None, int]:
     return fmt, -fmt.code_max if rule.levels is Levels.TERNARY else fmt.code_min
 
 
-def real_weights(network: LayeredNetwork, params: Mapping[str, NDArray], layer: Layer) -> dict[str, Floats]:
+def real_weights(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer) -> dict[str, Floats]:
     """The real weights of the connections into a layer, by path; the factor of an average is theirs.
 
-    Raises:
-        LoweringError: an array is missing, not finite, or of the wrong shape.
+    Args:
+        arrays: from `layer_params.layer_arrays`.
     """
     found = {}
     for c in network.into(layer.name):
         path, factor = network.weight_path(c), average_factor(network, c)
-        if isinstance(c, Skip):
-            found[path] = np.full(layer.shape[0], c.weight * factor)
-            continue
-        if path not in params:
-            raise LoweringError(path, "is not among the trained arrays", allowed=", ".join(sorted(params)))
-        w = np.asarray(params[path], dtype=np.float64) * factor
-        if w.shape != network.weight_shape(c):
-            raise LoweringError(path, "has the wrong shape", got=w.shape, allowed=str(network.weight_shape(c)))
-        if not np.isfinite(w).all():
-            raise LoweringError(path, "holds NaN or infinity", fix="train again with a smaller learning rate")
-        found[path] = w
+        found[path] = np.full(layer.shape[0], c.weight * factor) if isinstance(c, Skip) else arrays[path] * factor
     return found
 
 
@@ -136,6 +182,24 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
 def threshold_shift(v_th: Floats, unit: Floats, bits: int) -> int:
     """The shift that lets the largest threshold of a layer fit its codes."""
     return max(0, fitting_shift(float((v_th / unit).max()), bits))
+
+
+def threshold_limits(neuron: Leaky, fmt: QFormat, shift: int, name: str) -> tuple[int, int]:
+    """(least, largest) code of a threshold: silence does not reach it, and some potential of the format does.
+
+    Args:
+        fmt: of the potentials.
+        shift: from codes of the threshold to codes of the potential.
+
+    Raises:
+        LoweringError: there is no such code.
+    """
+    least, largest = int(not neuron.strict), (fmt.code_max - neuron.strict) >> shift
+    if largest < least:
+        raise LoweringError(f"{name}.v_th", "has no code that a potential reaches and silence does not",
+                            got=f"a shift of {shift} into {fmt.bits} bits", allowed=f"codes from {least}",
+                            fix="more bits for v_th, or for v")
+    return least, largest
 
 
 def theta_shift(layer: Layer, ranges: LayerRanges, unit: Floats, rules: dict[str, QuantRule]) -> int:

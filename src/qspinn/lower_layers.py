@@ -25,8 +25,10 @@ from qspinn.layer_grid import (
     real_weights,
     store_format,
     theta_shift,
+    threshold_limits,
     threshold_shift,
 )
+from qspinn.layer_params import decay_of, layer_arrays, thresholds_of
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
 from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
@@ -57,14 +59,15 @@ def lower_layers(
             would compare unlike units.
     """
     rules = layer_rules(network, plan)
-    grids = grids if grids is not None else layer_grids(network, params, rules, ranges)
+    arrays = layer_arrays(network, params)
+    grids = grids if grids is not None else layer_grids(network, arrays, rules, ranges)
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
     made = {"input"}
     for number, layer in enumerate(network.layers):
         _add_pools(network, made, ops)
         stream = STREAMS_PER_POPULATION * (number + 1)
-        new, own = _Lowering(network, params, rules, ranges, seed, stream).layer(layer, grids[layer.name])
+        new, own = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
         tensors |= new
         ops += own
         made.add(layer.name)
@@ -108,7 +111,7 @@ class _Lowering(msgspec.Struct, frozen=True):
     """What lowering one layer needs to know."""
 
     network: LayeredNetwork
-    params: Mapping[str, NDArray]
+    arrays: Mapping[str, Floats]
     rules: dict[str, QuantRule]
     ranges: LayerRanges
     seed: int
@@ -117,7 +120,7 @@ class _Lowering(msgspec.Struct, frozen=True):
     def layer(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], list[Op]]:
         """(tensors, operations) of one layer and the connections into it."""
         into = self.network.into(layer.name)
-        weights = real_weights(self.network, self.params, layer)
+        weights = real_weights(self.network, self.arrays, layer)
         tensors = {path: self._encoded(path, w, grid.step, number) for number, (path, w) in enumerate(weights.items())}
         neurons, op = self._neurons(layer, grid)
         _prove(layer.name, op, [tensors[path] for path in weights], neurons, self.network)
@@ -135,8 +138,13 @@ class _Lowering(msgspec.Struct, frozen=True):
         step, shifts, unit = grid.step, grid.shifts, grid.unit
         tensors: dict[str, CodeTensor] = {}
 
-        def put(kind: str, value: Any, fmt: QFormat, rounding: Rounding = Rounding.NEAREST) -> str:
-            codes, _ = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
+        def put(kind: str, value: Any, fmt: QFormat, rounding: Rounding = Rounding.NEAREST,
+                limits: tuple[int, int] | None = None) -> str:
+            codes, outside = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
+            if outside:
+                raise LoweringError(f"{name}.{kind}", "does not fit its format", got=np.max(value), allowed=str(fmt),
+                                    fix="more bits, or a larger range of potentials")
+            codes = np.clip(codes, *limits) if limits else codes
             codes = codes[:1] if np.all(codes == codes[0]) else codes
             tensors[f"{name}.{kind}"] = CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
             return f"{name}.{kind}"
@@ -147,17 +155,18 @@ class _Lowering(msgspec.Struct, frozen=True):
             settings["in_shifts"] = f"{name}.in_shifts"
         if neuron.spiking:
             rule = self.rules[f"{name}.v_th"]
-            v_th = np.broadcast_to(np.asarray(self.params.get(f"{name}.v_th", neuron.v_th), np.float64), unit.shape)
+            v_th = thresholds_of(layer, self.arrays)
             shift = threshold_shift(v_th, unit, rule.bits)
-            settings |= {"v_th": put("v_th", v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding),
+            limits = threshold_limits(neuron, v_fmt, shift, name)
+            settings |= {"v_th": put("v_th", v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding, limits),
                          "v_th_shift": shift}
         else:
             settings["v_th"] = put("v_th", 0.0, QFormat(bits=1))
         if neuron.adapts:
             settings |= self._adaptation(layer, unit, put, tensors)
         settings |= self._decays(layer, step, tensors)
-        bias = np.asarray(self.params.get(f"{name}.bias", np.zeros(layer.shape[0])), dtype=np.float64)
-        if f"{name}.bias" in self.rules and bias.any():
+        bias = self.arrays.get(f"{name}.bias", np.zeros(1))
+        if bias.any():
             rule = self.rules[f"{name}.bias"]
             scale = unit / step if neuron.current_decay is not None else 1.0  # a current counts in weight steps
             shift = bias_shift(bias, unit / scale, rule.bits)
@@ -185,7 +194,7 @@ class _Lowering(msgspec.Struct, frozen=True):
         """Decay of the potential and, where there is one, the synaptic current; no leak is a factor of one."""
         name, neuron = layer.name, layer.neuron
         rule = self.rules[f"{name}.decay"]
-        decay = float(self.params.get(f"{name}.decay", neuron.decay))
+        decay = decay_of(layer, self.arrays)
         whole = decay == 1.0
         tensors[f"{name}.decay"] = (CodeTensor(codes=np.ones(1, np.int32), fmt=QFormat(bits=1)) if whole
                                     else decay_codes(decay, rule))
@@ -195,7 +204,8 @@ class _Lowering(msgspec.Struct, frozen=True):
         own, width = self.rules[f"{name}.i_decay"], self.rules[f"{name}.i"]
         fmt = QFormat(bits=width.bits, signed=True)
         if name in self.ranges.i and self.ranges.i[name] / float(step.min()) > fmt.code_max:
-            raise LoweringError(f"{name}.i", "the synaptic current does not fit", got=self.ranges.i[name] / step.min(),
+            raise LoweringError(f"{name}.i", "the synaptic current does not fit",
+                                got=float(self.ranges.i[name] / step.min()),
                                 allowed=f"at most {fmt.code_max} weight steps", fix="more bits for i, fewer for w")
         tensors[f"{name}.i_decay"] = decay_codes(neuron.current_decay, own)
         return settings | {"current": f"{name}.i_decay", "current_shift": own.bits, "current_fmt": fmt}

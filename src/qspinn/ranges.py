@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.arrays import integers, reals
 from qspinn.checkpoint import Trained
 from qspinn.errors import DataError
 from qspinn.spikes import Spikes
@@ -20,19 +21,46 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         input_rate: spikes per step of each input, float64 [n_inputs].
         busiest_step: the largest number of inputs that spiked in one step.
         threshold_max_mv: the largest v_th + theta of each population after float training, by name.
+
+    Raises:
+        DataError: a value is negative, not finite, or of another kind.
     """
 
     input_rate: NDArray[np.float64]
     busiest_step: int
     threshold_max_mv: dict[str, float]
 
+    def __post_init__(self) -> None:
+        rates = reals("ranges.input_rate", self.input_rate, shape=(None,), low=0.0)
+        busiest = integers("ranges.busiest_step", self.busiest_step, shape=(), low=0)
+        msgspec.structs.force_setattr(self, "input_rate", rates)
+        msgspec.structs.force_setattr(self, "busiest_step", int(busiest))
+        msgspec.structs.force_setattr(self, "threshold_max_mv", _table("ranges.threshold_max_mv",
+                                                                       self.threshold_max_mv))
+
+
+def _table(where: str, table: dict[str, float]) -> dict[str, float]:
+    """A table of sizes by name.
+
+    Raises:
+        DataError: names the entry that is negative, not finite or no number.
+    """
+    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table):
+        raise DataError(where, "is no table of numbers by name", got=type(table).__name__, allowed="a dict")
+    return {name: float(reals(f"{where}.{name}", value, shape=(), low=0.0)) for name, value in table.items()}
+
 
 def calibrate(trained: Trained, spikes: Spikes) -> Ranges:
     """The ranges of a trained float network on a set of encoded samples.
 
     Raises:
-        DataError: there are no samples.
+        DataError: there are no samples, or they do not fit the network's inputs and steps.
     """
+    network = trained.network
+    for field, got, allowed in (("n", spikes.n, network.input.n), ("n_steps", spikes.n_steps, network.n_steps)):
+        if got != allowed:
+            raise DataError(f"spikes.{field}", f"does not match network {network.name!r}", got=got,
+                            allowed=str(allowed))
     if spikes.n_samples == 0:
         raise DataError("calibration data", "holds no samples")
     start, stop = spikes.offsets[0, 0], spikes.offsets[-1, -1]
@@ -71,8 +99,12 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def sizes_of(x: NDArray) -> Sizes:
-    """The histogram of the entries of x."""
-    size = np.abs(x).ravel()
+    """The histogram of the entries of x.
+
+    Raises:
+        DataError: an entry is NaN or infinite.
+    """
+    size = np.abs(reals("potentials", x)).ravel()
     top = float(size.max(initial=0.0))
     limit = 2.0 ** np.ceil(np.log2(top)) if top > 0 else 1.0
     bins = np.minimum((size * (BINS / limit)).astype(np.int64), BINS - 1)
@@ -91,9 +123,19 @@ class LayerRanges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     Attributes:
         sizes: histograms of the potentials' sizes, for the calibrators that need them.
+
+    Raises:
+        DataError: names the layer whose value is negative, not finite or no number.
     """
 
     v: dict[str, float]
     i: dict[str, float] = {}
     theta: dict[str, float] = {}
     sizes: dict[str, Sizes] = {}
+
+    def __post_init__(self) -> None:
+        for field in ("v", "i", "theta"):
+            msgspec.structs.force_setattr(self, field, _table(f"ranges.{field}", getattr(self, field)))
+        if not isinstance(self.sizes, dict) or not all(isinstance(x, Sizes) for x in self.sizes.values()):
+            raise DataError("ranges.sizes", "is no table of histograms by layer", got=type(self.sizes).__name__,
+                            allowed="a dict of Sizes")

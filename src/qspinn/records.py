@@ -298,7 +298,7 @@ def _member(kind: Any, value: Any, where: str) -> Any:
         if value.get(field) not in tags:
             raise ConfigError(f"{where}.{field}", "names no kind of record" if field in value else "is missing",
                               got=value.get(field), allowed=", ".join(map(str, tags)),
-                              fix=_nearest(value.get(field), tags))
+                              fix=nearest(value.get(field), tags))
         return tags[value[field]]
     tuples = [m for m in members if typing.get_origin(m) is tuple]
     if isinstance(value, (list, tuple)) and len(tuples) == 1:
@@ -312,7 +312,7 @@ def _refusal(kind: Any, value: Any, where: str) -> ConfigError:
     words = _words(kind)
     if words and isinstance(value, str):
         return ConfigError(where, "is not a word that is known here", got=value, allowed=", ".join(words),
-                           fix=_nearest(value, words))
+                           fix=nearest(value, words))
     shown = value if isinstance(value, (bool, int, float, str, list, tuple, enum.Enum)) else type(value).__name__
     fix = ""
     if isinstance(value, float) and kind is int:
@@ -353,7 +353,7 @@ def _in_words(kind: Any) -> str:
     return f"a {kind.__name__} record" if _is_struct(kind) else str(kind)
 
 
-def _nearest(word: Any, known: typing.Iterable[str]) -> str:
+def nearest(word: Any, known: typing.Iterable[str]) -> str:
     """The advice that names the valid word nearest to another one; empty where none is near."""
     known = [str(k) for k in known]
     text = str(word).strip().lower().replace("-", "_").replace(" ", "_")
@@ -365,7 +365,7 @@ def _nearest(word: Any, known: typing.Iterable[str]) -> str:
 
 def unknown_key(where: str, key: str, known: list[str]) -> ConfigError:
     """The error for a key that does not exist, naming the nearest one that does."""
-    return ConfigError(where, "unknown key", got=key, allowed=", ".join(known), fix=_nearest(key, known) or "remove it")
+    return ConfigError(where, "unknown key", got=key, allowed=", ".join(known), fix=nearest(key, known) or "remove it")
 
 
 def with_override(data: dict, assignment: str) -> dict:

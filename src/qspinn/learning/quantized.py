@@ -28,6 +28,7 @@ from qspinn.layer_grid import (
     potential_format,
     store_format,
     theta_shift,
+    threshold_limits,
     threshold_shift,
 )
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
@@ -142,8 +143,9 @@ class QuantNet(nn.Module):
 
     def params(self) -> dict[str, NDArray]:
         """Arrays by tensor path, float64, as `lower_layers` takes them."""
+        silent = {f"{layer.name}__v_th" for layer in self.network.layers if not layer.neuron.spiking}
         return {name.replace("__", "."): p.detach().cpu().double().numpy() for name, p in self.named_parameters()
-                if not name.endswith("__log_step")}
+                if not name.endswith("__log_step") and name not in silent}
 
     def _steps(self, name: str) -> Tensor:
         """Weight step of each channel, [C]."""
@@ -208,7 +210,10 @@ class QuantNet(nn.Module):
             return torch.zeros(layer.shape[0], dtype=torch.float64)
         rule, v_th = self.rules[f"{layer.name}.v_th"], self._real(f"{layer.name}.v_th")
         shift = threshold_shift(v_th.detach().numpy(), unit.detach().numpy(), rule.bits)
-        return encoded(v_th, unit, QFormat(bits=rule.bits, frac=-shift), rule.rounding) * 2.0**shift
+        fmt = potential_format(self.rules[f"{layer.name}.v"])
+        least, largest = threshold_limits(layer.neuron, fmt, shift, layer.name)
+        codes = encoded(v_th, unit, QFormat(bits=rule.bits, frac=-shift), rule.rounding, low=least)
+        return codes.clamp(max=largest) * 2.0**shift
 
     def _bias(self, layer: Layer, step: Tensor, unit: Tensor) -> Tensor:
         """Codes of the bias, [C]: in weight steps where it goes to a synaptic current."""
