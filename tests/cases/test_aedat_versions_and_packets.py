@@ -33,7 +33,8 @@ def read(path: Path, content: bytes) -> list[tuple]:
     return [tuple(e.tolist()) for e in join(read_aedat(path))]
 
 
-@pytest.mark.parametrize("lines", [b"", b"#a\r\n", b"#a\r\n#b\r\n#c\r\n#d\r\n#e\r\n#f\r\n", b"#Format: RAW\r\n#\xe9\r\n"])
+@pytest.mark.parametrize("lines", [b"", b"#a\r\n", b"#a\r\n#b\r\n#c\r\n#d\r\n#e\r\n#f\r\n",
+                                   b"#Format: RAW\r\n#\xe9\r\n"])
 def test_headers_of_any_length(tmp_path: Path, lines: bytes) -> None:
     assert read(tmp_path / "a", START + lines + END + packet((5, 140, 100, 1), (7, 10, 101, 0))) == [
         (5, 140, 100, True), (7, 10, 101, False)]
@@ -71,7 +72,7 @@ def test_compressed_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=rf"{problem}.*fix: write .*compressed"):
             list(read_aedat(path))
     path.write_bytes(b"garbage")
-    with pytest.raises(DataError, match="is not an AEDAT 3.1 file; .*fix: copy the file anew"):
+    with pytest.raises(DataError, match=r"is not an AEDAT 3\.1 file; .*fix: copy the file anew"):
         list(read_aedat(path))
 
 

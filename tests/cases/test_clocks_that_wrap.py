@@ -1,8 +1,8 @@
 """Clocks of few bits that start again at 0.
 
 Reported: a clock of 24 bits built from two words lost its upper part, so that late events came first; and sorting such
-events mixes them for good. Right: time never goes back; a fall from near 2^k to near 0 is named as a wrap, never sorted,
-and undone where that is asked for.
+events mixes them for good. Right: time never goes back; a fall from near 2^k to near 0 is named as a wrap, never
+sorted, and undone where that is asked for.
 """
 
 from __future__ import annotations

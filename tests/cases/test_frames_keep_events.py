@@ -1,9 +1,9 @@
 """Frames that lose events.
 
-Reported of tools that cut recordings into frames: one event in one frame counted as none; 100 events in 30 frames became
-90; the event on the last border was dropped; 40,000 events of one pixel became a negative number in 16 bits; frames
-began at the first event, not where the recording begins. Right: the counts of all bins add up to the number of events
-within them, and a count that does not fit is refused.
+Reported of tools that cut recordings into frames: one event in one frame counted as none; 100 events in 30 frames
+became 90; the event on the last border was dropped; 40,000 events of one pixel became a negative number in 16 bits;
+frames began at the first event, not where the recording begins. Right: the counts of all bins add up to the number of
+events within them, and a count that does not fit is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def frames(times: tuple[int, ...], bin_us: int, n_bins: int, **named: int) -> li
 
 
 @pytest.mark.parametrize(("times", "bin_us", "expected"), [
-    ((7,), 10, [1]), ((0,), 1, [1]), ((0, 250, 500, 750, 1000), 500, [2, 2, 1]), ((100, 500, 900), 200, [1, 0, 1, 0, 1]),
+    ((7,), 10, [1]), ((0,), 1, [1]), ((0, 250, 500, 750, 1000), 500, [2, 2, 1]),
+    ((100, 500, 900), 200, [1, 0, 1, 0, 1]),
     ((999,), 1000, [1]), ((1000,), 1000, [0, 1])])
 def test_every_event_is_in_a_frame(times: tuple[int, ...], bin_us: int, expected: list[int]) -> None:
     assert frames(times, bin_us, len(expected)) == expected

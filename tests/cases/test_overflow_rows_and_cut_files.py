@@ -1,8 +1,8 @@
 """Overflow rows of N-MNIST, and files that are cut short.
 
-Reported: rows that mean "the counter wrapped" read as events, so that time went back; a file with three stray bytes gave
-an event that carried another event's time. Right: times go on after an overflow, stray bytes are an error that names
-the byte, and advice names what the reader really takes.
+Reported: rows that mean "the counter wrapped" read as events, so that time went back; a file with three stray bytes
+gave an event that carried another event's time. Right: times go on after an overflow, stray bytes are an error that
+names the byte, and advice names what the reader really takes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ GOOD = {"delta": np.array([5, 10, 3]), "offsets": np.array([0, 2, 3]), "n_bins":
 
 @pytest.mark.parametrize("change", [
     {"label": np.array(3)}, {"label": np.array(["a", "b"])}, {"label": np.array([0.0, np.nan])},
-    {"label": np.array([0, -1])}, {"label": np.array([[0, 1]])}, {"delta": np.array([-5, 1, 3])}, {"delta": np.array([5.5, 1, 3])},
+    {"label": np.array([0, -1])}, {"label": np.array([[0, 1]])}, {"delta": np.array([-5, 1, 3])},
+    {"delta": np.array([5.5, 1, 3])},
     {"delta": np.array([2**62, 2**62, 3])}, {"n_bins": np.array([3.0, np.nan])}, {"n_bins": np.array([3, 64])},
     {"n_bins": np.array([3, -4])}, {"offsets": np.array([0, 3, 2])}, {"offsets": np.array([0, 2, 4])},
     {"offsets": np.array([1, 2, 3])}, {"offsets": np.array([0.0, 2.0, 3.0])}, {"delta": np.array([5, 0, 3])},

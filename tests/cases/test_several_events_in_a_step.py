@@ -1,8 +1,8 @@
 """Several events of one input in one step.
 
 Reported: training counted them, the device did not (or the other way round), so that a neuron spiked in one and not in
-the other. Right: 3 or 1 by the declared mode, and every engine sums what was declared; a source is not listed twice, and
-a count is 1..255.
+the other. Right: 3 or 1 by the declared mode, and every engine sums what was declared; a source is not listed twice,
+and a count is 1..255.
 """
 
 from __future__ import annotations

@@ -102,7 +102,6 @@ def test_labels_are_classes(part: str) -> None:
         events(**{part: from_dense(np.ones((4, 3, 1, 1, 20)), [0, 1, 2], order="TB")})
     for bad in ([0.5] * 6, ["a"] * 6, [None] * 6, [0] * 5, [[0] * 6]):
         with pytest.raises(DataError, match="labels"):
-            images(4)
             Split(images=images(4).images, labels=np.array(bad), first=0)
 
 
@@ -121,7 +120,7 @@ def test_lists_of_gestures_name_each_recording_once(tmp_path: Path) -> None:
     a, b = "user01_led.aedat\n", "user24_led.aedat\n"
     assert trials(listed(tmp_path, a, b), "train") == ["user01_led.aedat"]
     for part in ("train", "test"):
-        with pytest.raises(DataError, match=rf"trials_to_{part}\.txt: names recordings that .*got \['user01_led\.aedat'\]"):
+        with pytest.raises(DataError, match=rf"trials_to_{part}\.txt: names recordings .*got \['user01_led\.aedat'\]"):
             trials(listed(tmp_path, a + b.replace("24", "02"), b + a), part)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"trials_to_train\.txt: names a recording twice; got \['user01_led\.aedat'\]"):
         trials(listed(tmp_path, a + a, b), "train")

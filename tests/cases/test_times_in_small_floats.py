@@ -1,7 +1,7 @@
 """Times of spikes in seconds, in 16-bit floats.
 
-Reported: such times became infinite on the way to microseconds, or were cut to 0 and 1. Right: widened to 64 bits first,
-then to the nearest microsecond, and only where the unit is given; without a unit floats are refused.
+Reported: such times became infinite on the way to microseconds, or were cut to 0 and 1. Right: widened to 64 bits
+first, then to the nearest microsecond, and only where the unit is given; without a unit floats are refused.
 """
 
 from __future__ import annotations
