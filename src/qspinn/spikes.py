@@ -103,7 +103,7 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def unchecked(*, offsets: NDArray, index: NDArray, n: int, count: NDArray | None = None) -> Spikes:
-    """Spikes of arrays that are right as they are made or were checked before; marks the arrays read-only, no more.
+    """Spikes of arrays that are right by construction or were checked before; marks the arrays read-only, no more.
 
     Within engines the sources of a step may be in any order, and counts int32.
     """
@@ -113,14 +113,14 @@ def unchecked(*, offsets: NDArray, index: NDArray, n: int, count: NDArray | None
 
 def assembled(blank: S, **fields: Any) -> S:
     """A struct of the kind of `blank` with other fields, without the checks of its constructor."""
-    made = copy.copy(blank)
+    struct = copy.copy(blank)
     for name, value in fields.items():
-        force_setattr(made, name, value)  # type: ignore[arg-type]
-    return made
+        force_setattr(struct, name, value)  # type: ignore[arg-type]
+    return struct
 
 
 def seal(rows: Any, where: str, n: int) -> None:
-    """Checks offsets, index and count of a store of compressed rows, and puts read-only arrays of its own in their
+    """Checks offsets, index and count of a store of compressed rows, and puts read-only arrays in their
     place; n is the number of sources."""
     offsets = sealed(f"{where}.offsets", rows.offsets, np.int64)
     if offsets.ndim != 2 or offsets.shape[1] < 2:

@@ -17,7 +17,7 @@ LONGEST_US = (1 << 62) - 1
 WRAP_US = 1 << 30
 """A fall of the time by more than this (18 minutes) is a counter that wrapped, not disorder."""
 CLOCK_BITS = range(16, 41)
-"""Bits of clocks whose wrap is told from disorder."""
+"""Bits of clocks whose wrap is distinguished from disorder."""
 NEAR = 5
 """A wrap goes from the last to the first 2^-NEAR of a clock's period: less than round times leave (1 s is 95 % of
 2^20 us)."""
@@ -41,8 +41,8 @@ def microseconds_of(where: str, t: Any, unit: str | None, longest: int = LONGEST
         raise ConfigError("time_unit", "is no unit of time", got=unit, allowed=", ".join(_FACTORS))
     factor, given = _FACTORS[unit or "us"], numbers(where, t, (None,), DataError)
     if given.dtype.kind != "f" or not given.size:
-        found = integers(where, t, shape=(None,), low=-(longest // factor), high=longest // factor)
-        return found * factor if factor > 1 else found
+        whole = integers(where, t, shape=(None,), low=-(longest // factor), high=longest // factor)
+        return whole * factor if factor > 1 else whole
     if unit is None:
         raise DataError(where, "holds floats, whose unit is not known", got=str(given.dtype),
                         allowed="integers, in microseconds",
@@ -107,16 +107,16 @@ def _unwrapped(t: NDArray[np.int64], bits: int, wraps: NDArray[np.int64], where:
     back = np.flatnonzero((t[:-1] < edge) & (t[1:] >= (1 << bits) - edge)) + 1
     if back.size:
         i = int(back[0])
-        raise DataError(f"{where}[{i}]", "cannot be told to lie before or after a wrap of the clock", got=int(t[i]),
+        raise DataError(f"{where}[{i}]", "may lie before or after a wrap of the clock", got=int(t[i]),
                         allowed=f"below {(1 << bits) - edge} us after {int(t[i - 1])} us",
                         fix="put the events around the wrap into order first")
     turns = np.zeros(len(t), np.int64)
     turns[wraps] = 1
-    found = t + (np.cumsum(turns) << bits)
-    falls = np.flatnonzero(found[1:] < found[:-1]) + 1
+    unwrapped = t + (np.cumsum(turns) << bits)
+    falls = np.flatnonzero(unwrapped[1:] < unwrapped[:-1]) + 1
     if falls.size:
         i = int(falls[0])
         raise DataError(f"{where}[{i}]", f"events are not in order of time ({falls.size} steps back)", got=int(t[i]),
                         allowed=f"{int(t[i - 1])} us or later",
                         fix="sort the events between two wraps by time first")
-    return found
+    return unwrapped

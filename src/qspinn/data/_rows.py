@@ -1,4 +1,4 @@
-"""Entries of compressed rows: made one where they meet, and small enough counts. Inputs are checked by the callers."""
+"""Entries of compressed rows: merged where they meet, and counts that fit a byte. Inputs are checked by the callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the splits of a data set have in common: recordings, found by a hash of their content, and classes."""
+"""What the splits of a data set have in common: recordings, compared by a hash of their content, and classes."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ Contents = Sequence[tuple[str, list[bytes]]]
 def hashes(rows: Sequence[Sequence[NDArray]]) -> list[bytes]:
     """A hash of the arrays of each recording, empty where the last of them holds nothing but zeros: a recording without
     events has no content that could be known from another split."""
-    found = []
+    digests = []
     for arrays in rows:
         if not arrays[-1].any():
-            found.append(b"")
+            digests.append(b"")
             continue
         sha = hashlib.blake2b(digest_size=16)
         for array in arrays:
             sha.update(np.ascontiguousarray(array).data if array.size else b"")
-        found.append(sha.digest())
-    return found
+        digests.append(sha.digest())
+    return digests
 
 
 def shared(contents: Contents) -> dict[tuple[str, str], int]:
     """For each two splits that share recordings, how many of the later one are in the earlier one; all, where both are
     the same from end to end."""
-    found = {}
+    counts = {}
     for (first, a), (second, b) in itertools.combinations(contents, 2):
         known = set(a)
-        found[first, second] = len(b) if a == b else sum(content in known for content in b if content)
-    return {pair: n for pair, n in found.items() if n}
+        counts[first, second] = len(b) if a == b else sum(content in known for content in b if content)
+    return {pair: n for pair, n in counts.items() if n}
 
 
-def refuse_shared(name: str, found: dict[tuple[str, str], int]) -> None:
+def refuse_shared(name: str, counts: dict[tuple[str, str], int]) -> None:
     """Raises where splits share recordings."""
-    if found:
-        pairs = ", ".join(f"{a} and {b} share {n}" for (a, b), n in found.items())
+    if counts:
+        pairs = ", ".join(f"{a} and {b} share {n}" for (a, b), n in counts.items())
         raise DataError(name, "splits share recordings (of the same content), so that results on them say nothing",
                         got=pairs, allowed="0", fix="keep each recording in one split, or pass allow_shared=True to "
                         "the data set, which is stored with it")

@@ -256,10 +256,10 @@ def shape_of(shape: Any, where: str = "events.shape") -> Shape:
 
 def _labels(labels: ArrayLike, n_samples: int) -> NDArray[np.int64]:
     """One class for each recording, read-only."""
-    found = sealed("events.labels", labels, np.int64, low=0)
-    if found.shape != (n_samples,):
-        raise DataError("events.labels", "do not match the recordings", got=found.shape, allowed=f"({n_samples},)")
-    return found
+    classes = sealed("events.labels", labels, np.int64, low=0)
+    if classes.shape != (n_samples,):
+        raise DataError("events.labels", "do not match the recordings", got=classes.shape, allowed=f"({n_samples},)")
+    return classes
 
 
 _BLANK = EventSet(offsets=np.zeros((0, 2), np.int64), index=np.zeros(0, np.uint16), count=None, shape=(1, 1, 1),
@@ -268,7 +268,7 @@ _BLANK = EventSet(offsets=np.zeros((0, 2), np.int64), index=np.zeros(0, np.uint1
 
 def _assembled(offsets: NDArray[np.int64], index: NDArray, count: NDArray | None, shape: Shape,
                labels: NDArray[np.int64]) -> EventSet:
-    """A store of arrays that are right as they are made, or were checked before."""
+    """A store of arrays that are right by construction, or were checked before."""
     return assembled(_BLANK, offsets=frozen(offsets), index=frozen(index), shape=shape, labels=frozen(labels),
                      count=None if count is None else frozen(count))
 
