@@ -44,7 +44,7 @@ KERNELS = (_kernel.advance, _update.update, _update.forward_codes, _update.power
 
 def noise(n: int = 6, n_steps: int = 4, seed: int = 0) -> EventSet:
     rng = np.random.default_rng(seed)
-    return from_dense(rng.random((n, n_steps, *SHAPE)) < 0.3, np.arange(n) % 3)
+    return from_dense(rng.random((n, n_steps, *SHAPE)) < 0.3, np.arange(n) % 3, order="BT")
 
 
 def bars(n: int, seed: int) -> EventSet:
@@ -54,7 +54,7 @@ def bars(n: int, seed: int) -> EventSet:
     raster = rng.random((n, 8, *SHAPE)) < 0.03
     for k, label in enumerate(labels):
         raster[k, :, :, 3 * label + rng.integers(0, 2), 1:7] |= rng.random((8, 2, 6)) < 0.6
-    return from_dense(raster, labels)
+    return from_dense(raster, labels, order="BT")
 
 
 def started(network: LocalNetwork, data: EventSet | None = None) -> tuple[LayerStart, ...]:
@@ -302,12 +302,12 @@ def test_gradients_of_the_float_version_are_those_of_autograd() -> None:
     pooled = functional.max_pool2d(functional.conv2d(layer.p, w * layer.scale, b, 2, 1) - r, 2)
     assert torch.allclose(pooled, layer.u, atol=1e-5)
     read = pooled.sigmoid().flatten(1) @ layer.readout.T * layer.read_scale
-    wanted = functional.one_hot(torch.from_numpy(data.labels), 3).float()
+    wanted = functional.one_hot(torch.tensor(data.labels), 3).float()
     loss = ((read - wanted) ** 2).mean(1).sum() / 6
     mean = pooled.sigmoid().mean(dim=(1, 2, 3))
     loss = loss + 20 * 0.3 * (pooled + 0.01).relu().mean() + 0.1 * 20.0 * (0.1 - mean).relu().mean()
     torch.autograd.backward(loss)
-    layer.update(activity, torch.from_numpy(data.labels), 1e-3)
+    layer.update(activity, torch.tensor(data.labels), 1e-3)
     assert w.grad is not None
     assert b.grad is not None
     assert torch.allclose(layer.w_size, w.grad.abs() + 1e-8, atol=1e-6)
@@ -399,7 +399,7 @@ def test_settings_out_of_range_are_refused(make: Callable[[], Any]) -> None:
 
 def test_data_that_teach_nothing_are_refused() -> None:
     network = LocalNetwork(layers=TWO)
-    silent = from_dense(np.zeros((3, 4, *SHAPE), bool), [0, 1, 2])
+    silent = from_dense(np.zeros((3, 4, *SHAPE), bool), [0, 1, 2], order="BT")
     with pytest.raises(DataError, match="conv1: nothing reaches this layer"):
         started(network, silent)
     with pytest.raises(DataError, match="holds no samples"):
