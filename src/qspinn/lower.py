@@ -17,9 +17,9 @@ from qspinn.checkpoint import Trained
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, encode, stream_key
 from qspinn.network import Lif, Network, Population, decay_factor
-from qspinn.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp
+from qspinn.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp, spread
 from qspinn.plan import Granularity, QuantPlan, QuantRule, resolve
-from qspinn.program import CodeTensor, Program
+from qspinn.program import CodeTensor, Note, Program, check
 from qspinn.ranges import Ranges, calibrate
 from qspinn.spikes import Spikes
 
@@ -35,6 +35,10 @@ def poisson_op(network: Network, seed: int) -> PoissonOp:
         LoweringError: rate and step would need a spike probability above 1.
     """
     per_level = round(network.input.rate_hz * network.dt_ms / 1000 / 255 * 2**32)
+    if per_level < 1:
+        least = 1000 / network.dt_ms * 255 / 2**32
+        raise LoweringError("network.input.rate_hz", "is so small that no input ever spikes",
+                            got=network.input.rate_hz, allowed=f"from {least:.3g} Hz at dt = {network.dt_ms:g} ms")
     if per_level * 255 >= 1 << 32:
         raise LoweringError("network.input.rate_hz", "more than one spike per step", got=network.input.rate_hz,
                             allowed=f"below {1000 / network.dt_ms:g} Hz at dt = {network.dt_ms:g} ms")
@@ -57,10 +61,14 @@ def lower(
         LoweringError: an accumulator could overflow 32 bits, or a tensor is missing or not finite.
     """
     network, rules = trained.network, resolve(plan, trained.network)
+    if len(ranges.input_rate) != network.input.n:
+        raise LoweringError("ranges.input_rate", "does not match the network's inputs", got=len(ranges.input_rate),
+                            allowed=str(network.input.n), fix="calibrate this network on samples of its own")
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [poisson_op(network, seed)]
     source = "input"
     kept = kept_inputs(plan, ranges)
+    notes: list[Note] = []
     if not kept.all():
         tensors["input.kept"] = CodeTensor(codes=kept.astype(np.int32), fmt=QFormat(bits=1))
         ops.append(SelectOp(source="input", target="kept", kept="input.kept"))
@@ -72,6 +80,9 @@ def lower(
         w = w[:, kept] if from_input and source == "kept" else w
         stream = STREAMS_PER_POPULATION * (number + 1)
         new, op = _lower_population(trained, population, w, rules, plan, seed, stream)
+        new = _reachable(op, new)
+        if clipped := _n_clipped(w, rules[f"{population.name}.w"], new[f"{population.name}.w"].fmt):
+            notes.append(Note(path=f"{population.name}.w", problem="clipped", count=clipped, total=w.size))
         tensors |= new
         ops += [DenseOp(source=source if from_input else dense.source, target=population.name,
                         weight=f"{population.name}.w"), op]
@@ -79,8 +90,10 @@ def lower(
     votes = readout_votes(trained)
     tensors["readout.votes"] = _unit_interval_codes(votes, rules["readout.votes"])
     ops.append(VoteOp(source=network.readout.source, votes="readout.votes"))
-    return Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
-                   tensors=tensors, labels=labels, provenance=provenance or {})
+    program = Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
+                      tensors=tensors, labels=labels, provenance=provenance or {}, notes=tuple(notes))
+    check(program, network.name, error=LoweringError)
+    return program
 
 
 def quantize(trained: Trained, plan: QuantPlan, spikes: Spikes, *, seed: int = 0) -> Program:
@@ -117,7 +130,7 @@ def _array(trained: Trained, path: str, shape: tuple[int, ...]) -> Floats:
 
 
 def weight_codes(
-    w: Floats, rule: QuantRule, *, keep_sum: bool, key: int = 0
+    w: Floats, rule: QuantRule, *, keep_sum: bool, key: int = 0, path: str = "w"
 ) -> tuple[CodeTensor, Floats]:
     """(codes [N_post, N_pre], unit [N_post] in mV per code) of non-negative weights.
 
@@ -125,7 +138,8 @@ def weight_codes(
     with keep_sum the unit is then sum(w) / sum(codes), so the neuron's total drive is what it was.
     """
     if w.min(initial=0.0) < 0:
-        raise LoweringError("w", "negative weights are not covered by unsigned formats", got=float(w.min()))
+        raise LoweringError(path, "negative weights are not covered by unsigned formats", got=float(w.min()),
+                            allowed="weights of 0 and above")
     if rule.granularity is Granularity.GLOBAL:
         top = float(w.max(initial=0.0)) * rule.clip or 1.0
         fmt = QFormat(bits=rule.bits, frac=rule.bits - math.ceil(math.log2(top)))
@@ -139,6 +153,13 @@ def weight_codes(
     if keep_sum:
         unit = np.where((total > 0) & (w.sum(axis=1) > 0), w.sum(axis=1) / np.maximum(total, 1), unit)
     return CodeTensor(codes=codes.astype(np.int32), fmt=fmt), unit
+
+
+def _n_clipped(w: Floats, rule: QuantRule, fmt: QFormat) -> int:
+    """How many weights lie more than half a step beyond the value of the largest code."""
+    step = w.max(axis=1, keepdims=True) * rule.clip / fmt.code_max
+    step = np.full_like(step, fmt.delta) if rule.granularity is Granularity.GLOBAL else step
+    return int(np.count_nonzero(w > (fmt.code_max + 0.5) * step))
 
 
 class _Coder(msgspec.Struct):
@@ -181,8 +202,10 @@ def _lower_population(
     rule = {kind: rules.get(f"{name}.{kind}") for kind in ("w", "v", "v_th", "theta", "decay", "inhibition")}
     w_rule, v_rule = rules[f"{name}.w"], rules[f"{name}.v"]
     weights, w_unit = weight_codes(w, w_rule, keep_sum=plan.keep_sum,
-                                   key=stream_key(seed, stream + LOWERING_STREAM, 0))
+                                   key=stream_key(seed, stream + LOWERING_STREAM, 0), path=f"{name}.w")
     theta = _array(trained, f"{name}.theta", (population.n,))
+    if theta.min() < 0:
+        raise LoweringError(f"{name}.theta", "holds a negative value", got=float(theta.min()), allowed="0 and above")
     threshold = neuron.v_th_mv + theta
     v_fmt, in_shift = _potential_format(neuron, threshold / w_unit, v_rule.bits, w_unit)
     unit = w_unit * 2.0**in_shift
@@ -208,7 +231,10 @@ def _lower_population(
                                                        fmt=QFormat(bits=own.bits, frac=-inhibition_shift))
         else:  # more than the whole range clears v all the same
             inhibition_shift = put("inhibition", np.minimum(lateral.strength_mv, span * unit), rule["inhibition"])
-    reset, _ = encode(np.full(population.n, neuron.v_reset_mv), v_fmt, scale=unit)
+    reset, outside = encode(np.full(population.n, neuron.v_reset_mv), v_fmt, scale=unit)
+    if outside:
+        raise LoweringError(f"{name}.v_reset", "does not fit the potential's format", got=neuron.v_reset_mv,
+                            allowed=str(v_fmt), fix="more bits for v, or v_min_mv <= v_reset_mv < v_th_mv")
     tensors[f"{name}.v_reset"] = CodeTensor(
         codes=(reset[:1] if np.all(reset == reset[0]) else reset).astype(np.int32), fmt=v_fmt)
     decay_rule = rules[f"{name}.decay"]
@@ -257,6 +283,9 @@ def readout_votes(trained: Trained) -> Floats:
     readout = trained.network.readout
     n = trained.network.population(readout.source).n
     responses = _array(trained, "readout.responses", (n, readout.n_classes))
+    if responses.min() < 0:
+        raise LoweringError("readout.responses", "holds a negative response", got=float(responses.min()),
+                            allowed="mean spike counts: 0 and above")
     total = responses.sum(axis=1, keepdims=True)
     if readout.rule == "proportion":
         return np.divide(responses, total, out=np.zeros_like(responses), where=total > 0)
@@ -271,6 +300,34 @@ def _unit_interval_codes(x: Floats, rule: QuantRule) -> CodeTensor:
     top = float(x.max(initial=0.0)) * rule.clip or 1.0
     codes, _ = encode(x, fmt, rule.rounding, scale=top / fmt.code_max)
     return CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
+
+
+def _reachable(op: LifOp, tensors: dict[str, CodeTensor]) -> dict[str, CodeTensor]:
+    """The tensors with thresholds that silence does not reach and some potential does: rounding of v_th and theta may
+    have brought a code to 0, or their sum above the largest potential.
+
+    Raises:
+        LoweringError: there are no such codes, or a neuron would spike again at once after a spike.
+    """
+    top, v_th = op.v_fmt.code_max, tensors[op.v_th]
+    most = top >> op.v_th_shift
+    if most < 1:
+        raise LoweringError(f"{op.name}.v_th", "has no code that a potential reaches and silence does not",
+                            got=f"a shift of {op.v_th_shift} into {op.v_fmt}", allowed="codes from 1",
+                            fix="more bits for v_th, or for v")
+    changed = {op.v_th: np.clip(v_th.codes, 1, most)}
+    level = spread(changed[op.v_th], op.n) << op.v_th_shift
+    if op.theta:
+        theta = spread(tensors[op.theta].codes, op.n)
+        changed[op.theta] = np.minimum(theta, top - level >> op.theta_shift)
+        level = level + (changed[op.theta] << op.theta_shift)
+    reset = spread(tensors[op.v_reset].codes, op.n)
+    if np.any(level <= reset):
+        raise LoweringError(f"{op.name}.v_reset", "is as high as the threshold: a neuron would spike again at once",
+                            got=int(reset.max()), allowed=f"below {int(level[(level <= reset).argmax()])}",
+                            fix="more bits for v, or a lower v_reset")
+    return tensors | {name: CodeTensor(codes=codes.astype(np.int32), fmt=tensors[name].fmt)
+                      for name, codes in changed.items() if np.any(codes != tensors[name].codes)}
 
 
 def _prove_accumulator(op: LifOp, tensors: dict[str, CodeTensor]) -> None:

@@ -33,9 +33,9 @@ from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
 from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
 from qspinn.plan import SHIFT_BITS, Granularity, QuantPlan, QuantRule, chosen_rules, layer_paths
-from qspinn.program import CodeTensor, Program
+from qspinn.program import CodeTensor, Note, Program, check
 from qspinn.ranges import LayerRanges
-from qspinn.weight_codes import weight_codes, weight_format
+from qspinn.weight_codes import n_clipped, weight_codes, weight_format
 
 GLOBAL = Granularity.GLOBAL
 SHIFT_FMT = QFormat(bits=SHIFT_BITS, signed=True)
@@ -63,18 +63,29 @@ def lower_layers(
     grids = grids if grids is not None else layer_grids(network, arrays, rules, ranges)
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
-    made = {"input"}
+    made, notes = {"input"}, []
     for number, layer in enumerate(network.layers):
         _add_pools(network, made, ops)
         stream = STREAMS_PER_POPULATION * (number + 1)
         new, own = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
         tensors |= new
         ops += own
+        notes += _notes(network, arrays, layer, rules, grids[layer.name])
         made.add(layer.name)
     _add_pools(network, made, ops)
     ops.append(ReadOp(source=network.readout.source, of=network.readout.of))
-    return Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
-                   tensors=tensors, labels=labels, provenance=provenance or {})
+    program = Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
+                      tensors=tensors, labels=labels, provenance=provenance or {}, notes=tuple(notes))
+    check(program, network.name, error=LoweringError)
+    return program
+
+
+def _notes(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule],
+           grid: LayerGrid) -> list[Note]:
+    """How many weights of the connections into a layer the largest code cuts off."""
+    counts = {path: (n_clipped(w, rules[path], grid.step), w.size)
+              for path, w in real_weights(network, arrays, layer).items()}
+    return [Note(path=path, problem="clipped", count=n, total=size) for path, (n, size) in counts.items() if n]
 
 
 def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule]:
@@ -172,10 +183,13 @@ class _Lowering(msgspec.Struct, frozen=True):
             shift = bias_shift(bias, unit / scale, rule.bits)
             fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
             settings |= {"bias": put("bias", bias * scale, fmt, rule.rounding), "bias_shift": shift}
+        v_reset = put("v_reset", neuron.v_reset, v_fmt)
+        if neuron.spiking and neuron.reset == "value":
+            _check_reset(name, tensors[v_reset].codes, tensors[settings["v_th"]].codes << settings["v_th_shift"])
         return tensors, LifOp(
-            name=name, n=layer.n, v_fmt=v_fmt, v_min=lower_bound(v), rounding=v.rounding,
-            v_reset=put("v_reset", neuron.v_reset, v_fmt), n_ref=neuron.n_ref_steps, winner=False, stream=self.stream,
-            strict=neuron.strict, reset=neuron.reset, reset_delay=neuron.reset_delay, spiking=neuron.spiking,
+            name=name, n=layer.n, v_fmt=v_fmt, v_min=lower_bound(v), rounding=v.rounding, v_reset=v_reset,
+            n_ref=neuron.n_ref_steps, winner=False, stream=self.stream, strict=neuron.strict,
+            reset=neuron.reset, reset_delay=neuron.reset_delay, spiking=neuron.spiking,
             max_spikes=neuron.max_spikes if neuron.spiking else 1, store_fmt=store_fmt, store_min=store_min,
             **settings)
 
@@ -218,6 +232,18 @@ class _Lowering(msgspec.Struct, frozen=True):
             return AddOp(source=c.source, target=c.target, weight=path)
         return ConvOp(source=c.source, target=c.target, weight=path, shape=self.network.shape_of(c.source),
                       stride=c.stride, padding=c.padding, dilation=c.dilation, groups=c.groups)
+
+
+def _check_reset(name: str, reset: NDArray, level: NDArray) -> None:
+    """A spike brings the potential below its threshold.
+
+    Raises:
+        LoweringError: rounding brought both to the same code.
+    """
+    if np.any(reset >= level):
+        raise LoweringError(f"{name}.v_reset", "is as high as the threshold: a neuron would spike again at once",
+                            got=int(reset.max()), allowed=f"below {int(level.min())}",
+                            fix="more bits for v, or a lower v_reset")
 
 
 def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, CodeTensor], network: LayeredNetwork

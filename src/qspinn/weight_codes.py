@@ -47,6 +47,14 @@ def weight_codes(path: str, w: NDArray, rule: QuantRule, step: Floats, key: int 
     return codes.reshape(w.shape)
 
 
+def n_clipped(w: NDArray, rule: QuantRule, step: Floats) -> int:
+    """How many real weights lie more than half a step beyond the largest code, so that their codes cut them off."""
+    if rule.levels is not Levels.UNIFORM:
+        return 0
+    scale = np.repeat(step, len(w) // len(step)).reshape(-1, *[1] * (w.ndim - 1))
+    return int(np.count_nonzero(np.abs(w) > (weight_format(rule).code_max + 0.5) * scale))
+
+
 def channel_tops(path: str, w: NDArray, rule: QuantRule, n_channels: int) -> Floats:
     """What the largest code stands for: one number per channel, or one for all.
 

@@ -24,10 +24,11 @@ from qspinn.files import write_atomic
 from qspinn.fixedpoint import QFormat
 from qspinn.ops import Op
 from qspinn.program.check import check
-from qspinn.program.program import CodeTensor, Program
+from qspinn.program.program import CodeTensor, Note, Program
 from qspinn.records import Record, canonical_json, from_plain, to_plain
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 has `notes`; a program without any is written as version 1, as before."""
 
 
 class _Header(Record, frozen=True):
@@ -43,6 +44,7 @@ class _Header(Record, frozen=True):
     shapes: dict[str, tuple[int, ...]]
     labels: tuple[str, ...]
     provenance: dict[str, Any]
+    notes: tuple[Note, ...] = ()
 
 
 def pack(codes: NDArray, fmt: QFormat) -> NDArray[np.uint8]:
@@ -86,13 +88,16 @@ def to_bytes(program: Program) -> bytes:
     check(program)
     streams = {name: pack(t.codes, t.fmt) for name, t in sorted(program.tensors.items())}
     header = _Header(
-        format_version=FORMAT_VERSION, name=program.name, n_inputs=program.n_inputs, n_steps=program.n_steps,
-        seed=program.seed, ops=program.ops, formats={n: t.fmt for n, t in program.tensors.items()},
+        format_version=FORMAT_VERSION if program.notes else 1, name=program.name, n_inputs=program.n_inputs,
+        n_steps=program.n_steps, seed=program.seed, ops=program.ops,
+        formats={n: t.fmt for n, t in program.tensors.items()},
         shapes={n: t.codes.shape for n, t in program.tensors.items()}, labels=program.labels,
-        provenance=program.provenance,
+        provenance=program.provenance, notes=program.notes,
     )
-    text = canonical_json(header)
-    entry = msgspec.json.encode({"header": to_plain(header), "sha256": _digest(text, streams)}, order="sorted")
+    plain = to_plain(header)
+    if not program.notes:
+        del plain["notes"]
+    entry = msgspec.json.encode({"header": plain, "sha256": _digest(canonical_json(plain), streams)}, order="sorted")
     return safetensors.numpy.save(streams, metadata={"qspinn": entry.decode()})
 
 
@@ -132,7 +137,8 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         raise ArtifactError(where, "header and tensors do not belong together")
     tensors = {n: _tensor(n, streams[n], header.formats[n], header.shapes[n], where) for n in header.formats}
     program = Program(name=header.name, n_inputs=header.n_inputs, n_steps=header.n_steps, seed=header.seed,
-                      ops=header.ops, tensors=tensors, labels=header.labels, provenance=header.provenance)
+                      ops=header.ops, tensors=tensors, labels=header.labels, provenance=header.provenance,
+                      notes=header.notes)
     check(program, where, error=ArtifactError, memory_limit=memory_limit)
     return program
 

@@ -18,6 +18,30 @@ from qspinn.ops import Op
 from qspinn.records import Record, from_plain
 
 
+class Note(Record, frozen=True):
+    """What lowering could not keep of a tensor: `count` of `total` values, for example those that the largest code cuts
+    off.
+
+    Attributes:
+        path: of the tensor.
+        problem: what happened to these values, e.g. "clipped".
+    """
+
+    path: str
+    problem: str
+    count: int
+    total: int
+
+    def check(self) -> None:
+        if not 0 < self.count <= self.total:
+            raise ConfigError("Note.count", "is out of range", got=self.count, allowed=f"1..{self.total}")
+
+    @property
+    def share(self) -> float:
+        """Share 0..1 of the tensor's values."""
+        return self.count / self.total
+
+
 class _Described(Record, frozen=True):
     """All of a program but its tensors."""
 
@@ -28,6 +52,7 @@ class _Described(Record, frozen=True):
     ops: tuple[Op, ...]
     labels: tuple[str, ...]
     provenance: dict[str, Any]
+    notes: tuple[Note, ...]
 
 
 class CodeTensor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -71,6 +96,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True)
         tensors: by path.
         labels: class names, in the order of the vote columns.
         provenance: where the program comes from (configuration, data checksum, versions); not used in execution.
+        notes: what lowering could not keep; not used in execution.
     """
 
     name: str
@@ -81,6 +107,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True)
     tensors: dict[str, CodeTensor]
     labels: tuple[str, ...] = ()
     provenance: dict[str, Any] = {}
+    notes: tuple[Note, ...] = ()
 
     def __post_init__(self) -> None:
         if not (isinstance(self.tensors, dict) and all(

@@ -42,10 +42,10 @@ def run(
         raise DataError("spikes.n_steps", "does not match the program's steps", got=spikes.n_steps,
                         allowed=str(program.n_steps), fix="bin the samples into as many steps as were declared")
     most = int(spikes.count.max(initial=0)) if spikes.count is not None else 1
-    for op in program.ops_of(EventsOp):
-        if most > op.max_count:
-            raise DataError("spikes.count", "a source spikes more often in a step than was declared", got=most,
-                            allowed=f"at most {op.max_count}", fix="bin into more steps, or declare a larger max_count")
+    limit = next((op.max_count for op in program.ops_of(EventsOp)), 1)
+    if most > limit:
+        raise DataError("spikes.count", "a source spikes more often in a step than was declared", got=most,
+                        allowed=f"at most {limit}", fix="bin into more steps, or declare a larger max_count")
     return execute(program, spikes, record=record)
 
 
