@@ -94,7 +94,7 @@ def noise(density: float, n_steps: int = 16) -> Data:
     """Independent random spikes on 34 x 34 pixels."""
     rng = np.random.default_rng(0)
     raster = rng.random((N_INPUTS, n_steps, 2, 34, 34)) < density
-    events = from_dense(raster, rng.integers(0, 8, N_INPUTS))
+    events = from_dense(raster, rng.integers(0, 8, N_INPUTS), order="BT")
     return Data(events, events)
 
 
@@ -192,7 +192,7 @@ def training_step(module: Any, events: EventSet) -> Callable[[], None]:
     """One update of a module on the training batch, whose inputs lie ready as for the peers."""
     module.train()
     part = events.slice(0, BATCH)
-    x, labels = raster(part), torch.from_numpy(part.labels)
+    x, labels = raster(part), torch.tensor(part.labels)
     optimizer = torch.optim.Adam(module.parameters(), LEARNING_RATE)
 
     def step() -> None:

@@ -169,5 +169,5 @@ def losses(job: Job, peers: dict[str, Peer]) -> dict[str, float]:
     net = copy.deepcopy(job.net).train()
     part = job.events.slice(0, BATCH)
     with torch.no_grad():
-        own = functional.cross_entropy(net(raster(part)).scores * GAIN, torch.from_numpy(part.labels)).item()
+        own = functional.cross_entropy(net(raster(part)).scores * GAIN, torch.tensor(part.labels)).item()
     return {"qspinn": round(own, 4)} | {n: round(p.ask(task="loss", batch=BATCH)["loss"], 4) for n, p in peers.items()}

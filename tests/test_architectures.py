@@ -100,7 +100,8 @@ def test_narrow_ones_in_integers(name: str) -> None:
     network = ARCHITECTURES[name](Variant(shape=(3, 16, 16), width=1 / 32, n_steps=2))
     net, rng = SurrogateNet(network, seed=2), np.random.default_rng(1)
     pixels = np.repeat(rng.integers(1, 256, (3, 1, 3 * 16 * 16), np.uint8), 2, axis=1)
-    data = msgspec.structs.replace(from_dense(np.ones((3, 2, 3, 16, 16)), np.arange(3)), count=pixels.ravel())
+    ones = from_dense(np.ones((3, 2, 3, 16, 16)), np.arange(3), order="BT")
+    data = msgspec.structs.replace(ones, count=pixels.ravel())
     with torch.no_grad():
         for norm in net.norms.values():
             norm.momentum = 1.0  # the statistics of this batch
@@ -135,7 +136,7 @@ def test_small_ones_train(name: str) -> None:
     """Two channels; the one that is busier is the class."""
     rng, labels = np.random.default_rng(3), np.arange(64) % 2
     busy = np.where(np.arange(2) == labels[:, None], 0.3, 0.05)
-    data = from_dense(rng.random((64, 2, 2, 16, 16)) < busy[:, None, :, None, None], labels)
+    data = from_dense(rng.random((64, 2, 2, 16, 16)) < busy[:, None, :, None, None], labels, order="BT")
     network = ARCHITECTURES[name](Variant(shape=(2, 16, 16), n_classes=2, width=1 / 16, n_steps=2, max_count=1))
     found = losses(network, data, 8)
     assert found[-1] < 0.6 * found[0], found

@@ -55,7 +55,7 @@ def test_damaged_nmnist_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"a\.bin: byte 15: event outside the sensor"):
             read_nmnist(path)
     path.write_bytes(bin_bytes(EVENTS[::-1]))
-    with pytest.raises(DataError, match=r"a\.bin\.t\[1\]: events are not in order"):
+    with pytest.raises(DataError, match=r"a\.bin: byte 5: events are not in order.*fix: the file is damaged"):
         read_nmnist(path)
     with pytest.raises(DataError, match=r"b\.bin: cannot be read"):
         read_nmnist(tmp_path / "b.bin")
@@ -101,9 +101,9 @@ def test_nmnist_folders(tmp_path: Path) -> None:
 
 # N-MNIST, packed
 
-def packed_fields(n: int = 16, n_events: int = 30) -> dict[str, np.ndarray]:
+def packed_fields(n: int = 16, n_events: int = 30, seed: int = 5) -> dict[str, np.ndarray]:
     """Recordings of random sorted keys, every 8th empty."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     n_bins = rng.integers(50, 64, n).astype(np.uint16)
     keys = [np.sort(rng.choice(int(b) * 2312, 0 if i % 8 == 7 else n_events, replace=False))
             for i, b in enumerate(n_bins)]
@@ -135,7 +135,7 @@ def test_packed_files_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("change", "message"), [
     ({"offsets": np.arange(16)}, "offsets do not fit"), ({"offsets": np.arange(17)[::-1]}, "offsets do not fit"),
     ({"n_bins": np.full(16, 64)}, "too many bins"), ({"n_bins": np.full(16, 3)}, "events after the last bin"),
-    ({"delta": np.zeros(420, np.uint16)}, "events are not in order"), ({"label": np.zeros(3)}, "offsets do not fit"),
+    ({"delta": np.zeros(420, np.uint16)}, "events are not in order"), ({"label": np.zeros(3)}, "label: holds no integers"),
     ({"delta": np.array([{}] * 420)}, "cannot be read")])
 def test_packed_files_are_checked(tmp_path: Path, change: dict, message: str) -> None:
     with pytest.raises(DataError, match=rf"x\.npz: {message}"):
@@ -166,7 +166,7 @@ def test_damaged_npz_files_are_named(tmp_path: Path) -> None:
 
 def test_packed_validation_is_balanced(tmp_path: Path) -> None:
     for part in ("train", "test"):
-        write_packed(tmp_path / f"nmnist8_{part}.npz")
+        write_packed(tmp_path / f"nmnist8_{part}.npz", **packed_fields(seed=5 + (part == "test")))
     whole = nmnist.load_packed(tmp_path, n_validation=8)
     assert whole.validation.labels.tolist() == [*range(8)]
     np.testing.assert_array_equal(whole.validation.index, read_packed(tmp_path / "nmnist8_train.npz").slice(8)

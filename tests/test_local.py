@@ -43,7 +43,7 @@ KERNELS = (_kernel.advance, _update.update, _update.forward_codes, _update.power
 
 def noise(n: int = 6, n_steps: int = 4, seed: int = 0) -> EventSet:
     rng = np.random.default_rng(seed)
-    return from_dense(rng.random((n, n_steps, *SHAPE)) < 0.3, np.arange(n) % 3)
+    return from_dense(rng.random((n, n_steps, *SHAPE)) < 0.3, np.arange(n) % 3, order="BT")
 
 
 def bars(n: int, seed: int) -> EventSet:
@@ -53,7 +53,7 @@ def bars(n: int, seed: int) -> EventSet:
     raster = rng.random((n, 8, *SHAPE)) < 0.03
     for k, label in enumerate(labels):
         raster[k, :, :, 3 * label + rng.integers(0, 2), 1:7] |= rng.random((8, 2, 6)) < 0.6
-    return from_dense(raster, labels)
+    return from_dense(raster, labels, order="BT")
 
 
 def started(network: LocalNetwork, data: EventSet | None = None) -> tuple[LayerStart, ...]:
@@ -399,7 +399,7 @@ def test_settings_out_of_range_are_refused(make: Callable[[], Any]) -> None:
 
 def test_data_that_teach_nothing_are_refused() -> None:
     network = LocalNetwork(layers=TWO)
-    silent = from_dense(np.zeros((3, 4, *SHAPE), bool), [0, 1, 2])
+    silent = from_dense(np.zeros((3, 4, *SHAPE), bool), [0, 1, 2], order="BT")
     with pytest.raises(DataError, match="conv1: nothing reaches this layer"):
         started(network, silent)
     with pytest.raises(DataError, match="holds no samples"):

@@ -59,7 +59,7 @@ class Stop(Exception):
 
 def events(n: int = 25, seed: int = 1) -> EventSet:
     rng = np.random.default_rng(seed)
-    return from_dense(rng.random((n, 4, 2, 7, 6)) < 0.3, np.arange(n) % 2)
+    return from_dense(rng.random((n, 4, 2, 7, 6)) < 0.3, np.arange(n) % 2, order="BT")
 
 
 def dataset() -> EventDataset:
@@ -139,7 +139,7 @@ def test_stored_and_restored_says_the_same(arithmetic: Any, tmp_path: Path) -> N
     assert np.array_equal(before, after)
     assert n_spikes == again > 0
     with pytest.raises(DataError, match="do not fit the layers"):
-        local_model.predictions(layers, from_dense(np.ones((2, 4, 1, 3, 3), bool), [0, 1]), told)
+        local_model.predictions(layers, from_dense(np.ones((2, 4, 1, 3, 3), bool), [0, 1], order="BT"), told)
     short = msgspec.structs.replace(read, params={k: v for k, v in read.params.items() if k != "conv1.w"})
     with pytest.raises(ArtifactError, match="does not fit its own declaration"):
         local_model.restored(short)

@@ -35,7 +35,7 @@ class Stop(Exception):
 
 def events(seed: int = 1) -> EventSet:
     rng = np.random.default_rng(seed)
-    return from_dense(rng.random((24, 4, 1, 6, 6)) < 0.3, np.arange(24) % 2)
+    return from_dense(rng.random((24, 4, 1, 6, 6)) < 0.3, np.arange(24) % 2, order="BT")
 
 
 def float_net() -> SurrogateNet:

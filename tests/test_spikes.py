@@ -47,8 +47,10 @@ def test_select_keeps_and_renumbers(raster: np.ndarray, data: st.DataObject) -> 
     assert chosen.n == kept.sum()
 
 
-def test_any_nonzero_entry_is_one_spike() -> None:
-    assert from_dense(np.array([[[0, 3, -1]]])).index.tolist() == [1, 2]
+def test_counts_are_kept_or_refused() -> None:
+    assert from_dense(np.array([[[0, 3, 255]]]), graded=True).count.tolist() == [3, 255]
+    with pytest.raises(DataError, match=r"spikes more than once in a step; got 3; .*graded=True"):
+        from_dense(np.array([[[0, 3, 1]]]))
 
 
 def test_index_types() -> None:

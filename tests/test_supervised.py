@@ -31,7 +31,7 @@ def bars(n: int, seed: int) -> EventSet:
             raster[b, t, 0, place] = 1
             raster[b, t, 0] = raster[b, t, 0].T if labels[b] else raster[b, t, 0]
     raster |= rng.random(raster.shape) < 0.05
-    return from_dense(raster, labels)
+    return from_dense(raster, labels, order="BT")
 
 
 def network(**neuron: float) -> LayeredNetwork:

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.errors import DataError, QSpinnError
+from qspinn.errors import ConfigError, DataError, QSpinnError
 
 Shape = tuple[int | None, ...]
 """A shape that is asked for; None stands for any length."""
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
 
 def integers(
-    where: str, x: Any, *, shape: Shape | None = None, low: int = -(2**63), high: int = 2**63 - 1,
+    where: str, x: Any, *, shape: Shape | None = None, low: int = LOWEST, high: int = HIGHEST,
     whole_floats: bool = False, error: type[QSpinnError] = DataError,
 ) -> NDArray[np.int64]:
     """x as int64, C order, within low..high; a copy unless x is such an array already.
@@ -34,19 +35,30 @@ def integers(
         QSpinnError: of kind `error`: no rectangular array, masked, of another kind (floats, text, objects, complex), of
             another shape, or with a value outside low..high.
     """
-    array = _array(where, x, shape, error)
-    if array.dtype.kind == "f" and whole_floats:
+    array = whole(where, x, shape=shape, low=low, high=high, whole_floats=whole_floats, error=error)
+    return np.ascontiguousarray(array).astype(np.int64, copy=False).reshape(array.shape)
+
+
+def whole(
+    where: str, x: Any, *, shape: Shape | None = None, low: int = LOWEST, high: int = HIGHEST,
+    whole_floats: bool = False, error: type[QSpinnError] = DataError,
+) -> NDArray[Any]:
+    """x of the type that it has (booleans, integers, or floats without fractions), in native byte order; not copied
+    where it is so already. For rasters and columns that would be large as int64.
+
+    Args, Raises: as `integers`.
+    """
+    array = numbers(where, x, shape, error)
+    kind = array.dtype.kind
+    if kind == "f" and whole_floats:
         _reject(where, array, ~np.isfinite(array), "holds a value that is no number", "whole numbers", error)
         _reject(where, array, array != np.floor(array), "holds a value that is no whole number", "whole numbers", error)
-        _reject(where, array, np.abs(array) >= 2.0**63, "holds a value out of range", _span(low, high), error)
-    elif array.dtype.kind not in "biu" and array.size:
-        fix = f"round {where} yourself if its values are meant as integers" if array.dtype.kind == "f" else ""
+    elif kind not in "biu" and (array.size or kind != "f"):
+        fix = f"round {where} yourself if its values are meant as integers" if kind == "f" else ""
         raise error(where, "holds no integers", got=str(array.dtype), allowed="an array of integers", fix=fix)
-    if array.dtype.kind == "u" and array.itemsize == 8:
-        _reject(where, array, array > np.uint64(2**63 - 1), "holds a value out of range", _span(low, high), error)
-    result = np.ascontiguousarray(array).astype(np.int64, copy=False).reshape(array.shape)
-    _reject(where, result, (result < low) | (result > high), "holds a value out of range", _span(low, high), error)
-    return result
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    _within(where, array, low, high, _span(low, high), error)
+    return array
 
 
 def reals(
@@ -58,23 +70,86 @@ def reals(
     Raises:
         QSpinnError: of kind `error`; as in `integers`, and for NaN and infinity.
     """
-    array = _array(where, x, shape, error)
-    if array.dtype.kind not in "iuf" and array.size:
+    array = numbers(where, x, shape, error)
+    if array.dtype.kind not in "iuf":
         raise error(where, "holds no real numbers", got=str(array.dtype), allowed="an array of integers or floats")
-    result = np.ascontiguousarray(array).astype(np.float64, copy=False).reshape(array.shape)
+    with np.errstate(over="ignore"):  # floats of over 64 bits may become infinite, which is refused below
+        result = np.ascontiguousarray(array).astype(np.float64, copy=False).reshape(array.shape)
     _reject(where, result, ~np.isfinite(result), "holds NaN or infinity", "finite values", error)
-    span = f"{low:g}..{high:g}"
-    _reject(where, result, (result < low) | (result > high), "holds a value out of range", span, error)
+    _within(where, result, low, high, f"{low:g}..{high:g}", error)
     return result
 
 
-def _array(where: str, x: Any, shape: Shape | None, error: type[QSpinnError]) -> NDArray[Any]:
-    """x as an array of the shape asked for, of any kind of number."""
+def booleans(where: str, x: Any, *, shape: Shape | None = None, error: type[QSpinnError] = DataError
+             ) -> NDArray[np.bool_]:
+    """x as an array of True and False; numbers are refused, since they may be meant as positions.
+
+    Raises:
+        QSpinnError: of kind `error`: no array of booleans, or of another shape.
+    """
+    array = numbers(where, x, shape, error)
+    if array.dtype.kind != "b":
+        raise error(where, "holds no booleans", got=str(array.dtype), allowed="an array of True and False")
+    return array
+
+
+def integer(where: str, x: Any, *, low: int = LOWEST, high: int = HIGHEST, error: type[QSpinnError] = ConfigError
+            ) -> int:
+    """A single whole number within low..high; booleans and floats are refused.
+
+    Raises:
+        QSpinnError: of kind `error`.
+    """
+    if isinstance(x, (bool, np.bool_)) or not isinstance(x, (int, np.integer)):
+        raise error(where, "is no integer", got=x, allowed=_span(low, high))
+    if not low <= int(x) <= high:
+        raise error(where, "is out of range", got=int(x), allowed=_span(low, high))
+    return int(x)
+
+
+def sealed(
+    where: str, x: Any, kind: type[np.generic], *, shape: Shape | None = None, low: int = LOWEST, high: int = HIGHEST,
+    error: type[QSpinnError] = DataError,
+) -> NDArray[Any]:
+    """Integers of x as an array that nobody can write to, so that what was checked stays so.
+
+    An array of this type that is read-only, itself and where its memory comes from, is taken as it is (a mapped file
+    too); anything else is copied.
+
+    Args, Raises: as `integers`; kind: the type of the result, wide enough for low..high.
+    """
+    array = whole(where, x, shape=shape, low=low, high=high, error=error)
+    if array is x and array.dtype == kind and array.flags.c_contiguous and _is_sealed(array):
+        return array
+    return frozen(np.array(array, dtype=kind, order="C", subok=False))
+
+
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself, from now on read-only."""
+    array.flags.writeable = False
+    return array
+
+
+def _is_sealed(array: NDArray[Any]) -> bool:
+    """Whether neither the array nor any array that it is a view of can be written to."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base  # type: ignore[assignment]
+    return True
+
+
+def numbers(where: str, x: Any, shape: Shape | None, error: type[QSpinnError]) -> NDArray[Any]:
+    """x as an array of the shape asked for, of whatever type it has.
+
+    Raises:
+        QSpinnError: of kind `error`: no rectangular array, masked, or of another shape.
+    """
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise error(where, "is masked: the values under the mask have no meaning here", allowed="a plain array",
                     fix=f"fill or leave out the masked entries of {where}")
     try:
-        array = np.asarray(x)
+        array = x if type(x) is np.memmap else np.asarray(x)
     except Exception as problem:  # lists of unequal length, tensors that need a gradient, objects of other libraries
         raise error(where, "is no rectangular array of numbers", got=type(x).__name__,
                     fix=str(problem).split("\n")[0][:120]) from None
@@ -84,6 +159,14 @@ def _array(where: str, x: Any, shape: Shape | None, error: type[QSpinnError]) ->
             n is not None and n != m for n, m in zip(shape, array.shape, strict=True))):
         raise error(where, "has the wrong shape", got=array.shape, allowed=_told(shape))
     return array
+
+
+def _within(where: str, array: NDArray[Any], low: float, high: float, span: str, error: type[QSpinnError]) -> None:
+    """Raises where a value is outside low..high; two passes over the array, no memory."""
+    if array.size and not low <= array.min().item() <= array.max().item() <= high:
+        with np.errstate(over="ignore"):
+            exact = array.astype(np.float64) if array.dtype.kind == "f" else array
+        _reject(where, array, (exact < low) | (exact > high), "holds a value out of range", span, error)
 
 
 def _reject(where: str, array: NDArray[Any], bad: NDArray[np.bool_], problem: str, allowed: str,
@@ -101,4 +184,6 @@ def _told(shape: Shape) -> str:
 
 
 def _span(low: int, high: int) -> str:
+    if high == HIGHEST and low != LOWEST:
+        return f"{low} or more"
     return f"{low}..{high}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.arrays import integers
 from qspinn.errors import DataError
 
 
@@ -33,6 +35,19 @@ def _array(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray:
     return np.asarray(file[name])
 
 
+def column(path: Path, name: str, array: NDArray) -> NDArray[np.int64]:
+    """An array [n] of integers of 0 or more.
+
+    Raises:
+        DataError: names the file.
+    """
+    try:
+        return integers(name, array, shape=(None,), low=0)
+    except DataError as error:
+        raise DataError(str(path), f"{error.where}: {error.problem}", got=error.got, allowed=error.allowed,
+                        fix="copy the file anew") from None
+
+
 def find(folder: str | Path, name: str) -> Path:
     """A file in a folder; an empty folder is $QSPINN_DATA.
 
@@ -50,8 +65,9 @@ def find(folder: str | Path, name: str) -> Path:
 
 def multiple(bin_ms: float, base_ms: float, where: str) -> int:
     """How many stored bins make one of bin_ms."""
-    factor = round(bin_ms / base_ms)
-    if factor < 1 or factor * base_ms != bin_ms:
+    real = isinstance(bin_ms, (int, float)) and not isinstance(bin_ms, bool) and math.isfinite(bin_ms)
+    factor = round(bin_ms / base_ms) if real else 0
+    if factor < 1 or abs(factor * base_ms - bin_ms) > 1e-6:
         raise DataError(where, "bin_ms is not a multiple of the stored bins", got=bin_ms,
                         allowed=f"{base_ms} ms, twice, ...")
     return factor

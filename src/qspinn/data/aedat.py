@@ -14,6 +14,7 @@ Source: iniVation, "AEDAT 3.1" file format. We refuse compressed packets, a capa
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,8 +22,10 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.data.events import EVENT, Events, check, crop_time, make
-from qspinn.errors import DataError
+from qspinn.arrays import integer
+from qspinn.data._clock import LONGEST_US, Remedies
+from qspinn.data.events import Events, assembled, checked, crop_time
+from qspinn.errors import ConfigError, DataError
 
 VERSION, END = b"#!AER-DAT3.1", b"#!END-HEADER"
 PACKET = np.dtype([("type", "<u2"), ("source", "<u2"), ("size", "<u4"), ("ts_offset", "<u4"), ("overflow", "<u4"),
@@ -31,12 +34,24 @@ POLARITY_EVENT = np.dtype([("word", "<u4"), ("t", "<i4")])
 POLARITY = 1
 LAST_TYPE = 13
 """Types of AEDAT 3.1: 0 special, 1 polarity, 2 frame, 3-4 inertial, 5 sample, 6 ear, 7 config, 8-11 point, 12, 13."""
+COMPRESSED = 1 << 15
+"""Bit of the type of a compressed packet."""
 BLOCK = 1 << 16
 """Most events held at once (half a MiB of the file)."""
 MAX_LINE, MAX_LINES = 1 << 12, 1 << 10
 MAX_JUMP_US = 1 << 30
+MOST_EVENTS = (1 << 32) // 8 - 1
+"""Events of a packet of 4 GiB."""
 AXIS = 1 << 15
 """Coordinates have 15 bits."""
+OTHERS = {b"#!AER-DAT1": "an AEDAT 1 file", b"#!AER-DAT2": "an AEDAT 2.0 file", b"#!AER-DAT3.0": "an AEDAT 3.0 file",
+          b"#!AER-DAT3": "a file of another AEDAT 3", b"#!AER-DAT4": "an AEDAT 4 file",
+          b"% ": "a Prophesee file (DAT, RAW)", b"\x89HDF": "an HDF5 file", b"PK\x03\x04": "a zip archive (such as .npz)",
+          b"\x93NUMPY": "a NumPy array"}
+"""What files begin with that are read as AEDAT 3.1 by mistake."""
+CONVERT, COPY = "convert it to AEDAT 3.1", "copy the file anew"
+SORT = Remedies("put the events into order first: qspinn.data.events.check(events, sensor, order=\"sort\")",
+                "put them into order first: qspinn.data.events.check(events, sensor, order=\"unwrap\")")
 
 
 class _Packet(NamedTuple):
@@ -65,12 +80,17 @@ def read_aedat(path: str | Path, *, start_us: int | None = None, stop_us: int | 
     Raises:
         DataError: not such a file, truncated or damaged; names the file and the byte.
     """
-    path = Path(path)
-    low, high = -1 if start_us is None else start_us, np.iinfo(np.int64).max if stop_us is None else stop_us
+    low = 0 if start_us is None else integer("read_aedat.start_us", start_us)
+    high = LONGEST_US + 1 if stop_us is None else integer("read_aedat.stop_us", stop_us)
+    return _blocks(Path(path), low, high)
+
+
+def _blocks(path: Path, low: int, high: int) -> Iterator[Events]:
+    """The events with low <= t < high."""
     try:
         file = path.open("rb")
     except OSError as error:
-        raise DataError(str(path), "cannot be read", got=error.strerror, fix="copy the file anew") from None
+        raise DataError(str(path), "cannot be read", got=error.strerror, fix=COPY) from None
     with file:
         _text_header(file, path)
         source: int | None = None
@@ -95,8 +115,8 @@ def read_aedat(path: str | Path, *, start_us: int | None = None, stop_us: int | 
                     yield inside
 
 
-def _damaged(path: Path, at: int, problem: str, got: object, allowed: str) -> None:
-    raise DataError(str(path), f"byte {at}: {problem}", got=got, allowed=allowed, fix="copy the file anew")
+def _damaged(path: Path, at: int, problem: str, got: object, allowed: str, fix: str = COPY) -> None:
+    raise DataError(str(path), f"byte {at}: {problem}", got=got, allowed=allowed, fix=fix)
 
 
 def _text_header(file: BinaryIO, path: Path) -> None:
@@ -106,11 +126,14 @@ def _text_header(file: BinaryIO, path: Path) -> None:
         line = file.readline(MAX_LINE)
         text = line.rstrip(b"\r\n")
         if number == 0 and text != VERSION:
-            _damaged(path, at, "is not an AEDAT 3.1 file", line[:20], VERSION.decode())
+            what = next((what for start, what in OTHERS.items() if line.startswith(start)), "")
+            _damaged(path, at, "is not an AEDAT 3.1 file" + (f" but {what}" if what else ""), line[:20],
+                     VERSION.decode(), CONVERT if what else COPY)
         if not line.startswith(b"#") or not line.endswith(b"\n"):
             _damaged(path, at, "text header is damaged or cut short", line[:20], f"lines from '#' to {END.decode()}")
         if text.startswith(b"#Format:") and text.split(b":", 1)[1].strip() != b"RAW":
-            _damaged(path, at, "format is not supported", text.decode("latin1"), "#Format: RAW")
+            _damaged(path, at, "format is not supported", text.decode("latin1"), "#Format: RAW",
+                     "write it with #Format: RAW, not compressed")
         if text == END:
             return
         at += len(line)
@@ -146,7 +169,8 @@ def _check_packet(p: _Packet, left: int, path: Path) -> None:
         (p.valid <= p.number, 24, "more valid events than events", p.valid, f"0..{p.number}"))
     for ok, offset, problem, got, allowed in rules:
         if not ok:
-            _damaged(path, p.at + offset, problem, got, allowed)
+            fix = "write the file uncompressed, or copy it anew" if offset == 0 and p.type & COMPRESSED else COPY
+            _damaged(path, p.at + offset, problem, got, allowed, fix)
 
 
 def _events(file: BinaryIO, path: Path, packet: _Packet) -> Iterator[Events]:
@@ -163,7 +187,7 @@ def _events(file: BinaryIO, path: Path, packet: _Packet) -> Iterator[Events]:
         n_valid += len(raw)
         word, t = raw["word"], raw["t"] + (np.int64(packet.overflow) << 31)
         if raw.size:
-            yield make(word >> 17, word >> 2 & AXIS - 1, t, word & 2)
+            yield assembled(word >> 17, word >> 2 & AXIS - 1, t, word & 2)
     if n_valid != packet.valid:
         _damaged(path, packet.at + 24, "wrong number of valid events", n_valid, str(packet.valid))
 
@@ -182,14 +206,19 @@ def write_aedat(path: str | Path, events: Events | Iterable[Events], *, source: 
     """Writes events, or blocks of them, in order of time; the file appears whole or not at all.
 
     Args:
-        source: the camera named in the header.
+        source: the camera named in the header, printable ASCII.
         packet_events: most events of a packet.
 
     Raises:
-        DataError: a coordinate over 15 bits, a negative time, disorder, within a block or from one to the next, or a
-            pause of over 2^30 us, which readers take for damage.
+        ConfigError: packet_events or source that a reader could not take.
+        DataError: a coordinate over 15 bits, a time outside 0..2^62 - 1, disorder, within a block or from one to the
+            next, a pause of over 2^30 us, which readers take for damage, or a file that cannot be written.
     """
     path = Path(path)
+    integer("write_aedat.packet_events", packet_events, low=1, high=MOST_EVENTS)
+    if not isinstance(source, str) or not re.fullmatch(r"[ -~]{1,1000}", source):
+        raise ConfigError("write_aedat.source", "is no name of a camera", got=source,
+                          allowed="1 to 1000 printable ASCII characters")
     blocks = [events] if isinstance(events, np.ndarray) else events
     partial = path.with_name(f"{path.name}.partial")
     header = (VERSION, b"#Format: RAW", f"#Source 1: {source}".encode("ascii"), END)
@@ -199,23 +228,35 @@ def write_aedat(path: str | Path, events: Events | Iterable[Events], *, source: 
             for packet in _cut(blocks, packet_events):
                 file.write(packet)
         partial.replace(path)
+    except OSError as error:
+        raise DataError(str(path), "cannot be written", got=error.strerror,
+                        fix="make the folder, or choose another") from None
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _cut(blocks: Iterable[Events], packet_events: int) -> Iterator[bytes]:
     """Packets of the blocks, none across a wrap of the timestamp."""
-    last = np.empty(0, dtype=EVENT)
-    for block in blocks:
-        checked = check(np.concatenate([last, check(block, (AXIS, AXIS))]), (AXIS, AXIS))[len(last) :]
-        pause = np.diff(np.concatenate([last, checked])["t"])
-        if pause.size and pause.max() > MAX_JUMP_US:
-            raise DataError("events.t", "events pause for too long", got=int(pause.max()), allowed=f"{MAX_JUMP_US} us")
-        wraps = np.flatnonzero(np.diff(checked["t"] >> 31)) + 1
-        for part in np.split(checked, wraps):
+    last = -1
+    for number, block in enumerate(blocks):
+        where = f"block {number}" if number else "events"
+        events = checked(block, (AXIS, AXIS), "reject", None, where, SORT)
+        if not events.size:
+            continue
+        t = events["t"]
+        if int(t[-1]) > LONGEST_US:
+            raise DataError(f"{where}.t", "is too late for the format", got=int(t[-1]), allowed=f"0..{LONGEST_US}")
+        if last > t[0]:
+            raise DataError(f"{where}.t[0]", "events are not in order of time: the block starts before the one before "
+                            "it ends", got=int(t[0]), allowed=f"{last} us or later")
+        pauses = np.diff(t, prepend=t[0] if last < 0 else last)
+        if pauses.max() > MAX_JUMP_US:
+            raise DataError(f"{where}.t", "events pause for too long", got=int(pauses.max()),
+                            allowed=f"{MAX_JUMP_US} us")
+        last = int(t[-1])
+        for part in np.split(events, np.flatnonzero(np.diff(t >> 31)) + 1):
             for start in range(0, len(part), packet_events):
                 yield _packet(part[start : start + packet_events])
-        last = checked[-1:] if checked.size else last
 
 
 def _packet(events: Events) -> bytes:

@@ -10,6 +10,7 @@ https://research.ibm.com/interactive/dvsgesture (it asks for consent), so nothin
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -18,7 +19,7 @@ import msgspec
 import numpy as np
 
 from qspinn.data.aedat import read_aedat
-from qspinn.data.event_dataset import EventDataset
+from qspinn.data.event_dataset import EventDataset, largest_count
 from qspinn.data.event_set import EventSet, pack
 from qspinn.data.events import EVENT, Binned, Events, Sensor, bin_events, check, crop_time, downsample
 from qspinn.errors import ConfigError, DataError
@@ -31,6 +32,8 @@ SLACK_US = 1_000_000
 """A label may start or end this long outside of the events, which can be few in a still scene."""
 N_VALIDATION_USERS = 4
 DURATION_MS = 1500
+LONGEST_MS = 1_000_000
+"""Longest bin: beyond, floats no longer hold a millionth of a microsecond."""
 
 Part: TypeAlias = Literal["train", "test"]
 OnError: TypeAlias = Literal["stop", "skip"]
@@ -103,14 +106,35 @@ def trials(folder: Path, part: Part) -> list[str]:
     """Names of the .aedat files of a part.
 
     Raises:
-        DataError: the list is missing, empty, or names something else.
+        DataError: the list is missing, empty, names something else or a recording twice, or one that the list of the
+            other part (where there is one) names too.
     """
+    if part not in ("train", "test"):
+        raise ConfigError("part", "is unknown", got=part, allowed="train, test")
+    path, names = _list_of(folder, part)
+    other = folder / f"trials_to_{'test' if part == 'train' else 'train'}.txt"
+    both = sorted({*names} & {*_lines(other)}) if other.exists() else []
+    if both:
+        raise DataError(str(path), f"names recordings that {other.name} names too", got=both, allowed="one list each",
+                        fix="take them out of one list: a test on recordings that were learned says nothing")
+    return names
+
+
+def _list_of(folder: Path, part: Part) -> tuple[Path, list[str]]:
+    """The list of a part, and the names on it."""
     path = folder / f"trials_to_{part}.txt"
-    names = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    names = _lines(path)
     for name in names or [""]:
         if not re.fullmatch(r"user\d+_\w+\.aedat", name):
             raise DataError(str(path), "does not list recordings", got=name, allowed="userNN_<light>.aedat, one a line")
-    return names
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
+    if twice:
+        raise DataError(str(path), "names a recording twice", got=twice, allowed="each once")
+    return path, names
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in _text(path).splitlines() if line.strip()]
 
 
 def _text(path: Path) -> str:
@@ -236,11 +260,13 @@ def bins_of(duration_ms: int, bin_ms: float) -> int:
 
 
 def microseconds(bin_ms: float) -> int:
-    """The length of a bin as a whole number of microseconds."""
-    if bin_ms <= 0 or round(bin_ms * 1000) != bin_ms * 1000:
+    """The length of a bin as a whole number of microseconds, within a millionth of one."""
+    if isinstance(bin_ms, bool) or not isinstance(bin_ms, (int, float, np.integer, np.floating)) \
+            or not 0 < bin_ms <= LONGEST_MS or abs(float(bin_ms) * 1000 - round(float(bin_ms) * 1000)) > 1e-6 \
+            or round(float(bin_ms) * 1000) < 1:
         raise ConfigError("data.bin_ms", "is not a whole number of microseconds", got=bin_ms,
-                          allowed="0.001, 0.002, ...")
-    return round(bin_ms * 1000)
+                          allowed=f"0.001, 0.002, ..., {LONGEST_MS:,}")
+    return round(float(bin_ms) * 1000)
 
 
 def load(folder: str | Path, *, bin_ms: float = 10.0, n_bins: int | None = None, to: Sensor = (32, 32),
@@ -261,6 +287,7 @@ def load(folder: str | Path, *, bin_ms: float = 10.0, n_bins: int | None = None,
     chosen = np.isin(users, held_out)
     return EventDataset(
         name="dvs_gesture", shape=(2, *to), n_steps=n_bins, bin_ms=bin_ms, labels=CLASSES,
+        max_count=largest_count(train.events, test.events),
         train=train.events.take(~chosen), validation=train.events.take(chosen), test=test.events,
         split_rule=f"DVS128 Gesture: the published test users for test; of the training users, "
                    f"{', '.join(map(str, held_out))} for validation",

@@ -8,12 +8,16 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.arrays import frozen, integer, numbers
 from qspinn.errors import DataError
 from qspinn.fixedpoint import random_words, stream_key
 from qspinn.ops import PoissonOp
-from qspinn.spikes import Spikes, index_dtype
+from qspinn.spikes import Spikes, index_dtype, unchecked
 
 INPUT_STREAM = 1 << 20  # first stream of the encoder; sample s uses INPUT_STREAM + first_sample + s
+
+MOST_SAMPLES = (1 << 32) - INPUT_STREAM - 1  # streams are numbered in 32 bits
+MOST_THREADS = 1 << 10
 
 
 def poisson(
@@ -30,16 +34,15 @@ def poisson(
         first_sample: number of the first image in its data set.
         n_threads: 0 for all cores.
     """
-    if images.ndim != 2 or images.dtype != np.uint8:
-        raise DataError("images", "wrong shape or type", got=f"{images.dtype} {images.shape}", allowed="uint8 [B, n]")
+    images, n_steps, first_sample = _checked(images, n_steps, first_sample)
     from qspinn.data import _poisson
 
-    n_threads = n_threads or os.cpu_count() or 1
+    n_threads = integer("poisson.n_threads", n_threads, low=0, high=MOST_THREADS) or os.cpu_count() or 1
     n = images.shape[1]
     edges = np.linspace(0, len(images), n_threads + 1).astype(int)
 
     def part(i: int) -> tuple[NDArray[np.int64], NDArray]:
-        block = np.ascontiguousarray(images[edges[i] : edges[i + 1]])
+        block = frozen(np.ascontiguousarray(images[edges[i] : edges[i + 1]]))
         room = _poisson.capacity(block, op.per_level, n_steps)
         offsets = np.empty((len(block), n_steps + 1), dtype=np.int64)
         index = np.empty(room, dtype=index_dtype(n))
@@ -51,11 +54,22 @@ def poisson(
         parts = list(pool.map(part, range(n_threads)))
     starts = np.cumsum([0, *(len(index) for _, index in parts)])
     offsets = np.concatenate([o + s for (o, _), s in zip(parts, starts[:-1], strict=True)])
-    return Spikes(offsets=offsets, index=np.concatenate([index for _, index in parts]), n=n)
+    return unchecked(offsets=offsets, index=np.concatenate([index for _, index in parts]), n=n)
+
+
+def _checked(images: NDArray[np.uint8], n_steps: int, first_sample: int) -> tuple[NDArray[np.uint8], int, int]:
+    """The arguments of both encoders."""
+    images = numbers("images", images, None, DataError)
+    if images.ndim != 2 or images.dtype != np.uint8 or not images.shape[1]:
+        raise DataError("images", "wrong shape or type", got=f"{images.dtype} {images.shape}",
+                        allowed="uint8 [B, n] with n >= 1")
+    return (images, integer("poisson.n_steps", n_steps, low=1, error=DataError),
+            integer("poisson.first_sample", first_sample, low=0, high=MOST_SAMPLES, error=DataError))
 
 
 def poisson_reference(images: NDArray[np.uint8], op: PoissonOp, n_steps: int, *, first_sample: int = 0) -> NDArray:
     """The same spikes as a raster uint8 [T, B, n], written down directly; for tests."""
+    images, n_steps, first_sample = _checked(images, n_steps, first_sample)
     level = images.astype(np.int64) * op.per_level
     raster = np.zeros((n_steps, *images.shape), dtype=np.uint8)
     for s in range(len(images)):

@@ -8,12 +8,16 @@ from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
+from msgspec.structs import force_setattr
 from numpy.typing import NDArray
 
-from qspinn.data.event_set import EventSet, Shape
-from qspinn.errors import DataError
+from qspinn.arrays import integer, integers
+from qspinn.data._shared import check_classes, check_shared, class_counts, hashes, refuse_shared, shared
+from qspinn.data.event_set import EventSet, Shape, shape_of
+from qspinn.errors import ConfigError, DataError
 from qspinn.network import _need
 from qspinn.records import Record
+from qspinn.spikes import MAX_COUNT, span
 
 EventName: TypeAlias = Literal["braille7", "dvs_gesture", "ev_containers", "mnist_frames", "nmnist", "nmnist8",
                                "synthetic_gestures"]
@@ -58,8 +62,13 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         labels: names of the classes; label k of an EventSet is labels[k].
         split_rule: in words, for the report.
         skipped: files that were left out, and why.
-        max_count: how often an address may occur in a bin.
+        max_count: how often an address may occur in a bin, 1..255.
         fine, per_step: the recordings of `train` in bins of which so many make one; None where there are none.
+        allow_shared: splits may hold recordings of the same content; see `shared`.
+
+    Raises:
+        DataError: a split of another shape, a label that is no class, a class without a training recording, a count
+            over max_count, a recording that is in two splits.
     """
 
     name: str
@@ -75,16 +84,19 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     max_count: int = 1
     fine: EventSet | None = None
     per_step: int = 1
+    allow_shared: bool = False
 
     def __post_init__(self) -> None:
+        self._check_sizes()
         for part, events in self.parts():
             place = f"{self.name}.{part}"
             if (events.shape, events.n_steps) != (self.shape, self.n_steps):
                 raise DataError(place, "wrong shape", got=(events.shape, events.n_steps),
                                 allowed=str((self.shape, self.n_steps)))
-            if events.n_samples and not 0 <= events.labels.min() <= events.labels.max() < len(self.labels):
-                raise DataError(f"{place}.labels", "unknown class", got=sorted({*events.labels.tolist()}),
-                                allowed=f"0..{len(self.labels) - 1}")
+            check_classes(place, events.labels, len(self.labels))
+            if (most := largest_count(events)) > self.max_count:
+                raise DataError(f"{place}.count", "an address occurs more often in a bin than was declared", got=most,
+                                allowed=f"1..{self.max_count}", fix=f"max_count={most}, or binary events")
         if self.fine is not None and (-(-self.fine.n_steps // self.per_step) != self.n_steps
                                       or not np.array_equal(self.fine.labels, self.train.labels)):
             raise DataError(f"{self.name}.fine", "are not the training recordings in finer bins",
@@ -95,6 +107,24 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if missing:
             raise DataError(f"{self.name}.train", "holds no recording of some classes", got=missing,
                             fix="a class cannot be learned without examples: add recordings of it")
+        refuse_shared(self.name, {} if self.allow_shared else self.shared())
+
+    def _check_sizes(self) -> None:
+        force_setattr(self, "shape", shape_of(self.shape, f"{self.name}.shape"))
+        integer(f"{self.name}.n_steps", self.n_steps, low=1, error=DataError)
+        integer(f"{self.name}.per_step", self.per_step, low=1, error=DataError)
+        integer(f"{self.name}.max_count", self.max_count, low=1, high=MAX_COUNT, error=DataError)
+        check_shared(self.name, self.allow_shared)
+        if not isinstance(self.bin_ms, (int, float)) or not 0 < self.bin_ms < math.inf:
+            raise DataError(f"{self.name}.bin_ms", "is no length", got=self.bin_ms, allowed="over 0 ms")
+
+    def shared(self) -> dict[tuple[str, str], int]:
+        """For each two splits that share recordings, how many of the later one are in the earlier one."""
+        return shared([(name, hashes(_recordings(events))) for name, events in self.parts()])
+
+    def class_counts(self) -> dict[str, tuple[int, ...]]:
+        """How many recordings of each class each split holds."""
+        return class_counts([(name, events.labels) for name, events in self.parts()], len(self.labels))
 
     def parts(self) -> tuple[tuple[str, EventSet], ...]:
         """The three splits with their names."""
@@ -115,6 +145,17 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return sha.hexdigest()
 
 
+def largest_count(*sets: EventSet) -> int:
+    """How often an address occurs in a bin at most; 1 where only presence is kept."""
+    return max(1 if s.count is None else int(s.count[slice(*span(s.offsets))].max(initial=1)) for s in sets)
+
+
+def _recordings(events: EventSet) -> list[tuple[NDArray, ...]]:
+    """What makes up each recording: where its rows end, its addresses, and how often each occurs."""
+    count = np.ones(len(events.index), np.uint8) if events.count is None else events.count
+    return [(row - row[0], events.index[row[0] : row[-1]], count[row[0] : row[-1]]) for row in events.offsets]
+
+
 def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, fraction: float = 0.0,
               seed: int | None = None) -> NDArray[np.bool_]:
     """A mask [n] of the same share of every class: n_per_class, or the fraction (ties of rounding up).
@@ -122,8 +163,16 @@ def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, frac
     Taken are the last of each class in the order of the data or, with a seed, random ones.
 
     Raises:
-        DataError: a class would keep nothing.
+        DataError: a class would keep nothing, or labels that are no integers [n].
+        ConfigError: a number or fraction that is none.
     """
+    labels = integers("labels", labels, shape=(None,))
+    if n_per_class is None and not (isinstance(fraction, (int, float)) and 0 <= fraction < 1):
+        raise ConfigError("split_off.fraction", "is no fraction", got=fraction, allowed="0 <= fraction < 1")
+    if n_per_class is not None:
+        integer("split_off.n_per_class", n_per_class)
+    if seed is not None:
+        integer("split_off.seed", seed, low=0)
     taken = np.zeros(len(labels), dtype=bool)
     rng = None if seed is None else np.random.default_rng(seed)
     for label in np.unique(labels):
@@ -139,6 +188,7 @@ def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, frac
 
 def some_of_each(events: EventSet, n: int) -> EventSet:
     """About n recordings in their order, of every class as many as can be: the first of each; all for n = 0."""
+    integer("some_of_each.n", n, low=0)
     if n == 0 or n >= events.n_samples:
         return events
     rank = np.empty(events.n_samples, dtype=np.int64)

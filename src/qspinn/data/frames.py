@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.arrays import integer
 from qspinn.data import mnist
 from qspinn.data.dataset import Split
 from qspinn.data.event_dataset import EventDataset
 from qspinn.data.event_set import EventSet, concatenate
-from qspinn.errors import ConfigError
 
 LEVEL_SHIFT = 4
 MAX_COUNT = 255 >> LEVEL_SHIFT
@@ -28,14 +28,16 @@ def mnist_frames(folder: str | Path = "", *, n_bins: int = 8, n_train: int = 0, 
     Raises:
         DataError: files are missing or damaged.
     """
-    if n_bins < 1:
-        raise ConfigError("data.n_bins", "is not a number of steps", got=n_bins, allowed=">= 1")
+    integer("data.n_bins", n_bins, low=1)
+    for field, n in (("n_train", n_train), ("n_validation", n_validation), ("n_test", n_test)):
+        integer(f"data.{field}", n, low=0)
     whole = mnist.load(str(folder))
     train, validation, test = (_steps(split, n, n_bins) for split, n in (
         (whole.train, n_train), (whole.validation, n_validation), (whole.test, n_test)))
     return EventDataset(
         name="mnist_frames", shape=(1, 28, 28), n_steps=n_bins, bin_ms=1.0, labels=whole.labels, train=train,
         validation=validation, test=test, max_count=MAX_COUNT,
+        allow_shared=True,  # a few images differ in their low bits only
         split_rule=f"{whole.split_rule}; every frame is shown for {n_bins} steps, a pixel spiking 0 to {MAX_COUNT} "
                    "times in each")
 

@@ -16,11 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.data._npz import find, multiple, need, read_npz
+from qspinn.arrays import integer
+from qspinn.data._npz import column, find, multiple, need, read_npz
 from qspinn.data.dvs_gesture import bins_of, microseconds
-from qspinn.data.event_dataset import EventDataset, split_off
+from qspinn.data.event_dataset import EventDataset, largest_count, split_off
 from qspinn.data.event_set import EventSet, concatenate, pack
-from qspinn.data.events import Events, Sensor, bin_events, check, make
+from qspinn.data.events import Events, Sensor, assembled, bin_events
 from qspinn.errors import DataError
 
 SENSOR: Sensor = (34, 34)
@@ -39,7 +40,7 @@ def read_nmnist(path: str | Path) -> Events:
     """The events of a .bin file: 5 bytes each, x, y, then one bit of polarity (1: brighter) and 23 bits of time [us].
 
     Raises:
-        DataError: empty or truncated, an event outside the sensor; names the file and the byte.
+        DataError: empty or truncated, an event outside the sensor, time that goes back; names the file and the byte.
     """
     path = Path(path)
     try:
@@ -58,8 +59,13 @@ def read_nmnist(path: str | Path) -> Events:
                         allowed="x, y in 0..33")
     t = (raw[:, 2] & 127) << 16 | raw[:, 3] << 8 | raw[:, 4]
     t += np.cumsum(wrapped) * OVERFLOW_US
-    kept = ~wrapped
-    return check(make(raw[kept, 0], raw[kept, 1], t[kept], raw[kept, 2] >> 7), SENSOR, where=str(path))
+    kept = np.flatnonzero(~wrapped)
+    falls = np.flatnonzero(np.diff(t[kept]) < 0) + 1
+    if falls.size:
+        i, before = int(kept[falls[0]]), int(kept[falls[0] - 1])
+        raise DataError(str(path), f"byte {5 * i}: events are not in order of time ({falls.size} steps back)",
+                        got=int(t[i]), allowed=f"{int(t[before])} us or later", fix="the file is damaged: copy it anew")
+    return assembled(raw[kept, 0], raw[kept, 1], t[kept], raw[kept, 2] >> 7)
 
 
 def nmnist_recordings(folder: str | Path, part: Literal["Train", "Test"]) -> Iterator[tuple[Events, int]]:
@@ -96,6 +102,7 @@ def load(folder: str | Path, *, bin_ms: float = 5.0, n_bins: int | None = None, 
     chosen = split_off(whole.labels, fraction=VALIDATION_SHARE)
     return EventDataset(
         name="nmnist", shape=whole.shape, n_steps=n_bins, bin_ms=bin_ms, labels=tuple(str(d) for d in range(10)),
+        max_count=largest_count(whole, test),
         train=whole.take(~chosen), validation=whole.take(chosen), test=test,
         split_rule="N-MNIST: Test for test; of each digit of Train, the last tenth (by file name) for validation, the "
                    "others for training")
@@ -110,7 +117,7 @@ def load_packed(folder: str | Path = "", *, bin_ms: float = PACKED_BIN_MS, n_val
         n_validation: a multiple of 8; as many of each digit.
     """
     factor = multiple(bin_ms, PACKED_BIN_MS, "nmnist8")
-    if n_validation < 0 or n_validation % 8:
+    if integer("nmnist8.n_validation", n_validation, error=DataError) < 0 or n_validation % 8:
         raise DataError("nmnist8", "validation cannot be balanced", got=n_validation, allowed="a multiple of 8")
     whole, test = (read_packed(find(folder, f"nmnist8_{part}.npz"), factor) for part in ("train", "test"))
     chosen = split_off(whole.labels, n_validation // 8)
@@ -129,12 +136,17 @@ def read_packed(path: Path, factor: int = 1) -> EventSet:
     Raises:
         DataError: missing or damaged, or keys that do not ascend within the recording's bins.
     """
-    delta, starts, n_bins, labels = read_npz(path, ("delta", "offsets", "n_bins", "label"))
-    starts = starts.astype(np.int64)
-    need(starts.ndim == 1 and starts.size == len(labels) + 1 == len(n_bins) + 1 and starts[0] == 0
-         and starts[-1] == len(delta) and bool((np.diff(starts) >= 0).all()), path, "offsets do not fit the recordings",
+    integer("read_packed.factor", factor, low=1)
+    names = ("delta", "offsets", "n_bins", "label")
+    delta, starts, n_bins, labels = (
+        column(path, name, array) for name, array in zip(names, read_npz(path, names), strict=True))
+    need(labels.size > 0, path, "holds no recordings", 0, "one or more")
+    need(starts.size == len(labels) + 1 == len(n_bins) + 1 and starts[0] == 0 and starts[-1] == len(delta)
+         and bool((np.diff(starts) >= 0).all()), path, "offsets do not fit the recordings",
          starts.shape, f"0..{len(delta)}, ascending, one more than labels")
-    need(int(n_bins.max()) <= PACKED_STEPS, path, "too many bins", int(n_bins.max()), f"1..{PACKED_STEPS}")
+    need(int(n_bins.max()) <= PACKED_STEPS, path, "too many bins", int(n_bins.max()), f"0..{PACKED_STEPS}")
+    need(int(delta.max(initial=0)) <= PACKED_STEPS * N_ADDRESSES, path, "events after the last bin",
+         int(delta.max(initial=0)), f"differences of at most {PACKED_STEPS * N_ADDRESSES}")
     edges = [*range(0, len(labels), CHUNK), len(labels)]
     return concatenate([
         _unpacked(delta[starts[a] : starts[b]], starts[a : b + 1] - starts[a], n_bins[a:b], labels[a:b], path)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from qspinn.data._camera_kernel import draw, fire
 from qspinn.data.dvs_gesture import DURATION_MS, bins_of, microseconds
-from qspinn.data.event_dataset import EventDataset
+from qspinn.data.event_dataset import EventDataset, largest_count
 from qspinn.data.event_set import EventSet, pack
 from qspinn.data.events import Binned, Events, Sensor, bin_events, downsample, join, make
 from qspinn.errors import ConfigError
@@ -256,6 +256,7 @@ def load(*, n_train: int = 80, n_validation: int = 30, n_test: int = 30, seed: i
         for n, first in zip(sizes, firsts, strict=True))
     return EventDataset(
         name="synthetic_gestures", shape=(2, *to), n_steps=n_bins, bin_ms=bin_ms,
+        max_count=largest_count(train, validation, test),
         labels=tuple(f"synthetic {name}" for name in CLASSES), train=train, validation=validation, test=test,
         split_rule=f"synthetic gestures (seed {seed}): of each class the first {n_train} recordings for training, the "
                    f"next {n_validation} for validation, the next {n_test} for test")

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.data._npz import find, multiple, need, read_npz
+from qspinn.arrays import integer
+from qspinn.data._npz import column, find, multiple, need, read_npz
 from qspinn.data.event_dataset import EventDataset, split_off
 from qspinn.data.event_set import EventSet, from_dense
 from qspinn.errors import ConfigError
@@ -35,11 +36,11 @@ def braille(folder: str | Path = "", *, bin_ms: float = BRAILLE_BIN_MS, fine: in
     factor = multiple(bin_ms, BRAILLE_BIN_MS, "braille7")
     path = find(folder, "braille7.npz")
     packed, shape, labels = read_npz(path, ("x", "shape", "y"))
-    raster = _unpacked(path, packed, shape, labels, (256, 12))
-    if fine < 1 or factor % fine:
+    raster, classes = _unpacked(path, packed, shape, labels, (256, 12))
+    if integer("data.fine", fine, low=1) and factor % fine:
         raise ConfigError("data.fine", "does not divide a step into stored bins", got=fine,
                           allowed=f"divisors of {factor}, {bin_ms} ms in bins of {BRAILLE_BIN_MS} ms")
-    stored = from_dense(raster[..., None, None], labels)
+    stored = from_dense(raster[..., None, None], classes, order="BT")
     whole = stored.rebinned(factor)
     test = split_off(whole.labels, fraction=0.2, seed=SPLIT_SEED)
     rest = whole.take(~test)
@@ -77,18 +78,20 @@ def containers(folder: str | Path = "", *, bin_ms: float = CONTAINERS_BIN_MS) ->
 
 def _containers(path: Path, part: str) -> EventSet:
     packed, shape, labels = read_npz(path, tuple(f"{part}_{kind}" for kind in ("x", "shape", "y")))
-    raster = _unpacked(path, packed, shape, labels, (39, 2, 325))
-    return from_dense(raster.transpose(0, 3, 2, 1)[..., None], labels)
+    raster, classes = _unpacked(path, packed, shape, labels, (39, 2, 325))
+    return from_dense(raster.transpose(0, 3, 2, 1)[..., None], classes, order="BT")
 
 
-def _unpacked(path: Path, packed: NDArray, shape: NDArray, labels: NDArray, sample: tuple[int, ...]) -> NDArray:
-    """Zeros and ones [B, *sample] of bits packed along the last axis."""
-    need(tuple(shape.tolist()) == (len(labels), *sample), path, "wrong shape", shape.tolist(),
+def _unpacked(path: Path, packed: NDArray, shape: NDArray, labels: NDArray, sample: tuple[int, ...]
+              ) -> tuple[NDArray, NDArray[np.int64]]:
+    """Zeros and ones [B, *sample] of bits packed along the last axis, and labels [B]."""
+    labels = column(path, "y", labels)
+    need(tuple(np.ravel(shape).tolist()) == (len(labels), *sample), path, "wrong shape", shape.tolist(),
          f"{(len(labels), *sample)}")
     expected = (len(labels), *sample[:-1], -(-sample[-1] // 8))
     need(packed.shape == expected and packed.dtype == np.uint8, path, "wrong shape or type of bits",
          f"{packed.dtype} {packed.shape}", f"uint8 {expected}")
-    return np.unpackbits(packed, axis=-1, count=sample[-1])
+    return np.unpackbits(packed, axis=-1, count=sample[-1]), labels
 
 
 def _dataset(name: str, bin_ms: float, labels: tuple[str, ...], train: EventSet, validation: EventSet, test: EventSet,

@@ -147,7 +147,7 @@ def _batches(data: EventSet, training: Supervision, rng: np.random.Generator, pe
             part = part.jittered(np.rint(rng.normal(0.0, training.jitter, part.n_events)).astype(np.int64))
         if training.drop:
             part = part.thinned(rng.random(part.n_events) >= training.drop)
-        yield _raster(part.rebinned(per_step)), torch.from_numpy(part.labels)
+        yield _raster(part.rebinned(per_step)), torch.tensor(part.labels)
 
 
 def _raster(data: EventSet) -> Tensor:

@@ -20,7 +20,7 @@ from qspinn.runtime._vectors import WORDS, aligned
 from qspinn.runtime.arithmetic import MODE
 from qspinn.runtime.layered.populations import States
 from qspinn.runtime.reference import thresholds
-from qspinn.spikes import Spikes
+from qspinn.spikes import Spikes, unchecked
 
 NEVER = (1 << 31) - 1
 COMPETING = ("name", "n", "v_fmt", "v_min", "in_shift", "decay", "decay_shift", "rounding", "v_th", "v_th_shift",
@@ -92,7 +92,7 @@ def _from_raster(raster: NDArray[np.uint8]) -> Spikes:
     n_samples, n_steps, n = raster.shape
     ends = np.cumsum(raster.sum(axis=2, dtype=np.int64).ravel()).reshape(n_samples, n_steps)
     first = np.concatenate([[0], ends[:-1, -1]])[:n_samples, None]
-    return Spikes(offsets=np.concatenate([first, ends], axis=1), index=np.nonzero(raster)[2].astype(np.uint32), n=n)
+    return unchecked(offsets=np.concatenate([first, ends], axis=1), index=np.nonzero(raster)[2].astype(np.uint32), n=n)
 
 
 def _arguments(program: Program, op: LifOp, w: NDArray, lanes: Lanes, slices: Slices | None) -> tuple:

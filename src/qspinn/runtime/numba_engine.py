@@ -41,7 +41,7 @@ from qspinn.runtime._threads import in_parts
 from qspinn.runtime.layered import populations
 from qspinn.runtime.layered.populations import Room, States, Wanted
 from qspinn.runtime.result import Counts, Result
-from qspinn.spikes import Spikes
+from qspinn.spikes import Spikes, unchecked
 
 WORK = 1 << 23  # steps of neurons in a block, about: its signals stay in the cache, and calls cost little against it
 KEPT = 1 << 26  # bytes that a thread keeps between runs; what was never written to takes no memory
@@ -196,7 +196,7 @@ def _block(job: _Job, spikes: Spikes, given: Mapping[str, Spikes], left: dict[st
 def _copied(signal: Spikes) -> Spikes:
     """The same in memory of its own."""
     count = None if signal.count is None else signal.count.copy()
-    return Spikes(offsets=signal.offsets, index=signal.index.copy(), n=signal.n, count=count)
+    return unchecked(offsets=signal.offsets, index=signal.index.copy(), n=signal.n, count=count)
 
 
 def _selected(signals: dict[str, Spikes], chosen: dict[str, NDArray], name: str) -> Spikes:

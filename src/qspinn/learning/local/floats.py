@@ -32,7 +32,7 @@ class FloatLayers:
     def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
         """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
         rate = self.learning.float_learning_rate * 0.5 ** self.learning.halvings(epoch)
-        wanted = torch.from_numpy(labels)
+        wanted = torch.tensor(labels)
         for t, spikes in enumerate(self._begin(raster)):
             for layer in self.layers:
                 spikes, activity = layer.advance(spikes)

@@ -58,7 +58,7 @@ class IntegerLayers:
     def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
         """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
         halvings = self.learning.halvings(epoch)
-        wanted = np.ascontiguousarray(labels, dtype=np.int64)
+        wanted = np.array(labels, dtype=np.int64)
         spikes = self._begin(raster)
         for t in range(len(raster)):
             learns = t >= self.learning.burn_in

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.arrays import frozen
 from qspinn.fixedpoint import Rounding
 from qspinn.ops import LifOp, spread
 from qspinn.program import Program
@@ -20,6 +21,8 @@ from qspinn.runtime.reference import biases, in_shifts, thresholds
 from qspinn.spikes import Spikes, index_dtype
 
 NONE = np.zeros(0, np.uint8)
+ONCE = frozen(np.zeros(0, np.uint8))
+"""The counts of a signal without counts: read-only, as the arrays of signals are."""
 """Counts of a signal whose sources spike once."""
 
 
@@ -184,4 +187,4 @@ def kept_codes(op: LifOp) -> tuple[int, int, int]:
 
 def events_of(signal: Spikes) -> tuple[NDArray, NDArray]:
     """(index, count), count empty where every source spikes once."""
-    return signal.index, NONE if signal.count is None else signal.count
+    return signal.index, ONCE if signal.count is None else signal.count

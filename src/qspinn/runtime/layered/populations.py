@@ -23,7 +23,7 @@ from qspinn.runtime.layered.cells import cells, no_cells
 from qspinn.runtime.layered.field import MARGIN, field_of, grid
 from qspinn.runtime.layered.proof import begins_ahead, lanes_for, reach
 from qspinn.runtime.layered.strips import NOTHING, Strips, own_strips, strips
-from qspinn.spikes import Spikes, index_dtype
+from qspinn.spikes import Spikes, index_dtype, unchecked
 
 Room = dict[str, NDArray]
 """Arrays of a thread, by name, that every block of samples writes anew: fresh memory costs more than the writing."""
@@ -104,7 +104,7 @@ def population(
     index = taken(room, op.name, n_samples * n_steps * op.n + MARGIN, index_dtype(op.n))
     count = taken(room, f"{op.name}, count", len(index), np.uint8) if op.max_spikes > 1 else NONE
     used = kernel(source.offsets, *events_of(source), feed, again, totals, *arguments, offsets, index, count, *left)
-    return Spikes(offsets=offsets, index=index[:used], n=op.n, count=count[:used] if op.max_spikes > 1 else None)
+    return unchecked(offsets=offsets, index=index[:used], n=op.n, count=count[:used] if op.max_spikes > 1 else None)
 
 
 def chosen_lanes(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes]
@@ -132,7 +132,7 @@ def taken(room: Room, name: str, length: int, kind: type) -> NDArray:
 
 def silent(like: Spikes) -> Spikes:
     """A signal of one source that never spikes."""
-    return Spikes(offsets=np.zeros_like(like.offsets), index=np.zeros(0, np.uint16), n=1)
+    return unchecked(offsets=np.zeros_like(like.offsets), index=np.zeros(0, np.uint16), n=1)
 
 
 def pooled(program: Program, op: PoolOp, signal: Spikes, room: Room) -> Spikes:
@@ -145,7 +145,7 @@ def pooled(program: Program, op: PoolOp, signal: Spikes, room: Room) -> Spikes:
     index, count = taken(room, op.target, most, index_dtype(n)), taken(room, f"{op.target}, count", most, np.int32)
     used = feed_kernel.pool(signal.offsets, *events_of(signal), first, windows, op.kind == "sum", np.zeros(n, np.int64),
                         offsets, index, count)
-    return Spikes(offsets=offsets, index=index[:used], n=n, count=count[:used])
+    return unchecked(offsets=offsets, index=index[:used], n=n, count=count[:used])
 
 
 def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -174,6 +174,6 @@ def joined(parts: list[Spikes]) -> Spikes:
         return parts[0]
     starts = np.cumsum([0, *(len(p.index) for p in parts)])
     counts = [p.count for p in parts if p.count is not None]
-    return Spikes(offsets=np.concatenate([p.offsets + at for p, at in zip(parts, starts[:-1], strict=True)]),
-                  index=np.concatenate([p.index for p in parts]), n=parts[0].n,
-                  count=np.concatenate(counts) if counts else None)
+    return unchecked(offsets=np.concatenate([p.offsets + at for p, at in zip(parts, starts[:-1], strict=True)]),
+                     index=np.concatenate([p.index for p in parts]), n=parts[0].n,
+                     count=np.concatenate(counts) if counts else None)

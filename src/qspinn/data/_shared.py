@@ -1,0 +1,67 @@
+"""What the splits of a data set have in common: recordings, found by a hash of their content, and classes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.errors import DataError
+
+Contents = Sequence[tuple[str, list[bytes]]]
+"""Name of each split and the hashes of its recordings."""
+
+
+def hashes(rows: Sequence[Sequence[NDArray]]) -> list[bytes]:
+    """A hash of the arrays of each recording, empty where the last of them holds nothing but zeros: a recording without
+    events has no content that could be known from another split."""
+    found = []
+    for arrays in rows:
+        if not arrays[-1].any():
+            found.append(b"")
+            continue
+        sha = hashlib.blake2b(digest_size=16)
+        for array in arrays:
+            sha.update(np.ascontiguousarray(array).data if array.size else b"")
+        found.append(sha.digest())
+    return found
+
+
+def shared(contents: Contents) -> dict[tuple[str, str], int]:
+    """For each two splits that share recordings, how many of the later one are in the earlier one; all, where both are
+    the same from end to end."""
+    found = {}
+    for (first, a), (second, b) in itertools.combinations(contents, 2):
+        known = set(a)
+        found[first, second] = len(b) if a == b else sum(content in known for content in b if content)
+    return {pair: n for pair, n in found.items() if n}
+
+
+def refuse_shared(name: str, found: dict[tuple[str, str], int]) -> None:
+    """Raises where splits share recordings."""
+    if found:
+        pairs = ", ".join(f"{a} and {b} share {n}" for (a, b), n in found.items())
+        raise DataError(name, "splits share recordings (of the same content), so that results on them say nothing",
+                        got=pairs, allowed="0", fix="keep each recording in one split, or pass allow_shared=True to "
+                        "the data set, which is stored with it")
+
+
+def check_shared(name: str, allow_shared: object) -> None:
+    """Raises where `allow_shared` is no boolean."""
+    if not isinstance(allow_shared, bool):
+        raise DataError(f"{name}.allow_shared", "is neither True nor False", got=allow_shared, allowed="True, False")
+
+
+def check_classes(where: str, labels: NDArray[np.int64], n_classes: int) -> None:
+    """Raises where a label is no class."""
+    if labels.size and not 0 <= labels.min() <= labels.max() < n_classes:
+        unknown = sorted({k for k in labels.tolist() if not 0 <= k < n_classes})
+        raise DataError(f"{where}.labels", "unknown class", got=unknown[:20], allowed=f"0..{n_classes - 1}")
+
+
+def class_counts(splits: Sequence[tuple[str, NDArray[np.int64]]], n_classes: int) -> dict[str, tuple[int, ...]]:
+    """How many recordings of each class each split holds."""
+    return {name: tuple(np.bincount(labels, minlength=n_classes).tolist()) for name, labels in splits}
