@@ -201,50 +201,6 @@ def test_networks_that_stdp_cannot_train_are_refused(tiny: Network, two_layers: 
         plastic(alone)
 
 
-def spikes_of(offsets: object, index: object, n: int = 13, count: object = None) -> Spikes:
-    """Spikes whose arrays are as given, whatever a constructor would say of them."""
-    spikes = from_dense(np.zeros((40, 2, n)))
-    for name, value in (("offsets", offsets), ("index", index), ("count", count)):
-        if value is not None:
-            msgspec.structs.force_setattr(spikes, name, value)
-    return spikes
-
-
-OFFSETS = np.zeros((2, 41), np.int64)
-FAR = OFFSETS.copy()
-FAR[1, 40] = 10**8
-DOWN = OFFSETS.copy()
-DOWN[0, 5], DOWN[1] = 3, 3
-BEFORE = OFFSETS.copy()
-BEFORE[0, 0] = -1
-ONE = OFFSETS.copy()
-ONE[0, 1:], ONE[1] = 1, 1
-BAD_SPIKES = {
-    "offsets beyond the list": (FAR, np.zeros(3, np.uint16), "spikes.offsets"),
-    "offsets that fall": (DOWN, np.zeros(3, np.uint16), "spikes.offsets"),
-    "offsets below 0": (BEFORE, np.zeros(3, np.uint16), "spikes.offsets"),
-    "offsets as floats": (OFFSETS.astype(float), np.zeros(3, np.uint16), "spikes.offsets"),
-    "sources as a list": (ONE, [0], "spikes.index"),
-    "a source that does not exist": (ONE, np.array([13], np.uint16), "spikes.index"),
-    "a source far off": (ONE, np.array([65535], np.uint16), "spikes.index"),
-    "a source below 0": (ONE, np.array([-1], np.int32), "spikes.index"),
-    "sources as floats": (ONE, np.array([0.0]), "spikes.index"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_SPIKES)
-def test_spikes_that_point_outside_are_refused_before_compiled_code_reads_them(
-    name: str, make_trained: Callable[..., Trained]
-) -> None:
-    network = network_of("soft")
-    offsets, index, where = BAD_SPIKES[name]
-    spikes = spikes_of(offsets, index)
-    for call in (lambda: respond(make_trained(network), spikes), lambda: train(network, spikes, StdpTraining())):
-        with pytest.raises(DataError) as caught:
-            call()
-        assert caught.value.where == where
-
-
 @pytest.mark.parametrize(("shape", "where", "message"), [
     ((40, 3, 12), "spikes.n", "got 12; allowed: 13"), ((40, 3, 60_000), "spikes.n", "got 60000; allowed: 13"),
     ((39, 3, 13), "spikes.offsets", "got 39; allowed: 40 steps"), ((41, 3, 13), "spikes.offsets", "got 41"),

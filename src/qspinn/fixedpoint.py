@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qspinn.arrays import integers, reals
+from qspinn.arrays import integer, integers, reals
 from qspinn.errors import ConfigError
 
 Ints = NDArray[np.int64]
@@ -127,14 +127,14 @@ def random_words(key: int, index: ArrayLike) -> NDArray[np.uint32]:
         key: see `stream_key`, 0..2**32 - 1.
         index: integers of any shape, counted modulo 2**32.
     """
-    _need_int("key", key, 0, (1 << 32) - 1)
+    integer("key", key, low=0, high=(1 << 32) - 1)
     scaled = (_words("index", index).astype(np.uint64) * np.uint64(INDEX_STRIDE)) & np.uint64(0xFFFFFFFF)
     return mix32(scaled ^ np.uint64(key))
 
 
 def sr_bits(key: int, index: ArrayLike, n_bits: int) -> Ints:
     """The random integers in [0, 2**n_bits) that stochastic rounding adds before it shifts by n_bits (0..32)."""
-    _need_int("n_bits", n_bits, 0, WORD_BITS)
+    integer("n_bits", n_bits, low=0, high=WORD_BITS)
     if n_bits == 0:
         return np.zeros(np.atleast_1d(_words("index", index)).shape, dtype=np.int64)
     return (random_words(key, index) >> np.uint32(WORD_BITS - n_bits)).astype(np.int64)
@@ -156,7 +156,7 @@ def requantize(
         ConfigError: x or index are no integers, a shift to the left leaves 64 bits, or stochastic rounding is asked for
             more random bits than there are.
     """
-    codes, shift = _whole("x", x), _need_int("shift", shift)
+    codes, shift = _whole("x", x), integer("shift", shift, low=-(2**31), high=2**31 - 1)
     if not isinstance(rounding, Rounding):
         raise ConfigError("rounding", "is no rounding", got=rounding, allowed=", ".join(str(r) for r in Rounding))
     if shift <= 0:
@@ -211,13 +211,6 @@ def _words(where: str, x: ArrayLike) -> NDArray[Any]:
     if type(x) is np.ndarray and x.dtype.kind == "u":
         return x
     return _whole(where, x)
-
-
-def _need_int(where: str, value: Any, low: int = -(2**31), high: int = 2**31 - 1) -> int:
-    """An integer within low..high, of Python or NumPy."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise ConfigError(where, "is no integer in range", got=value, allowed=f"an integer, {low}..{high}")
-    return int(value)
 
 
 def saturate(x: ArrayLike, fmt: QFormat) -> Ints:

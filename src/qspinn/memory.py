@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from qspinn.arrays import integer
 from qspinn.errors import ConfigError
 from qspinn.layers import LayeredNetwork, Skip
 from qspinn.network import Network
@@ -34,8 +35,8 @@ class MemoryRow(msgspec.Struct, frozen=True, kw_only=True):
     bits: int
 
     def __post_init__(self) -> None:
-        _need_whole(f"{self.path}: count", self.count, 0)
-        _need_whole(f"{self.path}: bits", self.bits, 0)
+        integer(f"{self.path}: count", self.count, low=0)
+        integer(f"{self.path}: bits", self.bits, low=0)
 
     @property
     def total_bits(self) -> int:
@@ -54,7 +55,7 @@ class MemoryAccount(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 1
 
     def __post_init__(self) -> None:
-        _need_whole("batch", self.batch, 1)
+        integer("batch", self.batch, low=1)
 
     @property
     def total_bits(self) -> int:
@@ -65,15 +66,9 @@ class MemoryAccount(msgspec.Struct, frozen=True, kw_only=True):
         return self.total_bits / 8
 
 
-def _need_whole(where: str, value: Any, low: int) -> None:
-    """A number of things is an integer and not below `low`."""
-    if type(value) is not int or value < low:
-        raise ConfigError(where, "is no number of things", got=value, allowed=f"an integer, {low} or more")
-
-
 def counter_bits(n_ref: int) -> int:
     """Bits of a counter that holds 0..n_ref."""
-    _need_whole("n_ref", n_ref, 0)
+    integer("n_ref", n_ref, low=0)
     return n_ref.bit_length()
 
 
@@ -180,7 +175,7 @@ class Widths(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            _need_whole(f"widths.{name}", getattr(self, name), 1)
+            integer(f"widths.{name}", getattr(self, name), low=1)
 
 
 def published_account(network: LayeredNetwork, widths: Widths | None = None, *, batch: int = 1,

@@ -103,6 +103,11 @@ def label_of(record: dict[str, Any]) -> str:
     return str(candidate.get("label", record["key"]) if isinstance(candidate, dict) else record["key"])
 
 
+def shared_of(dataset: AnyDataset) -> dict[str, int]:
+    """For each two splits that share recordings, how many, where the data set allows that; empty where it does not."""
+    return {" and ".join(pair): n for pair, n in dataset.shared().items()} if dataset.allow_shared else {}
+
+
 def reasons(rejected: list[dict[str, Any]]) -> list[tuple[str, int]]:
     """Why candidates were not measured, with how many each, the most frequent first."""
     return Counter(str(r.get("rejected", "accuracy or memory is not finite")) for r in rejected).most_common()
@@ -146,7 +151,7 @@ def conclude(
     return Outcome(
         experiment=to_plain(experiment),
         data={"name": dataset.name, "split_rule": dataset.split_rule, "sha256": dataset.checksum(),
-              "labels": list(dataset.labels),
+              "labels": list(dataset.labels), "shared": shared_of(dataset),
               "n": [len(dataset.train.labels), len(dataset.validation.labels), len(truth)]} | family.describe(dataset),
         versions=versions(family.LIBRARIES), float_bits=judge.float_bits,
         float_memory=[to_plain(r) for r in account.rows],

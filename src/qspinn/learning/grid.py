@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn import parameters
+from qspinn import arrays, parameters
 from qspinn.checkpoint import Trained
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, requantize, stream_key
@@ -35,7 +35,6 @@ from qspinn.learning.stdp import (
     Progress,
     StdpTraining,
     init_params,
-    need_count,
     need_fit,
     plastic,
     sample_order,
@@ -133,7 +132,7 @@ def prepare(
         DataError: an array of `start` is missing, misshapen or not finite.
         LoweringError: potentials are signed, or widths do not fit together.
     """
-    need_count("seed", seed, 0, (1 << 32) - 1)
+    arrays.integer("seed", seed, low=0, high=(1 << 32) - 1)
     if start is not None and parameters.of_competing(start.network) != parameters.of_competing(network):
         raise ConfigError("start.network", "is not of the network's size", got=start.network.name,
                           fix="start from the network that was trained as this one is declared")

@@ -17,6 +17,7 @@ from qspinn.data.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError, RunError
 from qspinn.learning.local import LocalLearning, LocalNetwork
 from qspinn.learning.local.start import LayerStart, raster_of
+from qspinn.optional import module
 from qspinn.plan import QuantPlan
 from qspinn.program import write_atomic
 from qspinn.records import canonical_json
@@ -52,9 +53,9 @@ def layers_of(
         ConfigError, LoweringError: the plan does not fit, see `formats`.
     """
     if learning.arithmetic == "float":
-        from qspinn.learning.local.floats import FloatLayers
-
-        return FloatLayers(network, learning, start)
+        floats = module("qspinn.learning.local.floats", "local learning in float arithmetic")
+        made: Layers = floats.FloatLayers(network, learning, start)
+        return made
     from qspinn.learning.local.integers import IntegerLayers
 
     return IntegerLayers(network, learning, start, plan, seed=seed, n_threads=n_threads)
