@@ -397,7 +397,8 @@ def test_rates_that_are_no_rates_are_refused(rate: float) -> None:
 @pytest.mark.parametrize("granularity", [GLOBAL, PER_NEURON], ids=lambda g: g.value)
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
 @pytest.mark.parametrize(("constants", "place"), [
-    ({"eta_pre": 1e-6, "eta_post": 0.3}, r"network\.exc\.stdp\.eta_pre: vanishes on the grid beside eta_post.*got 1e-06"),
+    ({"eta_pre": 1e-6, "eta_post": 0.3},
+     r"network\.exc\.stdp\.eta_pre: vanishes on the grid beside eta_post.*got 1e-06"),
     ({"eta_post": 1e-9}, r"network\.exc\.stdp\.eta_post: (vanishes|can never change a weight)"),
     ({"theta_plus_mv": 1e-9}, r"network\.exc\.neuron\.theta_plus_mv: can never raise a threshold"),
     ({"theta_plus_mv": 500.0}, r"network\.exc\.neuron\.theta_plus_mv: is more than theta can hold; got 500"),
@@ -439,7 +440,8 @@ def test_a_rate_that_no_update_can_carry_names_the_width_and_the_rate_that_do(
 def test_thresholds_that_never_rise_are_refused(rounding: Rounding, make_spikes: Callable[..., Spikes]) -> None:
     network = network_of(theta_plus_mv=0.1)
     model = prepare(network, plan_of(8, GLOBAL, rounding, others=4), ranges_of(network))
-    with pytest.raises(LoweringError, match=rf"got '0.1 mV on 4 bits rounded {rounding.value}'.*more bits for exc.theta"):
+    message = rf"got '0\.1 mV on 4 bits rounded {rounding.value}'.*more bits for exc\.theta"
+    with pytest.raises(LoweringError, match=message):
         fit(model, make_spikes(13, 40, 3), StdpTraining(n_passes=1))
     fixed = network_of(theta_plus_mv=0.0)
     fit(prepare(fixed, plan_of(8, GLOBAL, rounding, others=4), ranges_of(fixed)), make_spikes(13, 40, 3),

@@ -81,7 +81,8 @@ def test_a_whole_record_that_is_no_json_object_is_damage(path: Path, payload: by
     good = path.read_bytes()
     record = HEAD.pack(len(payload), len(payload) ^ 0xFFFFFFFF, zlib.crc32(payload)) + payload
     path.write_bytes(good + record)
-    with pytest.raises(RunError, match=rf"is damaged; got 'bad record at byte {len(good)}'; fix: cut the file") as caught:
+    message = rf"is damaged; got 'bad record at byte {len(good)}'; fix: cut the file"
+    with pytest.raises(RunError, match=message) as caught:
         Journal(path)
     assert caught.value.where == str(path)
     path.write_bytes(good)

@@ -62,7 +62,8 @@ def of_module(network: LayeredNetwork) -> dict[str, Expected]:
             if c.bias:
                 found[f"{layer.name}__bias"] = Expected(((channels,),))
             if c.norm:
-                found |= {f"norms.{key}.{kind}": Expected(((channels,),)) for kind in ("weight", "bias", "running_mean")}
+                found |= {f"norms.{key}.{kind}": Expected(((channels,),))
+                          for kind in ("weight", "bias", "running_mean")}
                 found[f"norms.{key}.running_var"] = Expected(((channels,),), low=0.0)
                 found[f"norms.{key}.num_batches_tracked"] = Expected(((),), low=0, high=SPAN_64[1], whole=True)
     return found
@@ -120,7 +121,8 @@ def need(params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: 
                 raise error(path, "is not among the arrays", got=sorted(params), fix=f"add {path}")
             continue
         if what.whole:
-            array: NDArray[Any] = arrays.integers(path, params[path], low=int(what.low), high=int(what.high), error=error)
+            span = int(what.low), int(what.high)
+            array: NDArray[Any] = arrays.integers(path, params[path], low=span[0], high=span[1], error=error)
         else:
             array = arrays.reals(path, params[path], low=what.low, high=what.high, error=error)
         if array.shape not in what.shapes:

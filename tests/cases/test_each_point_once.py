@@ -94,7 +94,7 @@ def test_a_worker_that_could_not_be_opened_says_why(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"family: unknown family of networks; got 'nonsense'"):
             ev.work("candidate", "k", b"{}")
         ev.start_worker(str(tmp_path), b'{"name": "x"}', ("a",), {})
-        with pytest.raises(RunError, match="worker: could not be started; got .KeyError"):
+        with pytest.raises(RunError, match=r"worker: could not be started; got .KeyError"):
             ev.work("float", "k", b"{}")
     finally:
         ev._worker = before

@@ -51,12 +51,14 @@ def test_equal_losses_are_ordered_by_memory() -> None:
 
 
 def test_where_nothing_was_measured_the_reasons_are_named() -> None:
-    rejected = [{"key": k, "rejected": "a.v: overflow"} for k in "xyz"] + [{"key": "q", "rejected": "epoch 1: diverged"}]
+    rejected = [{"key": k, "rejected": "a.v: overflow"} for k in "xyz"]
+    rejected += [{"key": "q", "rejected": "epoch 1: diverged"}]
     error = _nobody([], judge(), rejected)
     assert isinstance(error, TargetError)
     assert error.nearest == ()
     assert error.rejected == (("a.v: overflow", 3), ("epoch 1: diverged", 1))
-    assert "no candidate could be measured; got '3 rejected: a.v: overflow; 1 rejected: epoch 1: diverged'" in str(error)
+    assert "no candidate could be measured" in str(error)
+    assert "got '3 rejected: a.v: overflow; 1 rejected: epoch 1: diverged'" in str(error)
     assert "no candidates" in str(_nobody([], judge()))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from qspinn.errors import RunError, TargetError
+from qspinn.errors import TargetError
 from qspinn.explore import evaluate as ev
 from qspinn.explore.crew import is_measured
 from qspinn.explore.family import AnyDataset, AnyExperiment, candidate_of, family_of
@@ -166,16 +166,17 @@ def conclude(
     )
 
 
-def _nobody(candidates: list[dict[str, Any]], judge: Judge, rejected: list[dict[str, Any]] | None = None) -> TargetError:
-    """The error for a search in which nothing meets the target: the nearest candidates, and how far they are from it."""
+def _nobody(candidates: list[dict[str, Any]], judge: Judge, rejected: list[dict[str, Any]] | None = None
+            ) -> TargetError:
+    """The error for a search in which nothing meets the target, with the nearest candidates and what they miss."""
     nearest = judge.nearest(candidates)
     failed = [*(rejected or []), *(r for r in candidates if not is_measured(r))]
     why = reasons(failed)
     if nearest:
         error = TargetError(
             "search", "no candidate meets the target",
-            got="; ".join(f"candidate {n['label']} loses {n['points_lost']:.2f} points, {n['points_missing']:.2f} more than "
-                          f"allowed, at {n['bits']:,} bits" for n in nearest[:NEAREST]),
+            got="; ".join(f"candidate {n['label']} loses {n['points_lost']:.2f} points, {n['points_missing']:.2f} more "
+                          f"than allowed, at {n['bits']:,} bits" for n in nearest[:NEAREST]),
             allowed=f"a loss of {judge.experiment.search.max_drop_points:g} points",
             fix="allow a larger search.max_drop_points in a new folder, or add weight_bits")
     else:

@@ -43,8 +43,8 @@ def explore(
 
     Raises:
         ConfigError: not an experiment, or a library that it needs is not installed.
-        RunError: the folder belongs to another experiment, is in use or cannot be written, or a worker died. A candidate
-            that fails is recorded with its reason, and the others go on.
+        RunError: the folder belongs to another experiment, is in use or cannot be written, or a worker died. A
+            candidate that fails is recorded with its reason, and the others go on.
         TargetError: no candidate meets the target; names the nearest.
         DataError: the data are missing or damaged.
     """

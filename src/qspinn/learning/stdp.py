@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -160,7 +159,7 @@ def need_fit(network: Network, spikes: Spikes) -> None:
         raise DataError("spikes.offsets", "hold another number of steps than the network has", got=spikes.n_steps,
                         allowed=f"{network.n_steps} steps", fix="encode the samples over network.n_steps steps")
     if spikes.count is not None and int(spikes.count.max(initial=1)) > 1:
-        raise DataError("spikes.count", "a source spikes several times in a step, which competing populations do not take",
+        raise DataError("spikes.count", "a source spikes several times in a step: competing populations take one spike",
                         got=int(spikes.count.max()), allowed="1")
 
 
