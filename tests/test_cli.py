@@ -166,21 +166,32 @@ def test_help_says_what_exit_codes_mean(place: Path) -> None:
 def test_nothing_meets_the_target(place: Path) -> None:
     """Exit code 3, the nearest candidates in words and as JSON; the run's folder is kept and goes on saying so."""
     impossible = ("explore", "tiny.toml", "--out", "none", "--set", "search.max_drop_points=0", "--set",
-                  "network.n_neurons=16", "--set", "search.weight_bits=[1]", "--set", "search.state_bits=[]")
-    first = qspinn(*impossible, "--json", "--set", "network.rate_hz=200.0", cwd=place)
+                  'search.granularities=["global"]', "--set", 'search.roundings=["truncate"]', "--set",
+                  "search.weight_bits=[1]", "--set", "search.hopeless_points=100")
+    first = qspinn(*impossible, "--json", cwd=place)
     assert (first.returncode, "Traceback" in first.stderr) == (3, False), first.stderr
     found = json.loads(first.stdout)
-    assert (found["feasible"], found["data"]) == (False, "digits")
-    lost = [n["points_missing"] for n in found["nearest"]]
-    assert lost == sorted(lost)
-    assert lost[0] > 0
+    assert (found["feasible"], found["data"], found["rejected"]) == (False, "digits", [])
+    missing = [n["points_missing"] for n in found["nearest"]]
+    assert missing == sorted(missing)
+    assert missing[0] > 0
     nearest = found["nearest"][0]
     assert f"candidate {nearest['label']} loses {nearest['points_lost']:.2f} points" in first.stderr
     assert f"at {nearest['bits']:,} bits" in first.stderr
-    again = qspinn(*impossible, "--set", "network.rate_hz=200.0", cwd=place)
+    again = qspinn(*impossible, cwd=place)
     assert (again.returncode, again.stdout) == (3, "")
     assert again.stderr == first.stderr
     assert not (place / "none" / "result.json").exists()
+
+
+def test_no_candidate_could_be_measured(place: Path) -> None:
+    done = qspinn("explore", "tiny.toml", "--out", "refused", "--set", "search.input_rates=[0.99]", "--json", cwd=place)
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
+    found = json.loads(done.stdout)
+    assert found["nearest"] == []
+    ((reason, n),) = [tuple(entry.values()) for entry in found["rejected"]]
+    assert (n, reason.startswith("plan.min_input_rate: leaves no input")) == (2, True)
+    assert f"no candidate could be measured; 2 rejected: {reason}" in done.stderr
 
 
 HIDING = """

@@ -111,9 +111,9 @@ def test_words_count_modulo_32_bits_and_codes_do_not() -> None:
 
 @pytest.mark.parametrize("shift", [1.0, True, None, "1", 2**40, np.float32(3)])
 def test_shifts_that_are_no_integers_are_refused(shift: object) -> None:
-    with pytest.raises(ConfigError, match="shift: is no integer in range"):
+    with pytest.raises(ConfigError, match=r"shift: is (no integer|out of range)"):
         requantize([5], shift, NEAREST)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="n_bits: is no integer in range"):
+    with pytest.raises(ConfigError, match=r"n_bits: is (no integer|out of range)"):
         sr_bits(1, [0], shift if shift != 1.0 else 33)  # type: ignore[arg-type]
 
 

@@ -173,16 +173,16 @@ def _nobody(candidates: list[dict[str, Any]], judge: Judge, rejected: list[dict[
     failed = [*(rejected or []), *(r for r in candidates if not is_measured(r))]
     why = reasons(failed)
     if nearest:
+        named = ", ".join(f"candidate {n['label']} loses {n['points_lost']:.2f} points, {n['points_missing']:.2f} more "
+                          f"than allowed, at {n['bits']:,} bits" for n in nearest[:NEAREST])
         error = TargetError(
-            "search", "no candidate meets the target",
-            got="; ".join(f"candidate {n['label']} loses {n['points_lost']:.2f} points, {n['points_missing']:.2f} more "
-                          f"than allowed, at {n['bits']:,} bits" for n in nearest[:NEAREST]),
+            "search", f"no candidate meets the target; nearest: {named}",
             allowed=f"a loss of {judge.experiment.search.max_drop_points:g} points",
             fix="allow a larger search.max_drop_points in a new folder, or add weight_bits")
     else:
+        named = ", ".join(f"{n} rejected: {reason}" for reason, n in why[:NEAREST]) or "there are none"
         error = TargetError(
-            "search", "no candidate could be measured",
-            got="; ".join(f"{n} rejected: {reason}" for reason, n in why[:NEAREST]) or "no candidates",
+            "search", f"no candidate could be measured; {named}",
             fix="more bits for potentials or currents often help")
     error.nearest, error.rejected = tuple(nearest), tuple(why)
     return error
