@@ -405,8 +405,17 @@ def test_disorder_within_a_gesture(tmp_path: Path) -> None:
     path, events = folder / "user01_led.aedat", events_of(4400, 1, 12_100_000, 3_000_000)
     events["t"][[600, 601]] = events["t"][[601, 600]]
     path.write_bytes(TEXT + packet(events))
-    with pytest.raises(DataError, match=r"gesture 1\.t\[\d+\]: events are not in order"):
+    with pytest.raises(DataError, match=r"gesture 1\.t\[\d+\]: events are not in order.*order=\"sort\" of "):
         list(gesture_recordings(folder, "train"))
     found = list(gesture_recordings(folder, "train", order="sort"))
     assert len(found) == 11
     assert (np.diff(found[1].events["t"]) >= 0).all()
+
+
+def test_settings_of_gestures_are_known(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, users=2)
+    for named in ({"order": "unwrap"}, {"on_error": "go on"}, {"n_ms": 1.5}):
+        with pytest.raises(ConfigError, match=rf"gesture_recordings\.{next(iter(named))}"):
+            list(gesture_recordings(folder, "train", **named))
+    with pytest.raises(ConfigError, match=r"part: is unknown; got 'validation'"):
+        list(gesture_recordings(folder, "validation"))

@@ -70,6 +70,16 @@ def test_dark_and_no_images() -> None:
 
 
 def test_wrong_images_are_refused() -> None:
-    for bad in (IMAGES.astype(float), IMAGES.ravel()):
-        with pytest.raises(DataError, match=r"uint8 \[B, n\]"):
-            poisson(bad, OP, 5)
+    for bad in (IMAGES.astype(float), IMAGES.ravel(), IMAGES.tolist(), IMAGES[:, :0], IMAGES.astype(bool), None):
+        for encoder in (poisson, poisson_reference):
+            with pytest.raises(DataError, match=r"images: (wrong shape or type|is no)"):
+                encoder(bad, OP, 5)
+
+
+@pytest.mark.parametrize(("named", "field"), [({"n_steps": 0}, "n_steps"), ({"n_steps": 2.5}, "n_steps"),
+                                              ({"first_sample": -1}, "first"), ({"first_sample": 2**32}, "first"),
+                                              ({"first_sample": "0"}, "first_sample")])
+def test_wrong_numbers_are_refused(named: dict, field: str) -> None:
+    for encoder in (poisson, poisson_reference):
+        with pytest.raises(DataError, match=rf"poisson\.{field}"):
+            encoder(IMAGES, OP, **({"n_steps": 5} | named))

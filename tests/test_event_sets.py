@@ -135,8 +135,8 @@ def test_packed_files_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("change", "message"), [
     ({"offsets": np.arange(16)}, "offsets do not fit"), ({"offsets": np.arange(17)[::-1]}, "offsets do not fit"),
     ({"n_bins": np.full(16, 64)}, "too many bins"), ({"n_bins": np.full(16, 3)}, "events after the last bin"),
-    ({"delta": np.zeros(420, np.uint16)}, "events are not in order"), ({"label": np.zeros(3)}, "label: holds no integers"),
-    ({"delta": np.array([{}] * 420)}, "cannot be read")])
+    ({"delta": np.zeros(420, np.uint16)}, "events are not in order"),
+    ({"label": np.zeros(3)}, "label: holds no integers"), ({"delta": np.array([{}] * 420)}, "cannot be read")])
 def test_packed_files_are_checked(tmp_path: Path, change: dict, message: str) -> None:
     with pytest.raises(DataError, match=rf"x\.npz: {message}"):
         read_packed(write_packed(tmp_path / "x.npz", **change))

@@ -129,8 +129,8 @@ def test_cameras_are_checked(bad: dict) -> None:
 
 
 def test_recordings_that_do_not_exist() -> None:
-    for label, number, seed in ((11, 0, 0), (-1, 0, 0), (0, -1, 0), (0, 0, -1)):
-        with pytest.raises(ConfigError, match="no such recording"):
+    for label, number, seed in ((11, 0, 0), (-1, 0, 0), (0, -1, 0), (0, 0, -1), (1.5, 0, 0), (0, 0.0, 0), (0, 0, "1")):
+        with pytest.raises(ConfigError, match=r"synthetic_recording\.(label|number|seed)"):
             synthetic_recording(label, number, seed=seed)
-    with pytest.raises(ConfigError, match="no duration"):
+    with pytest.raises(ConfigError, match=r"synthetic_recording\.n_ms: is out of range"):
         synthetic_recording(0, 0, n_ms=0)

@@ -68,7 +68,7 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def batches(self, size: int) -> Iterator[Spikes]:
         """Consecutive slices of at most `size` samples."""
-        integer("spikes.batches", size, low=1)
+        size = integer("spikes.batches", size, low=1)
         return (self.slice(start, start + size) for start in range(0, self.n_samples, size))
 
     def select(self, kept: NDArray) -> Spikes:
@@ -167,10 +167,8 @@ def part(rows: NDArray, start: int, stop: int | None) -> NDArray:
     Raises:
         DataError: a number that is no integer or below 0.
     """
-    integer("slice.start", start, low=0, error=DataError)
-    if stop is not None:
-        integer("slice.stop", stop, low=0, error=DataError)
-    return rows[start:stop]
+    start = integer("slice.start", start, low=0, error=DataError)
+    return rows[start : None if stop is None else integer("slice.stop", stop, low=0, error=DataError)]
 
 
 def from_dense(raster: NDArray, *, graded: bool = False) -> Spikes:

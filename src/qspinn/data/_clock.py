@@ -31,20 +31,23 @@ class Remedies(NamedTuple):
     wrap: str = 'order="unwrap", which adds {} us from here on'
 
 
-def microseconds_of(where: str, t: Any, unit: str | None) -> NDArray[np.int64]:
-    """Times in microseconds: integers as they are (or in the unit given), floats only with a unit, to the nearest."""
+def microseconds_of(where: str, t: Any, unit: str | None, longest: int = LONGEST_US) -> NDArray[np.int64]:
+    """Times in microseconds: integers as they are (or in the unit given), floats only with a unit, to the nearest.
+
+    Raises:
+        DataError: another kind of number, floats without a unit, NaN, or a time further from 0 than `longest`.
+    """
     if unit is not None and unit not in _FACTORS:
         raise ConfigError("time_unit", "is no unit of time", got=unit, allowed=", ".join(_FACTORS))
     factor, given = _FACTORS[unit or "us"], numbers(where, t, (None,), DataError)
     if given.dtype.kind != "f" or not given.size:
-        bound = LONGEST_US // factor
-        found = integers(where, t, shape=(None,), low=-bound, high=bound)
+        found = integers(where, t, shape=(None,), low=-(longest // factor), high=longest // factor)
         return found * factor if factor > 1 else found
     if unit is None:
         raise DataError(where, "holds floats, whose unit is not known", got=str(given.dtype),
                         allowed="integers, in microseconds",
                         fix='qspinn.data.events.check(events, sensor, time_unit="s"), or "ms", "us"')
-    longest = LONGEST_US // factor // 2
+    longest = LONGEST_US // factor // 2  # far from where the product would leave 64 bits
     return np.rint(reals(where, t, shape=(None,), low=-longest, high=longest) * factor).astype(np.int64)
 
 

@@ -44,10 +44,10 @@ MOST_EVENTS = (1 << 32) // 8 - 1
 """Events of a packet of 4 GiB."""
 AXIS = 1 << 15
 """Coordinates have 15 bits."""
-OTHERS = {b"#!AER-DAT1": "an AEDAT 1 file", b"#!AER-DAT2": "an AEDAT 2.0 file", b"#!AER-DAT3.0": "an AEDAT 3.0 file",
-          b"#!AER-DAT3": "a file of another AEDAT 3", b"#!AER-DAT4": "an AEDAT 4 file",
-          b"% ": "a Prophesee file (DAT, RAW)", b"\x89HDF": "an HDF5 file", b"PK\x03\x04": "a zip archive (such as .npz)",
-          b"\x93NUMPY": "a NumPy array"}
+OTHERS = {
+    b"#!AER-DAT1": "an AEDAT 1 file", b"#!AER-DAT2": "an AEDAT 2.0 file", b"#!AER-DAT3.0": "an AEDAT 3.0 file",
+    b"#!AER-DAT3": "a file of another AEDAT 3", b"#!AER-DAT4": "an AEDAT 4 file", b"% ": "a Prophesee file (DAT, RAW)",
+    b"\x89HDF": "an HDF5 file", b"PK\x03\x04": "a zip archive (such as .npz)", b"\x93NUMPY": "a NumPy array"}
 """What files begin with that are read as AEDAT 3.1 by mistake."""
 CONVERT, COPY = "convert it to AEDAT 3.1", "copy the file anew"
 SORT = Remedies("put the events into order first: qspinn.data.events.check(events, sensor, order=\"sort\")",
@@ -215,7 +215,7 @@ def write_aedat(path: str | Path, events: Events | Iterable[Events], *, source: 
             next, a pause of over 2^30 us, which readers take for damage, or a file that cannot be written.
     """
     path = Path(path)
-    integer("write_aedat.packet_events", packet_events, low=1, high=MOST_EVENTS)
+    packet_events = integer("write_aedat.packet_events", packet_events, low=1, high=MOST_EVENTS)
     if not isinstance(source, str) or not re.fullmatch(r"[ -~]{1,1000}", source):
         raise ConfigError("write_aedat.source", "is no name of a camera", got=source,
                           allowed="1 to 1000 printable ASCII characters")
@@ -244,8 +244,6 @@ def _cut(blocks: Iterable[Events], packet_events: int) -> Iterator[bytes]:
         if not events.size:
             continue
         t = events["t"]
-        if int(t[-1]) > LONGEST_US:
-            raise DataError(f"{where}.t", "is too late for the format", got=int(t[-1]), allowed=f"0..{LONGEST_US}")
         if last > t[0]:
             raise DataError(f"{where}.t[0]", "events are not in order of time: the block starts before the one before "
                             "it ends", got=int(t[0]), allowed=f"{last} us or later")

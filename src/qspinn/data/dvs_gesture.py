@@ -18,10 +18,12 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 
+from qspinn.arrays import integer
+from qspinn.data._clock import Remedies
 from qspinn.data.aedat import read_aedat
 from qspinn.data.event_dataset import EventDataset, largest_count
 from qspinn.data.event_set import EventSet, pack
-from qspinn.data.events import EVENT, Binned, Events, Sensor, bin_events, check, crop_time, downsample
+from qspinn.data.events import EVENT, MOST_BINS, Binned, Events, Sensor, bin_events, checked, crop_time, downsample
 from qspinn.errors import ConfigError, DataError
 
 SENSOR: Sensor = (128, 128)
@@ -30,6 +32,7 @@ CLASSES = ("hand clap", "right hand wave", "left hand wave", "right arm clockwis
 CSV_HEADER = "class,startTime_usec,endTime_usec"
 SLACK_US = 1_000_000
 """A label may start or end this long outside of the events, which can be few in a still scene."""
+REMEDIES = Remedies('order="sort" of qspinn.data.dvs_gesture.load', "the file is damaged: copy it anew")
 N_VALIDATION_USERS = 4
 DURATION_MS = 1500
 LONGEST_MS = 1_000_000
@@ -90,7 +93,10 @@ def gesture_recordings(folder: str | Path, part: Part, *, n_ms: int = DURATION_M
     Raises:
         DataError: a file is missing or damaged, its labels do not fit, or a gesture has no events.
     """
-    folder = Path(folder)
+    folder, n_ms = Path(folder), integer("gesture_recordings.n_ms", n_ms, low=1)
+    for word, value, known in (("on_error", on_error, ("stop", "skip")), ("order", order, ("reject", "sort"))):
+        if value not in known:
+            raise ConfigError(f"gesture_recordings.{word}", "is unknown", got=value, allowed=", ".join(known))
     for name in trials(folder, part):
         try:
             gestures = _of_file(folder, name, n_ms, order)
@@ -186,7 +192,7 @@ def _of_file(folder: Path, name: str, n_ms: int, order: Literal["reject", "sort"
         raise DataError(str(path), "recording is empty", allowed="one polarity event or more")
     for gesture, events in zip(gestures, pieces, strict=True):
         _check_window(gesture, events, span, path, labels)
-    return [Recording(check(events, SENSOR, order=order, where=f"{path} gesture {i}"), gesture, name)
+    return [Recording(checked(events, SENSOR, order, None, f"{path} gesture {i}", REMEDIES), gesture, name)
             for i, (gesture, events) in enumerate(zip(gestures, pieces, strict=True))]
 
 
@@ -234,7 +240,7 @@ def gesture_set(folder: str | Path, part: Part, *, bin_ms: float = 10.0, n_bins:
     """
     files: list[str] = []
     skipped: list[Skipped] = []
-    bin_us = microseconds(bin_ms)
+    bin_us, n_bins = microseconds(bin_ms), integer("data.n_bins", n_bins, low=1, high=MOST_BINS)
 
     def binned() -> Iterator[tuple[Binned, int]]:
         n_ms = -(-bin_us * n_bins // 1000)
@@ -256,6 +262,7 @@ def gesture_set(folder: str | Path, part: Part, *, bin_ms: float = 10.0, n_bins:
 
 def bins_of(duration_ms: int, bin_ms: float) -> int:
     """How many bins hold the duration."""
+    duration_ms = integer("bins_of.duration_ms", duration_ms, low=1)
     return -(-duration_ms * 1000 // microseconds(bin_ms))
 
 

@@ -17,7 +17,7 @@ from qspinn.spikes import Spikes, index_dtype, unchecked
 INPUT_STREAM = 1 << 20  # first stream of the encoder; sample s uses INPUT_STREAM + first_sample + s
 
 MOST_SAMPLES = (1 << 32) - INPUT_STREAM - 1  # streams are numbered in 32 bits
-MOST_THREADS = 1 << 10
+MOST_STEPS, MOST_THREADS = 1 << 24, 1 << 10
 
 
 def poisson(
@@ -63,7 +63,7 @@ def _checked(images: NDArray[np.uint8], n_steps: int, first_sample: int) -> tupl
     if images.ndim != 2 or images.dtype != np.uint8 or not images.shape[1]:
         raise DataError("images", "wrong shape or type", got=f"{images.dtype} {images.shape}",
                         allowed="uint8 [B, n] with n >= 1")
-    return (images, integer("poisson.n_steps", n_steps, low=1, error=DataError),
+    return (images, integer("poisson.n_steps", n_steps, low=1, high=MOST_STEPS, error=DataError),
             integer("poisson.first_sample", first_sample, low=0, high=MOST_SAMPLES, error=DataError))
 
 

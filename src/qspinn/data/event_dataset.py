@@ -170,9 +170,9 @@ def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, frac
     if n_per_class is None and not (isinstance(fraction, (int, float)) and 0 <= fraction < 1):
         raise ConfigError("split_off.fraction", "is no fraction", got=fraction, allowed="0 <= fraction < 1")
     if n_per_class is not None:
-        integer("split_off.n_per_class", n_per_class)
+        n_per_class = integer("split_off.n_per_class", n_per_class)
     if seed is not None:
-        integer("split_off.seed", seed, low=0)
+        seed = integer("split_off.seed", seed, low=0)
     taken = np.zeros(len(labels), dtype=bool)
     rng = None if seed is None else np.random.default_rng(seed)
     for label in np.unique(labels):
@@ -188,7 +188,7 @@ def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, frac
 
 def some_of_each(events: EventSet, n: int) -> EventSet:
     """About n recordings in their order, of every class as many as can be: the first of each; all for n = 0."""
-    integer("some_of_each.n", n, low=0)
+    n = integer("some_of_each.n", n, low=0)
     if n == 0 or n >= events.n_samples:
         return events
     rank = np.empty(events.n_samples, dtype=np.int64)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qspinn.arrays import booleans, frozen, integer, integers, numbers, sealed, whole
 from qspinn.data._rows import distinct, small
-from qspinn.data.events import Binned, Sensor, sensor_of
+from qspinn.data.events import MOST_BINS, Binned, Sensor, sensor_of
 from qspinn.errors import ConfigError, DataError
 from qspinn.spikes import (
     MAX_COUNT,
@@ -175,7 +175,7 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         Raises:
             DataError: a count over 255.
         """
-        integer("rebinned.factor", factor, low=1)
+        factor = integer("rebinned.factor", factor, low=1)
         if factor == 1:
             return self
         row, address, count = self._entries()
@@ -191,7 +191,7 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             DataError: a count over 255.
         """
         channels, height, width = self.shape
-        integer("downsampled.factor", factor, low=1)
+        factor = integer("downsampled.factor", factor, low=1)
         if height % factor or width % factor:
             raise ConfigError("downsampled.factor", "does not divide the sensor", got=factor,
                               allowed=f"divisors of {height} and {width}")
@@ -287,7 +287,7 @@ def pack(recordings: Iterable[tuple[Binned, int]], n_bins: int, sensor: Sensor) 
         DataError: bins that are not as `Binned` says, a count over 255, recordings with and without counts.
     """
     shape = (2, *sensor_of(sensor))
-    n, n_bins = math.prod(shape), integer("pack.n_bins", n_bins, low=1)
+    n, n_bins = math.prod(shape), integer("pack.n_bins", n_bins, low=1, high=MOST_BINS)
     sizes, index, counts, labels = [np.zeros(0, np.int64)], [np.zeros(0, index_dtype(n))], [], []
     for i, (binned, label) in enumerate(recordings):
         step, address, count = _columns(binned, n_bins, n, f"recording {i}")

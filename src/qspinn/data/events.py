@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import integer, integers, whole
+from qspinn.arrays import HIGHEST, integer, integers, whole
 from qspinn.data._clock import LONGEST_US, Order, Remedies, TimeUnit, in_order, microseconds_of
 from qspinn.data._rows import distinct
 from qspinn.errors import ConfigError, DataError
 
 EVENT = np.dtype([("x", "<i2"), ("y", "<i2"), ("t", "<i8"), ("p", "?")])
 LARGEST_SIDE = 1 << 15
-MOST_BINS = 1 << 30
+MOST_BINS = 1 << 24
 
 Events: TypeAlias = NDArray[np.void]
 Sensor: TypeAlias = tuple[int, int]
@@ -53,7 +53,7 @@ def make(x: NDArray, y: NDArray, t: NDArray, p: NDArray, *, time_unit: TimeUnit 
     """
     columns: list[NDArray[Any]] = [integers(f"events.{name}", column, shape=(None,), low=0, high=LARGEST_SIDE - 1)
                                    for name, column in (("x", x), ("y", y))]
-    columns += [microseconds_of("events.t", t, time_unit), _polarity("events.p", p)]
+    columns += [microseconds_of("events.t", t, time_unit, HIGHEST), _polarity("events.p", p)]
     lengths = [len(column) for column in columns]
     if len(set(lengths)) > 1:
         raise DataError("events", "columns have different lengths", got=lengths, allowed="x, y, t, p of one length")
@@ -175,8 +175,7 @@ def sensor_of(sensor: Sensor, where: str = "sensor") -> Sensor:
 
 def crop_time(events: Events, start_us: int, stop_us: int) -> Events:
     """Events with start_us <= t < stop_us; times stay as they are."""
-    integer("crop_time.start_us", start_us)
-    integer("crop_time.stop_us", stop_us)
+    start_us, stop_us = integer("crop_time.start_us", start_us), integer("crop_time.stop_us", stop_us)
     t = whole("events.t", _fields(events, "events")["t"], shape=(None,))
     return _plain(events[(t >= start_us) & (t < stop_us)], "events")
 
@@ -232,7 +231,8 @@ def _step(where: str, pixels: int) -> int:
 
 def _moved(events: Events, x: NDArray, y: NDArray) -> Events:
     """The events at other pixels."""
-    return assembled(x, y, microseconds_of("events.t", events["t"], None), _polarity("events.p", events["p"]))
+    return assembled(x, y, microseconds_of("events.t", events["t"], None, HIGHEST),
+                     _polarity("events.p", events["p"]))
 
 
 def bin_events(events: Events, sensor: Sensor, bin_us: int, n_bins: int, *, start_us: int = 0,

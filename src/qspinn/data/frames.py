@@ -28,7 +28,7 @@ def mnist_frames(folder: str | Path = "", *, n_bins: int = 8, n_train: int = 0, 
     Raises:
         DataError: files are missing or damaged.
     """
-    integer("data.n_bins", n_bins, low=1)
+    n_bins = integer("data.n_bins", n_bins, low=1)
     for field, n in (("n_train", n_train), ("n_validation", n_validation), ("n_test", n_test)):
         integer(f"data.{field}", n, low=0)
     whole = mnist.load(str(folder))

@@ -51,7 +51,8 @@ def load(folder: str = "") -> Dataset:
 def _split(images: NDArray, labels: NDArray, first: int, place: Path) -> Split:
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise DataError(str(place), "images and labels do not belong together", got=(images.shape, labels.shape))
-    return Split(images=images.reshape(len(images), -1), labels=labels.astype(np.int64), first=first)
+    n_pixels = math.prod(images.shape[1:])
+    return Split(images=images.reshape(len(images), n_pixels), labels=labels.astype(np.int64), first=first)
 
 
 def find(folder: str = "") -> Path:

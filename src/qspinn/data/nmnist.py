@@ -136,7 +136,7 @@ def read_packed(path: Path, factor: int = 1) -> EventSet:
     Raises:
         DataError: missing or damaged, or keys that do not ascend within the recording's bins.
     """
-    integer("read_packed.factor", factor, low=1)
+    factor = integer("read_packed.factor", factor, low=1)
     names = ("delta", "offsets", "n_bins", "label")
     delta, starts, n_bins, labels = (
         column(path, name, array) for name, array in zip(names, read_npz(path, names), strict=True))

@@ -20,12 +20,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.arrays import integer
 from qspinn.data._camera_kernel import draw, fire
 from qspinn.data.dvs_gesture import DURATION_MS, bins_of, microseconds
 from qspinn.data.event_dataset import EventDataset, largest_count
 from qspinn.data.event_set import EventSet, pack
-from qspinn.data.events import Binned, Events, Sensor, bin_events, downsample, join, make
-from qspinn.errors import ConfigError
+from qspinn.data.events import MOST_BINS, Binned, Events, Sensor, bin_events, downsample, join, make
 from qspinn.network import _need
 from qspinn.records import Record
 
@@ -84,11 +84,10 @@ def synthetic_recording(label: int, number: int, *, seed: int = 0, n_ms: int = 1
         number: 0, 1, ...; speed, phase, place, size, contrast and tilt differ between recordings.
     """
     camera = camera or Camera()
-    if not (0 <= label < N_CLASSES and number >= 0 and seed >= 0):
-        raise ConfigError("synthetic_recording", "no such recording", got=(label, number, seed),
-                          allowed=f"label 0..{N_CLASSES - 1}, number >= 0, seed >= 0")
-    if n_ms < 1:
-        raise ConfigError("synthetic_recording.n_ms", "is no duration", got=n_ms, allowed=">= 1")
+    label = integer("synthetic_recording.label", label, low=0, high=N_CLASSES - 1)
+    number = integer("synthetic_recording.number", number, low=0)
+    seed = integer("synthetic_recording.seed", seed, low=0)
+    n_ms = integer("synthetic_recording.n_ms", n_ms, low=1)
     rng = np.random.default_rng([seed, STREAM, label, number])
     time_s = np.arange(n_ms * camera.frame_hz // 1000 + 2) / camera.frame_hz
     parts = [part for arm in _arms(label, time_s, rng) for part in _blobs(*arm, rng)]
@@ -227,7 +226,9 @@ def synthetic_set(n_per_class: int, *, seed: int = 0, first: int = 0, bin_ms: fl
 
     Recording i of the set has class i mod 11 and number first + i // 11, whatever n_per_class.
     """
-    bin_us = microseconds(bin_ms)
+    n_per_class, first = (integer(f"synthetic_set.{name}", n, low=0) for name, n in
+                          (("n_per_class", n_per_class), ("first", first)))
+    bin_us, n_bins = microseconds(bin_ms), integer("synthetic_set.n_bins", n_bins, low=1, high=MOST_BINS)
     n_ms = -(-bin_us * n_bins // 1000)
 
     def binned() -> Iterator[tuple[Binned, int]]:
