@@ -195,11 +195,11 @@ def evaluate(
 def _evaluate_program(model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
                       ) -> tuple[Any, Any]:
     """(accuracy, predictions) of an integer program."""
-    from qspinn.ops import EventsOp
+    from qspinn.ops import EventsOp, PoissonOp
 
     program = qspinn.load(model)
     if seed is not None:
-        ops = tuple(msgspec.structs.replace(op, seed=seed) if hasattr(op, "per_level") else op for op in program.ops)
+        ops = tuple(msgspec.structs.replace(op, seed=seed) if isinstance(op, PoissonOp) else op for op in program.ops)
         program = msgspec.structs.replace(program, ops=ops)
     loaded = qspinn.load_data(_data_config(program.provenance, bool(program.ops_of(EventsOp)), dataset, data))
     return qspinn.evaluate(program, getattr(loaded, split), split, backend=backend, device=device)

@@ -7,7 +7,6 @@ shapes and values that are not finite are refused here, by path, before anything
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +22,8 @@ from qspinn.network import Network
 from qspinn.plan import QuantPlan
 
 Parameters = dict[str, NDArray]
+MOST = float(np.finfo(np.float32).max)
+"""The largest size of a number: networks compute in float32."""
 CODES_16 = (-(1 << 15), (1 << 15) - 1)
 SPAN_64 = (-(2**63), 2**63 - 1)
 
@@ -32,8 +33,8 @@ class Expected(NamedTuple):
     missing."""
 
     shapes: tuple[tuple[int, ...], ...]
-    low: float = -math.inf
-    high: float = math.inf
+    low: float = -MOST
+    high: float = MOST
     whole: bool = False
     optional: bool = False
 
@@ -108,13 +109,16 @@ def of_local(network: LocalNetwork, learning: LocalLearning, plan: QuantPlan, sh
     return found
 
 
-def need(params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: type[QSpinnError] = DataError) -> None:
-    """Checks every array: none unknown, none missing, shapes as declared, values finite and within their span.
+def need(params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: type[QSpinnError] = DataError
+         ) -> dict[str, NDArray[Any]]:
+    """Every array, as float64 or int64: none unknown, none missing, shapes as declared, values finite and within their
+    span.
 
     Raises:
         QSpinnError: of kind `error`, naming the path.
     """
     need_known(params, expected, error=error)
+    found: dict[str, NDArray[Any]] = {}
     for path, what in expected.items():
         if path not in params:
             if not what.optional:
@@ -127,6 +131,8 @@ def need(params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: 
             array = arrays.reals(path, params[path], low=what.low, high=what.high, error=error)
         if array.shape not in what.shapes:
             raise error(path, "has the wrong shape", got=array.shape, allowed=" or ".join(map(str, what.shapes)))
+        found[path] = array
+    return found
 
 
 def need_known(params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: type[QSpinnError] = DataError

@@ -50,6 +50,6 @@ def _costs(where: str, costs: ArrayLike) -> NDArray[np.float64]:
         array = np.asarray(costs)
     except Exception as problem:  # rows of unequal length, tensors that need a gradient
         raise DataError(where, "are no rectangular array", got=type(costs).__name__, fix=str(problem)[:120]) from None
-    if (array.dtype.kind not in "iuf" and array.size) or np.ma.is_masked(costs):
+    if array.dtype.kind not in "iuf" or np.ma.is_masked(costs):
         raise DataError(where, "are no real numbers", got=str(array.dtype), allowed="integers or floats")
     return array.astype(np.float64)

@@ -88,7 +88,7 @@ def learning_rate_codes(post: float, pre: float, *, units: tuple[float, float] =
     """
     rates = {"eta_post": post, "eta_pre": pre}
     for name, rate in rates.items():
-        if not 0 <= rate < math.inf:
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
             raise ConfigError(f"{where}.{name}", "is no rate", got=rate, allowed="0 or more, finite")
     largest = max(post, pre)
     if largest <= 0:

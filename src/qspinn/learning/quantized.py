@@ -88,7 +88,7 @@ def prepare(
     if estimator not in ("straight_through", "annealed"):
         raise ConfigError("estimator", "unknown estimator", got=estimator, allowed="straight_through, annealed")
     if params is not None:
-        parameters.need(params, parameters.of_layers(network), error=LoweringError)
+        params = parameters.need(params, parameters.of_layers(network), error=LoweringError)
     integer("seed", seed, low=0, high=(1 << 32) - 1)
     if params is None:
         params = SurrogateNet(network, seed=seed).params()

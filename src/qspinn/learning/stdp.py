@@ -125,7 +125,7 @@ def respond(trained: Trained, spikes: Spikes, *, n_threads: int = 0) -> NDArray[
     need_fit(trained.network, spikes)
     trained.need_whole()
     neuron = population.neuron
-    rows, theta = _rows(trained), trained.params[f"{population.name}.theta"]
+    rows, theta = _rows(trained), np.ascontiguousarray(trained.params[f"{population.name}.theta"], dtype=np.float32)
     counts = np.zeros((spikes.n_samples, population.n), dtype=np.int32)
     n_threads = n_threads or os.cpu_count() or 1
     edges = np.linspace(0, spikes.n_samples, n_threads + 1).astype(int)
