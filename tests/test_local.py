@@ -302,12 +302,12 @@ def test_gradients_of_the_float_version_are_those_of_autograd() -> None:
     pooled = functional.max_pool2d(functional.conv2d(layer.p, w * layer.scale, b, 2, 1) - r, 2)
     assert torch.allclose(pooled, layer.u, atol=1e-5)
     read = pooled.sigmoid().flatten(1) @ layer.readout.T * layer.read_scale
-    wanted = functional.one_hot(torch.from_numpy(data.labels), 3).float()
+    wanted = functional.one_hot(torch.tensor(data.labels), 3).float()
     loss = ((read - wanted) ** 2).mean(1).sum() / 6
     mean = pooled.sigmoid().mean(dim=(1, 2, 3))
     loss = loss + 20 * 0.3 * (pooled + 0.01).relu().mean() + 0.1 * 20.0 * (0.1 - mean).relu().mean()
     torch.autograd.backward(loss)
-    layer.update(activity, torch.from_numpy(data.labels), 1e-3)
+    layer.update(activity, torch.tensor(data.labels), 1e-3)
     assert w.grad is not None
     assert b.grad is not None
     assert torch.allclose(layer.w_size, w.grad.abs() + 1e-8, atol=1e-6)

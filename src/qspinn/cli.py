@@ -230,7 +230,8 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
         "name": program.name, "inputs": program.n_inputs, "steps": program.n_steps,
         "operations": [msgspec.to_builtins(op) for op in program.ops],
         "memory": [msgspec.to_builtins(r) | {"total_bits": r.total_bits} for r in account.rows],
-        "total_bits": account.total_bits, "labels": list(program.labels), "provenance": program.provenance,
+        "total_bits": account.total_bits, "labels": list(program.labels), "notes": _notes(program),
+        "provenance": program.provenance,
     }
     if out:
         qspinn.program.write_atomic(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
@@ -245,6 +246,13 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
         table.add_row(r.path, r.role, fmt, f"{r.count:,}", str(r.bits), f"{r.total_bits:,}")
     table.add_row("total", "", "", "", "", f"{account.total_bits:,}", style="bold")
     Console().print(table)
+    for note in found["notes"]:
+        print(f"note: {note}")
+
+
+def _notes(program: qspinn.Program) -> list[str]:
+    """What a program says about itself besides its operations and tensors, one line each; so far nothing."""
+    return []
 
 
 @app.command(epilog="Example: qspinn report runs/digits")
