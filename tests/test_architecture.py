@@ -46,7 +46,7 @@ def test_import_rules(path: Path) -> None:
     if name in ("qspinn.fixedpoint", "qspinn.explore.pareto"):
         others = {u.split(".")[0] for u in used} - set(sys.stdlib_module_names) - {"numpy", "qspinn"}
         assert others <= ({"msgspec"} if name == "qspinn.fixedpoint" else set())
-        assert all(within(u, "qspinn.errors") for u in mine)
+        assert all(within(u, "qspinn.errors", "qspinn.arrays") for u in mine)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES.get)

@@ -62,6 +62,7 @@ def test_explore_prints_nothing_but_json_and_writes_model_and_report(place: Path
     result = json.loads((place / "explore.json").read_text())
     assert result["memory_reduction"] > 4
     assert result["candidates"] == 4
+    assert (result["feasible"], result["nearest"], result["rejected"], result["shared"]) == (True, [], [], {})
     assert (place / "run" / "model.qspinn").stat().st_size < 10_000
     assert (place / "run" / "report.html").read_text().startswith("<!doctype html>")
 
@@ -133,8 +134,8 @@ def test_report_is_written_again(place: Path) -> None:
         (["explore", "missing.toml"], 2, ["missing.toml"]),
         (["explore", "tiny.toml", "--workers", "-1"], 2, ["workers"]),
         (["explore", "tiny.toml", "--out", "run", "--seed", "5"], 1, ["another experiment", "--out"]),
-        (["train", "tiny.toml", "--set", "data.name=mnist", "--data", "nowhere"], 1, ["nowhere", "idx"]),
-        (["evaluate", "tiny.toml"], 1, ["tiny.toml", "not a .qspinn"]),
+        (["train", "tiny.toml", "--set", "data.name=mnist", "--data", "nowhere"], 2, ["nowhere", "idx"]),
+        (["evaluate", "tiny.toml"], 2, ["tiny.toml", "not a .qspinn"]),
         (["evaluate", "run/model.qspinn", "--split", "tset"], 2, ["tset", "validation"]),
         (["evaluate", "run/model.qspinn", "--dataset", "cifar"], 2, ["cifar", "digits"]),
         (["report", "nowhere"], 1, ["nowhere", "explore"]),
@@ -154,6 +155,89 @@ def test_every_verb_has_help_with_an_example_and_the_common_options(verb: str, p
     text = qspinn(verb, "--help", cwd=place).stdout
     for word in ("Example: qspinn " + verb, "--json", "--seed", "--out"):
         assert word in text
+
+
+def test_help_says_what_exit_codes_mean(place: Path) -> None:
+    for arguments in (["--help"], ["explore", "--help"]):
+        text = " ".join(qspinn(*arguments, cwd=place, COLUMNS="200").stdout.replace("│", "").split())
+        assert "0 done; 1 the run failed; 2 bad usage, configuration or input, or a library is missing; 3 no" in text
+
+
+def test_nothing_meets_the_target(place: Path) -> None:
+    """Exit code 3, the nearest candidates in words and as JSON; the run's folder is kept and goes on saying so."""
+    impossible = ("explore", "tiny.toml", "--out", "none", "--set", "search.max_drop_points=0", "--set",
+                  'search.granularities=["global"]', "--set", 'search.roundings=["truncate"]', "--set",
+                  "search.weight_bits=[1]", "--set", "search.hopeless_points=100")
+    first = qspinn(*impossible, "--json", cwd=place)
+    assert (first.returncode, "Traceback" in first.stderr) == (3, False), first.stderr
+    found = json.loads(first.stdout)
+    assert (found["feasible"], found["data"], found["rejected"]) == (False, "digits", [])
+    missing = [n["points_missing"] for n in found["nearest"]]
+    assert missing == sorted(missing)
+    assert missing[0] > 0
+    nearest = found["nearest"][0]
+    assert f"candidate {nearest['label']} loses {nearest['points_lost']:.2f} points" in first.stderr
+    assert f"at {nearest['bits']:,} bits" in first.stderr
+    again = qspinn(*impossible, cwd=place)
+    assert (again.returncode, again.stdout) == (3, "")
+    assert again.stderr == first.stderr
+    assert not (place / "none" / "result.json").exists()
+
+
+def test_no_candidate_could_be_measured(place: Path) -> None:
+    done = qspinn("explore", "tiny.toml", "--out", "refused", "--set", "search.input_rates=[0.99]", "--json", cwd=place)
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
+    found = json.loads(done.stdout)
+    assert found["nearest"] == []
+    ((reason, n),) = [tuple(entry.values()) for entry in found["rejected"]]
+    assert (n, reason.startswith("plan.min_input_rate: leaves no input")) == (2, True)
+    assert f"no candidate could be measured; 2 rejected: {reason}" in done.stderr
+
+
+HIDING = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {library!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hidden())
+sys.argv = ["qspinn", *{arguments!r}]
+from qspinn.cli import main
+main()
+"""
+
+
+def without(library: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command line where a library is not installed."""
+    code = HIDING.format(library=library, arguments=list(arguments))
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False,
+                          timeout=300)
+
+
+@pytest.mark.parametrize("verb", ["explore", "train", "sensitivity"])
+def test_without_torch_layers_say_what_to_install(verb: str, layers: Path) -> None:
+    done = without("torch", verb, "gestures.toml", "--synthetic", "--out", f"no-{verb}", cwd=layers)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert "needs torch, which is not installed" in line
+    assert "pip install qspinn[torch]" in line
+    assert done.stdout == ""
+
+
+def test_without_torch_everything_else_works(place: Path, layers: Path) -> None:
+    for folder, arguments in ((place, ["evaluate", "run/model.qspinn"]), (place, ["inspect", "run/model.qspinn"]),
+                              (place, ["report", "run"]), (layers, ["evaluate", "run/model.qspinn"]),
+                              (layers, ["report", "run"])):
+        done = without("torch", *arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    done = without("torch", "evaluate", "run/model.qspinn", "--backend", "torch", cwd=place)
+    assert (done.returncode, "pip install qspinn[torch]" in done.stderr) == (2, True)
+
+
+def test_without_another_library_the_command_to_install_it_is_named(place: Path) -> None:
+    done = without("sklearn", "train", "tiny.toml", "--out", "no.safetensors", cwd=place)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
+    assert "needs sklearn, which is not installed; fix: pip install scikit-learn" in done.stderr
 
 
 def test_interrupt_leaves_a_run_that_continues(place: Path) -> None:
@@ -249,8 +333,8 @@ def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["explore", "gestures.toml", "--data", "nowhere"], 1, ["nowhere"]),
-    (["explore", "gestures.toml"], 1, ["QSPINN_DATA"]),
+    (["explore", "gestures.toml", "--data", "nowhere"], 2, ["nowhere"]),
+    (["explore", "gestures.toml"], 2, ["QSPINN_DATA"]),
     (["explore", "gestures.toml", "--set", "family=lyaers"], 2, ["config.family", "layers"]),
     (["explore", "gestures.toml", "--set", "data.name=nmnist8", "--synthetic"], 2, ["--synthetic", "nmnist8"]),
     (["train", "gestures.toml", "--set", "data.name=braille7"], 2, ["data.n_bins", "braille7", "bin_ms"]),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from qspinn.data import DataConfig
-from qspinn.errors import RunError
+from qspinn.errors import RunError, TargetError
 from qspinn.explore.journal import Journal, scan
 from qspinn.explore.search import Event, Outcome, explore
 from qspinn.explore.space import Candidate, Experiment, NetworkConfig, Scheme, SearchConfig
@@ -128,7 +128,8 @@ def test_a_target_that_nobody_meets_is_said(tmp_path: Path, whole: tuple[Path, O
     with Journal(folder / "journal") as journal:
         for record in records:
             journal.append(record | {"accuracy": 2.5} if record["kind"] == "float" else record)
-    with pytest.raises(RunError, match=r"no candidate meets the target; got 'best loses .* points'; allowed: 100"):
+    message = r"no candidate meets the target; nearest: candidate .* loses 2\d\d\.\d\d points, .*a loss of 100 points"
+    with pytest.raises(TargetError, match=message):
         explore(EXPERIMENT, folder, executors=inline)
 
 

@@ -59,6 +59,87 @@ def test_requantize_equals_exact_fractions(rounding: Rounding) -> None:
         assert requantize(x, shift, rounding).tolist() == expected
 
 
+EDGES = [-(2**63), -(2**63) + 1, -(2**62), -(2**32), -3, -1, 0, 1, 3, 2**31, 2**62 - 1, 2**62, 2**63 - 2, 2**63 - 1]
+
+
+@pytest.mark.parametrize("rounding", TABLE, ids=lambda r: r.value)
+@pytest.mark.parametrize("shift", [1, 2, 31, 32, 33, 61, 62, 63, 64, 65, 66, 100, 10**6])
+def test_requantize_is_exact_at_the_ends_of_64_bits(rounding: Rounding, shift: int) -> None:
+    exact_shift = min(shift, 200)  # beyond that the value no longer depends on it
+    expected = [exact(Fraction(x, 2**exact_shift), rounding) for x in EDGES]
+    assert requantize(EDGES, shift, rounding).tolist() == expected
+
+
+@pytest.mark.parametrize("shift", [1, 8, 31, 32])
+def test_stochastic_rounding_is_exact_at_the_ends_of_64_bits(shift: int) -> None:
+    random = sr_bits(7, np.arange(len(EDGES)), shift).tolist()
+    expected = [(x + r) >> shift for x, r in zip(EDGES, random, strict=True)]
+    assert requantize(EDGES, shift, STOCHASTIC, key=7).tolist() == expected
+
+
+@pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
+@pytest.mark.parametrize(("x", "shift"), [(3, -62), (3, -64), (1, -63), (-2, -63), (2**62, -1), (-(2**62) - 1, -1),
+                                          ([0, 0, 1], -10**6)])
+def test_a_left_shift_out_of_64_bits_is_refused(x: int, shift: int, rounding: Rounding) -> None:
+    with pytest.raises(ConfigError, match=r"shift: leaves 64 bits; got '-?\d+ \* 2\*\*\d+'"):
+        requantize(x, shift, rounding)
+    assert requantize(-1, -63, rounding) == -(2**63)
+    assert requantize([0, 0], -(10**6), rounding).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("x", [[2.7], 2.0, "3", None, [1, None], [1j], np.ma.masked_array([1, 2], [True, False]),
+                               [[1], [2, 3]], np.array(["a"], object)])
+def test_what_is_no_integer_is_refused(x: object) -> None:
+    fmt = QFormat(bits=8)
+    for call in (lambda: requantize(x, 0, NEAREST), lambda: saturate(x, fmt), lambda: wrap(x, fmt),  # type: ignore
+                 lambda: decode(x, fmt), lambda: sr_bits(1, x, 3), lambda: mix32(x), lambda: saturate(  # type: ignore
+                     x, QFormat(bits=1, signed=True))):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError):
+            call()
+
+
+def test_words_count_modulo_32_bits_and_codes_do_not() -> None:
+    wide = np.array([2**63 + 5], np.uint64)
+    assert mix32(wide).tolist() == mix32([5]).tolist()
+    assert sr_bits(1, wide, 8).tolist() == sr_bits(1, [5], 8).tolist()
+    for call in (lambda: requantize(wide, 0, NEAREST), lambda: saturate(wide, QFormat(bits=8))):
+        with pytest.raises(ConfigError, match="out of range"):
+            call()
+    narrow = np.array([2**32 - 1], np.uint32)
+    assert requantize(narrow, -8, TRUNCATE).tolist() == [(2**32 - 1) << 8]
+
+
+@pytest.mark.parametrize("shift", [1.0, True, None, "1", 2**40, np.float32(3)])
+def test_shifts_that_are_no_integers_are_refused(shift: object) -> None:
+    with pytest.raises(ConfigError, match=r"shift: is (no integer|out of range)"):
+        requantize([5], shift, NEAREST)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"n_bits: is (no integer|out of range)"):
+        sr_bits(1, [0], shift if shift != 1.0 else 33)  # type: ignore[arg-type]
+
+
+def test_stochastic_rounding_has_32_random_bits() -> None:
+    with pytest.raises(ConfigError, match="shift: stochastic rounding has no random bits for so many; got 33"):
+        requantize(5, 33, STOCHASTIC)
+    with pytest.raises(ConfigError, match="rounding: is no rounding"):
+        requantize(5, 3, "nearest")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("x", "scale"), [([1.0], 0.0), ([1.0], -1.0), ([1.0], math.nan), ([1.0], math.inf),
+                                          ([1.0, 2.0], [1.0, 2.0, 3.0]), ([1 + 2j], 1.0), (["1"], 1.0), ([None], 1.0),
+                                          ([1e308], 1e-308), ([math.nan], 1.0)])
+def test_encode_refuses_what_has_no_code(x: list, scale: object) -> None:
+    for fmt in (QFormat(bits=8), QFormat(bits=1, signed=True)):
+        with pytest.raises(ConfigError):
+            encode(x, fmt, scale=scale)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("field", "value"), [("bits", 8.0), ("bits", True), ("bits", "8"), ("frac", 0.5),
+                                              ("frac", None), ("signed", 1), ("signed", "no")])
+def test_a_format_of_other_types_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"format.{field}"):
+        QFormat(**{"bits": 8, field: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
 def test_requantize_without_remainder_is_exact(rounding: Rounding) -> None:
     x = np.arange(-64, 65)

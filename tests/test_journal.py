@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 from qspinn.errors import RunError
-from qspinn.explore.journal import MAGIC, Journal, scan
+from qspinn.explore.journal import HEAD, MAGIC, Journal, scan
 
 RECORDS = [{"kind": "run", "key": "é", "n": 1}, {"kind": "candidate", "key": "k", "accuracy": 0.97}, {"a": [1, None]},
            {}]
@@ -72,6 +73,21 @@ def test_damage_names_the_byte_where_the_file_can_be_cut(path: Path) -> None:
     path.write_bytes(data[:cut])
     with Journal(path) as journal:
         assert journal.records == RECORDS[:3]
+
+
+@pytest.mark.parametrize("payload", [b"[1, 2]", b"3", b"null", b'"run"', b"{", b"\xff\xfe", b"", b"{} {}",
+                                     b'{"a": NaN}', b"[" * 100_000])
+def test_a_whole_record_that_is_no_json_object_is_damage(path: Path, payload: bytes) -> None:
+    good = path.read_bytes()
+    record = HEAD.pack(len(payload), len(payload) ^ 0xFFFFFFFF, zlib.crc32(payload)) + payload
+    path.write_bytes(good + record)
+    message = rf"is damaged; got 'bad record at byte {len(good)}'; fix: cut the file"
+    with pytest.raises(RunError, match=message) as caught:
+        Journal(path)
+    assert caught.value.where == str(path)
+    path.write_bytes(good)
+    with Journal(path) as journal:
+        assert journal.records == RECORDS
 
 
 def test_a_damaged_journal_is_left_as_it_is_and_not_held(path: Path) -> None:

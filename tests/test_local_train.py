@@ -19,7 +19,7 @@ import qspinn
 from qspinn import checkpoint
 from qspinn.data import EventDataset
 from qspinn.data.event_set import EventSet, from_dense
-from qspinn.errors import ArtifactError, ConfigError, DataError, RunError
+from qspinn.errors import ArtifactError, ConfigError, DataError, LoweringError, RunError
 from qspinn.explore.local_space import LocalExperiment
 from qspinn.learning.local import LocalLayer, LocalLearning, LocalNetwork
 from qspinn.learning.local import model as local_model
@@ -140,9 +140,11 @@ def test_stored_and_restored_says_the_same(arithmetic: Any, tmp_path: Path) -> N
     assert n_spikes == again > 0
     with pytest.raises(DataError, match="do not fit the layers"):
         local_model.predictions(layers, from_dense(np.ones((2, 4, 1, 3, 3), bool), [0, 1], order="BT"), told)
-    short = msgspec.structs.replace(read, params={k: v for k, v in read.params.items() if k != "conv1.w"})
-    with pytest.raises(ArtifactError, match="does not fit its own declaration"):
-        local_model.restored(short)
+    with pytest.raises(DataError, match=r"conv1\.w: is not among the arrays"):
+        msgspec.structs.replace(read, params={k: v for k, v in read.params.items() if k != "conv1.w"})
+    for scales in ((0,), (0, 0, 0), (0, 5000)):
+        with pytest.raises((ArtifactError, LoweringError)):
+            local_model.restored(msgspec.structs.replace(read, network=msgspec.structs.replace(told, scales=scales)))
 
 
 def test_the_experiment_in_the_repository_is_read() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from qspinn.errors import DataError
 from qspinn.explore.pareto import dominates, pareto_front
 
 COSTS = st.tuples(st.integers(0, 12), st.integers(1, 4)).flatmap(
@@ -18,11 +22,12 @@ COSTS = st.tuples(st.integers(0, 12), st.integers(1, 4)).flatmap(
 def test_front_equals_brute_force(costs: np.ndarray) -> None:
     rows = costs.tolist()
 
+    valid = [all(math.isfinite(x) for x in row) for row in rows]
+
     def beaten(i: int) -> bool:
-        return any(all(a <= b for a, b in zip(rows[j], rows[i], strict=True))
+        return any(valid[j] and all(a <= b for a, b in zip(rows[j], rows[i], strict=True))
                    and any(a < b for a, b in zip(rows[j], rows[i], strict=True)) for j in range(len(rows)))
 
-    valid = [not any(x != x for x in row) for row in rows]
     assert pareto_front(costs).tolist() == [v and not beaten(i) for i, v in enumerate(valid)]
 
 
@@ -43,5 +48,21 @@ def test_by_hand() -> None:
     assert pareto_front([[1, 5], [2, 2], [3, 3], [2, 2]]).tolist() == [True, True, False, True]
     assert pareto_front(np.empty((0, 2))).tolist() == []
     assert pareto_front([[1.0, np.nan], [5.0, 5.0]]).tolist() == [False, True]
-    with pytest.raises(ValueError, match=r"\[n, k\]"):
+    with pytest.raises(DataError, match=r"\[n, k\]"):
         pareto_front([1, 2])
+
+
+def test_a_cost_that_is_not_finite_is_no_point_of_the_front() -> None:
+    inf, nan = math.inf, math.nan
+    assert pareto_front([(-0.9, 100), (inf, 50)]).tolist() == [True, False]
+    assert pareto_front([(-0.9, 100), (-inf, 120), (-0.8, 90)]).tolist() == [True, False, True]
+    assert pareto_front([(-0.90, 100), (-0.92, 120), (nan, 50), (-0.88, 130)]).tolist() == [True, True, False, False]
+    assert pareto_front([(inf, inf)]).tolist() == [False]
+    assert not dominates([-inf, 1], [0, 1])
+
+
+@pytest.mark.parametrize("costs", [[[1, 2], [3]], "ab", [["1", "2"]], [[1j, 2]], [[None, 1]],
+                                   np.ma.masked_array([[1, 2]], [[True, False]])])
+def test_costs_that_are_no_numbers_are_refused(costs: Any) -> None:
+    with pytest.raises(DataError, match="costs"):
+        pareto_front(costs)

@@ -153,7 +153,9 @@ def test_rounds_bring_neurons_that_act_on_each_other_closer() -> None:
     ({"a": np.ones((4, 1))}, DataError, "wrong shape"),
     ({"a": np.ones(2)}, DataError, "wrong shape"),
     ({"a": np.array([0.1, 0.2, 0.3, 1.5])}, DataError, r"not spikes per step; got \(.*0\.1.*1\.5.*\); allowed: 0\.\.1"),
-    ({"a": np.array([0.1, 0.2, 0.3, np.nan])}, DataError, "not spikes per step")])
+    ({"a": np.array([0.1, 0.2, 0.3, np.nan])}, DataError, r"target_rates\['a'\]\[3\]: holds NaN"),
+    ({"a": ["x", "y"]}, DataError, "holds no real numbers"),
+    ({"a": [[0.1], [0.2, 0.3]]}, DataError, "no rectangular array")])
 def test_targets_that_make_no_sense_are_refused(
     targets: dict[str, np.ndarray], kind: type[Exception], message: str
 ) -> None:
@@ -164,7 +166,7 @@ def test_targets_that_make_no_sense_are_refused(
 def test_no_samples_and_no_rounds_are_refused() -> None:
     with pytest.raises(DataError, match="calibration data: holds no samples"):
         restore_rates(program(), some_spikes(2).slice(0, 0), {})
-    with pytest.raises(ConfigError, match="n_rounds: value out of range; got 0"):
+    with pytest.raises(ConfigError, match="n_rounds: is out of range; got 0"):
         restore_rates(program(), some_spikes(2), {}, n_rounds=0)
 
 

@@ -291,3 +291,15 @@ def test_best_by_bits_takes_the_most_accurate_then_the_cheapest(tmp_path: Path) 
     assert {bits: p.key for bits, p in best.items()} == {1: "ptq1", 2: "ptq0"}
     twin = msgspec.structs.replace(best[2], key="twin", bits=1)
     assert plots.best_by_bits([*points, twin], Scheme.PTQ, Rounding.NEAREST)[2].key == "twin"
+
+
+def test_shared_splits_are_said_before_the_verdict(tmp_path: Path) -> None:
+    data = {"name": "made up", "split_rule": "none", "sha256": "00", "shape": [SIDE, SIDE], "labels": ["a", "b", "c"],
+            "n": [10, 20, 3000]}
+    plain = write_report(make_run(tmp_path / "plain", data=data)).read_text("utf-8")
+    assert "Shared splits" not in plain
+    shared = {"train and test": 1234, "validation and test": 2}
+    page = write_report(make_run(tmp_path / "shared", data=data | {"shared": shared})).read_text("utf-8")
+    text = "train and test share 1,234, validation and test share 2 images"
+    assert text in page
+    assert page.index("Shared splits") < page.index("class=\"lead\"")

@@ -14,7 +14,7 @@ from qspinn.fixedpoint import random_words, stream_key
 from qspinn.learning.stdp import StdpTraining, init_params, mean_responses, plastic, respond, sample_order, train
 from qspinn.models import diehl_cook
 from qspinn.network import Lif, Network, Stdp, decay_factor
-from qspinn.spikes import Spikes
+from qspinn.spikes import Spikes, from_dense
 
 
 def network_of(bound: str, eta_pre: float = 0.0, *, norm: float = 78.4, x_offset: float = 0.3,
@@ -145,7 +145,7 @@ def test_weights_stay_in_range_and_sum_to_the_norm(make_spikes: Callable[..., Sp
 
 
 def test_progress_and_no_passes(make_spikes: Callable[..., Spikes]) -> None:
-    network, spikes, seen = network_of("soft"), make_spikes(13, 10, 4), []
+    network, spikes, seen = network_of("soft"), make_spikes(13, 40, 4), []
     train(network, spikes, StdpTraining(n_passes=2), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(4, 8), (8, 8)]
     fresh = train(network, spikes, StdpTraining(n_passes=0), seed=3)
@@ -165,7 +165,7 @@ def test_responses_do_not_depend_on_threads_or_batch(make_spikes: Callable[..., 
 def test_responses_learn_nothing(make_spikes: Callable[..., Spikes], make_trained: Callable[..., Trained]) -> None:
     trained = make_trained(network_of("soft"))
     before = trained.key()
-    respond(trained, make_spikes(13))
+    respond(trained, make_spikes(13, 40))
     assert trained.key() == before
 
 
@@ -186,7 +186,8 @@ def test_mean_responses() -> None:
 
 @pytest.mark.parametrize(("labels", "message"), [
     ([0, 0, 2], r"no sample of a class; got \[1\]"), ([0, 1, 3], "class out of range; got 3"),
-    ([0, 1], "do not match the samples")])
+    ([0, 1], "do not match the samples"), ([0, 1, -1], "class out of range; got -1"),
+    ([0.0, 1.0, 2.0], "holds no integers"), ([[0, 1, 2]], "has the wrong shape")])
 def test_bad_labels_are_named(labels: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         mean_responses(np.ones((3, 2)), np.array(labels), 3)
@@ -198,3 +199,68 @@ def test_networks_that_stdp_cannot_train_are_refused(tiny: Network, two_layers: 
     alone = msgspec.structs.replace(tiny, connections=tiny.connections[:1])
     with pytest.raises(ConfigError, match="needs a plastic dense and a lateral connection"):
         plastic(alone)
+
+
+@pytest.mark.parametrize(("shape", "where", "message"), [
+    ((40, 3, 12), "spikes.n", "got 12; allowed: 13"), ((40, 3, 60_000), "spikes.n", "got 60000; allowed: 13"),
+    ((39, 3, 13), "spikes.offsets", "got 39; allowed: 40 steps"), ((41, 3, 13), "spikes.offsets", "got 41"),
+    ((3, 40, 13), "spikes.offsets", "got 3; allowed: 40 steps")])
+def test_samples_of_another_network_are_refused(shape: tuple[int, int, int], where: str, message: str,
+                                                make_trained: Callable[..., Trained]) -> None:
+    network, spikes = network_of("soft"), from_dense(np.ones(shape))
+    for call in (lambda: respond(make_trained(network), spikes), lambda: train(network, spikes, StdpTraining())):
+        with pytest.raises(DataError, match=message) as caught:
+            call()
+        assert caught.value.where == where
+
+
+def test_a_source_that_spikes_several_times_in_a_step_is_refused(make_trained: Callable[..., Trained]) -> None:
+    raster = np.zeros((40, 1, 13), int)
+    raster[3, 0, 5] = 2
+    graded = from_dense(raster, graded=True)
+    with pytest.raises(DataError, match=r"spikes\.count: a source spikes several times in a step.*got 2; allowed: 1"):
+        respond(make_trained(network_of("soft")), graded)
+    once = from_dense((raster > 0).astype(int), graded=True)
+    assert respond(make_trained(network_of("soft")), once).shape == (1, 6)
+
+
+def test_nothing_to_do(make_trained: Callable[..., Trained]) -> None:
+    """No samples: training has nothing to learn from, an answer is an empty one."""
+    none, trained = from_dense(np.zeros((40, 0, 13))), make_trained(network_of("soft"))
+    assert respond(trained, none).shape == (0, 6)
+    with pytest.raises(DataError, match="training data: hold no samples"):
+        train(trained.network, none, StdpTraining())
+    with pytest.raises(DataError, match="no sample of a class"):
+        mean_responses(np.zeros((0, 6)), np.zeros(0, int), 3)
+
+
+@pytest.mark.parametrize(("change", "where"), [
+    ({"exc.w": np.ones((6, 12))}, "exc.w"), ({"exc.w": np.full((6, 13), np.nan)}, "exc.w"),
+    ({"exc.theta": np.ones(7)}, "exc.theta"), ({"exc.theta": np.array([0, 1, 2, 3, 4, np.inf])}, "exc.theta"),
+    ({"exc.w": None}, "exc.w"), ({"readout.responses": np.ones((6, 4))}, "readout.responses")])
+def test_arrays_that_do_not_fit_are_refused_by_path(change: dict, where: str, make_trained: Callable[..., Trained],
+                                                    make_spikes: Callable[..., Spikes]) -> None:
+    trained = make_trained(network_of("soft"))
+    params = {k: v for k, v in (trained.params | change).items() if v is not None}
+    with pytest.raises(DataError) as caught:
+        respond(Trained(network=trained.network, params=params), make_spikes(13, 40))
+    assert caught.value.where.partition("[")[0] == where
+
+
+def test_unknown_arrays_are_refused_where_they_enter(make_trained: Callable[..., Trained]) -> None:
+    trained = make_trained(network_of("soft"))
+    with pytest.raises(DataError, match=r"exc\.thetta: is no array of this network.*did you mean 'exc\.theta'"):
+        trained.with_params(exc__thetta=np.zeros(6))
+    with pytest.raises(DataError, match=r"exc\.w: is no NumPy array of real numbers; got 'list'"):
+        trained.with_params(exc__w=[[1.0]])  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"exc\.w: is no NumPy array"):
+        trained.with_params(exc__w=np.array([["a"]]))
+    with pytest.raises(ConfigError, match="network: is no network of competing populations; got 'dict'"):
+        Trained(network={}, params={})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n_threads", [-1, 1.5, True, "2"])
+def test_numbers_of_threads_are_whole(n_threads: object, make_trained: Callable[..., Trained],
+                                      make_spikes: Callable[..., Spikes]) -> None:
+    with pytest.raises(ConfigError, match="n_threads"):
+        respond(make_trained(network_of("soft")), make_spikes(13, 40), n_threads=n_threads)  # type: ignore[arg-type]

@@ -203,5 +203,5 @@ def test_channel_rates_are_those_of_the_spikes_and_come_back_after_quantization(
         before, after = (np.abs(measured_rates(p, name, data.spikes(), len(wanted[name])) - wanted[name]).sum()
                          for p in (program, restored))
         assert after < before / 4, name
-    with pytest.raises(DataError, match="holds no samples"):
+    with pytest.raises(DataError, match="holds no recordings"):
         channel_rates(net, data.slice(0, 0))

@@ -14,15 +14,19 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from qspinn.errors import ArtifactError, QSpinnError
+from qspinn import parameters
+from qspinn.errors import ArtifactError, ConfigError, QSpinnError
 from qspinn.layers import LayeredNetwork, Shape
 from qspinn.learning.local import LocalLearning, LocalNetwork
 from qspinn.network import Network
+from qspinn.parameters import Parameters
 from qspinn.plan import QuantPlan
 from qspinn.program import write_atomic
 from qspinn.records import Record, canonical_json, from_plain
 
-Parameters = dict[str, NDArray]
+__all__ = ["AnyTrained", "LocalDeclaration", "Parameters", "Trained", "TrainedLayers", "TrainedLocal", "load",
+           "load_layers", "load_local", "save"]
+
 T = TypeVar("T", "Trained", "TrainedLayers", "TrainedLocal")
 
 
@@ -31,10 +35,29 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     `<pop>.w` float32 [N_post, N_pre]; `<pop>.theta` float32 [N], mV; `readout.responses` float64 [N, n_classes], the
     mean spike count per sample of each class on labelled training data (absent before assignment).
+
+    Raises:
+        DataError: an array is none of this network's, or no NumPy array of real numbers. Shapes and values are checked
+            where the arrays are used, see `need_whole`.
     """
 
     network: Network
     params: Parameters
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, Network):
+            raise ConfigError("network", "is no network of competing populations", got=type(self.network).__name__,
+                              allowed="qspinn.Network")
+        parameters.need_arrays(self.params, parameters.of_competing(self.network))
+
+    def need_whole(self) -> Trained:
+        """This network, once every array is known to be there, of its shape and finite.
+
+        Raises:
+            DataError: names the array.
+        """
+        parameters.need(self.params, parameters.of_competing(self.network))
+        return self
 
     def with_params(self, **changed: NDArray) -> Trained:
         """The same network with some arrays replaced; dots in paths are written as double underscores."""
@@ -51,10 +74,22 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A layered network and the state of the module that was trained, batch normalization with its statistics and not
-    folded, so that training can go on from it (`learning.surrogate.restored`)."""
+    folded, so that training can go on from it (`learning.surrogate.restored`).
+
+    Raises:
+        DataError: an array is missing, none of this network's, of another shape or not finite.
+    """
 
     network: LayeredNetwork
     params: Parameters
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, LayeredNetwork):
+            raise ConfigError("network", "is no network of layers", got=type(self.network).__name__,
+                              allowed="qspinn.LayeredNetwork")
+        expected = parameters.of_module(self.network)
+        parameters.need_arrays(self.params, expected)
+        parameters.need(self.params, expected)
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
@@ -84,11 +119,23 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     Attributes:
         provenance: where it comes from, as plain data: the experiment, and of an exploration the candidate.
+
+    Raises:
+        DataError: an array is missing, none of these layers', of another shape, not finite, or a code out of its range.
     """
 
     network: LocalDeclaration
     params: Parameters
     provenance: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, LocalDeclaration):
+            raise ConfigError("network", "is no declaration of local layers", got=type(self.network).__name__,
+                              allowed="checkpoint.LocalDeclaration")
+        declared = self.network
+        expected = parameters.of_local(declared.network, declared.learning, declared.plan, declared.shape)
+        parameters.need_arrays(self.params, expected)
+        parameters.need(self.params, expected)
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
@@ -107,7 +154,14 @@ def _content(trained: TrainedLayers | TrainedLocal) -> str:
 
 
 def save(trained: AnyTrained, path: Path) -> None:
-    """Writes the checkpoint (safetensors; the declaration, and a checksum, in its metadata)."""
+    """Writes the checkpoint (safetensors; the declaration, and a checksum, in its metadata).
+
+    Raises:
+        DataError: an array is missing, of the wrong shape or not finite: the file could not be read again.
+        ArtifactError: the disk is full or the place is not writable.
+    """
+    if isinstance(trained, Trained):
+        trained.need_whole()
     arrays = {k: np.require(v, requirements="C") for k, v in trained.params.items()}
     family: dict[str, Any] = {"family": _FAMILIES[type(trained)]} if type(trained) in _FAMILIES else {}
     if isinstance(trained, TrainedLocal) and trained.provenance:
@@ -123,7 +177,7 @@ def load(path: Path) -> Trained:
         ArtifactError: missing, truncated, altered or not such a checkpoint.
     """
     return _load(path, lambda entry, params: Trained(
-        network=from_plain(Network, entry["network"], str(path)), params=params))
+        network=from_plain(Network, entry["network"], str(path)), params=params).need_whole())
 
 
 def load_layers(path: Path) -> TrainedLayers:

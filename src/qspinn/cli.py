@@ -1,6 +1,7 @@
 """Command line: argument parsing and printing only; each verb is one Python call of the same name.
 
-Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 130 interrupted.
+Exit codes: 0 done; 1 failed; 2 bad usage, configuration or input, or a library is missing; 3 no candidate meets the
+target; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,13 +21,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import qspinn
-from qspinn.errors import ConfigError, QSpinnError
+from qspinn.errors import ArtifactError, ConfigError, DataError, LoweringError, QSpinnError, TargetError
+from qspinn.optional import missing
 from qspinn.version import __version__
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
-                  help="Find the cheapest integer version of a spiking network that keeps its accuracy.")
 err = Console(stderr=True)
-FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, BAD_INPUT, NO_CANDIDATE, INTERRUPTED = 1, 2, 3, 130
+CODES = ("Exit codes: 0 done; 1 the run failed; 2 bad usage, configuration or input, or a library is missing; 3 no "
+         "candidate meets the target; 130 interrupted.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", epilog=CODES,
+                  help="Find the cheapest integer version of a spiking network that keeps its accuracy.")
 
 Config = Annotated[Path, typer.Argument(help="Experiment file (.toml or .json).", show_default=False)]
 Model = Annotated[Path, typer.Argument(help="A .qspinn file.", show_default=False)]
@@ -45,10 +49,17 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where compiled passes run
     try:
         app(standalone_mode=True)
-    except ConfigError as error:
-        _fail(error, BAD_USAGE)
+    except (ConfigError, DataError, LoweringError, ArtifactError) as error:
+        _fail(error, BAD_INPUT)
+    except TargetError as error:
+        _fail(error, NO_CANDIDATE)
     except QSpinnError as error:
         _fail(error, FAILED)
+    except ModuleNotFoundError as error:
+        found = missing(error, f"qspinn {' '.join(sys.argv[1:2])}")
+        if not isinstance(found, QSpinnError):
+            raise
+        _fail(found, BAD_INPUT)
     except KeyboardInterrupt:
         err.print("\ninterrupted")
         sys.exit(INTERRUPTED)
@@ -70,14 +81,15 @@ def _common(version: Annotated[bool, typer.Option("--version", callback=_version
     """Find the cheapest integer version of a spiking network that keeps its accuracy."""
 
 
-@app.command(epilog="Example: qspinn explore experiments/digits_stdp.toml --out runs/digits")
+@app.command(epilog=f"Example: qspinn explore experiments/digits_stdp.toml --out runs/digits\n\n{CODES}")
 def explore(
     config: Config, out: Out = None, seed: Seed = None, data: Data = "", workers: Workers = 0,
     sets: Sets = None, synthetic: Synthetic = False, as_json: Json = False,
 ) -> None:
     """Search schemes, roundings and precisions; write the best integer model and a report.
 
-    Running the same command again continues an interrupted run.
+    Running the same command again continues an interrupted run. Where no candidate meets the target, the nearest ones
+    are named (with --json under "nearest") and the exit code is 3.
     """
     from qspinn.explore.search import explore as search
 
@@ -90,6 +102,11 @@ def explore(
         command = " ".join(["qspinn", *sys.argv[1:]])
         err.print(f"\ninterrupted; everything finished is kept. To continue: [bold]{command}[/bold]", soft_wrap=True)
         sys.exit(INTERRUPTED)
+    except TargetError as error:
+        if as_json:
+            _print_json({"data": experiment.data.name, "feasible": False, "nearest": list(error.nearest),
+                         "rejected": _reasons(error.rejected)})
+        raise
     page = qspinn.write_report(folder)
     if as_json:
         _print_json(_headline(outcome) | {"model": str(folder / outcome.model), "report": str(page)})
@@ -178,11 +195,11 @@ def evaluate(
 def _evaluate_program(model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
                       ) -> tuple[Any, Any]:
     """(accuracy, predictions) of an integer program."""
-    from qspinn.ops import EventsOp
+    from qspinn.ops import EventsOp, PoissonOp
 
     program = qspinn.load(model)
     if seed is not None:
-        ops = tuple(msgspec.structs.replace(op, seed=seed) if hasattr(op, "per_level") else op for op in program.ops)
+        ops = tuple(msgspec.structs.replace(op, seed=seed) if isinstance(op, PoissonOp) else op for op in program.ops)
         program = msgspec.structs.replace(program, ops=ops)
     loaded = qspinn.load_data(_data_config(program.provenance, bool(program.ops_of(EventsOp)), dataset, data))
     return qspinn.evaluate(program, getattr(loaded, split), split, backend=backend, device=device)
@@ -213,7 +230,8 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
         "name": program.name, "inputs": program.n_inputs, "steps": program.n_steps,
         "operations": [msgspec.to_builtins(op) for op in program.ops],
         "memory": [msgspec.to_builtins(r) | {"total_bits": r.total_bits} for r in account.rows],
-        "total_bits": account.total_bits, "labels": list(program.labels), "provenance": program.provenance,
+        "total_bits": account.total_bits, "labels": list(program.labels), "notes": _notes(program),
+        "provenance": program.provenance,
     }
     if out:
         qspinn.program.write_atomic(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
@@ -228,6 +246,13 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
         table.add_row(r.path, r.role, fmt, f"{r.count:,}", str(r.bits), f"{r.total_bits:,}")
     table.add_row("total", "", "", "", "", f"{account.total_bits:,}", style="bold")
     Console().print(table)
+    for note in found["notes"]:
+        print(f"note: {note}")
+
+
+def _notes(program: qspinn.Program) -> list[str]:
+    """What a program says about itself besides its operations and tensors, one line each; so far nothing."""
+    return []
 
 
 @app.command(epilog="Example: qspinn report runs/digits")
@@ -300,19 +325,29 @@ def _progress(quiet: bool) -> Iterator[Callable[[Any], None]]:
 
 def _headline(outcome: Any) -> dict[str, Any]:
     """The result in a few numbers."""
+    from qspinn.explore.outcome import reasons
+
     winner = next(c for c in outcome.candidates if c["key"] == outcome.winner)
     return {
-        "data": outcome.data["name"], "winner": winner["candidate"]["label"],
+        "data": outcome.data["name"], "feasible": True, "winner": winner["candidate"]["label"],
         "memory_reduction": round(outcome.float_bits / winner["bits"], 2),
         "float_bits": outcome.float_bits, "winner_bits": winner["bits"], "float_test": outcome.float_test,
         "winner_test": outcome.winner_test, "difference_points": outcome.test_difference.points,
         "interval_points": [outcome.test_difference.low, outcome.test_difference.high],
-        "candidates": len(outcome.candidates), "seconds": outcome.seconds,
+        "candidates": len(outcome.candidates), "rejected": _reasons(reasons(outcome.rejected)), "nearest": [],
+        "shared": outcome.data["shared"], "seconds": outcome.seconds,
     }
+
+
+def _reasons(found: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Why candidates were not measured, as plain data."""
+    return [{"reason": reason, "candidates": n} for reason, n in found]
 
 
 def _print_outcome(outcome: Any) -> None:
     """The front as a table, and the answer below it."""
+    for pair, n in outcome.data["shared"].items():
+        err.print(f"note: {pair} share {n:,} samples, as the data set allows", markup=False, soft_wrap=True)
     by_key = {c["key"]: c for c in outcome.candidates}
     table = Table(title=f"Pareto front on {outcome.data['name']} (accuracy on validation)", title_justify="left")
     for head in ("", "candidate", "memory", "less", "accuracy", "reward"):
@@ -328,6 +363,8 @@ def _print_outcome(outcome: Any) -> None:
     print(f"{_size(outcome.float_bits)} -> {_size(winner['bits'])} ({outcome.float_bits / winner['bits']:.1f}x) at "
           f"{d.points:+.2f} points on test (95 % interval {d.low:+.2f} to {d.high:+.2f}): "
           f"float {outcome.float_test * 100:.2f} %, winner {outcome.winner_test * 100:.2f} %")
+    if outcome.rejected:
+        print(f"{len(outcome.rejected)} candidates were not measured; the report says why")
 
 
 def _size(bits: int) -> str:

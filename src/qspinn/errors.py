@@ -67,3 +67,16 @@ class ArtifactError(QSpinnError):
 
 class RunError(QSpinnError):
     """A run cannot go on: its folder, journal or worker failed."""
+
+
+class TargetError(RunError):
+    """No candidate of a search meets its target; says which come nearest, and why others were not measured.
+
+    Args:
+        nearest: the measured candidates by how far they miss the target, the nearest first, as plain data: key, label,
+            accuracy, bits, points_lost and points_missing.
+        rejected: (reason, how many candidates).
+    """
+
+    nearest: tuple[dict[str, object], ...] = ()
+    rejected: tuple[tuple[str, int], ...] = ()

@@ -7,15 +7,19 @@ The compiled engine has jitted twins (`runtime/arithmetic.py`) which the tests h
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qspinn.arrays import integer, integers, reals
 from qspinn.errors import ConfigError
 
 Ints = NDArray[np.int64]
 MAX_BITS = 32
+WORD_BITS = 32
+"""Random bits that one position has at one step; stochastic rounding cannot drop more."""
 
 
 class Rounding(enum.Enum):
@@ -60,10 +64,12 @@ class QFormat(msgspec.Struct, frozen=True, kw_only=True):
     signed: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= MAX_BITS:
-            raise ConfigError("format.bits", "width out of range", got=self.bits, allowed=f"1..{MAX_BITS}")
-        if not -64 <= self.frac <= 64:
-            raise ConfigError("format.frac", "fraction bits out of range", got=self.frac, allowed="-64..64")
+        if type(self.bits) is not int or not 1 <= self.bits <= MAX_BITS:
+            raise ConfigError("format.bits", "width out of range", got=self.bits, allowed=f"an integer, 1..{MAX_BITS}")
+        if type(self.frac) is not int or not -64 <= self.frac <= 64:
+            raise ConfigError("format.frac", "fraction bits out of range", got=self.frac, allowed="an integer, -64..64")
+        if type(self.signed) is not bool:
+            raise ConfigError("format.signed", "is neither true nor false", got=self.signed, allowed="True, False")
 
     @property
     def code_min(self) -> int:
@@ -93,9 +99,10 @@ class QFormat(msgspec.Struct, frozen=True, kw_only=True):
 def mix32(h: ArrayLike) -> NDArray[np.uint32]:
     """A bijective scrambling of 32-bit words (two multiplications, three shifts); works in C with uint32_t.
 
+    Integers beyond 32 bits are taken modulo 2**32.
     Source: C. Wellons, "Prospecting for hash functions" (2018), constants of lowbias32 (public domain).
     """
-    x = np.atleast_1d(np.asarray(h)).astype(np.uint32)
+    x = np.atleast_1d(_words("h", h)).astype(np.uint32)
     x = x ^ (x >> np.uint32(16))
     x = x * np.uint32(0x7FEB352D)
     x = x ^ (x >> np.uint32(15))
@@ -114,16 +121,23 @@ def stream_key(seed: int, stream: int, step: int) -> int:
 
 
 def random_words(key: int, index: ArrayLike) -> NDArray[np.uint32]:
-    """Counter-based random 32-bit words, one per index: no generator state, so any order gives the same words."""
-    scaled = (np.asarray(index, dtype=np.uint64) * np.uint64(INDEX_STRIDE)) & np.uint64(0xFFFFFFFF)
+    """Counter-based random 32-bit words, one per index: no generator state, so any order gives the same words.
+
+    Args:
+        key: see `stream_key`, 0..2**32 - 1.
+        index: integers of any shape, counted modulo 2**32.
+    """
+    integer("key", key, low=0, high=(1 << 32) - 1)
+    scaled = (_words("index", index).astype(np.uint64) * np.uint64(INDEX_STRIDE)) & np.uint64(0xFFFFFFFF)
     return mix32(scaled ^ np.uint64(key))
 
 
 def sr_bits(key: int, index: ArrayLike, n_bits: int) -> Ints:
-    """The random integers in [0, 2**n_bits) that stochastic rounding adds before it shifts by n_bits (0..31)."""
+    """The random integers in [0, 2**n_bits) that stochastic rounding adds before it shifts by n_bits (0..32)."""
+    integer("n_bits", n_bits, low=0, high=WORD_BITS)
     if n_bits == 0:
-        return np.zeros(np.shape(np.atleast_1d(index)), dtype=np.int64)
-    return (random_words(key, index) >> np.uint32(32 - n_bits)).astype(np.int64)
+        return np.zeros(np.atleast_1d(_words("index", index)).shape, dtype=np.int64)
+    return (random_words(key, index) >> np.uint32(WORD_BITS - n_bits)).astype(np.int64)
 
 
 def requantize(
@@ -131,40 +145,98 @@ def requantize(
 ) -> Ints:
     """x / 2**shift as integers, rounded by the scheme; a negative shift multiplies exactly.
 
+    Exact for every 64-bit integer and every shift: nothing wraps.
+
     Args:
         x: integers of any shape.
         shift: bits dropped; 0 returns x, negative shifts to the left.
         key, index: of the random bits (STOCHASTIC only); index defaults to the position in x.
+
+    Raises:
+        ConfigError: x or index are no integers, a shift to the left leaves 64 bits, or stochastic rounding is asked for
+            more random bits than there are.
     """
-    x = np.asarray(x, dtype=np.int64)
+    codes, shift = _whole("x", x), integer("shift", shift, low=-(2**31), high=2**31 - 1)
+    if not isinstance(rounding, Rounding):
+        raise ConfigError("rounding", "is no rounding", got=rounding, allowed=", ".join(str(r) for r in Rounding))
     if shift <= 0:
-        return x << -shift
+        return _shifted_left(codes, -shift)
+    last = min(shift - 1, 63)  # shifts beyond the word are left to no one: 64 bits to the right leave the sign
     if rounding is Rounding.TRUNCATE:
-        return x >> shift
-    if rounding is Rounding.NEAREST:
-        return (x + (1 << (shift - 1))) >> shift
+        return codes >> min(shift, 63)
+    if rounding is Rounding.NEAREST:  # half of the last bit dropped is added behind the others: nothing can overflow
+        return ((codes >> last) + 1) >> 1 if shift > 1 else (codes >> 1) + (codes & 1)
     if rounding is Rounding.TOWARD_ZERO:
-        return np.sign(x) * (np.abs(x) >> shift)
-    where = np.arange(x.size).reshape(x.shape) if index is None else np.asarray(index)
-    return (x + sr_bits(key, where, shift).reshape(x.shape)) >> shift
+        below = (1 << min(shift, 63)) - 1  # what brings a negative number up to the next multiple
+        return (codes + ((codes >> 63) & below)) >> min(shift, 63) if shift < 64 else np.zeros_like(codes)
+    if shift > WORD_BITS:
+        raise ConfigError("shift", "stochastic rounding has no random bits for so many", got=shift,
+                          allowed=f"up to {WORD_BITS}")
+    where = np.arange(codes.size).reshape(codes.shape) if index is None else _words("index", index)
+    dropped = codes & ((1 << shift) - 1)
+    return (codes >> shift) + ((dropped + _like(sr_bits(key, where, shift), codes)) >> shift)
+
+
+def _shifted_left(codes: Ints, by: int) -> Ints:
+    """codes * 2**by, exactly."""
+    if by == 0:
+        return codes
+    result = codes << min(by, 63)
+    lost = (result >> min(by, 63)) != codes if by < 64 else codes != 0
+    if lost.any():
+        raise ConfigError("shift", "leaves 64 bits", got=f"{int(codes[lost].flat[0])} * 2**{by}",
+                          allowed="-2**63..2**63 - 1")
+    return result
+
+
+def _like(words: Ints, codes: Ints) -> Ints:
+    """Random integers in the shape of the codes that they are for."""
+    if words.size == codes.size:
+        return words.reshape(codes.shape)
+    try:
+        return np.broadcast_to(words, codes.shape)
+    except ValueError:
+        raise ConfigError("index", "does not have the shape of x", got=words.shape, allowed=str(codes.shape)) from None
+
+
+def _whole(where: str, x: ArrayLike) -> Ints:
+    """x as 64-bit integers; arrays of these, as computing makes them, pass as they are."""
+    if type(x) is np.ndarray and x.dtype == np.int64:
+        return x
+    return integers(where, x, error=ConfigError)
+
+
+def _words(where: str, x: ArrayLike) -> NDArray[Any]:
+    """x as integers of any width, for what counts modulo 2**32."""
+    if type(x) is np.ndarray and x.dtype.kind == "u":
+        return x
+    return _whole(where, x)
 
 
 def saturate(x: ArrayLike, fmt: QFormat) -> Ints:
-    """x clipped to the codes of fmt; of a binary format, its sign, +1 for 0."""
-    if fmt.binary:
-        return np.where(np.asarray(x) >= 0, 1, -1).astype(np.int64)
-    return np.clip(np.asarray(x, dtype=np.int64), fmt.code_min, fmt.code_max)
+    """Integers x clipped to the codes of fmt; of a binary format, their sign, +1 for 0.
+
+    Raises:
+        ConfigError: x are no integers.
+    """
+    codes = _whole("x", x)
+    return _signs(codes) if fmt.binary else np.clip(codes, fmt.code_min, fmt.code_max)
+
+
+def _signs(x: NDArray[Any]) -> Ints:
+    """The codes of a binary format."""
+    return np.where(x >= 0, 1, -1).astype(np.int64)
 
 
 def wrap(x: ArrayLike, fmt: QFormat) -> Ints:
-    """x modulo 2**bits, brought into the codes of fmt.
+    """Integers x modulo 2**bits, brought into the codes of fmt.
 
     Raises:
-        ConfigError: the format is binary, which has no such order.
+        ConfigError: x are no integers, or the format is binary, which has no such order.
     """
     if fmt.binary:
         raise ConfigError("format", "binary codes cannot wrap", got=str(fmt), fix="use Overflow.SATURATE")
-    low = np.asarray(x, dtype=np.int64) & ((1 << fmt.bits) - 1)
+    low = _whole("x", x) & ((1 << fmt.bits) - 1)
     return np.where(low > fmt.code_max, low - (1 << fmt.bits), low)
 
 
@@ -185,17 +257,24 @@ def encode(
 
     Args:
         x: finite real numbers, any shape.
-        scale: real step multiplier, broadcast against x (one per output channel, say).
+        scale: real step multiplier, above 0, broadcast against x (one per output channel, say).
         key: stream key of the random bits (STOCHASTIC only).
 
     Raises:
-        ConfigError: x or scale hold NaN or infinity.
+        ConfigError: x or scale are no real numbers, hold NaN or infinity, do not broadcast, or a scale is not above 0.
     """
-    y = np.asarray(x, dtype=np.float64) / np.asarray(scale, dtype=np.float64) * 2.0**fmt.frac
+    values, steps = _real("x", x), _real("scale", scale)
+    if not ((steps > 0) & (steps < np.inf)).all():
+        raise ConfigError("scale", "is not above 0 and finite", got=_first(steps, ~((steps > 0) & (steps < np.inf))))
+    try:
+        with np.errstate(all="ignore"):  # what leaves float64 is refused below
+            y = values / steps * 2.0**fmt.frac
+    except ValueError:
+        raise ConfigError("scale", "does not broadcast against x", got=steps.shape, allowed=str(values.shape)) from None
     if not np.all(np.isfinite(y)):
         raise ConfigError("encode", "values must be finite", got="NaN or infinity", fix="look at the tensor's origin")
     if fmt.binary:
-        return saturate(y, fmt), 0
+        return _signs(y), 0
     floor = np.floor(y)
     part = y - floor
     if rounding is Rounding.NEAREST:
@@ -211,5 +290,25 @@ def encode(
 
 
 def decode(codes: ArrayLike, fmt: QFormat, *, scale: ArrayLike = 1.0) -> NDArray[np.float64]:
-    """The real numbers that codes stand for: code * 2**-frac * scale."""
-    return np.asarray(codes, dtype=np.float64) * fmt.delta * np.asarray(scale, dtype=np.float64)
+    """The real numbers that codes, integers, stand for: code * 2**-frac * scale.
+
+    Raises:
+        ConfigError: codes are no integers, scale no real numbers, or they do not broadcast.
+    """
+    steps = reals("scale", scale, error=ConfigError)
+    try:
+        return _whole("codes", codes).astype(np.float64) * fmt.delta * steps
+    except ValueError:
+        raise ConfigError("scale", "does not broadcast against codes", got=steps.shape) from None
+
+
+def _real(where: str, x: ArrayLike) -> NDArray[np.float64]:
+    """x as float64; arrays of float64 pass as they are, NaN and infinity are for the caller to refuse."""
+    if type(x) is np.ndarray and x.dtype == np.float64:
+        return x
+    return reals(where, x, error=ConfigError)
+
+
+def _first(x: NDArray[Any], which: NDArray[np.bool_]) -> Any:
+    """The first of the values that are marked."""
+    return x[which].flat[0].item() if x.ndim else x.item()

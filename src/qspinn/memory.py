@@ -2,15 +2,21 @@
 
 The un-quantized network is the same list at 32 bits. All layers are counted, at a stated batch; `published_account`
 alone can count the states of the largest layer only, as papers do that keep one buffer for all.
+
+A tensor is counted as it is packed in a file: its codes follow one another to the bit, and rows do not begin at a
+byte. Three rows of five weights of 4 bits are 60 bits, 8 bytes; with rows that begin at bytes they would be 9.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
+from qspinn.arrays import integer
+from qspinn.errors import ConfigError
 from qspinn.layers import LayeredNetwork, Skip
 from qspinn.network import Network
 from qspinn.ops import DenseOp, LifOp
@@ -28,9 +34,18 @@ class MemoryRow(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     bits: int
 
+    def __post_init__(self) -> None:
+        integer(f"{self.path}: count", self.count, low=0)
+        integer(f"{self.path}: bits", self.bits, low=0)
+
     @property
     def total_bits(self) -> int:
         return self.count * self.bits
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the codes one after the other; only the last byte is filled up."""
+        return -(-self.total_bits // 8)
 
 
 class MemoryAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +53,9 @@ class MemoryAccount(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: tuple[MemoryRow, ...]
     batch: int = 1
+
+    def __post_init__(self) -> None:
+        integer("batch", self.batch, low=1)
 
     @property
     def total_bits(self) -> int:
@@ -50,6 +68,7 @@ class MemoryAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 def counter_bits(n_ref: int) -> int:
     """Bits of a counter that holds 0..n_ref."""
+    integer("n_ref", n_ref, low=0)
     return n_ref.bit_length()
 
 
@@ -98,8 +117,12 @@ def float_account(network: Network, *, learning: bool = False, batch: int = 1) -
     return MemoryAccount(rows=tuple(rows), batch=batch)
 
 
-def learning_account(network: Network, program: Program, bits_of: dict[str, int]) -> MemoryAccount:
-    """Memory of learning on the grid: inference plus traces, at the widths in bits_of (path -> bits)."""
+def learning_account(network: Network, program: Program, bits_of: Mapping[str, int]) -> MemoryAccount:
+    """Memory of learning on the grid: inference plus traces, at the widths in bits_of (path -> bits).
+
+    Raises:
+        ConfigError: bits_of says nothing of a trace.
+    """
     rows = list(program_account(program).rows)
     for p in network.populations:
         if network.dense_into(p.name).stdp is None:
@@ -107,6 +130,8 @@ def learning_account(network: Network, program: Program, bits_of: dict[str, int]
         n_pre = network.size_of(network.dense_into(p.name).source)
         for kind, count in (("x_pre", n_pre), ("x_post", p.n)):
             path = f"{p.name}.{kind}"
+            if path not in bits_of:
+                raise ConfigError(f"bits_of.{path}", "is missing", got=sorted(bits_of), fix=f"add the width of {path}")
             rows.append(MemoryRow(path=path, role="learning", count=count, bits=bits_of[path]))
     return MemoryAccount(rows=tuple(rows))
 
@@ -148,6 +173,10 @@ class Widths(msgspec.Struct, frozen=True, kw_only=True):
     norm: int = FLOAT_BITS
     v: int = FLOAT_BITS
 
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            integer(f"widths.{name}", getattr(self, name), low=1)
+
 
 def published_account(network: LayeredNetwork, widths: Widths | None = None, *, batch: int = 1,
                       states: Literal["largest layer", "all layers"] = "largest layer") -> MemoryAccount:
@@ -159,9 +188,14 @@ def published_account(network: LayeredNetwork, widths: Widths | None = None, *, 
         states: "largest layer": one buffer, used by one spiking layer after the other. That holds for layers that run
             over all steps before the next one begins; a network that runs step by step keeps all of them.
 
+    Raises:
+        ConfigError: an unknown word for states, or a batch below 1.
+
     Source: Wei et al. (2024), table 2: binary weights with `Widths(first=8, hidden=1, last=8, v=...)`, parameters of
     normalization at 32 bits, "largest layer" (found by taking their figures apart: the paper does not say).
     """
+    if states not in ("largest layer", "all layers"):
+        raise ConfigError("states", "unknown way of counting", got=states, allowed='"largest layer", "all layers"')
     bits, rows = widths or Widths(), []
     first, last = network.layers[0].name, network.readout.source
     for layer in network.layers:
@@ -171,10 +205,10 @@ def published_account(network: LayeredNetwork, widths: Widths | None = None, *, 
                 continue
             path = network.weight_path(c)
             rows.append(MemoryRow(path=path, role="parameter", count=math.prod(network.weight_shape(c)), bits=mine))
-            if c.bias:
-                rows.append(MemoryRow(path=f"{layer.name}.bias", role="parameter", count=layer.shape[0], bits=mine))
             if c.norm:
                 rows.append(MemoryRow(path=f"{path}.norm", role="parameter", count=2 * layer.shape[0], bits=bits.norm))
+        if any(not isinstance(c, Skip) and c.bias for c in network.into(layer.name)):
+            rows.append(MemoryRow(path=f"{layer.name}.bias", role="parameter", count=layer.shape[0], bits=mine))
     buffers = [MemoryRow(path=f"{layer.name}.v", role="state", count=layer.n, bits=bits.v)
                for layer in network.layers if layer.neuron.spiking or states == "all layers"]
     kept = buffers if states == "all layers" else sorted(buffers, key=lambda row: row.count)[-1:]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from qspinn.arrays import integer, reals
 from qspinn.errors import ConfigError, DataError
 from qspinn.ops import LifOp, ReadOp, VoteOp
 from qspinn.program import CodeTensor, Program
@@ -39,34 +40,39 @@ def restore_rates(
 
     Raises:
         ConfigError: a name is not that of a spiking population, or n_rounds is below 1.
-        DataError: no samples, rates outside 0..1, or not one rate for each channel or neuron.
+        DataError: no samples, rates that are no numbers of 0..1, or not one rate for each channel or neuron.
 
     Source: threshold balancing after Diehl et al. (2015, IJCNN), but towards measured rates instead of away from
     saturation, in integers, and per channel.
     """
-    if n_rounds < 1:
-        raise ConfigError("n_rounds", "value out of range", got=n_rounds, allowed="1 or more")
+    integer("n_rounds", n_rounds, low=1, high=1 << 15)
+    if not isinstance(target_rates, Mapping):
+        raise ConfigError("target_rates", "is no mapping from populations to rates", got=type(target_rates).__name__)
     if spikes.n_samples == 0:
         raise DataError("calibration data", "holds no samples")
     populations = {op.name: op for op in program.ops_of(LifOp) if op.spiking}
+    targets: dict[str, Rates] = {}
     for name, rates in target_rates.items():
         if name not in populations:
             raise ConfigError(f"target_rates[{name!r}]", "is no spiking population", got=name,
                               allowed=", ".join(populations))
-        _check(program, populations[name], np.asarray(rates))
+        targets[name] = _checked(program, populations[name], rates)
     for name, op in populations.items():
-        for _ in range(n_rounds if name in target_rates else 0):
-            program = _settled(program, op, spikes, np.asarray(target_rates[name], np.float64), backend)
+        for _ in range(n_rounds if name in targets else 0):
+            program = _settled(program, op, spikes, targets[name], backend)
     return program
 
 
-def _check(program: Program, op: LifOp, rates: NDArray) -> None:
+def _checked(program: Program, op: LifOp, given: ArrayLike) -> Rates:
+    """The target rates of a population, one for each channel or neuron."""
     where, n_codes = f"target_rates[{op.name!r}]", program.codes(op.v_th).size
+    rates = reals(where, given)
     if rates.ndim != 1 or rates.size == 0 or op.n % rates.size or rates.size % n_codes:
         raise DataError(where, "wrong shape", got=rates.shape,
                         allowed=f"[C] or [N]: a divisor of {op.n} neurons and a multiple of {n_codes} thresholds")
     if not np.all((rates >= 0) & (rates <= 1)):
-        raise DataError(where, "not spikes per step", got=(rates.min(), rates.max()), allowed="0..1")
+        raise DataError(where, "not spikes per step", got=(float(rates.min()), float(rates.max())), allowed="0..1")
+    return rates
 
 
 def _settled(program: Program, op: LifOp, spikes: Spikes, target: Rates, backend: str) -> Program:
@@ -109,7 +115,19 @@ def _with_codes(program: Program, op: LifOp, codes: Codes) -> Program:
 
 def measured_rates(program: Program, name: str, spikes: Spikes, n_channels: int, backend: str = "numba") -> Rates:
     """Mean spikes per neuron and step of each channel of a population, float64 [n_channels]; what comes after the
-    population is not run."""
+    population is not run.
+
+    Raises:
+        ConfigError: there is no such population, or it does not divide into so many channels.
+        DataError: there are no samples.
+    """
+    sizes = {op.name: op.n for op in program.ops_of(LifOp)}
+    if name not in sizes:
+        raise ConfigError("name", "is no population", got=name, allowed=", ".join(sizes))
+    if sizes[name] % integer("n_channels", n_channels, low=1, high=1 << 20):
+        raise ConfigError("n_channels", f"does not divide the {sizes[name]} neurons", got=n_channels)
+    if spikes.n_samples == 0:
+        raise DataError("calibration data", "holds no samples")
     at = next(i for i, op in enumerate(program.ops) if isinstance(op, LifOp) and op.name == name)
     ops = (*(op for op in program.ops[: at + 1] if not isinstance(op, VoteOp | ReadOp)), ReadOp(source=name))
     counts = run(msgspec.structs.replace(program, ops=ops), spikes, backend=backend).counts[name]

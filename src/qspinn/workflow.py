@@ -15,13 +15,14 @@ from qspinn import checkpoint, data
 from qspinn.checkpoint import AnyTrained, Trained, TrainedLayers, TrainedLocal
 from qspinn.data.encoders import poisson
 from qspinn.errors import ConfigError, DataError
-from qspinn.explore.family import AnyDataset, AnyExperiment, read_experiment
+from qspinn.explore.family import AnyDataset, AnyExperiment, checked, read_experiment
 from qspinn.explore.layered_space import LayeredExperiment
 from qspinn.explore.local_space import LocalExperiment
 from qspinn.explore.statistics import wilson_interval
 from qspinn.learning import stdp
 from qspinn.lower import poisson_op, readout_votes
 from qspinn.ops import EventsOp, PoissonOp
+from qspinn.optional import module
 from qspinn.program import Program
 from qspinn.records import to_plain, with_override
 from qspinn.runtime import run
@@ -82,8 +83,10 @@ def train(
         device: "cpu"; for layers that learn by gradients also "cuda" or "cuda:<i>".
 
     Raises:
-        ConfigError: the device does not exist, or the experiment does not train there.
+        ConfigError: not an experiment, a library that it needs is not installed, the device does not exist, or the
+            experiment does not train there.
     """
+    experiment = checked(experiment)
     if isinstance(experiment, LayeredExperiment):
         return _train_layers(experiment, progress, resume, device)
     if device != "cpu":
@@ -106,7 +109,7 @@ def train(
 def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None, resume: Path | None, device: str
                   ) -> tuple[TrainedLayers, Accuracy]:
     """The trained layered network and its validation accuracy."""
-    from qspinn.explore import layered
+    layered = module("qspinn.explore.layered", "training by gradients")
     from qspinn.learning.supervised import responses
     from qspinn.learning.surrogate import frozen
     from qspinn.runtime.torch_engine import _device
@@ -138,7 +141,13 @@ def _train_local(experiment: LocalExperiment, progress: stdp.Progress | None, re
 
 
 def evaluate_float(trained: Trained, split: data.Split, name: str, *, seed: int = 0) -> Accuracy:
-    """Accuracy of a trained float network on a split."""
+    """Accuracy of a trained float network on a split.
+
+    Raises:
+        DataError: the split is empty, or not what the network takes.
+    """
+    _need_samples(split, name)
+    trained.need_whole()
     op = poisson_op(trained.network, seed)
     counts = np.concatenate([stdp.respond(trained, s) for s in encoded_blocks(split, op, trained.network.n_steps)])
     return summary(name, (counts @ readout_votes(trained)).argmax(axis=1) == split.labels, counts)
@@ -150,9 +159,10 @@ def evaluate(
     """(accuracy, predictions [n]) of an integer program on a split.
 
     Raises:
-        DataError: the images or events do not fit the program's inputs.
+        DataError: the split holds no recordings, or they do not fit the program's inputs.
         ConfigError: there is no such backend or device.
     """
+    _need_samples(split, name)
     results = [run(program, s, backend=backend, device=device) for s in inputs_of(program, split)]
     predicted = np.concatenate([r.predictions() for r in results])
     counts = np.concatenate([np.concatenate(list(r.counts.values()), axis=1) for r in results])
@@ -163,12 +173,20 @@ def evaluate_local(trained: TrainedLocal, split: data.EventSet, name: str) -> tu
     """(accuracy, predictions [n]) of layers that learned locally, on a split.
 
     Raises:
-        DataError: the events do not fit the layers.
+        DataError: the split holds no recordings, or they do not fit the layers.
     """
+    _need_samples(split, name)
     from qspinn.learning.local import model as local_model
 
     said, n_spikes = local_model.predictions(local_model.restored(trained), split, trained.network)
     return _share(name, said == split.labels, n_spikes), said
+
+
+def _need_samples(split: Any, name: str) -> None:
+    if not isinstance(split, data.Split | data.EventSet):
+        raise DataError(name, "is no split of a data set", got=type(split).__name__, allowed="a Split or an EventSet")
+    if len(split.labels) == 0:
+        raise DataError(name, "holds no recordings", got=0, allowed="at least one")
 
 
 def inputs_of(program: Program, split: data.Split | data.EventSet) -> Iterable[Spikes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import multiprocessing
 import multiprocessing.context
 import sys
@@ -64,11 +65,11 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def done(self, kind: str) -> dict[str, dict[str, Any]]:
         """Finished records of a kind, by key."""
-        return {r["key"]: r for r in self.journal.records if r["kind"] == kind}
+        return {r["key"]: r for r in self.journal.records if r.get("kind") == kind and "key" in r}
 
     def measured(self) -> list[dict[str, Any]]:
-        """Records of the candidates that could be lowered."""
-        return [r for r in self.done("candidate").values() if "rejected" not in r]
+        """Records of the candidates that were measured."""
+        return [r for r in self.done("candidate").values() if is_measured(r)]
 
     def run(self, stage: str, kind: str, tasks: Iterable[tuple[str, bytes]], best: Callable[[], str] = str
             ) -> dict[str, dict[str, Any]]:
@@ -92,6 +93,13 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 finished += 1
                 self.report(Event(stage=stage, done=finished, total=total, best=best()))
         return {k: r for k, r in self.done(kind).items() if k in wanted}
+
+
+def is_measured(record: dict[str, Any]) -> bool:
+    """Whether a record holds an accuracy and a memory to be compared by; NaN, which JSON has as null, is none."""
+    numbers = (record.get("accuracy"), record.get("bits"))
+    return "rejected" not in record and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers)
 
 
 def _result_of(future: concurrent.futures.Future) -> dict[str, Any]:

@@ -5,11 +5,14 @@ A worker keeps a bench, what its family measures with; what travels is a candida
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.errors import LoweringError, RunError
+from qspinn.errors import QSpinnError, RunError
 from qspinn.explore.family import AnyCandidate, AnyExperiment, Family, Files, candidate_of, family_of, read_experiment
 from qspinn.explore.stored import PROGRAM
 from qspinn.program import replacing
@@ -42,23 +45,66 @@ def store_array(path: Path, array: NDArray) -> None:
 def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
     """Builds and measures a candidate, stores what was built, and returns the record for the journal.
 
-    A candidate that cannot be lowered gets a record with the reason under "rejected" and no accuracy.
+    A candidate that cannot be lowered, that diverges, or whose building or measuring fails in any other way gets a
+    record with the reason under "rejected", the kind of the error under "error", and no accuracy: the others do not
+    depend on it. What is wrong with the run itself, its folder or the machine's memory, stops the run.
+
+    Raises:
+        RunError: the run's folder cannot be read or written, or there is not enough memory.
     """
     start = time.perf_counter()
     record = {"key": candidate.key(), "candidate": to_plain(candidate)}
     family = worker.family
     try:
         built, learning = family.build(worker.bench, candidate)
-    except LoweringError as error:  # a plan that cannot become integers is a finding, not a failure of the run
-        return record | {"rejected": str(error)}
-    right, facts = family.measure(worker.bench, candidate, built)
-    account = family.STORED.account(built)
-    family.STORED.save(built, family.STORED.path(worker.folder, candidate))
-    return record | facts | {
-        "accuracy": float(right.mean()), "bits": account.total_bits,
-        "learning_bits": learning.total_bits if learning else 0,
-        "memory": [to_plain(row) for row in account.rows], "seconds": round(time.perf_counter() - start, 3),
-    }
+        right, facts = family.measure(worker.bench, candidate, built)
+        account = family.STORED.account(built)
+        found = facts | {
+            "accuracy": float(right.mean()) if len(right) else math.nan, "bits": account.total_bits,
+            "learning_bits": learning.total_bits if learning else 0,
+            "memory": [to_plain(row) for row in account.rows]}
+        _need_numbers(found)
+        family.STORED.save(built, family.STORED.path(worker.folder, candidate))
+    except Exception as error:
+        return record | rejection(error, worker.folder)
+    return record | found | {"seconds": round(time.perf_counter() - start, 3)}
+
+
+def rejection(error: Exception, folder: Path | None) -> dict[str, str]:
+    """What a record says of a candidate that failed: the reason, and the kind of the error.
+
+    An error that was not raised on purpose is a mistake of this library: it is named with its place in the source.
+
+    Raises:
+        RunError, or the error itself: not the candidate is at fault but the run.
+    """
+    if isinstance(error, MemoryError):
+        raise RunError("worker", "there is not enough memory", got=str(error)[:120] or None,
+                       fix="run the same command again: it continues; --workers 1 needs less memory") from None
+    if isinstance(error, OSError):
+        raise RunError(str(error.filename or folder or "worker"), "cannot be read or written", got=error.strerror,
+                       fix="free some space and run the same command again: it continues") from None
+    if isinstance(error, QSpinnError):
+        if folder is not None and Path(error.where).is_relative_to(folder):
+            raise error
+        return {"rejected": str(error), "error": type(error).__name__}
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return {"rejected": f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})",
+            "error": type(error).__name__}
+
+
+def _need_numbers(found: Mapping[str, Any], path: str = "") -> None:
+    """Checks that everything measured is finite: what is not has no place on a front, in a reward or in JSON.
+
+    Raises:
+        RunError: names what is not.
+    """
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            _need_numbers(value, f"{path}{name}.")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise RunError(f"{path}{name}", "is not finite", got=number)
 
 
 def program_path(folder: Path, candidate: AnyCandidate) -> Path:
@@ -67,15 +113,18 @@ def program_path(folder: Path, candidate: AnyCandidate) -> Path:
 
 
 def sensitivity_point(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
-    """Validation accuracy with one tensor narrow and the rest wide, or why that is not possible."""
+    """Validation accuracy with one tensor narrow and the rest wide, or why that is not possible; as in `evaluate`."""
     record = {"key": candidate.key(), "label": candidate.label}
     try:
-        return record | {"accuracy": worker.family.sweep_accuracy(worker.bench, candidate)}
-    except LoweringError as error:
-        return record | {"rejected": str(error)}
+        found = {"accuracy": worker.family.sweep_accuracy(worker.bench, candidate)}
+        _need_numbers(found)
+    except Exception as error:
+        return record | rejection(error, worker.folder)
+    return record | found
 
 
-_worker: Worker | None = None
+_worker: Worker | QSpinnError | None = None
+"""This process's worker, or why it could not be opened."""
 
 
 def start_worker(folder: str, experiment: bytes, labels: tuple[str, ...], files: Files) -> None:
@@ -90,7 +139,12 @@ def start_worker(folder: str, experiment: bytes, labels: tuple[str, ...], files:
     if parent is not None:
         threading.Thread(target=watch, args=(parent,), daemon=True).start()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    _worker = open_worker(Path(folder), read_experiment(msgspec.json.decode(experiment)), labels, files)
+    try:
+        _worker = open_worker(Path(folder), read_experiment(msgspec.json.decode(experiment)), labels, files)
+    except QSpinnError as error:  # raised where the first task is: a process that dies at its start cannot say why
+        _worker = error
+    except Exception as error:
+        _worker = RunError("worker", "could not be started", got=f"{type(error).__name__}: {error}"[:200])
 
 
 def open_worker(folder: Path, experiment: AnyExperiment, labels: tuple[str, ...], files: Files) -> Worker:
@@ -104,6 +158,8 @@ def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
     """One task in a worker process."""
     if _worker is None:
         raise RunError("worker", "was not started")
+    if isinstance(_worker, QSpinnError):
+        raise _worker
     plain = msgspec.json.decode(argument)
     if kind == "float":
         return {"kind": kind, "key": key, **_worker.family.train_float(_worker.bench, plain)}

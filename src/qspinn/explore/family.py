@@ -7,7 +7,6 @@ integers. The search, its workers, the journal and the choice know none of them.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -23,7 +22,8 @@ from qspinn.explore.sensitivity import Significance
 from qspinn.explore.space import Candidate, Experiment
 from qspinn.explore.stored import Stored
 from qspinn.memory import MemoryAccount
-from qspinn.records import from_plain
+from qspinn.optional import module
+from qspinn.records import from_plain, to_plain
 
 AnyExperiment = Experiment | LayeredExperiment | LocalExperiment
 AnyCandidate = Candidate | LayeredCandidate | LocalCandidate
@@ -82,11 +82,11 @@ class Family(Protocol):
         """Trains and stores a float network; returns its record without kind and key."""
 
     def sweep_accuracy(self, bench: Any, candidate: Any) -> float:
-        """Validation accuracy of a point of the sweep; a LoweringError says that it is not possible."""
+        """Validation accuracy of a point of the sweep; an error says that it is not possible."""
 
     def build(self, bench: Any, candidate: Any) -> tuple[Any, MemoryAccount | None]:
         """(what is stored, memory of learning it on the grid where `STORED.account` has only inference) of a candidate;
-        a LoweringError says that it is not possible."""
+        an error says that it is not possible and becomes the record of the candidate."""
 
     def measure(self, bench: Any, candidate: Any, built: Any) -> tuple[NDArray[np.bool_], dict[str, Any]]:
         """(whether each validation sample is classified right, what else goes into the record)."""
@@ -96,9 +96,39 @@ class Family(Protocol):
 
 
 def family_of(experiment: AnyExperiment) -> Family:
-    """The family of an experiment, loaded when first asked for: layers need torch."""
+    """The family of an experiment, loaded when first asked for: layers need torch.
+
+    Raises:
+        ConfigError: not an experiment, or a library that the family needs is not installed.
+    """
+    _need_experiment(experiment)
     name, _ = _FAMILIES[type(experiment)]
-    return cast(Family, importlib.import_module(f"qspinn.explore.{name}"))
+    return cast(Family, module(f"qspinn.explore.{name}", f"an experiment of the family {name!r}"))
+
+
+def _need_experiment(experiment: Any) -> None:
+    if type(experiment) not in _FAMILIES:
+        raise ConfigError("experiment", "is no experiment", got=type(experiment).__name__,
+                          allowed=", ".join(kind.__name__ for kind in _FAMILIES),
+                          fix="qspinn.load_experiment reads one from a file")
+
+
+def checked(experiment: AnyExperiment) -> AnyExperiment:
+    """The experiment, once it is known that it can be written and read again as the same: what travels to workers and
+    stands in a run's journal is its plain form.
+
+    Raises:
+        ConfigError: not an experiment, or a part of it is another record than declared; named by its path.
+    """
+    _need_experiment(experiment)
+    try:
+        again = read_experiment(to_plain(experiment), "experiment")
+    except TypeError as error:  # an object that has no plain form
+        raise ConfigError("experiment", "cannot be written", got=str(error)[:200]) from None
+    if again != experiment:
+        raise ConfigError("experiment", "is another one when it is read again", got=type(experiment).__name__,
+                          fix="give every part as the record that is declared for it")
+    return experiment
 
 
 def candidate_of(experiment: AnyExperiment, plain: Any, where: str = "candidate") -> AnyCandidate:

@@ -26,10 +26,11 @@ def scan(data: bytes, where: str) -> tuple[list[dict[str, Any]], int]:
     """(records, length of the valid part) of a journal's bytes.
 
     A record cut short at the end of the file is what a crash leaves and is dropped. Damage before the end, where
-    more bytes follow than an interrupted append can leave, is an error.
+    more bytes follow than an interrupted append can leave, is an error, and so is a whole record whose content is no
+    JSON object: no interruption leaves that.
 
     Raises:
-        RunError: not a journal, or damaged in the middle.
+        RunError: not a journal, or damaged.
     """
     if not data.startswith(MAGIC):
         if MAGIC.startswith(data):
@@ -39,12 +40,13 @@ def scan(data: bytes, where: str) -> tuple[list[dict[str, Any]], int]:
     at = len(MAGIC)
     while at < len(data):
         payload = _payload(data, at)
-        if payload is None:
-            if _is_torn_tail(data, at):
+        record = None if payload is None else _record(payload)
+        if payload is None or record is None:
+            if payload is None and _is_torn_tail(data, at):
                 break
             raise RunError(where, "is damaged", got=f"bad record at byte {at}",
                            fix=f"cut the file to {at} bytes to keep the {len(records)} records before the damage")
-        records.append(msgspec.json.decode(payload))
+        records.append(record)
         at += HEAD.size + len(payload)
     return records, at
 
@@ -57,6 +59,15 @@ def _payload(data: bytes, at: int) -> bytes | None:
         return None
     payload = data[at + HEAD.size : at + HEAD.size + length]
     return payload if len(payload) == length and zlib.crc32(payload) == crc else None
+
+
+def _record(payload: bytes) -> dict[str, Any] | None:
+    """The record in a payload; None where it is no JSON object."""
+    try:
+        record = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _is_torn_tail(data: bytes, at: int) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
+from collections import Counter
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from qspinn.errors import RunError
+from qspinn.errors import TargetError
 from qspinn.explore import evaluate as ev
+from qspinn.explore.crew import is_measured
 from qspinn.explore.family import AnyDataset, AnyExperiment, candidate_of, family_of
 from qspinn.explore.pareto import pareto_front
 from qspinn.explore.sensitivity import Significance
@@ -18,6 +21,9 @@ from qspinn.explore.statistics import Difference, paired_difference
 from qspinn.memory import MemoryAccount
 from qspinn.records import to_plain
 from qspinn.version import __version__
+
+NEAREST = 3
+"""How many of the nearest candidates an error names."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +65,7 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
 
     def front(self, records: list[dict[str, Any]]) -> list[str]:
         """Keys of the candidates that no other beats in both accuracy and memory, cheapest first."""
+        records = [r for r in records if is_measured(r)]
         if not records:
             return []
         mask = pareto_front([(-r["accuracy"], r["bits"]) for r in records])
@@ -68,7 +75,18 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
     def admitted(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The candidates that lose no more than the target allows."""
         floor = self.float_accuracy - self.experiment.search.max_drop_points / 100
-        return [r for r in records if r["accuracy"] >= floor - 1e-12]
+        return [r for r in records if is_measured(r) and r["accuracy"] >= floor - 1e-12]
+
+    def nearest(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The measured candidates by what they lose beyond the target, then by memory, with both in points."""
+        found = []
+        for r in records:
+            if is_measured(r):
+                lost = (self.float_accuracy - r["accuracy"]) * 100
+                found.append({"key": r["key"], "label": label_of(r), "accuracy": r["accuracy"], "bits": r["bits"],
+                              "points_lost": round(lost, 6),
+                              "points_missing": round(max(0.0, lost - self.experiment.search.max_drop_points), 6)})
+        return sorted(found, key=lambda r: (r["points_missing"], r["bits"], r["key"]))
 
     def reward(self, record: dict[str, Any]) -> float:
         return self.experiment.reward.value(record["accuracy"], record["bits"], self.float_accuracy, self.float_bits)
@@ -79,24 +97,45 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
         return best["key"] if best else ""
 
 
+def label_of(record: dict[str, Any]) -> str:
+    """What a candidate is called: its label, else its key."""
+    candidate = record.get("candidate")
+    return str(candidate.get("label", record["key"]) if isinstance(candidate, dict) else record["key"])
+
+
+def shared_of(dataset: AnyDataset) -> dict[str, int]:
+    """For each two splits that share recordings, how many, where the data set allows that; empty where it does not."""
+    return {" and ".join(pair): n for pair, n in dataset.shared().items()} if dataset.allow_shared else {}
+
+
+def reasons(rejected: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Why candidates were not measured, with how many each, the most frequent first."""
+    return Counter(str(r.get("rejected", "accuracy or memory is not finite")) for r in rejected).most_common()
+
+
 def ranked(experiment: AnyExperiment, records: list[dict[str, Any]], account: MemoryAccount) -> list[Significance]:
     """The significance curves of a journal."""
     accuracy = {r["label"]: r["accuracy"] for r in records
-                if r["kind"] == "sensitivity" and "rejected" not in r}
+                if r.get("kind") == "sensitivity" and isinstance(r.get("accuracy"), int | float)
+                and math.isfinite(r["accuracy"])}
     return family_of(experiment).curves(experiment, accuracy, account)
 
 
 def conclude(
     worker: ev.Worker, dataset: AnyDataset, records: list[dict[str, Any]], judge: Judge, seconds: float,
 ) -> Outcome:
-    """Chooses on validation, measures baseline and winner once on test, and stores the winner's program."""
+    """Chooses on validation, measures baseline and winner once on test, and stores the winner's program.
+
+    Raises:
+        TargetError: no candidate meets the target.
+    """
     experiment, family = worker.experiment, worker.family
-    by_kind = {kind: [r for r in records if r["kind"] == kind] for kind in ("float", "sensitivity", "candidate")}
-    rejected = sorted((r for r in by_kind["candidate"] if "rejected" in r), key=lambda r: r["key"])
-    candidates = sorted((r for r in by_kind["candidate"] if "rejected" not in r), key=lambda r: r["key"])
+    by_kind = {kind: [r for r in records if r.get("kind") == kind] for kind in ("float", "sensitivity", "candidate")}
+    rejected = sorted((r for r in by_kind["candidate"] if not is_measured(r)), key=lambda r: r["key"])
+    candidates = sorted((r for r in by_kind["candidate"] if is_measured(r)), key=lambda r: r["key"])
     winner = judge.winner(candidates)
     if not winner:
-        raise _nobody(candidates, judge)
+        raise _nobody(candidates, judge, rejected)
     chosen = next(r for r in candidates if r["key"] == winner)
     stored = family.STORED
     built = stored.load(stored.path(worker.folder, candidate_of(experiment, chosen["candidate"])))
@@ -112,7 +151,7 @@ def conclude(
     return Outcome(
         experiment=to_plain(experiment),
         data={"name": dataset.name, "split_rule": dataset.split_rule, "sha256": dataset.checksum(),
-              "labels": list(dataset.labels),
+              "labels": list(dataset.labels), "shared": shared_of(dataset),
               "n": [len(dataset.train.labels), len(dataset.validation.labels), len(truth)]} | family.describe(dataset),
         versions=versions(family.LIBRARIES), float_bits=judge.float_bits,
         float_memory=[to_plain(r) for r in account.rows],
@@ -127,16 +166,26 @@ def conclude(
     )
 
 
-def _nobody(candidates: list[dict[str, Any]], judge: Judge) -> RunError:
-    """The error for a search in which nothing meets the target."""
-    if not candidates:
-        return RunError("search", "no candidate is possible as integers",
-                        fix="read the reasons in the journal; more bits for potentials or currents often help")
-    best = max(candidates, key=lambda r: r["accuracy"])
-    return RunError("search", "no candidate meets the target",
-                    got=f"best loses {(judge.float_accuracy - best['accuracy']) * 100:.2f} points",
-                    allowed=f"{judge.experiment.search.max_drop_points} points",
-                    fix="allow a larger search.max_drop_points in a new folder, or add weight_bits")
+def _nobody(candidates: list[dict[str, Any]], judge: Judge, rejected: list[dict[str, Any]] | None = None
+            ) -> TargetError:
+    """The error for a search in which nothing meets the target, with the nearest candidates and what they miss."""
+    nearest = judge.nearest(candidates)
+    failed = [*(rejected or []), *(r for r in candidates if not is_measured(r))]
+    why = reasons(failed)
+    if nearest:
+        named = ", ".join(f"candidate {n['label']} loses {n['points_lost']:.2f} points, {n['points_missing']:.2f} more "
+                          f"than allowed, at {n['bits']:,} bits" for n in nearest[:NEAREST])
+        error = TargetError(
+            "search", f"no candidate meets the target; nearest: {named}",
+            allowed=f"a loss of {judge.experiment.search.max_drop_points:g} points",
+            fix="allow a larger search.max_drop_points in a new folder, or add weight_bits")
+    else:
+        named = ", ".join(f"{n} rejected: {reason}" for reason, n in why[:NEAREST]) or "there are none"
+        error = TargetError(
+            "search", f"no candidate could be measured; {named}",
+            fix="more bits for potentials or currents often help")
+    error.nearest, error.rejected = tuple(nearest), tuple(why)
+    return error
 
 
 def versions(libraries: tuple[str, ...]) -> dict[str, str]:

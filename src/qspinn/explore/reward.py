@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from qspinn.errors import ConfigError
 from qspinn.network import _need
 from qspinn.records import Record
 
@@ -31,7 +32,15 @@ class Reward(Record, frozen=True):
         _need(self.softness > 0, "reward.softness", self.softness, "> 0")
 
     def value(self, accuracy: float, bits: int, float_accuracy: float, float_bits: int) -> float:
-        """The reward of one candidate."""
+        """The reward of one candidate.
+
+        Raises:
+            ConfigError: an accuracy is not finite, or a memory not above 0.
+        """
+        for name, x, low in (("accuracy", accuracy, -math.inf), ("float_accuracy", float_accuracy, -math.inf),
+                             ("bits", bits, 0), ("float_bits", float_bits, 0)):
+            if isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) or x <= low:
+                raise ConfigError(name, "has no reward", got=x, allowed="finite, memory above 0")
         if self.form == "additive":
             return accuracy - self.mu * bits / float_bits
         return float_bits / bits * math.exp(-max(0.0, float_accuracy - accuracy) / self.softness)

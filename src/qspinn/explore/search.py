@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from qspinn.errors import RunError
+from qspinn.errors import ConfigError, RunError
 from qspinn.explore import evaluate as ev
 from qspinn.explore.crew import Crew, Event, Executors, OnEvent, local_processes
-from qspinn.explore.family import AnyDataset, AnyExperiment, Family, Files, family_of
+from qspinn.explore.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of
 from qspinn.explore.journal import Journal
 from qspinn.explore.outcome import Judge, Outcome, conclude, ranked
 from qspinn.explore.sensitivity import Significance
@@ -42,7 +42,10 @@ def explore(
         executors: makes the executor from (n_workers, initializer, its arguments).
 
     Raises:
-        RunError: the folder belongs to another experiment, is in use, or a candidate failed.
+        ConfigError: not an experiment, or a library that it needs is not installed.
+        RunError: the folder belongs to another experiment, is in use or cannot be written, or a worker died. A
+            candidate that fails is recorded with its reason, and the others go on.
+        TargetError: no candidate meets the target; names the nearest.
         DataError: the data are missing or damaged.
     """
     start = time.perf_counter()
@@ -86,6 +89,9 @@ def _opened(
     experiment: AnyExperiment, out: str | Path, n_workers: int, report: OnEvent, executors: Executors
 ) -> Iterator[_Job]:
     """Loads and encodes the data, opens the journal and starts the workers; stops them again whatever happens."""
+    experiment = checked(experiment)
+    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 0:
+        raise ConfigError("n_workers", "is no number of processes", got=n_workers, allowed="0 (one per core) or more")
     folder = Path(out).resolve()
     report(Event(stage="data", done=0, total=1))
     family = family_of(experiment)

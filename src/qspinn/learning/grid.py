@@ -23,10 +23,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn import arrays, parameters
 from qspinn.checkpoint import Trained
-from qspinn.errors import LoweringError
+from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, requantize, stream_key
-from qspinn.learning.stdp import BLOCK, BOUNDS, Progress, StdpTraining, init_params, plastic, sample_order
+from qspinn.learning.grid_rates import THETA_SHIFT, Rates, need_constants, rates_of
+from qspinn.learning.grid_rates import learning_rate_codes as learning_rate_codes
+from qspinn.learning.stdp import (
+    BLOCK,
+    BOUNDS,
+    Progress,
+    StdpTraining,
+    init_params,
+    need_fit,
+    plastic,
+    sample_order,
+)
 from qspinn.lower import (
     LOWERING_STREAM,
     STREAMS_PER_POPULATION,
@@ -115,9 +127,15 @@ def prepare(
     """The integer model before training: fresh weights, or those of a trained float network put on the grid.
 
     Raises:
-        ConfigError: the plan misses a tensor (traces count) or the network is not one STDP trains.
+        ConfigError: the plan misses a tensor (traces count), the network is not one STDP trains, the seed is no 32-bit
+            number, or `start` is another network.
+        DataError: an array of `start` is missing, misshapen or not finite.
         LoweringError: potentials are signed, or widths do not fit together.
     """
+    arrays.integer("seed", seed, low=0, high=(1 << 32) - 1)
+    if start is not None and parameters.of_competing(start.network) != parameters.of_competing(network):
+        raise ConfigError("start.network", "is not of the network's size", got=start.network.name,
+                          fix="start from the network that was trained as this one is declared")
     population, dense, lateral, stdp = plastic(network)
     rules = resolve(plan, network, learning=True)
     name, neuron = population.name, population.neuron
@@ -126,7 +144,7 @@ def prepare(
         raise LoweringError(f"{name}.v", "learning on the grid needs unsigned potentials", got=neuron.v_min_mv,
                             fix="set neuron.v_min_mv = 0")
     kept = kept_inputs(plan, ranges)
-    params = start.params if start else init_params(network, seed)
+    params = start.need_whole().params if start else init_params(network, seed)
     w_float = np.asarray(params[f"{name}.w"], dtype=np.float64)[:, kept]
     theta_float = np.asarray(params[f"{name}.theta"], dtype=np.float64)
     per_neuron = rule["w"].granularity is Granularity.PER_NEURON
@@ -154,13 +172,17 @@ def prepare(
     ratio = v_fmt.code_max if cleared else min(lateral.strength_mv / unit, float(v_fmt.code_max))
     code, inhibition_shift = inhibition_code(ratio, v_fmt.code_max, rule["inhibition"])
     dt = network.dt_ms
+    norm_code = 0 if per_neuron or stdp.norm == 0 else round(stdp.norm / delta_w)
+    if norm_code == 0 and stdp.norm > 0 and not per_neuron:
+        raise LoweringError(f"network.{name}.stdp.norm", "vanishes: the sum is less than one step of the weights",
+                            got=stdp.norm, allowed=f"0, or at least {delta_w:.3g}", fix=f"more bits for {name}.w")
     return GridModel(
         network=network, plan=plan, rules=rules, kept=kept, seed=seed, w=w, theta=theta, sums=w.sum(axis=1),
         per_neuron=per_neuron, c_max=c_max, v_fmt=v_fmt, in_shift=in_shift, decay=int(decay.codes[0]),
         decay_shift=rule["decay"].bits, inhibition=np.array([code << inhibition_shift]),
         inhibition_shift=inhibition_shift,
         reset=np.array([0 if per_neuron else round(neuron.v_reset_mv / unit)]),
-        norm_code=0 if per_neuron or stdp.norm == 0 else round(stdp.norm / delta_w),
+        norm_code=norm_code,
         x_pre=_trace(stdp.tau_pre_ms, dt, network.n_steps, rules[f"{name}.x_pre"], rule["decay"]),
         x_post=_trace(stdp.tau_post_ms, dt, network.n_steps, rules[f"{name}.x_post"], rule["decay"]), **layout,
     )
@@ -213,16 +235,6 @@ def _trace(tau_ms: float, dt_ms: float, n_steps: int, rule: QuantRule, decay_rul
     return Trace(top=top, m=m, shift=decay_rule.bits, rounding=rule.rounding, table=table)
 
 
-def learning_rate_codes(post: float, pre: float) -> tuple[int, int, int]:
-    """(e_post, e_pre, shift) with e / 2**shift nearest to the rates; the larger one has 8 bits, shift is at most 31."""
-    largest = max(post, pre)
-    if largest <= 0:
-        return 0, 0, 0
-    shift = max(0, min(31, math.floor(math.log2(255 / largest))))
-    e_post, e_pre = (0 if rate <= 0 else max(1, round(rate * 2.0**shift)) for rate in (post, pre))
-    return e_post, e_pre, shift
-
-
 def fit(
     model: GridModel, spikes: Spikes, training: StdpTraining, *, learn_weights: bool = True,
     progress: Progress | None = None,
@@ -231,7 +243,18 @@ def fit(
 
     Args:
         learn_weights: off re-adapts only the thresholds (homeostasis) and leaves every weight as it is.
+
+    Raises:
+        DataError: there are no samples, or they are not what the network takes.
+        LoweringError: a learning constant vanishes or grows on the grid, no update could ever change a weight or a
+            threshold, or the input sum of a step could overflow; names the constant and what would fit.
     """
+    need_fit(model.network, spikes)
+    if spikes.n_samples == 0:
+        raise DataError("training data", "hold no samples")
+    rates = [_rates(model, training.rate(number)) for number in range(training.n_passes)]
+    if rates:
+        need_constants(rates[0], learn_weights)
     selected = spikes if model.kept.all() else spikes.select(model.kept)
     n, total = spikes.n_samples, spikes.n_samples * training.n_passes
     rows = _grid_rows(model)
@@ -240,11 +263,21 @@ def fit(
         order = sample_order(n, model.seed, number)
         for at in range(0, n, BLOCK):
             block = order[at : at + BLOCK]
-            _call(model, selected, block, rows, cols, training.rate(number), learn_weights)
+            _call(model, selected, block, rows, cols, rates[number], learn_weights)
             model.samples_seen += len(block)
             if progress:
                 progress(number * n + at + len(block), total)
     model.w = cols.astype(np.int64)
+
+
+def _rates(model: GridModel, factor: float) -> Rates:
+    """The learning constants of a pass as codes; factor is that of annealing."""
+    population, dense, _, stdp = plastic(model.network)
+    rule = {kind: model.rules[f"{population.name}.{kind}"] for kind in ("w", "theta", "x_pre")}
+    reach = dense.w_max if stdp.bound == "hard" else 1.0  # hard bounds count in weights, others in shares of w_max
+    return rates_of(
+        population, stdp, factor, reach=reach, tops=(model.x_pre.top, model.x_post.top), rules=rule,
+        theta_delta=model.theta_delta)
 
 
 def _grid_rows(model: GridModel) -> NDArray:
@@ -255,7 +288,7 @@ def _grid_rows(model: GridModel) -> NDArray:
 
 
 def _call(
-    model: GridModel, spikes: Spikes, order: Codes, rows: NDArray, cols: NDArray, rate: float,
+    model: GridModel, spikes: Spikes, order: Codes, rows: NDArray, cols: NDArray, rates: Rates,
     learn_weights: bool,
 ) -> None:
     """One call of the compiled kernel."""
@@ -263,37 +296,30 @@ def _call(
     from qspinn.runtime._competing import narrow_settings
     from qspinn.runtime.arithmetic import MODE
 
-    population, dense, _, stdp = plastic(model.network)
+    population, _, _, stdp = plastic(model.network)
     name = population.name
     busiest = int(np.diff(spikes.offsets, axis=1).max(initial=0))
     left = max(0, -model.in_shift)
     if (busiest * model.c_max) << left >= 1 << min(16 + max(model.in_shift, 0), 30):
         raise LoweringError(f"{name}.v", "the input sum of one step may overflow", got=busiest * model.c_max << left,
-                            fix="fewer bits for the weights or more for v")
+                            allowed=f"below {1 << min(16 + max(model.in_shift, 0), 30)}", fix="fewer bits for v")
     v_kind = np.int16 if model.v_fmt.bits <= 15 else np.int32
     total_kind = np.int16 if (busiest * model.c_max) << left < 1 << 15 else np.int32
-    fine = max(0, 8 - model.rules[f"{name}.x_pre"].bits)
-    unit_post, unit_pre = ((1 << fine) * x.top / rate if rate else math.inf for x in (model.x_pre, model.x_post))
-    reach = dense.w_max if stdp.bound == "hard" else 1.0  # hard bounds count in weights, others in shares of w_max
-    eta_post, eta_pre, eta_shift = learning_rate_codes(stdp.eta_post / unit_post / reach,
-                                                       stdp.eta_pre / unit_pre / reach)
-    theta_fine = round(population.neuron.theta_plus_mv * rate / model.theta_delta * 65536)
     settings = narrow_settings(model.v_fmt, model.in_shift, model.decay, model.decay_shift)
     v_rounding, w_rounding = (model.rules[f"{name}.{kind}"].rounding for kind in ("v", "w"))
     fused = (model.c_max < 256 and v_kind is np.int16 and total_kind is np.int16 and left == 0
              and v_rounding is not Rounding.STOCHASTIC)
-    largest = max(eta_post, eta_pre) * (max(model.x_pre.top, model.x_post.top) << fine) * model.c_max
-    small = w_rounding is Rounding.STOCHASTIC and largest < 1 << 30 and 1 <= eta_shift <= 30
-    x_offset = round(stdp.x_offset * model.x_pre.top * (1 << fine))
+    largest = max(rates.post, rates.pre) * (max(model.x_pre.top, model.x_post.top) << rates.fine) * model.c_max
+    small = w_rounding is Rounding.STOCHASTIC and largest < 1 << 30 and 1 <= rates.shift <= 30
     run_grid(
         spikes.offsets, spikes.index, order, rows, np.zeros(1, total_kind), cols, model.theta, model.sums,
         model.v_th, np.int32(model.reset[0]), np.int32(min(int(model.inhibition[0]), model.v_fmt.code_max)),
         np.zeros(1, v_kind), *settings,
         population.neuron.n_ref_steps,
         MODE[model.rules[f"{name}.v"].rounding], model.per_neuron, model.pre_shift, model.post_shift,
-        model.theta_shift, (1 << model.rules[f"{name}.theta"].bits) - 1, model.v_fmt.code_max, theta_fine, 16,
+        model.theta_shift, (1 << model.rules[f"{name}.theta"].bits) - 1, model.v_fmt.code_max, rates.theta, THETA_SHIFT,
         MODE[model.rules[f"{name}.theta"].rounding], np.uint32(model.seed), STREAM, model.samples_seen,
-        eta_post, eta_pre, eta_shift, fine, x_offset,
+        rates.post, rates.pre, rates.shift, rates.fine, rates.offset,
         BOUNDS[stdp.bound], model.c_max, MODE[model.rules[f"{name}.w"].rounding],
         *_trace_arguments(model.x_pre), *_trace_arguments(model.x_post),
         model.norm_code, learn_weights, left, fused, small,

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qspinn import parameters
+from qspinn.arrays import integer
+from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layer_grid import (
     LayerGrid,
@@ -39,13 +42,16 @@ from qspinn.learning.passes.node import Found, Plan, advance
 from qspinn.learning.passes.scan import Scan
 from qspinn.learning.passes.wiring import Room, flat, images, shaped, wiring_of
 from qspinn.learning.surrogate import (
-    KINDS,
     Output,
     Surrogate,
     SurrogateNet,
     check_trainable,
     feedback,
     joins,
+    kind_of,
+    need_counts,
+    need_positive,
+    need_shape,
     total,
     walk,
 )
@@ -76,8 +82,15 @@ def prepare(
         estimator: the gradient of binary and ternary weights; the annealed one sharpens while `fit` trains.
 
     Raises:
-        ConfigError, LoweringError: as `lower_layers`.
+        ConfigError, LoweringError: as `lower_layers`; also where an array is unknown, missing, misshapen or not finite,
+            or a word or number out of range. All by path.
     """
+    check_trainable(network)
+    if estimator not in ("straight_through", "annealed"):
+        raise ConfigError("estimator", "unknown estimator", got=estimator, allowed="straight_through, annealed")
+    if params is not None:
+        params = parameters.need(params, parameters.of_layers(network), error=LoweringError)
+    integer("seed", seed, low=0, high=(1 << 32) - 1)
     if params is None:
         params = SurrogateNet(network, seed=seed).params()
     if ranges is None:
@@ -106,7 +119,7 @@ class QuantNet(nn.Module):
         check_trainable(network)
         self.network, self.plan, self.ranges, self.seed = network, plan, ranges, seed
         self._room = Room()
-        self.kind, self.width = KINDS[surrogate], width
+        self.kind, self.width = kind_of(surrogate), need_positive("width", width)
         self.estimator, self.sharpness = estimator, sharpness_at(0.0) if estimator == "annealed" else None
         self.rules = layer_rules(network, plan)
         self.grids = layer_grids(network, params, self.rules, ranges)
@@ -159,7 +172,14 @@ class QuantNet(nn.Module):
 
     def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
         """As `SurrogateNet.forward`; potentials, currents and thresholds are codes."""
+        need_shape(self.network, spikes)
         need_together(self, spikes)
+        need_counts(self.network, spikes)
+        return self.run(spikes, potentials=potentials)
+
+    def run(self, spikes: Tensor, *, potentials: bool = False) -> Output:
+        """`forward` of spikes whose values are known to be counts."""
+        need_shape(self.network, spikes)
         out = walk(self.network, spikes, self._advance, potentials=potentials, averages=False)
         read = self.network.readout
         if read.of == "spikes":

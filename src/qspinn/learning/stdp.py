@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from qspinn import arrays
 from qspinn.checkpoint import Parameters, Trained
 from qspinn.errors import ConfigError, DataError
 from qspinn.network import Dense, Lateral, Network, Population, Stdp, _need, decay_factor
@@ -59,6 +60,7 @@ def plastic(network: Network) -> tuple[Population, Dense, Lateral, Stdp]:
 def init_params(network: Network, seed: int) -> Parameters:
     """Weights uniform in [0, 0.3 * w_max], scaled to the declared sum; theta zero. Source: Diehl & Cook (2015)."""
     population, dense, _, stdp = plastic(network)
+    arrays.integer("seed", seed, low=0, high=(1 << 32) - 1)
     rng = np.random.default_rng([seed, 1])
     w = rng.random((population.n, network.input.n)) * 0.3 * dense.w_max
     if stdp.norm > 0:
@@ -75,8 +77,15 @@ def train(
     Args:
         spikes: encoded training samples.
         progress: called with (samples done, samples in all).
+
+    Raises:
+        ConfigError: the network is not one STDP trains, or the seed is no 32-bit number.
+        DataError: there are no samples, they are not what the network takes, or weights became NaN or infinite.
     """
     population, _, _, _ = plastic(network)
+    need_fit(network, spikes)
+    if spikes.n_samples == 0:
+        raise DataError("training data", "hold no samples")
     start = Trained(network=network, params=init_params(network, seed))
     rows, cols = _rows(start), start.params[f"{population.name}.w"].copy()
     theta = start.params[f"{population.name}.theta"].copy()
@@ -100,12 +109,23 @@ def sample_order(n: int, seed: int, number: int) -> NDArray[np.int64]:
 
 
 def respond(trained: Trained, spikes: Spikes, *, n_threads: int = 0) -> NDArray[np.int64]:
-    """Spike counts int64 [B, N] of the frozen float network."""
+    """Spike counts int64 [B, N] of the frozen float network.
+
+    Args:
+        n_threads: 0 for all cores; counts do not depend on it.
+
+    Raises:
+        ConfigError: the network is not one STDP trains.
+        DataError: the samples are not what the network takes, or an array is missing, misshapen or not finite.
+    """
     from qspinn.learning._float_kernel import respond_float
 
     population, _, lateral, _ = plastic(trained.network)
+    arrays.integer("n_threads", n_threads, low=0, high=1 << 16)
+    need_fit(trained.network, spikes)
+    trained.need_whole()
     neuron = population.neuron
-    rows, theta = _rows(trained), trained.params[f"{population.name}.theta"]
+    rows, theta = _rows(trained), np.ascontiguousarray(trained.params[f"{population.name}.theta"], dtype=np.float32)
     counts = np.zeros((spikes.n_samples, population.n), dtype=np.int32)
     n_threads = n_threads or os.cpu_count() or 1
     edges = np.linspace(0, spikes.n_samples, n_threads + 1).astype(int)
@@ -124,17 +144,40 @@ def respond(trained: Trained, spikes: Spikes, *, n_threads: int = 0) -> NDArray[
     return counts.astype(np.int64)
 
 
-def mean_responses(counts: NDArray, labels: NDArray, n_classes: int) -> NDArray[np.float64]:
-    """Mean spike count per sample of every class, [N, n_classes].
+def need_fit(network: Network, spikes: Spikes) -> None:
+    """Checks that encoded samples are what a network of competing populations takes, before compiled code reads them.
 
     Raises:
-        DataError: a class has no sample; it is named.
+        DataError: no spikes, another number of sources or steps, or a source that spikes several times in a step.
     """
+    if not isinstance(spikes, Spikes):
+        raise DataError("spikes", "are no spikes", got=type(spikes).__name__, allowed="qspinn.Spikes",
+                        fix="qspinn.spikes.from_dense makes them of an array [T, B, n]")
+    if spikes.n != network.input.n:
+        raise DataError("spikes.n", "does not match the network's sources", got=spikes.n, allowed=str(network.input.n))
+    if spikes.n_steps != network.n_steps:
+        raise DataError("spikes.offsets", "hold another number of steps than the network has", got=spikes.n_steps,
+                        allowed=f"{network.n_steps} steps", fix="encode the samples over network.n_steps steps")
+    if spikes.count is not None and int(spikes.count.max(initial=1)) > 1:
+        raise DataError("spikes.count", "a source spikes several times in a step: competing populations take one spike",
+                        got=int(spikes.count.max()), allowed="1")
+
+
+def mean_responses(counts: ArrayLike, labels: ArrayLike, n_classes: int) -> NDArray[np.float64]:
+    """Mean spike count per sample of every class, [N, n_classes], from counts [B, N] and labels [B].
+
+    Raises:
+        DataError: counts are no real numbers, labels are no classes, or a class has no sample; it is named.
+    """
+    arrays.integer("n_classes", n_classes, low=1, high=1 << 16)
+    counts = arrays.reals("counts", counts, shape=(None, None))
+    labels = arrays.integers("labels", labels, shape=(None,))
     if len(counts) != len(labels):
         raise DataError("labels", "do not match the samples", got=len(labels), allowed=str(len(counts)))
+    if labels.size and not 0 <= labels.min() <= labels.max() < n_classes:
+        raise DataError("labels", "class out of range", got=int(labels.max() if labels.min() >= 0 else labels.min()),
+                        allowed=f"0..{n_classes - 1}")
     per_class = np.bincount(labels, minlength=n_classes)
-    if len(per_class) > n_classes:
-        raise DataError("labels", "class out of range", got=int(labels.max()), allowed=f"0..{n_classes - 1}")
     if not per_class.all():
         raise DataError("labels", "no sample of a class", got=np.flatnonzero(per_class == 0).tolist(),
                         fix="use more training samples, or lower readout.n_classes")

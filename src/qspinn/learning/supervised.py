@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from qspinn.arrays import integer
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ConfigError, DataError, RunError
 from qspinn.layers import LayeredNetwork
@@ -19,7 +20,7 @@ from qspinn.learning import resume
 from qspinn.learning._device import device_of, repeatable
 from qspinn.learning.quantized import QuantNet
 from qspinn.learning.supervision import Supervision
-from qspinn.learning.surrogate import SurrogateNet
+from qspinn.learning.surrogate import SurrogateNet, need_events
 from qspinn.ranges import LayerRanges, Sizes, sizes_of
 
 Progress = Callable[[int, int, float], None]
@@ -49,14 +50,14 @@ def fit(
 
     Raises:
         ConfigError: distillation is asked for without a teacher.
-        DataError: the events do not fit the network's input.
+        DataError: the events do not fit the network's input, there are none, or a label is no class of the network.
         RunError: the loss became NaN or infinite; names the epoch. The module keeps the weights of the epoch before.
         ArtifactError: the checkpoint is damaged, or cannot be written.
     """
-    n_steps = -(-data.n_steps // per_step)
-    if data.shape != net.network.input.shape or n_steps != net.network.n_steps:
-        raise DataError("events", "do not fit the network's input", got=(data.shape, n_steps),
-                        allowed=f"{net.network.input.shape} over {net.network.n_steps} steps")
+    integer("seed", seed, low=0, high=(1 << 32) - 1)
+    integer("per_step", per_step, low=1, high=1 << 15)
+    need_events(net.network, data, per_step)
+    _need_labels(net.network, data)
     if training.distillation and teacher is None:
         raise ConfigError("training.distillation", "there is no trained network to learn from",
                           got=training.distillation, fix="search.itq_distillation, for training that goes on from one")
@@ -76,6 +77,16 @@ def fit(
                 progress(epoch + 1, training.n_epochs, loss)
     net.eval()
     return [Epoch(loss=e["loss"], rates=e["rates"]) for e in state.seen]
+
+
+def _need_labels(network: LayeredNetwork, data: EventSet) -> None:
+    """Checks that every label is one of the classes that are read out, one for each neuron of the last layer."""
+    n_classes = next(x.n for x in network.layers if x.name == network.readout.source)
+    bad = (data.labels < 0) | (data.labels >= n_classes)
+    if bad.any():
+        at = int(bad.argmax())
+        raise DataError(f"events.labels[{at}]", "is no class of the network", got=int(data.labels[at]),
+                        allowed=f"0..{n_classes - 1}", fix="give the layer that is read a neuron for each class")
 
 
 def regulation(network: LayeredNetwork, rates: dict[str, Tensor], strength: float) -> Tensor:
@@ -102,12 +113,12 @@ def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch:
     if isinstance(net, QuantNet):
         net.anneal(epoch / training.n_epochs)
     for raster, labels in _batches(data, training, state.rng, per_step):
-        out = net(raster.to(place))
+        out = net.run(raster.to(place))
         logits = out.scores * training.gain
         loss = functional.cross_entropy(logits, labels.to(place))
         if training.distillation and teacher is not None:
             with torch.no_grad():
-                answers = teacher(raster.to(place)).scores * training.gain
+                answers = teacher.run(raster.to(place)).scores * training.gain
             loss = torch.lerp(loss, distilled(logits, answers, training.temperature), training.distillation)
         if training.spike_regulation:
             loss = loss + regulation(net.network, out.rates, training.spike_regulation)
@@ -156,18 +167,23 @@ def _raster(data: EventSet) -> Tensor:
 
 
 def scores(net: SurrogateNet | QuantNet, data: EventSet) -> NDArray[np.float32]:
-    """Class scores of the float network, [B, n_classes]."""
+    """Class scores of the float network, [B, n_classes]; errors as for `responses`."""
     return responses(net, data)[0]
 
 
 def responses(net: SurrogateNet | QuantNet, data: EventSet) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """(class scores [B, n_classes], mean spikes per neuron and step of every spiking layer) of the float network."""
+    """(class scores [B, n_classes], mean spikes per neuron and step of every spiking layer) of the float network.
+
+    Raises:
+        DataError: the recordings do not fit the network's input, or there are none.
+    """
+    need_events(net.network, data)
     net.eval()
     parts, totals = [], dict.fromkeys((x.name for x in net.network.layers if x.neuron.spiking), 0.0)
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
             block = data.slice(a, min(a + BATCH, data.n_samples))
-            out = net(_raster(block).to(device_of(net)))
+            out = net.run(_raster(block).to(device_of(net)))
             parts.append(out.scores.cpu().numpy())
             for name in totals:
                 totals[name] += float(out.rates[name]) * block.n_samples
@@ -178,10 +194,9 @@ def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
     """The ranges of potentials, synaptic currents and adaptive thresholds on calibration data.
 
     Raises:
-        DataError: there are no samples.
+        DataError: the recordings do not fit the network's input, or there are none.
     """
-    if data.n_samples == 0:
-        raise DataError("calibration data", "holds no samples")
+    need_events(net.network, data)
     net.eval()
     v: dict[str, Sizes] = {}
     i: dict[str, float] = {}
@@ -189,7 +204,7 @@ def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
             block = _raster(data.slice(a, min(a + BATCH, data.n_samples))).to(device_of(net))
-            out = net(block, potentials=True)
+            out = net.run(block, potentials=True)
             for name, x in out.potentials.items():
                 new = sizes_of(x.cpu().numpy())
                 v[name] = v[name].merged(new) if name in v else new
@@ -204,15 +219,14 @@ def channel_rates(net: SurrogateNet | QuantNet, data: EventSet) -> dict[str, NDA
     `qspinn.rebalance.restore_rates`.
 
     Raises:
-        DataError: there are no samples.
+        DataError: the recordings do not fit the network's input, or there are none.
     """
-    if data.n_samples == 0:
-        raise DataError("calibration data", "holds no samples")
+    need_events(net.network, data)
     net.eval()
     total: dict[str, NDArray[np.float64]] = {}
     with torch.no_grad():
         for a in range(0, data.n_samples, BATCH):
-            out = net(_raster(data.slice(a, min(a + BATCH, data.n_samples))).to(device_of(net)))
+            out = net.run(_raster(data.slice(a, min(a + BATCH, data.n_samples))).to(device_of(net)))
             for name in out.rates:
                 of_samples = out.spikes[name].double().mean(dim=(0, 3, 4)).sum(dim=0).cpu().numpy()
                 total[name] = total.get(name, 0.0) + of_samples

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qspinn.arrays import integer
 from qspinn.checkpoint import TrainedLayers
-from qspinn.errors import ConfigError
+from qspinn.data.event_set import EventSet
+from qspinn.errors import ConfigError, DataError
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
 from qspinn.learning._device import device_of, need_together
 from qspinn.learning.passes.backward_kernel import ARCTAN, FAST_SIGMOID, TRIANGLE
@@ -28,6 +30,9 @@ from qspinn.learning.passes.scan import Scan
 from qspinn.learning.passes.wiring import Room, flat, images, wiring_of
 
 Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
+NUMERIC = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.float16, torch.bfloat16,
+           torch.float32, torch.float64)
+"""Types that spikes may have."""
 KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
 
 
@@ -120,18 +125,26 @@ class SurrogateNet(nn.Module):
     Parameters are named by tensor path with dots as double underscores: `a__w`, `a__bias`; batch normalization lives in
     `norms`. Weights start uniform in ±sqrt(gain / fan-in).
 
+    The bias is one parameter of a layer, however many connections with `bias = True` feed it: it is added once to what
+    the layer receives in a step, here, in `params()`, on the grid and in the integer program.
+
     With OMP_WAIT_POLICY=PASSIVE in the environment before torch is imported, a step is up to a quarter shorter: torch's
     idle threads then do not spin on the cores that the compiled passes use.
 
     Args:
         surrogate, width: shape of the derivative that stands for the spike's, and its steepness.
+
+    Raises:
+        ConfigError: no network of layers, neurons without a gradient, an unknown surrogate, or a number out of range.
     """
 
     def __init__(self, network: LayeredNetwork, *, seed: int = 0, surrogate: Surrogate = "arctan", width: float = 2.0,
                  gain: float = 3.0) -> None:
         super().__init__()
         check_trainable(network)
-        self.network, self.kind, self.width = network, KINDS[surrogate], width
+        integer("seed", seed, low=-(1 << 63), high=(1 << 63) - 1)
+        need_positive("gain", gain)
+        self.network, self.kind, self.width = network, kind_of(surrogate), need_positive("width", width)
         self.norms, self._room = nn.ModuleDict(), Room()
         self._ways: dict[tuple[str, int, float], _Way] = {}
         generator = torch.Generator().manual_seed(seed)
@@ -143,8 +156,8 @@ class SurrogateNet(nn.Module):
                 bound = (gain / int(np.prod(shape[1:]))) ** 0.5
                 w = (torch.rand(shape, generator=generator) * 2 - 1) * bound
                 self.register_parameter(network.weight_path(c).replace(".", "__"), nn.Parameter(w))
-                if c.bias:
-                    self.register_parameter(f"{layer.name}__bias", nn.Parameter(torch.zeros(shape[0])))
+                if c.bias and self._bias(layer) is None:
+                    self.register_parameter(f"{layer.name}__bias", nn.Parameter(torch.zeros(layer.shape[0])))
                 if c.norm:
                     self.norms[network.weight_path(c).replace(".", "__")] = nn.BatchNorm2d(shape[0])
 
@@ -152,10 +165,12 @@ class SurrogateNet(nn.Module):
         return getattr(self, self.network.weight_path(c).replace(".", "__"))
 
     def params(self) -> dict[str, np.ndarray]:
-        """Arrays by tensor path, batch normalization folded: w <- w * g / s, bias <- bias + (beta - mean * g / s)."""
+        """Arrays by tensor path, batch normalization folded: w <- w * g / s, bias <- bias + (beta - mean * g / s) for
+        each normalized connection."""
         found: dict[str, np.ndarray] = {}
         for layer in self.network.layers:
-            bias = np.zeros(layer.shape[0])
+            declared = self._bias(layer)
+            bias = np.zeros(layer.shape[0]) if declared is None else declared.detach().cpu().double().numpy()
             for c in self.network.into(layer.name):
                 if isinstance(c, Skip):
                     continue
@@ -167,16 +182,26 @@ class SurrogateNet(nn.Module):
                         norm.running_mean, norm.running_var, norm.weight, norm.bias))
                     factor = g / np.sqrt(var + norm.eps)
                     w, bias = w * factor.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
-                if c.bias:
-                    bias = bias + getattr(self, f"{layer.name}__bias").detach().cpu().double().numpy()
                 found[path] = w
             found[f"{layer.name}.bias"] = bias
         return found
 
     def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
-        """spikes [T, B, n_inputs] (any numeric type), on the module's device -> scores, rates and signals; potentials:
-        those of every layer, too."""
+        """spikes [T, B, n_inputs], whole numbers of any type, on the module's device -> scores, rates and signals;
+        potentials: those of every layer, too.
+
+        Raises:
+            ConfigError: the module and the spikes lie on different devices.
+            DataError: spikes of another shape, none, or values that are no counts up to the input's max_count.
+        """
+        need_shape(self.network, spikes)
         need_together(self, spikes)
+        need_counts(self.network, spikes)
+        return self.run(spikes, potentials=potentials)
+
+    def run(self, spikes: Tensor, *, potentials: bool = False) -> Output:
+        """`forward` of spikes whose values are known to be counts."""
+        need_shape(self.network, spikes)
         return walk(self.network, spikes, self._advance, potentials=potentials)
 
     def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
@@ -185,11 +210,11 @@ class SurrogateNet(nn.Module):
         if key not in self._ways:
             self._ways[key] = self._way(layer)
         way, device = self._ways[key], device_of(self)
-        main, plan, bias = way.main, way.plan._replace(keeps=keeps), way.zeros.to(device)
+        main, plan, bias = way.main, way.plan._replace(keeps=keeps), self._bias(layer)
+        if bias is None:
+            bias = way.zeros.to(device)
         if main is not None and main.norm:
             plan = plan._replace(norm=self._norm(main))
-        if main is not None and main.bias:
-            bias = getattr(self, f"{layer.name}__bias")
         extra = [flat(self._current(c, signals[c.source], layer)) for c in way.beside]
         rows = [feedback(self.weight(c), layer) for c in way.loops]
         return advance(plan, signals[main.source] if main else None, self.weight(main) if main else None, total(extra),
@@ -208,6 +233,10 @@ class SurrogateNet(nn.Module):
                     tuple(c for c in into if c.source == layer.name and not isinstance(c, Skip)), level,
                     torch.zeros(layer.shape[0]), torch.tensor(neuron.decay))
 
+    def _bias(self, layer: Layer) -> Tensor | None:
+        """The constant input to a layer, [C]; None where no connection into it has a bias."""
+        return self._parameters.get(f"{layer.name}__bias")
+
     def _norm(self, c: Weighted) -> Any:
         return self.norms[self.network.weight_path(c).replace(".", "__")]
 
@@ -222,21 +251,107 @@ class SurrogateNet(nn.Module):
             y = functional.conv2d(pictures, w, None, c.stride, c.padding, c.dilation, c.groups)
         if c.norm:
             y = self._norm(c)(y)
-        if c.bias:
-            y = y + getattr(self, f"{layer.name}__bias").view(-1, 1, 1)
         return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)
+
+
+def need_shape(network: LayeredNetwork, spikes: Tensor) -> None:
+    """Checks that spikes are [T, B, n_inputs] with T steps of the network and a sample at least.
+
+    Raises:
+        DataError: they are not.
+    """
+    if not isinstance(spikes, Tensor):
+        raise DataError("spikes", "are no tensor", got=type(spikes).__name__, allowed="torch.Tensor",
+                        fix="torch.from_numpy(...)")
+    allowed = f"[T, B, n] = ({network.n_steps}, B, {network.input.n})"
+    if spikes.ndim != 3 or spikes.shape[2] != network.input.n or spikes.shape[0] != network.n_steps:
+        turned = spikes.ndim == 3 and spikes.shape[1] == network.n_steps and spikes.shape[2] == network.input.n
+        raise DataError("spikes", "wrong shape", got=tuple(spikes.shape), allowed=allowed,
+                        fix="steps come before samples: spikes.transpose(0, 1)" if turned else "")
+    if spikes.shape[1] == 0:
+        raise DataError("spikes", "hold no samples", got=tuple(spikes.shape), allowed=allowed + " with B >= 1")
+
+
+def need_counts(network: LayeredNetwork, spikes: Tensor) -> None:
+    """Checks that spikes are counts up to the declared one: the integer program takes nothing else.
+
+    Raises:
+        DataError: a value is negative, not finite, no whole number, or too large.
+    """
+    most = network.input.max_count
+    if spikes.dtype not in NUMERIC or spikes.layout is not torch.strided:
+        raise DataError("spikes", "are no dense tensor of real numbers", got=f"{spikes.dtype} {spikes.layout}",
+                        allowed=", ".join(map(str, NUMERIC)))
+    if spikes.dtype is torch.bool or spikes.device.type == "meta":  # the latter has no values
+        return
+    with torch.no_grad():
+        low, high = (x.item() for x in torch.aminmax(spikes))
+        if not (low >= 0 and high <= most):  # NaN is neither
+            raise DataError("spikes", "holds a value that is no count", got=low if not low >= 0 else high,
+                            allowed=f"whole numbers, 0..{most}: network.input.max_count",
+                            fix="declare a larger max_count, if sources spike several times in a step")
+        if spikes.is_floating_point() and not torch.equal(spikes, spikes.to(torch.uint8).to(spikes.dtype)):
+            part = spikes[spikes != spikes.round()]
+            raise DataError("spikes", "holds a value that is no whole number", got=part.flatten()[0].item(),
+                            allowed=f"whole numbers, 0..{most}")
+
+
+def need_events(network: LayeredNetwork, data: Any, per_step: int = 1) -> None:
+    """Checks that recordings are what the network takes, from their list of events; per_step bins make a step.
+
+    Raises:
+        DataError: other recordings, none, or a source that spikes more often in a bin than declared.
+    """
+    if not isinstance(data, EventSet):
+        raise DataError("events", "are no recordings", got=type(data).__name__, allowed="an EventSet",
+                        fix="qspinn.data.event_set.from_dense makes one of an array [B, T, channels, height, width]")
+    n_steps = -(-data.n_steps // per_step)
+    if data.shape != network.input.shape or n_steps != network.n_steps:
+        raise DataError("events", "do not fit the network's input", got=(data.shape, n_steps),
+                        allowed=f"{network.input.shape} over {network.n_steps} steps")
+    if data.n_samples == 0:
+        raise DataError("events", "holds no recordings", got=0, allowed="at least one")
+    most = int(data.count.max(initial=0)) if data.count is not None else 1
+    if most > network.input.max_count:
+        raise DataError("events.count", "a source spikes more often in a bin than was declared", got=most,
+                        allowed=f"at most {network.input.max_count}: network.input.max_count")
 
 
 def check_trainable(network: LayeredNetwork) -> None:
     """Raises:
-        ConfigError: names a layer whose neurons have no gradient here.
+        ConfigError: no network of layers, or a layer whose neurons have no gradient here; named.
     """
+    if not isinstance(network, LayeredNetwork):
+        raise ConfigError("network", "is no network of layers", got=type(network).__name__,
+                          allowed="qspinn.LayeredNetwork")
     for layer in network.layers:
         if layer.neuron.spiking and layer.neuron.max_spikes > 1:
             raise ConfigError(f"network.{layer.name}.neuron.max_spikes",
                               "neurons that spike several times in a step cannot be trained by gradients",
                               got=layer.neuron.max_spikes, allowed="1",
                               fix="train with max_spikes = 1, and lower the arrays under the network with more")
+
+
+def kind_of(surrogate: Surrogate) -> int:
+    """The number of a surrogate in compiled code.
+
+    Raises:
+        ConfigError: there is no such surrogate.
+    """
+    if surrogate not in KINDS:
+        raise ConfigError("surrogate", "unknown surrogate", got=surrogate, allowed=", ".join(KINDS))
+    return KINDS[surrogate]
+
+
+def need_positive(where: str, value: float) -> float:
+    """A number above 0.
+
+    Raises:
+        ConfigError: it is none, or not above 0 and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+        raise ConfigError(where, "is out of range", got=value, allowed="a number above 0")
+    return float(value)
 
 
 def joins(c: Linear | Conv2d | Skip, layer: Layer) -> bool:

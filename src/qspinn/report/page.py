@@ -52,6 +52,7 @@ def render(source: Source) -> str:
     return environment.from_string(_resource("page.html.j2")).render(
         style=Markup(_resource("style.css")), symbols=svg.symbols(), e=source.experiment, allowed=allowed,
         head=words.headline(source), verdict=words.verdict(o.test_difference, source.data.n[2], allowed, own["noun"]),
+        shared=words.shared_text(source.data.shared, own["noun"]),
         winner_scheme=words.SCHEMES[source.winner.candidate.scheme], own_section=section,
         schemes=_used(words.SCHEMES, {p.candidate.scheme for p in source.points}),
         roundings=_used(words.ROUNDINGS, {p.weights.rounding for p in source.points}),
@@ -89,7 +90,8 @@ def _search(source: Source) -> dict[str, Any]:
         "front": [_row(p, source) for p in sorted(source.points, key=lambda p: p.bits) if p.on_front],
         "ranking": [_row(p, source) for p in ranked],
         "steps": [(len(o.candidates) + len(o.rejected), "candidates tried"),
-                  (len(o.rejected), "impossible as integers"), (len(o.candidates), "measured on validation"),
+                  (len(o.rejected), "not possible as integers, or failed"),
+                  (len(o.candidates), "measured on validation"),
                   (len(o.admitted), "within the target"), (len(o.front), "on the front"),
                   (1, "winner: the largest reward")],
         "formula": formula, "numbers": numbers, "rejections": words.rejections(o),

@@ -61,7 +61,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
-    """The data set: how it was split, the number of training, validation and test samples, and files left out."""
+    """The data set: how it was split, the number of training, validation and test samples, files left out, and for each
+    two splits that were allowed to share samples how many they share."""
 
     name: str
     split_rule: str
@@ -70,6 +71,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
     n: tuple[int, int, int]
     skipped: tuple[str, ...] = ()
+    shared: dict[str, int] = {}
 
 
 class FloatNetwork(msgspec.Struct, frozen=True, kw_only=True):

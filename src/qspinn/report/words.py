@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from qspinn.explore.outcome import Outcome
+from qspinn.explore.outcome import Outcome, reasons
 from qspinn.explore.reward import Reward
 from qspinn.explore.space import Scheme
 from qspinn.explore.statistics import Difference
@@ -131,8 +130,17 @@ def reward_text(reward: Reward, p: Point, source: Source) -> tuple[str, str]:
 
 
 def rejections(o: Outcome) -> list[tuple[str, int]]:
-    """Reasons for which candidates were rejected before they were measured, with how many each."""
-    return Counter(str(r.get("rejected", "")) for r in o.rejected).most_common()
+    """Reasons for which candidates were not measured, with how many each."""
+    return reasons(o.rejected)
+
+
+def shared_text(shared: Mapping[str, int], noun: str) -> str:
+    """What must be known first of results on splits that share samples; empty where they share none."""
+    if not shared:
+        return ""
+    pairs = ", ".join(f"{pair} share {count_text(n)}" for pair, n in shared.items())
+    return (f"The splits are not independent: {pairs} {noun}, as the data set allows. Accuracies on them "
+            "say less than they seem to.")
 
 
 def width_text(bits: Sequence[int]) -> str:

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+from qspinn.layers import Shape
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local.start import LayerStart, Reals, gains
+from qspinn.learning.local.start import LayerStart, Reals, gains, need_labels, need_raster
 
 BETA, EPS = 0.95, 1e-8
 MARGIN, LEAST_MEAN = 0.01, 0.1
@@ -29,10 +30,15 @@ class FloatLayers:
         self.learning = learning
         self.layers = [_Layer(layer, network, learning) for layer in start]
 
+    @property
+    def fits(self) -> tuple[Shape, int]:
+        """(channels, height, width) of the recordings, and number of classes, that the layers were made for."""
+        return self.layers[0].size.source, len(self.layers[0].readout)
+
     def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
         """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
         rate = self.learning.float_learning_rate * 0.5 ** self.learning.halvings(epoch)
-        wanted = torch.tensor(labels)
+        wanted = torch.tensor(need_labels(labels, raster, self.fits[1]))
         for t, spikes in enumerate(self._begin(raster)):
             for layer in self.layers:
                 spikes, activity = layer.advance(spikes)
@@ -51,6 +57,7 @@ class FloatLayers:
 
     def _begin(self, raster: NDArray[np.uint8]) -> Tensor:
         """Input spikes [T, B, C, y, x] as floats, all states at rest."""
+        need_raster(raster, self.fits[0])
         for layer in self.layers:
             layer.rest(raster.shape[1])
         return torch.from_numpy(raster).permute(0, 1, 4, 2, 3).float()

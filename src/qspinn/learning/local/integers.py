@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, stream_key
+from qspinn.layers import Shape
 from qspinn.learning.local import LocalLearning, LocalNetwork
 from qspinn.learning.local import _kernel as kernels
 from qspinn.learning.local import _update as updates
 from qspinn.learning.local.formats import DECAY_BITS, LayerGrid, grid_of, local_rules
-from qspinn.learning.local.start import LayerStart
+from qspinn.learning.local.start import LayerStart, need_labels, need_raster
 from qspinn.plan import QuantPlan
 from qspinn.runtime._products import PAIRED, PLACES
 from qspinn.runtime._threads import in_parts
@@ -55,10 +56,16 @@ class IntegerLayers:
         self.n_threads = n_threads or os.cpu_count() or 1
         self.layers = [_Layer(grid_of(layer, network, learning, rules), network.bias) for layer in start]
 
+    @property
+    def fits(self) -> tuple[Shape, int]:
+        """(channels, height, width) of the recordings, and number of classes, that the layers were made for."""
+        grid = self.layers[0].grid
+        return grid.size.source, len(grid.readout)
+
     def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
         """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
         halvings = self.learning.halvings(epoch)
-        wanted = np.array(labels, dtype=np.int64)
+        wanted = need_labels(labels, raster, self.fits[1])
         spikes = self._begin(raster)
         for t in range(len(raster)):
             learns = t >= self.learning.burn_in
@@ -85,6 +92,7 @@ class IntegerLayers:
 
     def _begin(self, raster: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Input spikes with filled-up rows, flat; all states at rest."""
+        need_raster(raster, self.fits[0])
         n_steps, batch = raster.shape[:2]
         for layer in self.layers:
             layer.rest(batch, min(self.n_threads, batch))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from qspinn import arrays
 from qspinn.layers import Shape
 from qspinn.learning.local import LayerSize, LocalLayer, LocalNetwork, sizes_of
 from qspinn.learning.local.formats import DEFAULT_PLAN, DEFAULTS, local_rules
@@ -45,9 +46,11 @@ def local_account(
         ConfigError: as `sizes_of` and `local_rules`.
     """
     sizes = sizes_of(network, shape)
-    for name in outputs or {}:
+    arrays.integer("n_classes", n_classes, low=1, high=1 << 16)
+    for name, n in (outputs or {}).items():
         if name not in [s.name for s in sizes]:
             raise unknown_key(f"outputs.{name}", name, [s.name for s in sizes])
+        arrays.integer(f"outputs.{name}", n, low=0)
     rules = None if plan is None else local_rules(plan, [s.name for s in sizes])
     rows: list[MemoryRow] = []
     for size in sizes:

@@ -56,7 +56,7 @@ def restored(trained: TrainedLocal, *, n_threads: int = 0) -> Layers:
                       for layer, scale in zip(drawn, told.scales, strict=True))
         layers = layers_of(told.network, told.learning, start, told.plan, seed=told.seed, n_threads=n_threads)
         layers.put_back(trained.params)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError, OverflowError) as error:
         raise ArtifactError("checkpoint", "does not fit its own declaration", got=str(error)[:120]) from None
     return layers
 

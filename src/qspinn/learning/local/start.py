@@ -7,10 +7,11 @@ import math
 import msgspec
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from qspinn.arrays import integer, integers
 from qspinn.data.event_set import EventSet
-from qspinn.errors import DataError
+from qspinn.errors import ConfigError, DataError
 from qspinn.layers import Shape
 from qspinn.learning.local import LayerSize, LocalNetwork, sizes_of
 
@@ -43,6 +44,31 @@ def raster_of(data: EventSet) -> NDArray[np.uint8]:
     return np.ascontiguousarray((data.dense() > 0).transpose(0, 1, 3, 4, 2)).view(np.uint8)
 
 
+def need_raster(raster: NDArray[np.uint8], shape: Shape) -> None:
+    """Checks that spikes are uint8 [T, B, height, width, channels] of 0 and 1, in C order, with a step and a recording.
+
+    Raises:
+        DataError: they are not.
+    """
+    allowed = f"uint8 [T, B, {shape[1]}, {shape[2]}, {shape[0]}] of 0 and 1, C order"
+    kind = f"{raster.dtype} {raster.shape}" if isinstance(raster, np.ndarray) else type(raster).__name__
+    if not isinstance(raster, np.ndarray) or raster.dtype != np.uint8 or not raster.flags.c_contiguous or (
+            raster.ndim != 5 or raster.shape[2:] != (shape[1], shape[2], shape[0]) or 0 in raster.shape[:2]):
+        raise DataError("raster", "does not fit the layers", got=kind, allowed=allowed)
+    if int(raster.max()) > 1:
+        raise DataError("raster", "holds a value that is no spike", got=int(raster.max()), allowed=allowed)
+
+
+def need_labels(labels: ArrayLike, raster: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
+    """Labels [B] of the recordings in a raster, each a class.
+
+    Raises:
+        DataError: they are not.
+    """
+    n = raster.shape[1] if isinstance(raster, np.ndarray) and raster.ndim > 1 else None
+    return np.array(integers("labels", labels, shape=(n,), low=0, high=n_classes - 1))
+
+
 def start_of(
     network: LocalNetwork, data: EventSet, n_classes: int, *, step_ms: float, burn_in: int = 0, seed: int = 0
 ) -> tuple[LayerStart, ...]:
@@ -53,8 +79,12 @@ def start_of(
     Decays are exp(-step / tau).
 
     Raises:
+        ConfigError: a number of classes, a seed or a length of a step that is none.
         DataError: there are no samples, or nothing ever reaches a layer.
     """
+    integer("burn_in", burn_in, low=0, high=1 << 15)
+    if not isinstance(data, EventSet):
+        raise DataError("training data", "are no recordings", got=type(data).__name__, allowed="an EventSet")
     if data.n_samples == 0:
         raise DataError("training data", "holds no samples")
     spikes = raster_of(data.slice(0, min(CALIBRATION, data.n_samples))).astype(bool)
@@ -74,6 +104,10 @@ def start_of(
 def drawn_layers(network: LocalNetwork, shape: Shape, n_classes: int, step_ms: float, seed: int
                  ) -> tuple[LayerStart, ...]:
     """What is random in fresh layers, by the seed alone; all scales are 0."""
+    integer("n_classes", n_classes, low=2, high=1 << 16)
+    integer("seed", seed, low=0, high=(1 << 64) - 1)
+    if isinstance(step_ms, bool) or not isinstance(step_ms, int | float) or not 0 < step_ms < math.inf:
+        raise ConfigError("step_ms", "is no length of a step", got=step_ms, allowed="a number above 0")
     return tuple(_drawn(size, network, n_classes, step_ms, np.random.default_rng([seed, 41, number]))
                  for number, size in enumerate(sizes_of(network, shape)))
 

@@ -13,10 +13,13 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from qspinn.arrays import integer
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError, RunError
+from qspinn.layers import Shape
 from qspinn.learning.local import LocalLearning, LocalNetwork
 from qspinn.learning.local.start import LayerStart, raster_of
+from qspinn.optional import module
 from qspinn.plan import QuantPlan
 from qspinn.program import write_atomic
 from qspinn.records import canonical_json
@@ -35,6 +38,10 @@ class Layers(Protocol):
     def readouts(self, raster: NDArray[np.uint8]) -> tuple[NDArray, int]:
         """(the last layer's read-out at every step [T, B, n_classes], spikes of all layers after pooling)."""
 
+    @property
+    def fits(self) -> tuple[Shape, int]:
+        """(channels, height, width) of the recordings, and number of classes, that the layers were made for."""
+
     def state(self) -> dict[str, NDArray]:
         """Every array that learning changes."""
 
@@ -52,9 +59,9 @@ def layers_of(
         ConfigError, LoweringError: the plan does not fit, see `formats`.
     """
     if learning.arithmetic == "float":
-        from qspinn.learning.local.floats import FloatLayers
-
-        return FloatLayers(network, learning, start)
+        floats = module("qspinn.learning.local.floats", "local learning in float arithmetic")
+        made: Layers = floats.FloatLayers(network, learning, start)
+        return made
     from qspinn.learning.local.integers import IntegerLayers
 
     return IntegerLayers(network, learning, start, plan, seed=seed, n_threads=n_threads)
@@ -73,10 +80,12 @@ def fit(
         origin: content key of what else the training depends on: the network and its plan.
 
     Raises:
-        DataError: there are no samples, or no steps after burn-in.
+        DataError: there are no samples, no steps after burn-in, recordings of another shape, or a label that is no
+            class of the layers.
         RunError: weights became NaN or infinite (float); names the epoch.
         ArtifactError: the checkpoint is damaged, or cannot be written.
     """
+    need_recordings(layers, data)
     if data.n_samples == 0 or data.n_steps <= learning.burn_in:
         raise DataError("training data", "leave nothing to learn from",
                         got=f"{data.n_samples} samples of {data.n_steps} steps",
@@ -96,6 +105,23 @@ def fit(
             progress(epoch + 1, learning.n_epochs)
 
 
+def need_recordings(layers: Layers, data: EventSet) -> None:
+    """Checks that recordings are what the layers were made for.
+
+    Raises:
+        DataError: no recordings, of another shape, or a label that is no class.
+    """
+    if not isinstance(data, EventSet):
+        raise DataError("events", "are no recordings", got=type(data).__name__, allowed="an EventSet")
+    shape, n_classes = layers.fits
+    if data.shape != shape:
+        raise DataError("events", "do not fit the layers", got=data.shape, allowed=str(shape))
+    if data.n_samples and not 0 <= data.labels.min() <= data.labels.max() < n_classes:
+        at = int(((data.labels < 0) | (data.labels >= n_classes)).argmax())
+        raise DataError(f"events.labels[{at}]", "is no class of the layers", got=int(data.labels[at]),
+                        allowed=f"0..{n_classes - 1}")
+
+
 def _batches(data: EventSet, learning: LocalLearning, rng: np.random.Generator
              ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Batches of an epoch, shifted; a rest smaller than a batch is left out."""
@@ -108,7 +134,15 @@ def _batches(data: EventSet, learning: LocalLearning, rng: np.random.Generator
 
 
 def answers(layers: Layers, data: EventSet, rule: str, burn_in: int) -> tuple[NDArray[np.int64], float]:
-    """(class of every recording [B], spikes per recording) by a rule of `said`, from the steps after burn_in."""
+    """(class of every recording [B], spikes per recording) by a rule of `said`, from the steps after burn_in.
+
+    Raises:
+        DataError: recordings that the layers were not made for, or with no step after burn_in.
+    """
+    need_recordings(layers, data)
+    if data.n_steps <= burn_in:
+        raise DataError("events", "leave no step to answer from", got=f"{data.n_steps} steps",
+                        allowed=f"more than learning.burn_in = {burn_in}")
     found, n_spikes = [np.zeros(0, np.int64)], 0
     for at in range(0, data.n_samples, BATCH):
         values, spikes = layers.readouts(raster_of(data.slice(at, min(at + BATCH, data.n_samples))))
@@ -151,8 +185,18 @@ def _restored(path: Path, key: str, layers: Layers) -> int:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if entry["key"] != key:
             return 0
+        _need_state(state, layers.state())
         layers.put_back(state)
-        return int(entry["n_done"])
+        return integer("n_done", entry["n_done"], low=0, error=ArtifactError)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(str(path), "cannot be read as an interrupted training", got=str(error)[:120],
                             fix="delete it to train from the start") from None
+
+
+def _need_state(found: dict[str, NDArray], expected: dict[str, NDArray]) -> None:
+    """Raises ValueError where a stored state is not that of the layers: arrays missing or too many, of another type or
+    shape; assigning them would cut or repeat values."""
+    kinds = [{name: (str(x.dtype), x.shape) for name, x in state.items()} for state in (found, expected)]
+    if kinds[0] != kinds[1]:
+        wrong = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
+        raise ValueError(f"{wrong[0]} is not an array of these layers")
