@@ -5,9 +5,11 @@ Importing this package is light: a name's home is loaded when the name is first 
 
 from __future__ import annotations
 
-import importlib
+import sys
+import types
 from typing import Any
 
+from qspinn import optional
 from qspinn.version import __version__
 
 _HOME = {
@@ -53,9 +55,24 @@ _HOME = {
 __all__ = ["__version__", "explore", *sorted(_HOME)]
 
 
+class _Package(types.ModuleType):
+    """The package as a module whose public names stay what they are.
+
+    Importing a submodule makes Python set an attribute of that name on the package, which would hide the function of
+    the same name (`lower_layers`) from the second use on.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, types.ModuleType)):
+            types.ModuleType.__setattr__(self, name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
     if name == "explore":
-        return importlib.import_module("qspinn.explore")  # the package can be called: see its docstring
+        return optional.module("qspinn.explore", "qspinn.explore")  # the package can be called: see its docstring
     if name not in _HOME:
         raise AttributeError(f"module 'qspinn' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"qspinn.{_HOME[name]}"), name)
+    return getattr(optional.module(f"qspinn.{_HOME[name]}", f"qspinn.{name}"), name)

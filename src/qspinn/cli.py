@@ -251,8 +251,9 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
 
 
 def _notes(program: qspinn.Program) -> list[str]:
-    """What a program says about itself besides its operations and tensors, one line each; so far nothing."""
-    return []
+    """What lowering could not keep of tensors, one line each, where it concerns more than one value in a hundred."""
+    return [f"{n.path}: {n.problem} {n.count:,} of {n.total:,} values ({n.share:.1%})"
+            for n in program.notes if n.share > 0.01]
 
 
 @app.command(epilog="Example: qspinn report runs/digits")

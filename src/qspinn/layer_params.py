@@ -16,8 +16,8 @@ Floats = NDArray[np.float64]
 
 
 def layer_arrays(network: LayeredNetwork, params: Mapping[str, NDArray]) -> dict[str, Floats]:
-    """The arrays of a network by path, float64: weights; `<layer>.bias` [C] where a connection declares one; and where
-    they are given, `<layer>.v_th` [C] and `<layer>.decay` [1] in place of the declared numbers.
+    """The arrays of a network by path, float64: weights; `<layer>.bias` [C] where a connection declares one (zeros are
+    taken for none elsewhere); and where they are given, `<layer>.v_th` [C] and `<layer>.decay` [1] in place of the declared numbers.
 
     Raises:
         LoweringError: names the path of an array that is unknown, missing, of the wrong shape, not finite, or out of
@@ -28,13 +28,19 @@ def layer_arrays(network: LayeredNetwork, params: Mapping[str, NDArray]) -> dict
     needed, optional = _shapes(network)
     known = needed | optional
     for path in params:
-        if path not in known:
+        if path not in known and not _is_no_bias(network, str(path), params[path]):
             raise LoweringError(str(path), "is not an array of this network", allowed=", ".join(sorted(known)),
                                 fix=_fix(network, str(path), known))
     for path in needed:
         if path not in params:
             raise LoweringError(path, "is not among the trained arrays", allowed=", ".join(sorted(params)))
     return {path: _array(path, params[path], known[path]) for path in known if path in params}
+
+
+def _is_no_bias(network: LayeredNetwork, path: str, x: NDArray) -> bool:
+    """Whether an array that is not declared is a bias of zeros, which says the same as none."""
+    layer = next((layer for layer in network.layers if path == f"{layer.name}.bias"), None)
+    return layer is not None and not reals(path, x, shape=(layer.shape[0],), error=LoweringError).any()
 
 
 def has_bias(network: LayeredNetwork, layer: str) -> bool:

@@ -107,7 +107,8 @@ class Linear(Record, frozen=True, tag="linear"):
     the step before.
 
     Attributes:
-        bias: a constant input to each target neuron (of one connection per population).
+        bias: a constant input to each target neuron: one parameter of the target layer, however many connections with
+            `bias = True` feed it; it is added once per step.
         norm: batch normalization of the input, folded into weights and bias when lowered.
     """
 

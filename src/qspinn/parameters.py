@@ -70,21 +70,6 @@ def of_module(network: LayeredNetwork) -> dict[str, Expected]:
     return found
 
 
-def of_layers(network: LayeredNetwork) -> dict[str, Expected]:
-    """Arrays of a layered network as it is put on a grid: `<layer>.w...`, and where given `<layer>.bias` [C],
-    `<layer>.v_th` [C] or one for all, `<layer>.decay`."""
-    found: dict[str, Expected] = {}
-    for layer in network.layers:
-        channels = layer.shape[0]
-        for c in network.into(layer.name):
-            if not isinstance(c, Skip):
-                found[network.weight_path(c)] = Expected((network.weight_shape(c),))
-        found[f"{layer.name}.bias"] = Expected(((channels,),), optional=True)
-        found[f"{layer.name}.v_th"] = Expected(((channels,), (), (1,)), optional=True)
-        found[f"{layer.name}.decay"] = Expected(((), (1,)), low=0.0, high=1.0, optional=True)
-    return found
-
-
 def of_local(network: LocalNetwork, learning: LocalLearning, plan: QuantPlan, shape: tuple[int, int, int]
              ) -> dict[str, Expected]:
     """Arrays of layers that learn locally, in the arithmetic that they learn in: weights `<layer>.w` [C_out, C_in, k,

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qspinn import parameters
 from qspinn.arrays import integer
-from qspinn.errors import ConfigError, LoweringError
+from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layer_grid import (
     LayerGrid,
@@ -34,6 +33,7 @@ from qspinn.layer_grid import (
     threshold_limits,
     threshold_shift,
 )
+from qspinn.layer_params import layer_arrays
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
 from qspinn.learning._codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning._device import device_of, need_together
@@ -89,7 +89,7 @@ def prepare(
     if estimator not in ("straight_through", "annealed"):
         raise ConfigError("estimator", "unknown estimator", got=estimator, allowed="straight_through, annealed")
     if params is not None:
-        params = parameters.need(params, parameters.of_layers(network), error=LoweringError)
+        params = layer_arrays(network, params)
     integer("seed", seed, low=0, high=(1 << 32) - 1)
     if params is None:
         params = SurrogateNet(network, seed=seed).params()

@@ -21,6 +21,7 @@ from qspinn.arrays import integer
 from qspinn.checkpoint import TrainedLayers
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ConfigError, DataError
+from qspinn.layer_params import has_bias
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
 from qspinn.learning._device import device_of, need_together
 from qspinn.learning.passes.backward_kernel import ARCTAN, FAST_SIGMOID, TRIANGLE
@@ -183,7 +184,8 @@ class SurrogateNet(nn.Module):
                     factor = g / np.sqrt(var + norm.eps)
                     w, bias = w * factor.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
                 found[path] = w
-            found[f"{layer.name}.bias"] = bias
+            if has_bias(self.network, layer.name):
+                found[f"{layer.name}.bias"] = bias
         return found
 
     def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:

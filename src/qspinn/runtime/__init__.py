@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from qspinn import optional
 from qspinn.errors import ConfigError, DataError
 from qspinn.ops import EventsOp
 from qspinn.program import Program, check
@@ -73,11 +74,5 @@ def _torch_run(device: str) -> Callable[..., Result]:
     Raises:
         ConfigError: torch is not installed.
     """
-    try:
-        from qspinn.runtime import torch_engine
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ConfigError("backend", "torch is not installed", got="torch", allowed="numba, reference",
-                          fix="pip install qspinn[torch]") from None
+    torch_engine = optional.module("qspinn.runtime.torch_engine", "backend 'torch'")
     return functools.partial(torch_engine.run, device=device)
