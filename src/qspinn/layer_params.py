@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 
 def layer_arrays(network: LayeredNetwork, params: Mapping[str, NDArray]) -> dict[str, Floats]:
     """The arrays of a network by path, float64: weights; `<layer>.bias` [C] where a connection declares one (zeros are
-    taken for none elsewhere); and where they are given, `<layer>.v_th` [C] and `<layer>.decay` [1] in place of the declared numbers.
+    taken for none elsewhere); and where given, `<layer>.v_th` [C] and `<layer>.decay` [1] in place of the declared
+    numbers.
 
     Raises:
         LoweringError: names the path of an array that is unknown, missing, of the wrong shape, not finite, or out of
