@@ -64,6 +64,9 @@ class QFormat(msgspec.Struct, frozen=True, kw_only=True):
     signed: bool = False
 
     def __post_init__(self) -> None:
+        for field in ("bits", "frac", "signed"):
+            if isinstance(value := getattr(self, field), np.generic):
+                msgspec.structs.force_setattr(self, field, value.item())
         if type(self.bits) is not int or not 1 <= self.bits <= MAX_BITS:
             raise ConfigError("format.bits", "width out of range", got=self.bits, allowed=f"an integer, 1..{MAX_BITS}")
         if type(self.frac) is not int or not -64 <= self.frac <= 64:

@@ -10,11 +10,10 @@ import math
 import os
 import weakref
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 
-from qspinn.errors import ArtifactError, ConfigError, QSpinnError
+from qspinn.errors import ConfigError, QSpinnError
 from qspinn.ops import (
     AddOp,
     ConvOp,
@@ -30,29 +29,16 @@ from qspinn.ops import (
     VoteOp,
     conv_shape,
     pool_shape,
-    spread,
 )
+from qspinn.program.faults import MAX_SIZE, Fault, named_tensor, pairs, ranges, shaped, vector
+from qspinn.program.neurons import MAX_COUNT, MAX_SHIFT, neuron_faults
 from qspinn.program.program import CodeTensor, Program
 
 MAX_STEPS = 1 << 15
-MAX_SIZE = 1 << 15
-"""Largest kernel, stride, padding or dilation, and longest refractory period in steps."""
-MAX_SHIFT = 31
-MAX_COUNT = 255
 MEMORY_KEY = "QSPINN_MEMORY_LIMIT"
 """Environment variable: bytes that one sample of a run may take at most, in place of half of the machine's memory."""
 
 _checked: weakref.WeakSet[Program] = weakref.WeakSet()
-
-
-class Fault(NamedTuple):
-    """The first thing of an operation that no engine, or not every engine, would read alike."""
-
-    field: str
-    problem: str
-    got: object
-    allowed: str
-    fix: str = ""
 
 
 def check(program: Program, where: str = "program", *, error: type[QSpinnError] = ConfigError,
@@ -165,9 +151,9 @@ class _Walk:
     def _faults_of(self, op: Op) -> Iterable[Fault]:
         match op:
             case PoissonOp():
-                yield from _ranges(op, per_level=(1, ((1 << 32) - 1) // 255), seed=(0, (1 << 32) - 1))
+                yield from ranges(op, per_level=(1, ((1 << 32) - 1) // 255), seed=(0, (1 << 32) - 1))
             case EventsOp():
-                yield from _ranges(op, max_count=(1, MAX_COUNT))
+                yield from ranges(op, max_count=(1, MAX_COUNT))
                 if min(op.shape) < 1 or math.prod(op.shape) != self.program.n_inputs:
                     yield Fault("shape", "does not have as many places as the program has inputs", op.shape,
                                 f"{self.program.n_inputs} places")
@@ -192,29 +178,12 @@ class _Walk:
         if name in self.sizes or (field != "name" and name in self.populations):
             yield Fault(field, "is the name of another signal", name, "a name of its own")
 
-    def _shaped(self, field: str, name: str, shape: tuple[int, ...]) -> Iterable[Fault]:
-        yield from self._tensor(field, name)
-        if self.program.codes(name).shape != shape:
-            yield Fault(field, f"tensor {name!r} has the wrong shape", self.program.codes(name).shape, str(shape))
-
-    def _tensor(self, field: str, name: str) -> Iterable[Fault]:
-        if name not in self.program.tensors:
-            yield Fault(field, "names no tensor of this program", name, ", ".join(sorted(self.program.tensors)))
-
-    def _vector(self, field: str, name: str, n: int) -> Iterable[Fault]:
-        """One value for all n neurons, one per channel, or one for each."""
-        yield from self._tensor(field, name)
-        shape = self.program.codes(name).shape
-        if len(shape) != 1 or shape[0] == 0 or n % shape[0]:
-            yield Fault(field, f"tensor {name!r} does not give one value to each neuron", shape,
-                        f"a length that divides {n}")
-
     def _select(self, op: SelectOp) -> Iterable[Fault]:
         yield from self._known(op.source)
         yield from self._new(op.target, "target")
         if op.source in self.selected:
             yield Fault("source", "is a selection already", op.source, "a signal with all its sources")
-        yield from self._shaped("kept", op.kept, (self.sizes[op.source],))
+        yield from shaped(self.program, "kept", op.kept, (self.sizes[op.source],))
         kept = self.program.codes(op.kept)
         if not np.isin(kept, (0, 1)).all() or not kept.any():
             yield Fault("kept", f"tensor {op.kept!r} selects nothing, or holds more than bits", np.unique(kept)[:5],
@@ -231,7 +200,7 @@ class _Walk:
     def _pool(self, op: PoolOp) -> Iterable[Fault]:
         yield from self._grid(op)
         yield from self._new(op.target, "target")
-        yield from _pairs(op, kernel=1, stride=1)
+        yield from pairs(op, kernel=1, stride=1)
         shape = pool_shape(op)
         if min(shape) < 1:
             yield Fault("kernel", "does not fit into the signal", op.kernel, f"up to {op.shape[1:]}")
@@ -248,13 +217,13 @@ class _Walk:
         recurrent = isinstance(op, DenseOp) and op.source == op.target
         if not recurrent:
             yield from self._known(op.source)
-        yield from _ranges(op, shift=(0, MAX_SHIFT))
+        yield from ranges(op, shift=(0, MAX_SHIFT))
         n_pre = n if recurrent else self.sizes[op.source]
         match op:
             case DenseOp():
-                yield from self._shaped("weight", op.weight, (n, n_pre))
+                yield from shaped(self.program, "weight", op.weight, (n, n_pre))
             case AddOp():
-                yield from self._vector("weight", op.weight, n)
+                yield from vector(self.program, "weight", op.weight, n)
                 if n_pre != n:
                     yield Fault("source", "has another size than the target", n_pre, str(n))
             case ConvOp():
@@ -263,9 +232,9 @@ class _Walk:
 
     def _conv(self, op: ConvOp, n: int) -> Iterable[Fault]:
         yield from self._grid(op)
-        yield from _pairs(op, stride=1, dilation=1, padding=0)
-        yield from _ranges(op, groups=(1, MAX_SIZE))
-        yield from self._tensor("weight", op.weight)
+        yield from pairs(op, stride=1, dilation=1, padding=0)
+        yield from ranges(op, groups=(1, MAX_SIZE))
+        yield from named_tensor(self.program, "weight", op.weight)
         w = self.program.codes(op.weight).shape
         if len(w) != 4 or min(w) < 1 or max(w) > 1 << 20:
             yield Fault("weight", f"tensor {op.weight!r} is no kernel", w, "[C_out, C_in / groups, k_y, k_x]")
@@ -281,7 +250,7 @@ class _Walk:
             yield Fault("source", "is no population that runs before the read-out", op.source,
                         ", ".join(sorted(self.populations)))
         if isinstance(op, VoteOp):
-            yield from self._tensor("votes", op.votes)
+            yield from named_tensor(self.program, "votes", op.votes)
             shape = self.program.codes(op.votes).shape
             if len(shape) != 2 or shape[0] != self.sizes[op.source] or shape[1] < 1:
                 yield Fault("votes", f"tensor {op.votes!r} has the wrong shape", shape,
@@ -292,21 +261,7 @@ class _Walk:
         if not any(feed.source != op.name for feed in self.feeds.get(op.name, [])):
             yield Fault("name", "is a population that nothing before it feeds", op.name,
                         "a connection from the input or from an earlier population", "add one, or leave it out")
-        yield from _ranges(
-            op, n=(1, 1 << 31), n_ref=(0, MAX_SIZE), stream=(0, (1 << 31) - 1), v_min=(op.v_fmt.code_min, 0),
-            in_shift=(-MAX_SHIFT, MAX_SHIFT), max_spikes=(1, MAX_COUNT), **dict.fromkeys(
-                ("decay_shift", "current_shift", "theta_decay_shift", "v_th_shift", "theta_shift", "inhibition_shift",
-                 "bias_shift"), (0, MAX_SHIFT)))
-        if op.v_fmt.binary or op.v_fmt.bits > 31:
-            yield Fault("v_fmt", "holds no potentials", str(op.v_fmt), "1..31 bits, two at least with a sign")
-        yield from self._factors(op)
-        yield from self._vectors(op)
-        yield from _switches(op)
-        yield from self._codes(op)
-        for what, bound, limit in bounds(self.program, op, self._drive(op)):
-            if bound >= limit:
-                yield Fault("v_fmt", f"the accumulator of {what} may overflow 32 bits", bound, f"below {limit}",
-                            "fewer bits, smaller shifts or a smaller max_count")
+        yield from neuron_faults(self.program, op, self._drive(op))
         self.sizes[op.name] = op.n
         self.most[op.name] = op.max_spikes if op.spiking else 1
 
@@ -315,136 +270,6 @@ class _Walk:
         return sum(_row_sum(self.program, f) * (op.max_spikes if f.source == op.name else self.most[f.source])
                    << f.shift for f in self.feeds[op.name])
 
-    def _factors(self, op: LifOp) -> Iterable[Fault]:
-        """Decay factors are m / 2**shift within 0..1, never negative: potentials never grow by themselves."""
-        pairs = {"decay": op.decay_shift, "current": op.current_shift, "theta_decay": op.theta_decay_shift}
-        for field, shift in pairs.items():
-            name = getattr(op, field)
-            if not name and field != "decay":
-                if shift:
-                    yield Fault(f"{field}_shift", "shifts a factor that is not there", shift, "0")
-                continue
-            yield from self._shaped(field, name, (1,))
-            code = int(self.program.codes(name)[0])
-            if self.program.tensors[name].fmt.signed or not 0 <= code <= 1 << shift:
-                yield Fault(field, f"tensor {name!r} is no factor of 0..1", f"{code} / 2**{shift}",
-                            f"an unsigned code of 0..{1 << shift}",
-                            f"a {field}_shift of {max(code - 1, 0).bit_length()}")
-
-    def _vectors(self, op: LifOp) -> Iterable[Fault]:
-        for field in ("v_th", "v_reset", "theta", "inhibition", "bias", "in_shifts", "theta_step"):
-            if getattr(op, field) or field in ("v_th", "v_reset"):
-                yield from self._vector(field, getattr(op, field), op.n)
-
-    def _codes(self, op: LifOp) -> Iterable[Fault]:
-        """Thresholds lie between silence and the largest potential; resets and shifts within what engines do."""
-        for field, low, high in (("theta", 0, None), ("inhibition", 0, None), ("theta_step", 0, None),
-                                 ("in_shifts", -MAX_SHIFT, MAX_SHIFT)):
-            name = getattr(op, field)
-            if name:
-                codes = self.program.codes(name)
-                if codes.min() < low or (high is not None and codes.max() > high):
-                    allowed = f"at least {low}" if high is None else f"{low}..{high}"
-                    yield Fault(field, f"tensor {name!r} holds a code that has no meaning there",
-                                (int(codes.min()), int(codes.max())), allowed)
-        reset = self.program.codes(op.v_reset)
-        if op.reset == "value" and (reset.min() < op.v_min or reset.max() > op.v_fmt.code_max):
-            yield Fault("v_reset", f"tensor {op.v_reset!r} resets out of the range of potentials",
-                        (int(reset.min()), int(reset.max())), f"{op.v_min}..{op.v_fmt.code_max}")
-        if not op.spiking:
-            return
-        level = levels(self.program, op)
-        least, top = 1 - op.strict, op.v_fmt.code_max - op.strict
-        if level.min() < least:
-            yield Fault("v_th", f"neuron {int(level.argmin())} would spike without any input", int(level.min()),
-                        f"a threshold of {least} at least", "more bits for the potential, or a smaller range")
-        if level.min() > top:
-            yield Fault("v_th", "no neuron can ever reach its threshold", int(level.min()), f"at most {top}",
-                        "more bits for the potential, or a lower threshold")
-
-
-def levels(program: Program, op: LifOp) -> np.ndarray:
-    """The constant part of every neuron's threshold in codes of the potential, int64 [N]."""
-    level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
-    return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
-
-
-def bounds(program: Program, op: LifOp, drive: int) -> list[tuple[str, int, int]]:
-    """(what, its largest size, the size that it must stay below) of every intermediate of a step.
-
-    Args:
-        drive: largest size of the input current.
-
-    Multiples of a threshold are compared one after the other, up to the first beyond the potential.
-    """
-    def top(name: str) -> int:
-        return int(np.abs(program.codes(name).astype(np.int64)).max(initial=0)) if name else 0
-
-    shifts = program.codes(op.in_shifts) if op.in_shifts else np.array([op.in_shift])
-    left, right = max(0, -int(shifts.min())), max(0, int(shifts.max()))
-    v_top, fmt = max(op.v_fmt.code_max, -op.v_min), op.current_fmt
-    bias, moving = top(op.bias) << op.bias_shift, op.theta_fmt.code_max if op.theta_fmt is not None else 0
-    level = int(np.abs(levels(program, op)).max()) if op.spiking else 0
-    signed, current = 1 << 31, drive
-    found = [("the input current", (drive << left) + (1 << right >> 1), signed)]
-    if fmt is not None:
-        current = -fmt.code_min * top(op.current) + (1 << op.current_shift >> 1)
-        found = [("the synaptic current", current + drive + bias, signed),
-                 ("the current into the potential", (-fmt.code_min << left) + (1 << right >> 1), signed)]
-    return [
-        *found,
-        ("decay * v", v_top * top(op.decay) + (1 << op.decay_shift >> 1), signed if op.v_fmt.signed else 1 << 32),
-        ("the bias", bias + v_top, signed),
-        ("the threshold", level + (moving << op.theta_shift) + op.v_fmt.code_max if op.spiking else 0, signed),
-        ("decay * theta", moving * top(op.theta_decay) + (1 << op.theta_decay_shift >> 1), 1 << 32),
-        ("the inhibition", top(op.inhibition) << op.inhibition_shift, signed),
-    ]
-
-
-def _row_sum(program: Program, feed: Feed) -> int:
-    """The largest sum of |weights| into one neuron."""
-    w = np.abs(program.codes(feed.weight).astype(np.int64))
-    return int((w if isinstance(feed, AddOp) else w.reshape(len(w), -1).sum(axis=1)).max(initial=0))
-
-
-def _switches(op: LifOp) -> Iterable[Fault]:
-    """Parts of a neuron come together or not at all."""
-    fmt, store = op.current_fmt, op.store_fmt
-    if bool(op.current) != (fmt is not None):
-        yield Fault("current_fmt", "a synaptic current has a decay and a format, or neither", op.current,
-                    "both, or none")
-    if fmt is not None and (not fmt.signed or fmt.binary or fmt.bits > 31):
-        yield Fault("current_fmt", "holds no synaptic currents", str(fmt), "2..31 bits with a sign")
-    parts = (bool(op.theta_step), bool(op.theta_decay), op.theta_fmt is not None)
-    if len(set(parts)) > 1:
-        yield Fault("theta_fmt", "an adaptive threshold has a step, a decay and a format, or none of them", parts,
-                    "all, or none")
-    if op.theta_fmt is not None and (op.theta or op.theta_fmt.signed or op.theta_fmt.bits > 31):
-        yield Fault("theta_fmt", "an adaptive threshold is unsigned and has no constant part", str(op.theta_fmt),
-                    "up to 31 unsigned bits, theta = ''")
-    if op.max_spikes > 1 and (op.reset != "subtract" or op.winner or op.inhibition):
-        yield Fault("max_spikes", "several spikes a step need a reset by subtraction and no competition", op.max_spikes,
-                    "1 here")
-    if store is None and op.store_min:
-        yield Fault("store_min", "bounds a format that is not there", op.store_min, "0")
-    if store is not None and not (store.signed and store.bits > 1 and 0 <= -store.frac <= MAX_SHIFT
-                                  and store.code_min <= op.store_min <= 0 and store.bits - store.frac <= 32):
-        yield Fault("store_fmt", "is no signed part of the potential's format", (str(store), op.store_min),
-                    "2 bits at least, a frac of -31..0, store_min of code_min..0")
-
-
-def _ranges(op: Op, **limits: tuple[int, int]) -> Iterable[Fault]:
-    for field, (low, high) in limits.items():
-        if not low <= getattr(op, field) <= high:
-            yield Fault(field, "is out of range", getattr(op, field), f"{low}..{high}")
-
-
-def _pairs(op: Op, **least: int) -> Iterable[Fault]:
-    for field, low in least.items():
-        pair = getattr(op, field)
-        if min(pair) < low or max(pair) > MAX_SIZE:
-            yield Fault(field, "is out of range", pair, f"{low}..{MAX_SIZE} each")
-
 
 def _named(op: Op) -> str:
     """The kind of an operation, and what it makes or feeds."""
@@ -452,11 +277,7 @@ def _named(op: Op) -> str:
     return " ".join(filter(None, (str(kind), getattr(op, "name", "") or getattr(op, "target", ""))))
 
 
-def check_file(program: Program, where: str, memory_limit: int | None = None) -> None:
-    """`check` of a program that was read from a file.
-
-    Raises:
-        ArtifactError: see `check`.
-    """
-    check(program, where, error=ArtifactError, memory_limit=memory_limit)
-
+def _row_sum(program: Program, feed: Feed) -> int:
+    """The largest sum of |weights| into one neuron."""
+    w = np.abs(program.codes(feed.weight).astype(np.int64))
+    return int((w if isinstance(feed, AddOp) else w.reshape(len(w), -1).sum(axis=1)).max(initial=0))

@@ -42,8 +42,8 @@ def plan(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spik
     chosen: of signals from which sources were left out, which ones the weights know.
     """
     (feed, *others) = feeds or (None,)
-    plain = LifOp(**{f: getattr(op, f) for f in COMPETING})
-    if (others or not isinstance(feed, DenseOp) or feed.shift or feed.source == op.name or plain != op
+    plain = once(program, ("plain", op.name), lambda: LifOp(**{f: getattr(op, f) for f in COMPETING}) == op)
+    if (others or not isinstance(feed, DenseOp) or feed.shift or feed.source == op.name or not plain
             or signals[feed.source].count is not None):
         return None
     busiest = int(_kernels.busiest_step(signals[feed.source].offsets))

@@ -1,0 +1,156 @@
+"""What engines may rely on of a population of neurons: factors, thresholds and resets in range, and sums of 32 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.ops import LifOp, spread
+from qspinn.program.faults import MAX_SIZE, Fault, ranges, shaped, vector
+from qspinn.program.program import Program
+
+MAX_SHIFT = 31
+MAX_COUNT = 255
+
+
+def neuron_faults(program: Program, op: LifOp, drive: int) -> Iterable[Fault]:
+    """What is wrong with a population.
+
+    Args:
+        drive: largest size of its input current: all sources spike as often as they may.
+    """
+    yield from ranges(
+        op, n=(1, 1 << 31), n_ref=(0, MAX_SIZE), stream=(0, (1 << 31) - 1), v_min=(op.v_fmt.code_min, 0),
+        in_shift=(-MAX_SHIFT, MAX_SHIFT), max_spikes=(1, MAX_COUNT), **dict.fromkeys(
+            ("decay_shift", "current_shift", "theta_decay_shift", "v_th_shift", "theta_shift", "inhibition_shift",
+             "bias_shift"), (0, MAX_SHIFT)))
+    if op.v_fmt.binary or op.v_fmt.bits > 31:
+        yield Fault("v_fmt", "holds no potentials", str(op.v_fmt), "1..31 bits, two at least with a sign")
+    yield from _factors(program, op)
+    yield from _vectors(program, op)
+    yield from _switches(op)
+    yield from _codes(program, op)
+    for what, bound, limit in bounds(program, op, drive):
+        if bound >= limit:
+            yield Fault("v_fmt", f"the accumulator of {what} may overflow 32 bits", bound, f"below {limit}",
+                        "fewer bits, smaller shifts or a smaller max_count")
+
+
+def _factors(program: Program, op: LifOp) -> Iterable[Fault]:
+    """Decay factors are m / 2**shift within 0..1, never negative: potentials never grow by themselves."""
+    pairs = {"decay": op.decay_shift, "current": op.current_shift, "theta_decay": op.theta_decay_shift}
+    for field, shift in pairs.items():
+        name = getattr(op, field)
+        if not name and field != "decay":
+            if shift:
+                yield Fault(f"{field}_shift", "shifts a factor that is not there", shift, "0")
+            continue
+        yield from shaped(program, field, name, (1,))
+        code = int(program.codes(name)[0])
+        if program.tensors[name].fmt.signed or not 0 <= code <= 1 << shift:
+            yield Fault(field, f"tensor {name!r} is no factor of 0..1", f"{code} / 2**{shift}",
+                        f"an unsigned code of 0..{1 << shift}",
+                        f"a {field}_shift of {max(code - 1, 0).bit_length()}")
+
+
+def _vectors(program: Program, op: LifOp) -> Iterable[Fault]:
+    for field in ("v_th", "v_reset", "theta", "inhibition", "bias", "in_shifts", "theta_step"):
+        if getattr(op, field) or field in ("v_th", "v_reset"):
+            yield from vector(program, field, getattr(op, field), op.n)
+
+
+def _codes(program: Program, op: LifOp) -> Iterable[Fault]:
+    """Thresholds lie between silence and the largest potential; resets and shifts within what engines do."""
+    for field, low, high in (("theta", 0, None), ("inhibition", 0, None), ("theta_step", 0, None),
+                             ("in_shifts", -MAX_SHIFT, MAX_SHIFT)):
+        name = getattr(op, field)
+        if name:
+            codes = program.codes(name)
+            if codes.min() < low or (high is not None and codes.max() > high):
+                allowed = f"at least {low}" if high is None else f"{low}..{high}"
+                yield Fault(field, f"tensor {name!r} holds a code that has no meaning there",
+                            (int(codes.min()), int(codes.max())), allowed)
+    reset = program.codes(op.v_reset)
+    if op.reset == "value" and (reset.min() < op.v_min or reset.max() > op.v_fmt.code_max):
+        yield Fault("v_reset", f"tensor {op.v_reset!r} resets out of the range of potentials",
+                    (int(reset.min()), int(reset.max())), f"{op.v_min}..{op.v_fmt.code_max}")
+    if not op.spiking:
+        return
+    level = levels(program, op)
+    least, top = 1 - op.strict, op.v_fmt.code_max - op.strict
+    if level.min() < least:
+        yield Fault("v_th", f"neuron {int(level.argmin())} would spike without any input", int(level.min()),
+                    f"a threshold of {least} at least", "more bits for the potential, or a smaller range")
+    if level.min() > top:
+        yield Fault("v_th", "no neuron can ever reach its threshold", int(level.min()), f"at most {top}",
+                    "more bits for the potential, or a lower threshold")
+
+
+def levels(program: Program, op: LifOp) -> NDArray[np.int64]:
+    """The constant part of every neuron's threshold in codes of the potential, int64 [N]."""
+    level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
+    return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
+
+
+def bounds(program: Program, op: LifOp, drive: int) -> list[tuple[str, int, int]]:
+    """(what, its largest size, the size that it must stay below) of every intermediate of a step.
+
+    Args:
+        drive: largest size of the input current.
+
+    Multiples of a threshold are compared one after the other, up to the first beyond the potential.
+    """
+    def top(name: str) -> int:
+        return int(np.abs(program.codes(name).astype(np.int64)).max(initial=0)) if name else 0
+
+    def product(fmt_max: int, fmt_min: int, factor: str, shift: int) -> int:
+        """The largest size of a state times a factor, with what rounding adds."""
+        return max(fmt_max * top(factor) + (1 << shift) - 1, -fmt_min * top(factor) - 1)
+
+    shifts = program.codes(op.in_shifts) if op.in_shifts else np.array([op.in_shift])
+    left, right = max(0, -int(shifts.min())), max(0, int(shifts.max()))
+    fmt, v_top, signed = op.current_fmt, max(op.v_fmt.code_max, -op.v_min), 1 << 31
+    bias, moving = top(op.bias) << op.bias_shift, op.theta_fmt.code_max if op.theta_fmt is not None else 0
+    level = int(np.abs(levels(program, op)).max()) if op.spiking else 0
+    found = []
+    if fmt is not None:
+        found = [("decay * i", product(fmt.code_max, fmt.code_min, op.current, op.current_shift), signed),
+                 ("the synaptic current", -fmt.code_min + drive + bias, signed)]
+        drive, bias = -fmt.code_min, 0
+    return [
+        *found,
+        ("the input current", v_top + (drive << left) + (1 << right >> 1) + bias, signed),
+        ("decay * v", product(op.v_fmt.code_max, op.v_min, op.decay, op.decay_shift),
+         signed if op.v_fmt.signed else 1 << 32),
+        ("the threshold", level + (moving << op.theta_shift) + op.v_fmt.code_max if op.spiking else 0, signed),
+        ("decay * theta", product(moving, 0, op.theta_decay, op.theta_decay_shift) if moving else 0, 1 << 32),
+        ("the inhibition", top(op.inhibition) << op.inhibition_shift, signed),
+    ]
+
+
+def _switches(op: LifOp) -> Iterable[Fault]:
+    """Parts of a neuron come together or not at all."""
+    fmt, store = op.current_fmt, op.store_fmt
+    if bool(op.current) != (fmt is not None):
+        yield Fault("current_fmt", "a synaptic current has a decay and a format, or neither", op.current,
+                    "both, or none")
+    if fmt is not None and (not fmt.signed or fmt.binary or fmt.bits > 31):
+        yield Fault("current_fmt", "holds no synaptic currents", str(fmt), "2..31 bits with a sign")
+    parts = (bool(op.theta_step), bool(op.theta_decay), op.theta_fmt is not None)
+    if len(set(parts)) > 1:
+        yield Fault("theta_fmt", "an adaptive threshold has a step, a decay and a format, or none of them", parts,
+                    "all, or none")
+    if op.theta_fmt is not None and (op.theta or op.theta_fmt.signed or op.theta_fmt.bits > 31):
+        yield Fault("theta_fmt", "an adaptive threshold is unsigned and has no constant part", str(op.theta_fmt),
+                    "up to 31 unsigned bits, theta = ''")
+    if op.max_spikes > 1 and (op.reset != "subtract" or op.winner or op.inhibition):
+        yield Fault("max_spikes", "several spikes a step need a reset by subtraction and no competition", op.max_spikes,
+                    "1 here")
+    if store is None and op.store_min:
+        yield Fault("store_min", "bounds a format that is not there", op.store_min, "0")
+    if store is not None and not (store.signed and store.bits > 1 and 0 <= -store.frac <= MAX_SHIFT
+                                  and store.code_min <= op.store_min <= 0 and store.bits - store.frac <= 32):
+        yield Fault("store_fmt", "is no signed part of the potential's format", (str(store), op.store_min),
+                    "2 bits at least, a frac of -31..0, store_min of code_min..0")
