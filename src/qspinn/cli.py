@@ -230,8 +230,8 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
         "name": program.name, "inputs": program.n_inputs, "steps": program.n_steps,
         "operations": [msgspec.to_builtins(op) for op in program.ops],
         "memory": [msgspec.to_builtins(r) | {"total_bits": r.total_bits} for r in account.rows],
-        "total_bits": account.total_bits, "labels": list(program.labels), "notes": _notes(program),
-        "provenance": program.provenance,
+        "total_bits": account.total_bits, "labels": list(program.labels),
+        "notes": [str(note) for note in program.notable()], "provenance": program.provenance,
     }
     if out:
         qspinn.program.write_atomic(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
@@ -248,12 +248,6 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
     Console().print(table)
     for note in found["notes"]:
         print(f"note: {note}")
-
-
-def _notes(program: qspinn.Program) -> list[str]:
-    """What lowering could not keep of tensors, one line each, where it concerns more than one value in a hundred."""
-    return [f"{n.path}: {n.problem} {n.count:,} of {n.total:,} values ({n.share:.1%})"
-            for n in program.notes if n.share > 0.01]
 
 
 @app.command(epilog="Example: qspinn report runs/digits")

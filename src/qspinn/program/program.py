@@ -41,6 +41,13 @@ class Note(Record, frozen=True):
         """Share 0..1 of the tensor's values."""
         return self.count / self.total
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem} {self.count:,} of {self.total:,} values ({self.share:.1%})"
+
+
+NOTABLE_SHARE = 0.01
+"""Share of a tensor's values above which a note about them is shown."""
+
 
 class _Described(Record, frozen=True):
     """All of a program but its tensors."""
@@ -119,6 +126,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True)
         described = from_plain(_Described, rest, "program")
         for name in rest:
             msgspec.structs.force_setattr(self, name, getattr(described, name))
+
+    def notable(self) -> list[Note]:
+        """The notes that concern more than one value in a hundred of their tensor."""
+        return [note for note in self.notes if note.share > NOTABLE_SHARE]
 
     def codes(self, name: str) -> NDArray[np.int32]:
         return self.tensors[name].codes

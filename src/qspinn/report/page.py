@@ -52,7 +52,7 @@ def render(source: Source) -> str:
     return environment.from_string(_resource("page.html.j2")).render(
         style=Markup(_resource("style.css")), symbols=svg.symbols(), e=source.experiment, allowed=allowed,
         head=words.headline(source), verdict=words.verdict(o.test_difference, source.data.n[2], allowed, own["noun"]),
-        shared=words.shared_text(source.data.shared, own["noun"]),
+        notes=source.notes, shared=words.shared_text(source.data.shared, own["noun"]),
         winner_scheme=words.SCHEMES[source.winner.candidate.scheme], own_section=section,
         schemes=_used(words.SCHEMES, {p.candidate.scheme for p in source.points}),
         roundings=_used(words.ROUNDINGS, {p.weights.rounding for p in source.points}),

@@ -19,6 +19,7 @@ from qspinn.explore.local_space import LocalExperiment
 from qspinn.explore.outcome import Outcome
 from qspinn.explore.sensitivity import Significance
 from qspinn.explore.space import Experiment
+from qspinn.explore.stored import PROGRAM
 from qspinn.memory import MemoryRow, float_account
 from qspinn.ops import DenseOp, SelectOp, VoteOp
 from qspinn.plan import QuantRule
@@ -105,7 +106,8 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Everything the page shows; `own` is what only the run's family of networks has."""
+    """Everything the page shows; `own` is what only the run's family of networks has, `notes` what lowering could not
+    keep of the winner's tensors, one sentence each."""
 
     outcome: Outcome
     experiment: AnyExperiment
@@ -117,6 +119,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     float_memory: tuple[MemoryRow, ...]
     float_learning_bits: int
     own: Fields | Layers | Local
+    notes: tuple[str, ...] = ()
 
 
 def read_run(folder: Path) -> Source:
@@ -132,13 +135,16 @@ def read_run(folder: Path) -> Source:
         raise _broken(folder / "result.json", f"{type(error).__name__}: {error}") from None
     read = _READERS[type(facts["experiment"])]
     try:
-        own, learning_bits = read(folder, facts, folder / outcome.model)
+        model = folder / outcome.model
+        own, learning_bits = read(folder, facts, model)
+        notes = program_file.load(model).notable() if model.suffix == PROGRAM.suffix else []
     except ArtifactError as error:
         raise RunError(error.where, f"{error.problem}, so the report cannot be written", got=error.got,
                        fix="run qspinn explore with this --out again: it continues and restores its files") from None
     except (ConfigError, LookupError, ValueError, TypeError) as error:
         raise _broken(folder / outcome.model, f"does not fit the float network: {error}") from None
-    return Source(outcome=outcome, own=own, **facts, float_learning_bits=learning_bits)
+    return Source(outcome=outcome, own=own, **facts, float_learning_bits=learning_bits,
+                  notes=tuple(str(note) for note in notes))
 
 
 def _competing(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Fields, int]:
