@@ -66,10 +66,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
-        sha = hashlib.sha256(canonical_json(self.network))
-        for name, array in sorted(self.params.items()):
-            sha.update(name.encode() + str(array.dtype).encode() + np.ascontiguousarray(array).tobytes())
-        return sha.hexdigest()
+        return _digest(self.network, self.params, with_shapes=False)
 
 
 class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -93,7 +90,7 @@ class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
-        return _content(self)
+        return _digest(self.network, self.params, with_shapes=True)
 
 
 class LocalDeclaration(Record, frozen=True):
@@ -139,21 +136,26 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
-        return _content(self)
+        return _digest(self.network, self.params, with_shapes=True)
 
 
 AnyTrained = Trained | TrainedLayers | TrainedLocal
 _FAMILIES = {TrainedLayers: "layers", TrainedLocal: "local"}
 
 
-def _content(trained: TrainedLayers | TrainedLocal) -> str:
-    sha = hashlib.sha256(canonical_json(trained.network))
-    for name, array in sorted(trained.params.items()):
-        sha.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+def _digest(declaration: Any, params: Parameters, *, with_shapes: bool) -> str:
+    """sha256 (hex) of a declaration, as a record or as the plain data of a file, and of arrays.
+
+    Files are checked by the data that they hold: a declaration whose fields got other names since has another record.
+    """
+    sha = hashlib.sha256(canonical_json(declaration))
+    for name, array in sorted(params.items()):
+        label = f"{name} {array.dtype} {array.shape}" if with_shapes else f"{name}{array.dtype}"
+        sha.update(label.encode() + np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
 
 
-def save(trained: AnyTrained, path: Path) -> None:
+def save(trained: AnyTrained, path: str | Path) -> None:
     """Writes the checkpoint (safetensors; the declaration, and a checksum, in its metadata).
 
     Raises:
@@ -170,7 +172,7 @@ def save(trained: AnyTrained, path: Path) -> None:
     write_atomic(path, safetensors.numpy.save(arrays, metadata={"qspinn_float": entry.decode()}))
 
 
-def load(path: Path) -> Trained:
+def load(path: str | Path) -> Trained:
     """The checkpoint of competing populations at path.
 
     Raises:
@@ -180,22 +182,22 @@ def load(path: Path) -> Trained:
         network=from_plain(Network, entry["network"], str(path)), params=params).need_whole())
 
 
-def load_layers(path: Path) -> TrainedLayers:
+def load_layers(path: str | Path) -> TrainedLayers:
     """The checkpoint of a layered network at path; errors as for `load`."""
     return _load(path, lambda entry, params: TrainedLayers(
         network=from_plain(LayeredNetwork, entry["network"], str(path)), params=params))
 
 
-def load_local(path: Path) -> TrainedLocal:
+def load_local(path: str | Path) -> TrainedLocal:
     """The checkpoint of locally learned layers at path; errors as for `load`."""
     return _load(path, lambda entry, params: TrainedLocal(
         network=from_plain(LocalDeclaration, entry["network"], str(path)), params=params,
         provenance=dict(entry.get("provenance", {}))))
 
 
-def _load(path: Path, make: Callable[[Any, Parameters], T]) -> T:
+def _load(path: str | Path, make: Callable[[Any, Parameters], T]) -> T:
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
         params = dict(safetensors.numpy.load(data))
         size = struct.unpack("<Q", data[:8])[0]
         entry = msgspec.json.decode(msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn_float"])
@@ -203,6 +205,6 @@ def _load(path: Path, make: Callable[[Any, Parameters], T]) -> T:
     except (OSError, safetensors.SafetensorError, msgspec.DecodeError, struct.error, LookupError, TypeError,
             ValueError, QSpinnError) as error:
         raise ArtifactError(str(path), "cannot be read as a float checkpoint", got=str(error)[:120]) from None
-    if entry.get("sha256") != trained.key():
+    if entry.get("sha256") != _digest(entry["network"], params, with_shapes="family" in entry):
         raise ArtifactError(str(path), "checksum does not match: the file was damaged or edited")
     return trained

@@ -12,13 +12,14 @@ from qspinn.errors import ArtifactError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write under a temporary name beside path, synced and renamed to it at the end of the block; the old
     file stays whole if anything fails.
 
     Raises:
         ArtifactError: the disk is full or the place is not writable.
     """
+    path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +35,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                             fix="free some space or choose another place with --out") from None
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: str | Path, data: bytes) -> None:
     """Writes bytes, all or nothing; see `replacing`, also for errors."""
     with replacing(path) as file:
         file.write(data)
