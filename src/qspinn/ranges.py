@@ -52,7 +52,8 @@ def _table(where: str, table: dict[str, float]) -> dict[str, float]:
     """
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table):
         raise DataError(where, "is no table of numbers by name", got=type(table).__name__, allowed="a dict")
-    return {name: float(reals(f"{where}.{name}", value, shape=(), low=0.0, high=LARGEST_SIZE)) for name, value in table.items()}
+    return {name: float(reals(f"{where}.{name}", value, shape=(), low=0.0, high=LARGEST_SIZE))
+            for name, value in table.items()}
 
 
 def calibrate(trained: Trained, spikes: Spikes) -> Ranges:

@@ -243,7 +243,8 @@ def _any(value: Any, where: str, depth: int = 0) -> Any:
     """A value of a field that may hold anything which JSON can hold, up to MAX_DEPTH tables and lists within one
     another."""
     if depth > MAX_DEPTH:
-        raise ConfigError(where[:120], "holds tables or lists too deep within one another", allowed=f"{MAX_DEPTH} levels")
+        raise ConfigError(where[:120], "holds tables or lists too deep within one another",
+                          allowed=f"{MAX_DEPTH} levels")
     value = _without_wrapping(value)
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
