@@ -161,7 +161,8 @@ def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]
         text = msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn"]
         entry = msgspec.json.decode(text)
         msgspec.json.encode(entry)  # what is nested too deep to be written again
-    except (RecursionError, safetensors.SafetensorError, msgspec.DecodeError, struct.error, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, msgspec.DecodeError, struct.error, KeyError, TypeError, ValueError,
+            RecursionError) as error:
         raise ArtifactError(where, "is truncated, damaged or not a .qspinn file", got=str(error)[:120]) from None
     if any(stream.dtype != np.uint8 or stream.ndim != 1 for stream in streams.values()):
         raise ArtifactError(where, "holds something else than packed bytes")
