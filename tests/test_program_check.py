@@ -395,11 +395,8 @@ def test_names_of_files_that_cannot_be_are_refused(name: Any, tmp_path: Any) -> 
 
 
 def test_a_program_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
 
-    import qspinn.program.check  # noqa: F401  (the module, which the function of that name hides)
-
-    module, calls = sys.modules["qspinn.program.check"], []
+    module, calls = sys.modules[check.__module__], []  # the module, which the function of that name hides
     faults = module._faults
     monkeypatch.setattr(module, "_faults", lambda p: calls.append(p) or faults(p))
     program = plain()

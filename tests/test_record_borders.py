@@ -62,7 +62,7 @@ def fits(hint: Any, value: Any) -> bool:
                   str: type(value) is str and value != "\ud800", types.NoneType: value is None}
         if kind in simple and simple[kind]:
             return True
-        if isinstance(kind, type) and issubclass(kind, enum.Enum) and value in [m.value for m in kind]:
+        if isinstance(kind, type) and issubclass(kind, enum.Enum) and type(value) is str and value in [m.value for m in kind]:
             return True
         if origin is typing.Literal and type(value) is str and value in typing.get_args(kind):
             return True
@@ -120,11 +120,15 @@ def test_values_of_another_type_are_refused_by_class_and_field(kind: type, name:
         if fits(hint, value):
             continue
         refused += 1
+        try:
+            values = raw(kind, name, value)
+        except ConfigError:  # what must go with it has no example this simple
+            continue
         with pytest.raises(ConfigError) as caught:
-            kind(**raw(kind, name, value))
+            kind(**values)
         assert caught.value.where.startswith(f"{kind.__name__}.{name}"), (what, str(caught.value))
         plain = {key: to_plain(x) if isinstance(x, (msgspec.Struct, enum.Enum)) else x
-                 for key, x in raw(kind, name, value).items()}
+                 for key, x in values.items()}
         with pytest.raises(ConfigError) as again:
             from_plain(kind, plain, "a.b")
         if not isinstance(value, dict) and again.value.where.startswith(f"a.b.{name}"):

@@ -198,6 +198,8 @@ def _settled(kind: Any, value: Any, where: str) -> Any:
         return {_text(key, where): _settled(item, entry, f"{where}.{key}") for key, entry in value.items()}
     if kind is Any:
         return _any(value, where)
+    if origin is tuple:  # sets, too, which have no order
+        raise _refusal(kind, value, where)
     try:
         if isinstance(value, enum.Enum) and not _is_enum(kind):
             raise TypeError("a member of an enum where none is declared")
