@@ -155,7 +155,7 @@ def test_ranges_of_another_network_are_refused(field: str) -> None:
 
 @pytest.mark.parametrize("x", [[1.0, np.nan, 3.0], [np.inf], [1e308], "a", [1j]], ids=str)
 def test_histograms_of_no_numbers_are_refused(x: Any) -> None:
-    with pytest.raises(QSpinnError, match="^potentials"):
+    with pytest.raises(QSpinnError, match=r"^potentials"):
         sizes_of(x)
     assert sizes_of(np.array([1e-320, 0.0])).merged(sizes_of(np.array([3.0]))).counts.sum() == 3
     zeros = np.zeros(2048, int)
@@ -213,7 +213,7 @@ def test_shifts_of_channels_that_differ_by_more_than_31_bits_are_held() -> None:
     ((QuantRule(tensor="p.u", bits=8), REST), r"plan\.rules\[0\]\.tensor"),
     ((QuantRule(tensor="p.w", bits=8),), r"plan: p\.v: no rule")])
 def test_rules_and_keys_that_decide_nothing_are_refused(rules: tuple[QuantRule, ...], where: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{where}"):
+    with pytest.raises(ConfigError, match=rf"^{where}"):
         low(rules=rules)
 
 

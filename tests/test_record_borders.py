@@ -60,9 +60,10 @@ def fits(hint: Any, value: Any) -> bool:
         simple = {bool: type(value) is bool, int: type(value) is int and abs(value) < 1 << 63,
                   float: type(value) is int or (type(value) is float and math.isfinite(value)),
                   str: type(value) is str and value != "\ud800", types.NoneType: value is None}
-        if kind in simple and simple[kind]:
+        if simple.get(kind, False):
             return True
-        if isinstance(kind, type) and issubclass(kind, enum.Enum) and type(value) is str and value in [m.value for m in kind]:
+        is_enum = isinstance(kind, type) and issubclass(kind, enum.Enum)
+        if is_enum and type(value) is str and value in [m.value for m in kind]:
             return True
         if origin is typing.Literal and type(value) is str and value in typing.get_args(kind):
             return True
@@ -167,7 +168,7 @@ class Steps(enum.IntEnum):
     THREE = 3
 
 
-class Word(str, enum.Enum):
+class Word(enum.StrEnum):
     """Words with a name."""
 
     SUBTRACT = "subtract"
