@@ -17,6 +17,9 @@ from qspinn.errors import ConfigError, DataError, QSpinnError
 Shape = tuple[int | None, ...]
 """A shape that is asked for; None stands for any length."""
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
+LARGEST_SIZE = 1e100
+"""Largest size of a real parameter, and with 1 / LARGEST_SIZE for the least one that is not 0: quotients and squares of
+two stay numbers of 64 bits."""
 
 
 def integers(
@@ -91,6 +94,16 @@ def booleans(where: str, x: Any, *, shape: Shape | None = None, error: type[QSpi
     if array.dtype.kind != "b":
         raise error(where, "holds no booleans", got=str(array.dtype), allowed="an array of True and False")
     return array
+
+
+def need_kind(where: str, x: Any, kind: type, error: type[QSpinnError] = ConfigError) -> None:
+    """Checks that x, which a caller passed, is of a class of this package.
+
+    Raises:
+        QSpinnError: of kind `error`.
+    """
+    if not isinstance(x, kind):
+        raise error(where, "is of the wrong type", got=type(x).__name__, allowed=f"a {kind.__name__}")
 
 
 def integer(where: str, x: Any, *, low: int = LOWEST, high: int = HIGHEST, error: type[QSpinnError] = ConfigError

@@ -28,10 +28,10 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):
             part.unlink()
-        raise ArtifactError(str(path), "cannot be written", got=error.strerror or str(error),
+        raise ArtifactError(str(path), "cannot be written", got=getattr(error, "strerror", None) or str(error),
                             fix="free some space or choose another place with --out") from None
 
 

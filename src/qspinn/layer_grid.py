@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.arrays import LARGEST_SIZE, integers, need_kind, reals
 from qspinn.calibrators import Floats, potential_top
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat
@@ -32,10 +33,21 @@ class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         step: weight step of each channel, float64 [C].
         shifts: potentials count in units of step * 2**shifts, int64 [C].
+
+    Raises:
+        LoweringError: a step is not above 0, a shift out of range, or there is not one of each for every channel.
     """
 
     step: Floats
     shifts: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        step = reals("grid.step", self.step, shape=(None,), low=1 / LARGEST_SIZE, high=LARGEST_SIZE,
+                     error=LoweringError)
+        shifts = integers("grid.shifts", self.shifts, shape=step.shape, low=-MOST_SHIFT, high=MOST_SHIFT,
+                          error=LoweringError)
+        msgspec.structs.force_setattr(self, "step", step)
+        msgspec.structs.force_setattr(self, "shifts", shifts)
 
     @property
     def unit(self) -> Floats:
@@ -111,6 +123,7 @@ def _check_ranges(network: LayeredNetwork, ranges: LayerRanges) -> None:
     Raises:
         LoweringError: names a layer that the network does not have.
     """
+    need_kind("ranges", ranges, LayerRanges)
     names = [layer.name for layer in network.layers]
     for field in ("v", "i", "theta", "sizes"):
         for name in getattr(ranges, field):
@@ -172,11 +185,46 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
             raise LoweringError(path, "signed weights need two bits at least", got=rule.bits,
                                 fix='levels = "binary" for one bit')
         # a channel is [N // C] neurons of a dense layer in a grid, or one row of a convolution
+        _check_sizes(path, w.reshape(n_channels, -1))
         tops = channel_tops(path, w, rule, n_channels)
         steps.append(np.broadcast_to(tops / weight_format(rule).code_max, n_channels))
     step = np.max(steps, axis=0)
+    if 0 < step.max() < 1 / LARGEST_SIZE:
+        raise LoweringError(path, "a clip this small leaves no step", got=rules[path].clip, fix="a larger clip")
     found: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
     return found
+
+
+def _check_sizes(path: str, rows: Floats) -> None:
+    """The weights of every channel are 0, or large enough to be divided by.
+
+    Raises:
+        LoweringError: names the channel.
+    """
+    tops = np.abs(rows).max(axis=1, initial=0.0)
+    tiny = (tops > 0) & (tops < 1 / LARGEST_SIZE)
+    if tiny.any():
+        raise LoweringError(path, f"the weights of channel {int(tiny.argmax())} are too small to have a step",
+                            got=float(tops[tiny][0]), allowed=f"0, or sizes from {1 / LARGEST_SIZE:g}")
+
+
+def check_grids(network: LayeredNetwork, grids: Mapping[str, LayerGrid]) -> None:
+    """There is a grid for every layer of a network, with a step for every channel.
+
+    Raises:
+        LoweringError: names the layer.
+    """
+    if not isinstance(grids, Mapping) or any(not isinstance(grid, LayerGrid) for grid in grids.values()):
+        raise LoweringError("grids", "is no table of grids by layer", got=type(grids).__name__,
+                            allowed="a dict of LayerGrid")
+    channels = {layer.name: layer.shape[0] for layer in network.layers}
+    if grids.keys() != channels.keys():
+        raise LoweringError("grids", "does not have the layers of this network", got=", ".join(map(str, grids)),
+                            allowed=", ".join(channels))
+    for name, n in channels.items():
+        if len(grids[name].step) != n:
+            raise LoweringError(f"grids.{name}", "does not have a step for every channel", got=len(grids[name].step),
+                                allowed=str(n))
 
 
 def threshold_shift(v_th: Floats, unit: Floats, bits: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import reals
+from qspinn.arrays import LARGEST_SIZE, need_kind, reals
 from qspinn.errors import LoweringError
 from qspinn.layers import Layer, LayeredNetwork, Skip
 from qspinn.records import nearest
@@ -24,6 +24,7 @@ def layer_arrays(network: LayeredNetwork, params: Mapping[str, NDArray]) -> dict
         LoweringError: names the path of an array that is unknown, missing, of the wrong shape, not finite, or out of
             its range (thresholds above 0, decays within 0..1).
     """
+    need_kind("network", network, LayeredNetwork)
     if not isinstance(params, Mapping):
         raise LoweringError("params", "is no table of arrays by path", got=type(params).__name__, allowed="a dict")
     needed, optional = _shapes(network)
@@ -79,7 +80,7 @@ def _shapes(network: LayeredNetwork) -> tuple[dict[str, tuple[int, ...]], dict[s
 def _array(path: str, x: NDArray, shape: tuple[int, ...]) -> Floats:
     """An array of its shape; one number stands for all channels of a threshold, and for a decay."""
     kind = path.rpartition(".")[2]
-    found = reals(path, x, error=LoweringError)
+    found = reals(path, x, low=-LARGEST_SIZE, high=LARGEST_SIZE, error=LoweringError)
     if kind in ("v_th", "decay") and found.size == 1:
         found = found.reshape(1)
     elif found.shape != shape:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
+from qspinn.arrays import LARGEST_SIZE
 from qspinn.errors import ConfigError
 from qspinn.network import _need, _need_steps
 from qspinn.records import Record, Renaming
@@ -87,6 +88,9 @@ class Leaky(Record, frozen=True):
         return self.reset_delay or self.adapts
 
     def check(self) -> None:
+        for name in ("v_th", "v_reset", "theta_step"):
+            _need(abs(getattr(self, name)) <= LARGEST_SIZE, f"layers.neuron.{name}", getattr(self, name),
+                  f"sizes up to {LARGEST_SIZE:g}")
         _need(0.0 <= self.decay <= 1.0, "layers.neuron.decay", self.decay, "0..1")
         _need(self.v_th > 0, "layers.neuron.v_th", self.v_th, "> 0")
         _need(self.v_reset < self.v_th, "layers.neuron.v_reset", self.v_reset, "< v_th")
@@ -190,6 +194,8 @@ class Skip(Record, frozen=True, tag="skip"):
     weight: float = 1.0
 
     def check(self) -> None:
+        _need(abs(self.weight) <= LARGEST_SIZE, f"network.connections.{self.target}.weight", self.weight,
+              f"sizes up to {LARGEST_SIZE:g}")
         if self.source == self.target:
             raise ConfigError(f"network.connections: {self.source} -> {self.target}",
                               "a residual connection from a layer to itself is not supported", got="Skip",

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.arrays import LARGEST_SIZE, integer, need_kind, reals
 from qspinn.checkpoint import Trained
 from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, encode, stream_key
@@ -60,10 +61,18 @@ def lower(
         ConfigError: the plan does not fit the network's tensors.
         LoweringError: an accumulator could overflow 32 bits, or a tensor is missing or not finite.
     """
+    for where, x, kind in (("trained", trained, Trained), ("plan", plan, QuantPlan), ("ranges", ranges, Ranges)):
+        need_kind(where, x, kind)
+    integer("seed", seed, low=0, high=(1 << 32) - 1)
     network, rules = trained.network, resolve(plan, trained.network)
     if len(ranges.input_rate) != network.input.n:
         raise LoweringError("ranges.input_rate", "does not match the network's inputs", got=len(ranges.input_rate),
                             allowed=str(network.input.n), fix="calibrate this network on samples of its own")
+    strangers = sorted(ranges.threshold_max_mv.keys() - {p.name for p in network.populations})
+    if strangers:
+        raise LoweringError(f"ranges.threshold_max_mv.{strangers[0]}", "is no population of this network",
+                            allowed=", ".join(p.name for p in network.populations),
+                            fix="calibrate this network on samples of its own")
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [poisson_op(network, seed)]
     source = "input"
@@ -126,7 +135,7 @@ def _array(trained: Trained, path: str, shape: tuple[int, ...]) -> Floats:
         raise LoweringError(path, "has the wrong shape", got=array.shape, allowed=str(shape))
     if not np.isfinite(array).all():
         raise LoweringError(path, "holds NaN or infinity", fix="train again with a smaller learning rate")
-    return array
+    return reals(path, array, low=-LARGEST_SIZE, high=LARGEST_SIZE, error=LoweringError)
 
 
 def weight_codes(
@@ -140,6 +149,11 @@ def weight_codes(
     if w.min(initial=0.0) < 0:
         raise LoweringError(path, "negative weights are not covered by unsigned formats", got=float(w.min()),
                             allowed="weights of 0 and above")
+    tops = w.max(axis=1, initial=0.0)
+    tiny = (tops > 0) & (tops * rule.clip < 1 / LARGEST_SIZE)
+    if tiny.any():
+        raise LoweringError(path, f"the weights of neuron {int(tiny.argmax())} are too small to have a step",
+                            got=float(tops[tiny][0]), allowed=f"0, or sizes from {1 / LARGEST_SIZE:g} (times clip)")
     if rule.granularity is Granularity.GLOBAL:
         top = float(w.max(initial=0.0)) * rule.clip or 1.0
         fmt = QFormat(bits=rule.bits, frac=rule.bits - math.ceil(math.log2(top)))

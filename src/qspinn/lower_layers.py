@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.arrays import integer, need_kind
 from qspinn.calibrators import Floats
 from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layer_grid import (
     LayerGrid,
     bias_shift,
+    check_grids,
     layer_grids,
     lower_bound,
     potential_format,
@@ -58,9 +60,12 @@ def lower_layers(
         LoweringError: an accumulator could overflow, a tensor is missing or not finite, or a read-out by potential
             would compare unlike units.
     """
+    integer("seed", seed, low=0, high=(1 << 32) - 1)
+    need_kind("ranges", ranges, LayerRanges)
     rules = layer_rules(network, plan)
     arrays = layer_arrays(network, params)
     grids = grids if grids is not None else layer_grids(network, arrays, rules, ranges)
+    check_grids(network, grids)
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
     made, notes = {"input"}, []
@@ -95,6 +100,8 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
         ConfigError: the plan does not fit the network's tensors, or speaks of what only competing populations have.
         LoweringError: a read-out by potential would compare unlike units.
     """
+    need_kind("network", network, LayeredNetwork)
+    need_kind("plan", plan, QuantPlan)
     for option in ("fold_theta", "keep_sum", "min_input_rate"):
         if getattr(plan, option) != getattr(QuantPlan(rules=()), option):
             raise ConfigError(f"plan.{option}", "is for competing populations only", got=getattr(plan, option),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from qspinn.arrays import LARGEST_SIZE
 from qspinn.errors import ConfigError
 from qspinn.records import Record
 
@@ -24,7 +25,7 @@ def _need(ok: bool, where: str, got: object, allowed: str) -> None:
 
 def _need_steps(length: str, step_ms: float, n_steps: int) -> None:
     """A network's steps have a length, given as `length`, and a number that a program can hold."""
-    _need(step_ms > 0, f"network.{length}", step_ms, "> 0")
+    _need(1e-9 <= step_ms <= 1e9, f"network.{length}", step_ms, "1e-9..1e9 ms")
     _need(1 <= n_steps <= 1 << 15, "network.n_steps", n_steps, "1..32768")
 
 
@@ -74,6 +75,9 @@ class Lif(Record, frozen=True, tag="lif"):
 
     def check(self) -> None:
         _need(self.tau_ms > 0, "network.neuron.tau_ms", self.tau_ms, "> 0")
+        for name in ("v_th_mv", "v_min_mv", "v_reset_mv", "theta_plus_mv"):
+            _need(abs(getattr(self, name)) <= LARGEST_SIZE, f"network.neuron.{name}", getattr(self, name),
+                  f"sizes up to {LARGEST_SIZE:g}")
         _need(self.v_th_mv > self.v_reset_mv, "network.neuron.v_th_mv", self.v_th_mv, "> v_reset_mv")
         _need(self.v_min_mv <= min(0.0, self.v_reset_mv), "network.neuron.v_min_mv", self.v_min_mv, "<= 0, <= v_reset")
         _need(0 <= self.n_ref_steps <= 255, "network.neuron.n_ref_steps", self.n_ref_steps, "0..255")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import integers, reals
+from qspinn.arrays import LARGEST_SIZE, integers, need_kind, reals
 from qspinn.checkpoint import Trained
 from qspinn.errors import DataError
+from qspinn.network import Population
 from qspinn.spikes import Spikes
 
 BINS = 2048
+LEAST_LIMIT = 2.0**-300
+"""Of a histogram: smaller sizes lie in its first bin."""
 
 
 class Ranges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -31,7 +36,7 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     threshold_max_mv: dict[str, float]
 
     def __post_init__(self) -> None:
-        rates = reals("ranges.input_rate", self.input_rate, shape=(None,), low=0.0)
+        rates = reals("ranges.input_rate", self.input_rate, shape=(None,), low=0.0, high=1.0)
         busiest = integers("ranges.busiest_step", self.busiest_step, shape=(), low=0)
         msgspec.structs.force_setattr(self, "input_rate", rates)
         msgspec.structs.force_setattr(self, "busiest_step", int(busiest))
@@ -47,7 +52,8 @@ def _table(where: str, table: dict[str, float]) -> dict[str, float]:
     """
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table):
         raise DataError(where, "is no table of numbers by name", got=type(table).__name__, allowed="a dict")
-    return {name: float(reals(f"{where}.{name}", value, shape=(), low=0.0)) for name, value in table.items()}
+    return {name: float(reals(f"{where}.{name}", value, shape=(), low=0.0, high=LARGEST_SIZE))
+            for name, value in table.items()}
 
 
 def calibrate(trained: Trained, spikes: Spikes) -> Ranges:
@@ -56,6 +62,8 @@ def calibrate(trained: Trained, spikes: Spikes) -> Ranges:
     Raises:
         DataError: there are no samples, or they do not fit the network's inputs and steps.
     """
+    need_kind("trained", trained, Trained)
+    need_kind("spikes", spikes, Spikes, DataError)
     network = trained.network
     for field, got, allowed in (("n", spikes.n, network.input.n), ("n_steps", spikes.n_steps, network.n_steps)):
         if got != allowed:
@@ -64,12 +72,24 @@ def calibrate(trained: Trained, spikes: Spikes) -> Ranges:
     if spikes.n_samples == 0:
         raise DataError("calibration data", "holds no samples")
     start, stop = spikes.offsets[0, 0], spikes.offsets[-1, -1]
-    thresholds = {p.name: p.neuron.v_th_mv + float(trained.params[f"{p.name}.theta"].max())
+    thresholds = {p.name: p.neuron.v_th_mv + _largest_theta(trained, p)
                   for p in trained.network.populations}
     count = np.bincount(spikes.index[start:stop], minlength=spikes.n)
     return Ranges(input_rate=count / (spikes.n_samples * spikes.n_steps),
                   busiest_step=int(np.diff(spikes.offsets, axis=1).max()),
                   threshold_max_mv=thresholds)
+
+
+def _largest_theta(trained: Trained, population: Population) -> float:
+    """The largest adaptive part of a population's thresholds [mV].
+
+    Raises:
+        DataError: the array is missing, misshapen, negative or not finite.
+    """
+    path = f"{population.name}.theta"
+    if path not in trained.params:
+        raise DataError(path, "is not among the trained arrays", allowed=", ".join(sorted(trained.params)))
+    return float(reals(path, trained.params[path], shape=(population.n,), low=0.0, high=LARGEST_SIZE).max())
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -78,11 +98,21 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         top: the largest size, exactly.
         limit: a power of two, so that histograms merge without splitting bins.
+
+    Raises:
+        DataError: top is not within 0..limit, limit no power of two, or counts are not BINS counts.
     """
 
     top: float
     limit: float
     counts: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        limit = float(reals("sizes.limit", self.limit, shape=(), low=LEAST_LIMIT, high=2 * LARGEST_SIZE))
+        if math.frexp(limit)[0] != 0.5:
+            raise DataError("sizes.limit", "is no power of two", got=limit)
+        reals("sizes.top", self.top, shape=(), low=0.0, high=limit)
+        integers("sizes.counts", self.counts, shape=(BINS,), low=0)
 
     def merged(self, other: Sizes) -> Sizes:
         """The histogram of both."""
@@ -104,9 +134,9 @@ def sizes_of(x: NDArray) -> Sizes:
     Raises:
         DataError: an entry is NaN or infinite.
     """
-    size = np.abs(reals("potentials", x)).ravel()
+    size = np.abs(reals("potentials", x, low=-LARGEST_SIZE, high=LARGEST_SIZE)).ravel()
     top = float(size.max(initial=0.0))
-    limit = 2.0 ** np.ceil(np.log2(top)) if top > 0 else 1.0
+    limit = max(2.0 ** np.ceil(np.log2(top)), LEAST_LIMIT) if top > 0 else 1.0
     bins = np.minimum((size * (BINS / limit)).astype(np.int64), BINS - 1)
     return Sizes(top=top, limit=float(limit), counts=np.bincount(bins, minlength=BINS))
 

@@ -37,6 +37,8 @@ REMARKS = {"zero": " with v_reset = 0"}
 
 
 _LARGEST = (1 << 63) - 1
+MAX_DEPTH = 64
+"""Levels of tables and lists in a field that may hold anything."""
 
 
 class Renaming(type(msgspec.Struct)):  # type: ignore[misc]
@@ -184,8 +186,7 @@ def _settled(kind: Any, value: Any, where: str) -> Any:
     Raises:
         ConfigError: the value is not of that type, not finite, or a key is unknown or missing.
     """
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
+    value = _without_wrapping(value)
     kind = _member(kind, value, where)
     origin = typing.get_origin(kind)
     if _is_struct(kind) and isinstance(value, dict):
@@ -197,11 +198,28 @@ def _settled(kind: Any, value: Any, where: str) -> Any:
         return {_text(key, where): _settled(item, entry, f"{where}.{key}") for key, entry in value.items()}
     if kind is Any:
         return _any(value, where)
+    if origin is tuple:  # sets, too, which have no order
+        raise _refusal(kind, value, where)
     try:
+        if isinstance(value, enum.Enum) and not _is_enum(kind):
+            raise TypeError("a member of an enum where none is declared")
         value = msgspec.convert(value, kind)
     except (msgspec.ValidationError, TypeError, ValueError, OverflowError):
         raise _refusal(kind, value, where) from None
     return _finite(kind, value, where)
+
+
+def _without_wrapping(value: Any) -> Any:
+    """A NumPy value, or one of a type derived from numbers or text, as the plain value that it holds; members of enums
+    stay what they are."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (bool, enum.Enum)):
+        return value
+    for base in (int, float, str):
+        if isinstance(value, base) and type(value) is not base:
+            return base(value)
+    return value
 
 
 def _finite(kind: Any, value: Any, where: str) -> Any:
@@ -223,16 +241,19 @@ def _text(value: str, where: str) -> str:
     return value
 
 
-def _any(value: Any, where: str) -> Any:
-    """A value of a field that may hold anything which JSON can hold."""
+def _any(value: Any, where: str, depth: int = 0) -> Any:
+    """A value of a field that may hold anything which JSON can hold, up to MAX_DEPTH tables and lists within one
+    another."""
+    if depth > MAX_DEPTH:
+        raise ConfigError(where[:120], "holds tables or lists too deep within one another",
+                          allowed=f"{MAX_DEPTH} levels")
+    value = _without_wrapping(value)
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise ConfigError(where, "has a key that is no text", got=[k for k in value if not isinstance(k, str)][:3])
-        return {_text(key, where): _any(entry, f"{where}.{key}") for key, entry in value.items()}
+        return {_text(key, where): _any(entry, f"{where}.{key}", depth + 1) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_any(entry, f"{where}[{i}]") for i, entry in enumerate(value))
-    if isinstance(value, np.generic):
-        value = value.item()
+        return type(value)(_any(entry, f"{where}[{i}]", depth + 1) for i, entry in enumerate(value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return _finite(Any, value, where)
     raise ConfigError(where, "cannot be written as JSON", got=type(value).__name__,

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError, QSpinnError
 from qspinn.ops import (
     AddOp,
@@ -54,6 +55,9 @@ def check(program: Program, where: str = "program", *, error: type[QSpinnError] 
     Raises:
         QSpinnError: of kind `error`: names the tensor or the operation, what was found, what is allowed and the fix.
     """
+    need_kind(where, program, Program, error)
+    if memory_limit is not None:
+        integer("memory_limit", memory_limit, low=1)
     if program in _checked and memory_limit is None:
         return
     for fault in _faults(program):

@@ -123,6 +123,9 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
     plain = entry.get("header")
     if not isinstance(plain, dict) or not isinstance(plain.get("format_version"), int):
         raise ArtifactError(where, "is not a Q-SpiNN program")
+    if plain["format_version"] < 1 or (plain["format_version"] == 1 and plain.get("notes")):
+        raise ArtifactError(where, "has a header that no version of qspinn writes", got=plain["format_version"],
+                            allowed=f"1..{FORMAT_VERSION}, notes from 2")
     if plain["format_version"] > FORMAT_VERSION:
         raise ArtifactError(where, "was written by a newer version of qspinn", got=plain["format_version"],
                             allowed=f"up to {FORMAT_VERSION}", fix="upgrade qspinn")
@@ -157,7 +160,9 @@ def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]
         size = struct.unpack("<Q", data[:8])[0]
         text = msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn"]
         entry = msgspec.json.decode(text)
-    except (safetensors.SafetensorError, msgspec.DecodeError, struct.error, KeyError, TypeError, ValueError) as error:
+        msgspec.json.encode(entry)  # what is nested too deep to be written again
+    except (safetensors.SafetensorError, msgspec.DecodeError, struct.error, KeyError, TypeError, ValueError,
+            RecursionError) as error:
         raise ArtifactError(where, "is truncated, damaged or not a .qspinn file", got=str(error)[:120]) from None
     if any(stream.dtype != np.uint8 or stream.ndim != 1 for stream in streams.values()):
         raise ArtifactError(where, "holds something else than packed bytes")
@@ -177,6 +182,6 @@ def load(path: str | Path, *, memory_limit: int | None = None) -> Program:
     """The program in the file at path; see `from_bytes` for the limit and the errors."""
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise ArtifactError(str(path), "cannot be read", got=error.strerror) from None
+    except (OSError, TypeError, ValueError) as error:
+        raise ArtifactError(str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error)) from None
     return from_bytes(data, str(path), memory_limit=memory_limit)

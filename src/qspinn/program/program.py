@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import integers
+from qspinn.arrays import sealed
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat
 from qspinn.ops import Op
@@ -77,19 +77,22 @@ class CodeTensor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def __post_init__(self) -> None:
         if not isinstance(self.fmt, QFormat):
             raise ConfigError("tensor.fmt", "is no format", got=type(self.fmt).__name__, allowed="a QFormat")
-        msgspec.structs.force_setattr(self, "codes", _frozen(self.codes))
+        msgspec.structs.force_setattr(self, "codes", sealed(
+            "codes", self.codes, np.int32, low=-(1 << 31), high=(1 << 31) - 1, error=ConfigError))
 
 
-def _frozen(codes: Any) -> NDArray[np.int32]:
-    """Codes as int32 that nobody writes to."""
-    kept = isinstance(codes, np.ndarray) and codes.dtype == np.int32 and codes.flags.c_contiguous
-    if kept and not codes.flags.writeable:
-        return codes
-    limits = np.iinfo(np.int32)
-    checked = codes if kept else integers("codes", codes, low=limits.min, high=limits.max, error=ConfigError)
-    copy = np.array(checked, dtype=np.int32, order="C")
-    copy.setflags(write=False)
-    return copy
+class _Fixed(dict[str, CodeTensor]):
+    """Tensors by path, none of which can be exchanged: engines keep what they made of them."""
+
+    def _refuse(self, *arguments: Any, **named: Any) -> Any:
+        raise ConfigError("program.tensors", "cannot be changed", fix="make another program: "
+                          "msgspec.structs.replace(program, tensors=program.tensors | {path: tensor})")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[_Fixed], tuple[dict[str, CodeTensor]]]:
+        return _Fixed, (dict(self),)
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True):
@@ -121,7 +124,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True)
                 isinstance(n, str) and isinstance(t, CodeTensor) for n, t in self.tensors.items())):
             raise ConfigError("program.tensors", "is no table of code tensors by path", got=type(self.tensors).__name__,
                               allowed="dict of str to CodeTensor")
-        msgspec.structs.force_setattr(self, "tensors", dict(self.tensors))
+        msgspec.structs.force_setattr(self, "tensors", _Fixed(self.tensors))
         rest = {name: getattr(self, name) for name in _Described.__struct_fields__}
         described = from_plain(_Described, rest, "program")
         for name in rest:

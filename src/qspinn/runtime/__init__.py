@@ -33,6 +33,8 @@ def run(
             engine runs alike.
     """
     execute = backend_run(backend, device)
+    if not isinstance(record, bool):
+        raise ConfigError("record", "is neither true nor false", got=record, allowed="True, False")
     check(program, memory_limit=memory_limit)
     if not isinstance(spikes, Spikes):
         raise DataError("spikes", "are no spikes", got=type(spikes).__name__,

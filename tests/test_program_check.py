@@ -1,0 +1,417 @@
+"""Programs are checked once, alike for engines, saving and loading; a refusal names the place and what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from qspinn.errors import ArtifactError, ConfigError, QSpinnError
+from qspinn.fixedpoint import QFormat
+from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, PoissonOp, PoolOp, ReadOp, SelectOp, VoteOp
+from qspinn.program import CodeTensor, Note, Program, check, from_bytes, load, pack, save, to_bytes
+from qspinn.records import canonical_json, to_plain
+from qspinn.runtime import run
+from qspinn.testing.programs import constant, single
+
+ENGINES = ("reference", "numba", "torch")
+replace = msgspec.structs.replace
+U8, S8 = QFormat(bits=8), QFormat(bits=8, signed=True)
+
+
+def tensor(codes: Any, fmt: QFormat = U8) -> CodeTensor:
+    return CodeTensor(codes=np.array(codes), fmt=fmt)
+
+
+def plain() -> Program:
+    """Two inputs, one neuron without leak, threshold 10."""
+    return single([[5, 7]], v_th=10, winner=False, n_steps=3)
+
+
+def lif(**changes: Any) -> Callable[[Program], Program]:
+    """A change of the population; values named `p0...` are tensors."""
+    def change(p: Program) -> Program:
+        return replace(p, ops=tuple(replace(op, **changes) if isinstance(op, LifOp) else op for op in p.ops))
+    return change
+
+
+def with_tensor(path: str, codes: Any, fmt: QFormat = U8, **changes: Any) -> Callable[[Program], Program]:
+    return lambda p: lif(**changes)(replace(p, tensors=p.tensors | {path: tensor(codes, fmt)}))
+
+
+def with_ops(*ops: Any, **more: CodeTensor) -> Callable[[Program], Program]:
+    """These operations in front of the population's."""
+    tensors = {path.replace("__", "."): x for path, x in more.items()}
+    return lambda p: replace(p, ops=(p.ops[0], *ops, *p.ops[1:]), tensors=p.tensors | tensors)
+
+
+def without(kind: type) -> Callable[[Program], Program]:
+    return lambda p: replace(p, ops=tuple(op for op in p.ops if not isinstance(op, kind)))
+
+
+def exchanged(kind: type, **changes: Any) -> Callable[[Program], Program]:
+    return lambda p: replace(p, ops=tuple(replace(op, **changes) if isinstance(op, kind) else op for op in p.ops))
+
+
+def pool(**k: Any) -> PoolOp:
+    return PoolOp(**({"source": "input", "target": "q", "kind": "sum", "shape": (2, 1, 1), "kernel": (1, 1),
+                      "stride": (1, 1)} | k))
+
+
+def conv(**k: Any) -> ConvOp:
+    return ConvOp(**({"source": "input", "target": "p0", "weight": "k", "shape": (2, 1, 1)} | k))
+
+
+KERNEL = tensor(np.ones((1, 2, 1, 1), int))
+THETA = {"theta_step": "s", "theta_decay": "d", "theta_fmt": QFormat(bits=8)}
+REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
+    "no steps": (lambda p: replace(p, n_steps=0), "n_steps: is out of range"),
+    "too many steps": (lambda p: replace(p, n_steps=1 << 16), "n_steps: is out of range"),
+    "no inputs": (lambda p: replace(p, n_inputs=0), "n_inputs: is out of range"),
+    "seed below 0": (lambda p: replace(p, seed=-1), "seed: is out of range"),
+    "seed too large": (lambda p: replace(p, seed=1 << 32), "seed: is out of range"),
+    "code too large": (with_tensor("p0.w", [[5, 300]]), r"p0\.w\[0, 1\]: holds a code outside.*got 300; .*0\.\.255"),
+    "code too small": (with_tensor("p0.w", [[-5, 3]]), r"p0\.w\[0, 0\]: holds a code outside.*got -5"),
+    "no binary code": (with_tensor("p0.w", [[1, 0]], QFormat(bits=1, signed=True)), r"got 0; allowed: -1 and \+1"),
+    "unsigned 32 bits": (with_tensor("p0.w", [[1, 2]], QFormat(bits=32)), "do not fit 32 bits with a sign"),
+    "no read-out": (without(VoteOp), "needs exactly one read-out; got 0"),
+    "two read-outs": (lambda p: replace(p, ops=(*p.ops, p.ops[-1])), "exactly one read-out; got 2"),
+    "two inputs": (with_ops(EventsOp(shape=(2, 1, 1))), "more than one input"),
+    "no probability": (exchanged(PoissonOp, per_level=0), "per_level: is out of range"),
+    "probability above 1": (exchanged(PoissonOp, per_level=1 << 25), "per_level: is out of range"),
+    "no population": (without(LifOp), "target: is no population that still has to run"),
+    "nothing feeds it": (without(DenseOp), "name: is a population that nothing before it feeds"),
+    "only itself feeds it": (exchanged(DenseOp, source="p0"), r"nothing before it feeds|wrong shape"),
+    "unknown source": (exchanged(DenseOp, source="q"), r"ops\[1\] \(dense p0\)\.source: is no signal"),
+    "unknown weights": (exchanged(DenseOp, weight="q"), r"weight: names no tensor"),
+    "weights misshapen": (with_tensor("p0.w", [[1, 2, 3]]), "weight: tensor 'p0.w' has the wrong shape"),
+    "weights without columns": (with_tensor("p0.w", [1, 2]), "weight: tensor 'p0.w' has the wrong shape"),
+    "shift of the weights": (exchanged(DenseOp, shift=40), r"shift: is out of range; got 40; allowed: 0\.\.31"),
+    "negative shift": (exchanged(DenseOp, shift=-1), "shift: is out of range"),
+    "unknown votes": (exchanged(VoteOp, votes="q"), "votes: names no tensor"),
+    "votes misshapen": (with_tensor("readout.votes", [1, 0]), "votes: tensor 'readout.votes' has the wrong shape"),
+    "unknown read-out": (exchanged(VoteOp, source="q"), "source: is no population that runs before"),
+    "input read out": (exchanged(VoteOp, source="input"), "source: is no population that runs before"),
+    "n_ref -1": (lif(n_ref=-1), "n_ref: is out of range"),
+    "n_ref too long": (lif(n_ref=1 << 16), "n_ref: is out of range"),
+    "no spikes at most": (lif(max_spikes=0, reset="subtract"),
+                          r"max_spikes: is out of range; got 0; allowed: 1\.\.255"),
+    "several spikes and a reset to a value": (lif(max_spikes=2), "several spikes a step need a reset by subtraction"),
+    "several spikes and a winner": (lif(max_spikes=2, reset="subtract", winner=True), "no competition"),
+    "stream": (lif(stream=-1), "stream: is out of range"),
+    "n": (lif(n=0), r"ops\[\d\].*(n: is out of range|wrong shape)"),
+    "another n": (lif(n=3), "has the wrong shape"),
+    "v_min above 0": (lif(v_min=1), "v_min: is out of range"),
+    "v_min below the format": (lif(v_min=-1), "v_min: is out of range"),
+    "v_min of 2**31": (lif(v_min=-(1 << 31)), "v_min: is out of range"),
+    "in_shift": (lif(in_shift=32), "in_shift: is out of range"),
+    "decay_shift": (lif(decay_shift=40), "decay_shift: is out of range"),
+    "v_th_shift": (lif(v_th_shift=1 << 31), "v_th_shift: is out of range"),
+    "theta_shift": (lif(theta_shift=40), "theta_shift: is out of range"),
+    "inhibition_shift": (lif(inhibition_shift=64), "inhibition_shift: is out of range"),
+    "bias_shift": (lif(bias_shift=-1), "bias_shift: is out of range"),
+    "no threshold": (lif(v_th="nowhere"), "v_th: names no tensor of this program; got 'nowhere'"),
+    "threshold without a name": (lif(v_th=""), "v_th: names no tensor"),
+    "two decays": (with_tensor("p0.decay", [1, 1]), "decay: tensor 'p0.decay' has the wrong shape"),
+    "a decay that grows": (with_tensor("p0.decay", [3], decay_shift=1), r"is no factor of 0\.\.1; got '3 / 2\*\*1'"),
+    "a signed decay": (with_tensor("p0.decay", [-1], S8), r"decay: tensor 'p0.decay' is no factor"),
+    "a current's shift without a current": (lif(current_shift=3), "shifts a factor that is not there"),
+    "threshold 0": (with_tensor("p0.v_th", [0]), "would spike without any input; got 0.*threshold of 1 at least"),
+    "negative threshold": (with_tensor("p0.v_th", [-1], S8, strict=True), "would spike without any input"),
+    "threshold out of reach": (with_tensor("p0.v_th", [300], QFormat(bits=9)),
+                               "no neuron can ever reach its threshold"),
+    "strict at the top": (with_tensor("p0.v_th", [255], strict=True), "can ever reach its threshold; .*at most 254"),
+    "thresholds of another number": (with_tensor("p0.v_th", [9, 9]), "does not give one value to each neuron"),
+    "no thresholds": (with_tensor("p0.v_th", np.zeros(0, int)), "does not give one value to each neuron"),
+    "reset out of range": (with_tensor("p0.v_reset", [-1], S8), "resets out of the range of potentials"),
+    "negative inhibition": (with_tensor("i", [-1], S8, inhibition="i"), "inhibition: .*has no meaning there"),
+    "negative theta": (with_tensor("t", [-1], S8, theta="t"), "theta: .*has no meaning there"),
+    "shifts of channels": (with_tensor("s", [40], in_shifts="s"), r"in_shifts: .*\(40, 40\); allowed: -31\.\.31"),
+    "binary potentials": (lif(v_fmt=QFormat(bits=1, signed=True)), "v_fmt: holds no potentials"),
+    "32-bit potentials": (lif(v_fmt=QFormat(bits=32, signed=True)), "v_fmt: holds no potentials"),
+    "current without a format": (with_tensor("i", [1], current="i", current_shift=1),
+                                 "current_fmt: a synaptic current"),
+    "format without a current": (lif(current_fmt=S8), "current_fmt: a synaptic current"),
+    "binary current": (with_tensor("i", [1], current="i", current_shift=1, current_fmt=QFormat(bits=1, signed=True)),
+                       "holds no synaptic currents"),
+    "unsigned current": (with_tensor("i", [1], current="i", current_shift=1, current_fmt=U8), "no synaptic currents"),
+    "half an adaptation": (lif(theta_fmt=U8), "theta_fmt: an adaptive threshold has a step"),
+    "a bound without a store": (lif(store_min=-1), "store_min: bounds a format that is not there"),
+    "an unsigned store": (lif(store_fmt=U8), "store_fmt: is no signed part"),
+    "a store of fractions": (lif(store_fmt=QFormat(bits=8, frac=1, signed=True)), "store_fmt: is no signed part"),
+    "threshold overflows": (with_tensor("p0.v_th", [200], v_th_shift=31), "no neuron can|may overflow 32 bits"),
+    "input overflows": (exchanged(DenseOp, shift=29), "accumulator of the input current may overflow 32 bits"),
+    "bias overflows": (with_tensor("b", [127], S8, bias="b", bias_shift=28), "accumulator of the bias may overflow"),
+    "inhibition overflows": (with_tensor("i", [255], inhibition="i", inhibition_shift=30),
+                             "the inhibition may overflow"),
+    "decay overflows": (with_tensor("p0.decay", [1 << 30], QFormat(bits=31), decay_shift=31),
+                        r"decay \* v may overflow"),
+    "unknown selection": (with_ops(SelectOp(source="x", target="k", kept="k")), "source: is no signal"),
+    "selection of nothing": (with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([0, 0])),
+                             "selects nothing"),
+    "selection of twos": (with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([2, 1])),
+                          "selects nothing"),
+    "selection misshapen": (with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([1])), "wrong shape"),
+    "selection twice": (with_ops(SelectOp(source="input", target="k", kept="k"),
+                                 SelectOp(source="k", target="m", kept="k"), k=tensor([1, 1])),
+                                          "is a selection already"),
+    "a name twice": (with_ops(pool(target="input")), "is the name of another signal"),
+    "a population's name": (with_ops(pool(target="p0")), "is the name of another signal"),
+    "no name": (with_ops(pool(target="a b")), "is no name"),
+    "pool misshapen": (with_ops(pool(shape=(3, 1, 1))), "does not have as many places"),
+    "pool kernel": (with_ops(pool(kernel=(0, 1))), "kernel: is out of range"),
+    "pool stride": (with_ops(pool(stride=(1 << 31, 1))), "stride: is out of range"),
+    "pool too wide": (with_ops(pool(kernel=(2, 1))), "kernel: does not fit into the signal"),
+    "kernel misshapen": (with_ops(conv(), k=tensor([1, 2])), "is no kernel"),
+    "kernel of other channels": (with_ops(conv(groups=2), k=KERNEL), "groups: do not divide"),
+    "convolution's stride": (with_ops(conv(stride=(1 << 31, 1)), k=KERNEL), "stride: is out of range"),
+    "negative padding": (with_ops(conv(padding=(-1, 0)), k=KERNEL), "padding: is out of range"),
+    "convolution to another size": (with_ops(conv(padding=(1, 0)), k=KERNEL), "does not convolve to p0"),
+    "residual of another size": (with_ops(AddOp(source="input", target="p0", weight="k"), k=tensor([1])),
+                                 "another size"),
+    "too many neurons": (lambda p: replace(p, n_inputs=1 << 32), "n_inputs: is out of range"),
+}
+EVENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "no places": ({"shape": (0, 1, 1)}, "does not have as many places"),
+    "other places": ({"shape": (3, 1, 1)}, "does not have as many places"),
+    "negative places": ({"shape": (-2, -1, 1)}, "does not have as many places"),
+    "no counts": ({"max_count": 0}, "max_count: is out of range"),
+    "negative counts": ({"max_count": -1}, "max_count: is out of range"),
+    "counts over 255": ({"max_count": 256}, r"max_count: is out of range; got 256; allowed: 1\.\.255"),
+}
+
+
+def file_of(program: Program) -> bytes:
+    """The file of a program as a stranger would write it: nothing checked, its checksum right."""
+    streams, formats = {}, {}
+    for path, x in sorted(program.tensors.items()):
+        bits = (x.codes.ravel().astype(np.int64)[:, None] >> np.arange(x.fmt.bits)) & 1
+        streams[path], formats[path] = np.packbits(bits.astype(np.uint8).ravel(), bitorder="little"), x.fmt
+    fields = ("name", "n_inputs", "n_steps", "seed", "ops", "labels", "provenance")
+    header = {**{k: getattr(program, k) for k in fields},
+              "formats": formats, "shapes": {n: x.codes.shape for n, x in program.tensors.items()}, "format_version": 1}
+    return signed(to_plain(header), streams)
+
+
+def signed(header: dict, streams: dict[str, np.ndarray], text: bytes | None = None) -> bytes:
+    """The bytes of a file with this header, its checksum made right."""
+    text = canonical_json(header) if text is None else text
+    sha = hashlib.sha256(text)
+    for name, stream in sorted(streams.items()):
+        sha.update(name.encode() + b"\0" + struct.pack("<Q", stream.size) + stream.tobytes())
+    entry = b'{"header":' + text + b',"sha256":"' + sha.hexdigest().encode() + b'"}'
+    return save_tensors(streams, metadata={"qspinn": entry.decode()})
+
+
+def header_of(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
+    size = struct.unpack("<Q", data[:8])[0]
+    return (msgspec.json.decode(msgspec.json.decode(data[8: 8 + size])["__metadata__"]["qspinn"])["header"],
+            load_tensors(data))
+
+
+def refused_everywhere(program: Program, words: str, *, in_file: bool = True) -> None:
+    for engine in ENGINES:
+        with pytest.raises(ConfigError, match=words):
+            run(program, constant(2, 3), backend=engine)
+    with pytest.raises(ConfigError, match=words):
+        to_bytes(program)
+    if in_file:
+        with pytest.raises(ArtifactError, match=words):
+            from_bytes(file_of(program), "a file")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_engines_would_read_differently_is_refused(name: str) -> None:
+    """Before any engine runs it, before it is saved, and from a file that a stranger wrote and signed."""
+    change, words = REFUSED[name]
+    in_file = name not in ("code too large", "code too small", "no binary code", "unsigned 32 bits")
+    refused_everywhere(change(plain()), words, in_file=in_file)
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_inputs_that_no_engine_could_take_are_refused(name: str) -> None:
+    changes, words = EVENTS[name]
+    events = EventsOp(**({"shape": (2, 1, 1)} | changes))
+    refused_everywhere(replace(plain(), ops=(events, *plain().ops[1:])), words)
+
+
+def test_the_stranger_of_these_tests_writes_files_that_are_read() -> None:
+    assert to_bytes(from_bytes(file_of(plain()))) == to_bytes(plain())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("what", "words"), [
+    (None, "program: is of the wrong type"), ({"ops": ()}, "program: is of the wrong type"), (b"", "program")])
+def test_what_is_no_program_is_refused(engine: str, what: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        run(what, constant(2, 3), backend=engine)
+    with pytest.raises(ConfigError, match=words):
+        to_bytes(what)
+
+
+@pytest.mark.parametrize("settings", [{"record": "no"}, {"record": 1}, {"backend": None}, {"backend": "nunba"},
+                                      {"memory_limit": 0}, {"memory_limit": "9"}, {"memory_limit": float("nan")},
+                                      {"memory_limit": 1e9}, {"memory_limit": True}], ids=str)
+def test_words_and_numbers_of_a_run_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^{next(iter(settings))}: "):
+        run(plain(), constant(2, 3), **settings)
+
+
+@pytest.mark.parametrize("codes", [None, "a", 1.5, [1.5], [[1], [1, 2]], [2**40], [None], [1j], [np.nan]], ids=str)
+def test_codes_are_integers_of_32_bits(codes: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^codes"):
+        CodeTensor(codes=codes, fmt=U8)
+    with pytest.raises(ConfigError, match=r"tensor\.fmt: is no format"):
+        CodeTensor(codes=np.ones(1, int), fmt={"bits": 8})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64, ">i4", bool])
+@pytest.mark.parametrize("view", [False, True])
+def test_codes_belong_to_the_program_alone(dtype: Any, view: bool) -> None:
+    """Also where the array given is a read-only view of one that its owner goes on writing to."""
+    array = np.ones((1, 2), dtype)
+    given = array[:]
+    given.flags.writeable = not view
+    kept = CodeTensor(codes=given, fmt=U8)
+    array[0, 0] = 0
+    assert kept.codes.tolist() == [[1, 1]]
+    assert kept.codes.dtype == np.int32
+    with pytest.raises(ValueError, match="read-only"):
+        kept.codes[0, 0] = 3
+
+
+def test_tensors_cannot_be_exchanged() -> None:
+    """A program that was checked stays what was checked; copies and pickles are as good."""
+    program = plain()
+    for change in (lambda t: t.__setitem__("p0.w", tensor([[1, 2, 3]])), lambda t: t.pop("p0.w"), lambda t: t.clear(),
+                   lambda t: t.update({"p0.w": tensor([[1]])}), lambda t: t.setdefault("x", tensor([1])),
+                   lambda t: t.__delitem__("p0.w"), lambda t: t.__ior__({"a": 1})):
+        with pytest.raises(ConfigError, match=r"program\.tensors: cannot be changed"):
+            change(program.tensors)
+    for again in (pickle.loads(pickle.dumps(program)), copy.copy(program), replace(program, labels=("a", "b"))):
+        assert run(again, constant(2, 3)).counts["p0"].tolist() == run(program, constant(2, 3)).counts["p0"].tolist()
+    given = dict(program.tensors)
+    made = replace(program, tensors=given)
+    given.clear()
+    assert made.codes("p0.w").tolist() == [[5, 7]]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64])
+def test_saving_changes_nothing(dtype: Any) -> None:
+    codes = np.array([-5, 3, -8], dtype)
+    pack(codes, QFormat(bits=4, signed=True))
+    assert codes.tolist() == [-5, 3, -8]
+    program = replace(plain(), tensors=plain().tensors | {"p0.w": CodeTensor(
+        codes=np.array([[-2, 7]], dtype), fmt=QFormat(bits=4, signed=True))})
+    program = lif(v_fmt=S8)(replace(program, tensors=program.tensors | {"p0.v_reset": tensor([0], S8)}))
+    before = {n: x.codes.tolist() for n, x in program.tensors.items()}
+    again = from_bytes(to_bytes(program))
+    assert {n: x.codes.tolist() for n, x in program.tensors.items()} == before
+    assert again.codes("p0.w").tolist() == [[-2, 7]]
+    for bad in ([-9], [8], [1.5]):
+        with pytest.raises(ConfigError, match="codes"):
+            pack(np.array(bad), QFormat(bits=4, signed=True))
+
+
+def test_memory_is_limited_by_argument_and_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    path = save(plain(), tmp_path / "p.qspinn")
+    need = check.__globals__["run_bytes"](plain())
+    assert need > 100
+    for call in (lambda p, m: run(p, constant(2, 3), memory_limit=m), lambda p, m: load(path, memory_limit=m),
+                 lambda p, m: from_bytes(path.read_bytes(), memory_limit=m)):
+        with pytest.raises(QSpinnError, match=rf"memory: .*got '{need} bytes'; allowed: up to {need - 1} bytes; .*"
+                                              "QSPINN_MEMORY_LIMIT"):
+            call(plain(), need - 1)
+        call(plain(), need)
+    monkeypatch.setenv("QSPINN_MEMORY_LIMIT", str(need - 1))
+    with pytest.raises(ConfigError, match=rf"got '{need} bytes'"):
+        run(plain(), constant(2, 3))
+    with pytest.raises(ArtifactError, match=rf"got '{need} bytes'"):
+        load(path)
+    for text in ("0", "-5", "1e9", "much", "1.5"):
+        monkeypatch.setenv("QSPINN_MEMORY_LIMIT", text)
+        with pytest.raises(ConfigError, match="QSPINN_MEMORY_LIMIT: is no number of bytes"):
+            run(plain(), constant(2, 3))
+    monkeypatch.setenv("QSPINN_MEMORY_LIMIT", "100000000")
+    wide = tensor([1])
+    big = Program(name="b", n_inputs=10**9, n_steps=30, seed=0, tensors=plain().tensors | {"a": wide}, ops=(
+        EventsOp(shape=(1000, 1000, 1000)), AddOp(source="input", target="p0", weight="a"),
+        replace(plain().ops[2], n=10**9), ReadOp(source="p0")))
+    with pytest.raises(ArtifactError, match=r"memory: .*got '\d{12} bytes'; allowed: up to 100000000 bytes"):
+        from_bytes(file_of(big))
+
+
+def test_notes_survive_the_file_and_programs_without_any_stay_version_1() -> None:
+    program = plain()
+    assert header_of(to_bytes(program))[0]["format_version"] == 1
+    assert "notes" not in header_of(to_bytes(program))[0]
+    assert to_bytes(program) == to_bytes(from_bytes(to_bytes(program)))
+    noted = replace(program, notes=(Note(path="p0.w", problem="clipped", count=1, total=2),))
+    back = from_bytes(to_bytes(noted))
+    assert header_of(to_bytes(noted))[0]["format_version"] == 2
+    assert back.notes == noted.notes
+    assert back.notes[0].share == 0.5
+    assert to_bytes(back) == to_bytes(noted)
+    for count, total in ((0, 2), (3, 2), (-1, 2)):
+        with pytest.raises(ConfigError, match=r"Note\.count: is out of range"):
+            Note(path="p0.w", problem="clipped", count=count, total=total)
+
+
+@pytest.mark.parametrize("change", [
+    {"format_version": 0}, {"format_version": -5}, {"format_version": True}, {"format_version": 1.0},
+    {"notes": [{"path": "p0.w", "problem": "clipped", "count": 1, "total": 2}]}, {"format_version": 2, "notes": [1]},
+    {"format_version": 2, "notes": [{"path": "p0.w", "problem": "clipped", "count": 3, "total": 2}]}], ids=str)
+def test_headers_that_no_version_writes_are_refused(change: dict[str, Any]) -> None:
+    header, streams = header_of(to_bytes(plain()))
+    with pytest.raises(ArtifactError):
+        from_bytes(signed(header | change, streams))
+
+
+@pytest.mark.parametrize("depth", [70, 900, 3000, 100_000])
+def test_headers_nested_too_deep_are_refused(depth: int) -> None:
+    header, streams = header_of(to_bytes(plain()))
+    nest = b'"provenance":{"a":' + b"[" * depth + b"]" * depth + b"}"
+    text = canonical_json(header).replace(b'"provenance":{}', nest)
+    with pytest.raises(ArtifactError, match=r"too deep|truncated, damaged"):
+        from_bytes(signed({}, streams, text))
+    nested: Any = []
+    for _ in range(min(depth, 3000)):
+        nested = [nested]
+    circle: dict[str, Any] = {}
+    circle["circle"] = circle
+    for provenance in ({"a": nested}, circle):
+        with pytest.raises(ConfigError, match="too deep within one another"):
+            replace(plain(), provenance=provenance)
+
+
+@pytest.mark.parametrize("name", ["a\0b", None, 3.5])
+def test_names_of_files_that_cannot_be_are_refused(name: Any, tmp_path: Any) -> None:
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        load(name)
+    if isinstance(name, str):
+        with pytest.raises(ArtifactError, match="cannot be written"):
+            save(plain(), name)
+
+
+def test_a_program_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    module, calls = sys.modules[check.__module__], []  # the module, which the function of that name hides
+    faults = module._faults
+    monkeypatch.setattr(module, "_faults", lambda p: calls.append(p) or faults(p))
+    program = plain()
+    for engine in ENGINES:
+        run(program, constant(2, 3), backend=engine)
+    to_bytes(program)
+    assert calls == [program]
+    run(replace(program, labels=("a", "b")), constant(2, 3))
+    assert len(calls) == 2
