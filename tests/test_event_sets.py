@@ -282,7 +282,7 @@ def test_tactile_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("QSPINN_DATA", raising=False)
     with pytest.raises(DataError, match="QSPINN_DATA"):
         load_events("braille7")
-    with pytest.raises(ConfigError, match="unknown event data set; got 'mnist'"):
+    with pytest.raises(ConfigError, match="is not a word that is known here; got 'mnist'"):
         load_events("mnist", "x")
 
 
