@@ -137,6 +137,11 @@ def confine() -> None:
     warnings.simplefilter("error")
     for number in range(40):  # what is loaded and compiled once shall not count as a mutant's memory
         judged(0, number * 41)
+    limit_memory()
+
+
+def limit_memory() -> None:
+    """Lets this process ask for HEADROOM beyond what it has, and for no more (Linux)."""
     with open("/proc/self/statm") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + HEADROOM, resource.RLIM_INFINITY))
