@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check bench bench-table gpu peers clean
+SECONDS ?= 600
+
+.PHONY: help install demo test check soak bench bench-table gpu peers clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -27,6 +29,10 @@ check: install  ## Lint, types, tests.
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+soak: install  ## Contract with checked bounds, then SECONDS=600 of changed program files through all engines.
+	QSPINN_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/test_runtime.py -k TestNumba
+	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)
 
 bench: install  ## All measurements on MNIST (hours; needs QSPINN_DATA and, for peers, make peers).
 	$(BIN)/python benchmarks/run.py

@@ -316,7 +316,7 @@ def _member(kind: Any, value: Any, where: str) -> Any:
             return structs[0]
         field = structs[0].__struct_config__.tag_field
         tags = {m.__struct_config__.tag: m for m in structs}
-        if value.get(field) not in tags:
+        if not isinstance(value.get(field), str) or value[field] not in tags:  # a list or a table has no hash
             raise ConfigError(f"{where}.{field}", "names no kind of record" if field in value else "is missing",
                               got=value.get(field), allowed=", ".join(map(str, tags)),
                               fix=nearest(value.get(field), tags))

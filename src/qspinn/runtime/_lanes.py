@@ -36,7 +36,9 @@ def _fetch(
     context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, at: ir.Value, kind: ir.Type
 ) -> ir.Value:
     """`kind` read from an array, which need not be aligned."""
-    place = _pointer(context, builder, array_type, array, at)
+    bits = kind.count * kind.element.width if isinstance(kind, ir.VectorType) else kind.width
+    count = bits // array_type.dtype.bitwidth  # elements, which may be narrower than lanes
+    place = _pointer(context, builder, array_type, array, at, count)
     value = builder.load(builder.bitcast(place, kind.as_pointer()))
     value.align = 1
     return value
@@ -61,7 +63,7 @@ load_full, load_strip = _loader(_full), _loader(_strip)
 def store(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     """array[at : at + lanes] = value."""
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        place = _pointer(context, builder, signature.args[0], *arguments[:2])
+        place = _pointer(context, builder, signature.args[0], *arguments[:2], value.count)
         builder.store(arguments[2], builder.bitcast(place, _llvm(value).as_pointer())).align = 1
         return context.get_dummy_value()
 
@@ -266,7 +268,7 @@ def spill(typingctx: Any, index: Any, at: Any, values: Any, mask: Any, valid: An
 
         fnty = ir.FunctionType(kind, [kind, mask.type, kind])
         compress = builder.module.declare_intrinsic(f"llvm.experimental.vector.compress.v{n}i{bits}", fnty=fnty)
-        place = _pointer(context, builder, signature.args[0], index, at)
+        place = _pointer(context, builder, signature.args[0], index, at, 0)  # what is written is decided below
 
         def write(first: int) -> None:
             """The first so many; few at a time, as stores across cache lines are slow."""

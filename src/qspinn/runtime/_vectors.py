@@ -17,7 +17,7 @@ from llvmlite.binding import get_host_cpu_features
 from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
-from qspinn.runtime._jit import kernel
+from qspinn.runtime._jit import BOUNDS_CHECKED, kernel
 
 WORDS, LANES, FLOATS, INTS = 8, 32, 16, 16
 LINE = 64  # bytes of a register and of a cache line: a register that straddles two lines costs twice the bandwidth
@@ -68,16 +68,23 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.V
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), mask)
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, at: ir.Value) -> ir.Value:
-    """Address of element `at` of a contiguous array."""
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [at])
+def _pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, at: ir.Value, count: int
+             ) -> ir.Value:
+    """Address of the elements at..at + count of a contiguous array; where bounds are checked, they must lie in it."""
+    view = context.make_array(array_type)(context, builder, array)
+    if BOUNDS_CHECKED:
+        last = builder.sub(view.nitems, ir.Constant(view.nitems.type, count))
+        outside = builder.or_(builder.icmp_signed("<", at, ir.Constant(at.type, 0)),
+                              builder.icmp_signed(">", at, last))
+        with builder.if_then(outside, likely=False):
+            context.call_conv.return_user_exc(builder, IndexError, ("a register lies beyond its array",))
+    return builder.gep(view.data, [at])
 
 
 def _loader(kind: _Vector) -> Callable:
     def load(typingctx: Any, array: Any, at: Any) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-            place = _pointer(context, builder, signature.args[0], *arguments)
+            place = _pointer(context, builder, signature.args[0], *arguments, kind.count)
             value = builder.load(builder.bitcast(place, _llvm(kind).as_pointer()))
             value.align = 1
             return value
@@ -90,7 +97,7 @@ def _loader(kind: _Vector) -> Callable:
 def _storer(kind: _Vector) -> Callable:
     def store(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-            place = _pointer(context, builder, signature.args[0], *arguments[:2])
+            place = _pointer(context, builder, signature.args[0], *arguments[:2], kind.count)
             builder.store(arguments[2], builder.bitcast(place, _llvm(kind).as_pointer())).align = 1
             return context.get_dummy_value()
 
@@ -162,7 +169,7 @@ def floats_fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 def load_bytes(typingctx: Any, array: Any, at: Any) -> Any:
     """32 bytes of a uint8 array as 16-bit lanes."""
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        place = _pointer(context, builder, signature.args[0], *arguments)
+        place = _pointer(context, builder, signature.args[0], *arguments, LANES)
         value = builder.load(builder.bitcast(place, ir.VectorType(ir.IntType(8), LANES).as_pointer()))
         value.align = 1
         return builder.zext(value, _llvm(LANES_T))
@@ -289,7 +296,7 @@ def reach_bits(typingctx: Any, x: Any, level: Any, at: Any) -> Any:
         kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), 32)
         values = []
         for array_type, array in zip(signature.args[:2], arguments[:2], strict=True):
-            place = _pointer(context, builder, array_type, array, arguments[2])
+            place = _pointer(context, builder, array_type, array, arguments[2], 32)
             value = builder.load(builder.bitcast(place, kind.as_pointer()))
             value.align = 1
             values.append(value)
@@ -322,7 +329,7 @@ def _differing(number: int) -> Callable:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             array_type = signature.args[0]
             kind = ir.VectorType(context.get_data_type(array_type.dtype), INTS)
-            place = _pointer(context, builder, array_type, *arguments)
+            place = _pointer(context, builder, array_type, *arguments, INTS)
             values = builder.load(builder.bitcast(place, kind.as_pointer()))
             values.align = 1
             found = builder.bitcast(_compared(builder, context, array_type, values, number), ir.IntType(INTS))
@@ -348,7 +355,7 @@ def list_bits(typingctx: Any, index: Any, at: Any, first: Any, bits: Any) -> Any
         if not get_host_cpu_features().get("avx512f", False):
             for lane in range(INTS):
                 builder.store(builder.add(first, ir.Constant(word, lane)),
-                              _pointer(context, builder, signature.args[0], index, at))
+                              _pointer(context, builder, signature.args[0], index, at, 1))
                 bit = builder.and_(builder.lshr(bits, ir.Constant(word, lane)), ir.Constant(word, 1))
                 at = builder.add(at, builder.zext(bit, at.type))
             return at
@@ -358,7 +365,7 @@ def list_bits(typingctx: Any, index: Any, at: Any, first: Any, bits: Any) -> Any
         numbers = builder.add(_splat(builder, first, kind), ir.Constant(kind, list(range(INTS))))
         pack = builder.module.declare_intrinsic(
             "llvm.x86.avx512.mask.compress.v16i32", fnty=ir.FunctionType(kind, [kind, kind, mask_type]))
-        place = builder.bitcast(_pointer(context, builder, signature.args[0], index, at), kind.as_pointer())
+        place = builder.bitcast(_pointer(context, builder, signature.args[0], index, at, INTS), kind.as_pointer())
         builder.store(builder.call(pack, [numbers, numbers, mask]), place).align = 1
         return builder.add(at, builder.zext(builder.ctpop(bits), at.type))
 
@@ -370,7 +377,7 @@ def stream_floats(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     """`store_floats` past the caches, to a whole cache line (`at` must be the first of one): what would not stay in
     them until it is read is then not fetched to be overwritten. Needs a `fence` at the end."""
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        place = _pointer(context, builder, signature.args[0], *arguments[:2])
+        place = _pointer(context, builder, signature.args[0], *arguments[:2], FLOATS)
         store = builder.store(arguments[2], builder.bitcast(place, _llvm(FLOATS_T).as_pointer()))
         store.align = LINE
         store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))

@@ -9,7 +9,7 @@ import numba as nb
 import numpy as np
 
 from qspinn.learning.passes.forward_kernel import _F32, CHUNK, RESTING, advance
-from qspinn.runtime._jit import kernel, piece
+from qspinn.runtime._jit import kernel, part, piece
 
 ARCTAN, FAST_SIGMOID, TRIANGLE = 0, 1, 2
 
@@ -68,7 +68,7 @@ def multiply(x, around, factor, total):
         total[j] += factor[j] * (x[j] - around[j])
 
 
-@nb.njit(nogil=True, error_model="numpy")
+@part
 def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, thetas, w, factors, low, m,
                  current_grad, level_grad, bias_grad, decay_grad):
     """Gradients of neurons low..low + m of one sample, as `advance` left them; others are [T, N], or without entries.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from qspinn.runtime._jit import kernel, piece
+from qspinn.runtime._jit import kernel, part, piece
 from qspinn.runtime.arithmetic import NEAREST, STOCHASTIC, TOWARD_ZERO, random_word, step_key, stream_base
 
 _F32 = np.float32
@@ -83,7 +83,7 @@ def codes_forward(current, gain, rows, start, stop, step, outer, spikes, left, i
     return count
 
 
-@nb.njit(nogil=True, error_model="numpy")
+@part
 def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_left, thetas):
     """Neurons low..low + m of one sample over all steps (with feedback, all of them); returns their spikes' number.
 
