@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -81,7 +82,8 @@ def _codes(program: Program, op: LifOp) -> Iterable[Fault]:
     level = levels(program, op)
     least, top = 1 - op.strict, op.v_fmt.code_max - op.strict
     if level.min() < least:
-        yield Fault("v_th", f"neuron {int(level.argmin())} would spike without any input", int(level.min()),
+        neuron = int(level.argmin()) * (op.n // len(level))
+        yield Fault("v_th", f"neuron {neuron} would spike without any input", int(level.min()),
                     f"a threshold of {least} at least", "more bits for the potential, or a smaller range")
     if level.min() > top:
         yield Fault("v_th", "no neuron can ever reach its threshold", int(level.min()), f"at most {top}",
@@ -89,9 +91,12 @@ def _codes(program: Program, op: LifOp) -> Iterable[Fault]:
 
 
 def levels(program: Program, op: LifOp) -> NDArray[np.int64]:
-    """The constant part of every neuron's threshold in codes of the potential, int64 [N]."""
-    level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
-    return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
+    """The constant part of the thresholds in codes of the potential, int64: one for each of as many equal groups of
+    neurons as tensors tell apart (a program that was not checked may name more neurons than memory holds)."""
+    v_th = program.codes(op.v_th)
+    theta = program.codes(op.theta) if op.theta else np.zeros(1, np.int32)
+    n_groups = math.lcm(len(v_th), len(theta))
+    return (spread(v_th, n_groups) << op.v_th_shift) + (spread(theta, n_groups) << op.theta_shift)
 
 
 def bounds(program: Program, op: LifOp, drive: int) -> list[tuple[str, int, int]]:

@@ -56,7 +56,7 @@ def store_narrow(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         kind = ir.VectorType(ir.IntType(array.dtype.bitwidth), INTS)
         value = arguments[2] if array.dtype.bitwidth == 32 else builder.trunc(arguments[2], kind)
-        place = _pointer(context, builder, signature.args[0], *arguments[:2], INTS)
+        place = _pointer(context, builder, signature.args[0], arguments[0], arguments[1], INTS)
         builder.store(value, builder.bitcast(place, kind.as_pointer())).align = 1
         return context.get_dummy_value()
 

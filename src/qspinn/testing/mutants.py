@@ -37,7 +37,7 @@ NUMBERS = (-(10**30), -(1 << 63), -(1 << 31), -40, -2, -1, 0, 1, 2, 3, 7, 15, 16
            10**30)
 WORDS = ("", "input", "p0", "a b", "é", "\0", "x" * 300, "class", "value", "subtract", "sum", "max", "spikes", "v_last",
          "v_sum", *(r.value for r in Rounding), "lif", "dense", "conv", "add", "pool", "select", "read", "vote")
-OTHERS = (None, True, False, 0.5, 2.0, 1e308, "", "0", [], {}, [1], [1, 1], {"a": 1})
+OTHERS: tuple[Any, ...] = (None, True, False, 0.5, 2.0, 1e308, "", "0", [], {}, [1], [1, 1], {"a": 1})
 VECTORS = ("v_th", "v_reset", "theta", "inhibition", "bias", "in_shifts", "theta_step")
 FACTORS = ("decay", "current", "theta_decay")
 
@@ -249,7 +249,7 @@ def _codes(parts: Parts, rng: Rng) -> str | None:
                   signed=bool(rng.random() < 0.4))
     ends = [-1, 1] if fmt.binary else [fmt.code_min, min(fmt.code_max, (1 << 31) - 1)]
     drawn = rng.integers(0, 2, shape) if rng.random() < 0.5 or fmt.binary else None
-    codes = np.array(ends)[drawn] if drawn is not None else np.clip(rng.integers(-3, 40, shape), *ends)
+    codes = np.array(ends)[drawn] if drawn is not None else np.clip(rng.integers(-3, 40, shape), ends[0], ends[1])
     if rng.random() < 0.3:
         codes = np.full(shape, _picked(rng, ends))
     _rewrite(parts, name, codes, fmt)

@@ -196,7 +196,7 @@ def soak(seed: int, *, seconds: float = 0, mutations: int = 0, n_workers: int = 
     workers = [_Worker(seed, judge, prepare) for _ in range(n_workers)]
     try:
         while workers:
-            links = {worker.link: worker for worker in workers}
+            links: dict[Any, _Worker] = {worker.link: worker for worker in workers}
             heard = [links[link] for link in multiprocessing.connection.wait(list(links), timeout=1.0)]
             for worker in workers.copy():
                 verdict = _heard(worker) if worker in heard else _silent(worker)

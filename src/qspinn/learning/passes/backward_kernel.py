@@ -5,7 +5,6 @@ Backward goes straight through all rounding.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from qspinn.learning.passes.forward_kernel import _F32, CHUNK, RESTING, advance

@@ -8,7 +8,6 @@ rule serves shifts in both directions.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from qspinn.runtime._jit import kernel, part, piece
