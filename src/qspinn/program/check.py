@@ -357,10 +357,15 @@ class _Walk:
                         (int(reset.min()), int(reset.max())), f"{op.v_min}..{op.v_fmt.code_max}")
         if not op.spiking:
             return
+        lengths = sorted(len(self.program.codes(name)) for name in (op.v_th, op.theta) if name)
+        if lengths[-1] % lengths[0]:
+            yield Fault("theta", "and thresholds divide the neurons into different channels", tuple(lengths),
+                        "lengths of which one divides the other")
         level = levels(self.program, op)
         least, top = 1 - op.strict, op.v_fmt.code_max - op.strict
         if level.min() < least:
-            yield Fault("v_th", f"neuron {int(level.argmin())} would spike without any input", int(level.min()),
+            neuron = int(level.argmin()) * (op.n // len(level))
+            yield Fault("v_th", f"neuron {neuron} would spike without any input", int(level.min()),
                         f"a threshold of {least} at least", "more bits for the potential, or a smaller range")
         if level.min() > top:
             yield Fault("v_th", "no neuron can ever reach its threshold", int(level.min()), f"at most {top}",
@@ -368,9 +373,14 @@ class _Walk:
 
 
 def levels(program: Program, op: LifOp) -> np.ndarray:
-    """The constant part of every neuron's threshold in codes of the potential, int64 [N]."""
-    level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
-    return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
+    """The constant part of every threshold in codes of the potential, int64: one for each stretch of neurons that
+    share it, so that a file cannot ask for the memory of a whole population before that is compared with the limit."""
+    parts = [(program.codes(op.v_th), op.v_th_shift)]
+    if op.theta:
+        parts.append((program.codes(op.theta), op.theta_shift))
+    n = max(len(codes) for codes, _ in parts)
+    found: np.ndarray = sum((spread(codes, n) << shift for codes, shift in parts), np.zeros(n, np.int64))
+    return found
 
 
 def bounds(program: Program, op: LifOp, drive: int) -> list[tuple[str, int, int]]:

@@ -82,7 +82,7 @@ class _Fixed(dict[str, CodeTensor]):
                           "msgspec.structs.replace(program, tensors=program.tensors | {path: tensor})")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[type[_Fixed], tuple[dict[str, CodeTensor]]]:
         return _Fixed, (dict(self),)
