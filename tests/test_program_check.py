@@ -351,6 +351,22 @@ def test_memory_is_limited_by_argument_and_environment(monkeypatch: pytest.Monke
         from_bytes(file_of(big))
 
 
+def test_sizes_are_compared_with_the_limit_before_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a few kilobytes whose population, thresholds by channel, would need 8 GB to be spread out."""
+    monkeypatch.setenv("QSPINN_MEMORY_LIMIT", "100000000")
+    n = 30_000 * 29_999
+    for theta, words in ((tensor(np.zeros(29_999, int)), "different channels"), (tensor([3]), "take more memory")):
+        tensors = plain().tensors | {"a": tensor([1]), "p0.v_th": tensor(np.full(30_000, 9)), "t": theta}
+        big = Program(name="b", n_inputs=n, n_steps=3, seed=0, tensors=tensors, ops=(
+            EventsOp(shape=(30_000, 29_999, 1)), AddOp(source="input", target="p0", weight="a"),
+            replace(plain().ops[2], n=n, theta="t"), ReadOp(source="p0")))
+        with pytest.raises(ArtifactError, match=words):
+            from_bytes(file_of(big))
+    silent = with_tensor("t", [0], theta="t")(with_tensor("p0.v_th", [0])(plain()))
+    with pytest.raises(ConfigError, match="neuron 0 would spike without any input"):
+        to_bytes(silent)
+
+
 def test_notes_survive_the_file_and_programs_without_any_stay_version_1() -> None:
     program = plain()
     assert header_of(to_bytes(program))[0]["format_version"] == 1
