@@ -92,7 +92,7 @@ def pooled(of: str, padding: int) -> Program:
 @pytest.mark.parametrize(("of", "padding", "total"), [("sum", 1, 4), ("sum", 0, 1), ("average", 0, 1),
                                                       ("average", 1, 0), ("max", 1, 4)])
 def test_padding_before_a_pool_counts(of: str, padding: int, total: int, engine: str) -> None:
-    """Four ones, padded, lie in four windows of sum 1 and average 1/4 each; otherwise in one of sum 4, average 1."""
+    """Four ones, padded, lie in four windows, each of sum 1 and average 1/4; otherwise in one of sum 4, average 1."""
     counts = run(pooled(of, padding), constant(4, 1, 1), backend=engine).counts["p"]
     assert int(counts.sum()) == total
 
