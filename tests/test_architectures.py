@@ -78,7 +78,7 @@ def test_blocks_of_the_residual_network() -> None:
 def test_stages_of_the_plain_networks(network: LayeredNetwork, expected: list[int]) -> None:
     assert [layer.shape[1] for layer in network.layers[:-1]] == expected
     pools = [c for c in network.connections if isinstance(c, Pool2d)]
-    assert {p.kind for p in pools} == {"average"}
+    assert {p.of for p in pools} == {"average"}
     assert network.shape_of(pools[-1].target) == (512, 1, 1), "all places that are left"
 
 
