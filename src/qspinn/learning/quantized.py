@@ -38,6 +38,7 @@ from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
 from qspinn.learning._codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning._device import device_of, need_together
 from qspinn.learning.passes import torch_connection, torch_neurons
+from qspinn.learning.passes.convolution import convolved
 from qspinn.learning.passes.node import Found, Plan, advance
 from qspinn.learning.passes.scan import Scan
 from qspinn.learning.passes.wiring import Room, flat, images, shaped, wiring_of
@@ -316,7 +317,7 @@ def _fed(c: Linear | Conv2d | Skip, w: Tensor, x: Tensor, layer: Layer) -> Tenso
     if isinstance(c, Linear):
         y = functional.linear(pictures.flatten(1), w)
     else:
-        y = functional.conv2d(pictures, w, None, c.stride, c.padding, c.dilation, c.groups)
+        y = convolved(pictures, w, c.stride, c.padding, c.dilation, c.groups)
     return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)
 
 

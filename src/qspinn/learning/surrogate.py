@@ -25,6 +25,7 @@ from qspinn.layer_params import has_bias
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
 from qspinn.learning._device import device_of, need_together
 from qspinn.learning.passes.backward_kernel import ARCTAN, FAST_SIGMOID, TRIANGLE
+from qspinn.learning.passes.convolution import convolved
 from qspinn.learning.passes.forward_kernel import PLAIN
 from qspinn.learning.passes.node import Found, Plan, advance
 from qspinn.learning.passes.scan import Scan
@@ -250,7 +251,7 @@ class SurrogateNet(nn.Module):
         if isinstance(c, Linear):
             y = functional.linear(pictures.flatten(1), w).view(-1, *layer.shape)
         else:
-            y = functional.conv2d(pictures, w, None, c.stride, c.padding, c.dilation, c.groups)
+            y = convolved(pictures, w, c.stride, c.padding, c.dilation, c.groups)
         if c.norm:
             y = self._norm(c)(y)
         return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)

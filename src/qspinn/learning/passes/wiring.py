@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from qspinn.layers import Conv2d, Linear, Pair, Shape
 from qspinn.learning.passes import conv_kernel as kernels
+from qspinn.learning.passes.convolution import gradients
 from qspinn.runtime._threads import in_parts
 from qspinn.runtime._vectors import FLOATS, LINE, aligned
 
@@ -230,9 +231,8 @@ class Wiring(NamedTuple):
             return by_source, rows.view(-1, height, width, c).permute(0, 3, 1, 2).reshape(w.shape)
         c, height, width = self.target
         images_grad = grad.view(-1, height, width, c).permute(0, 3, 1, 2)
-        source, weights, _ = torch.ops.aten.convolution_backward(
-            images_grad, images(x).to(w.dtype), self._shaped(w), None, self.stride, self.padding, self.dilation, False,
-            (0, 0), self.groups, (*needed, False))
+        source, weights = gradients(images_grad, images(x).to(w.dtype), self._shaped(w), self.stride, self.padding,
+                                    self.dilation, self.groups, needed)
         if needed[0]:
             source = source.view(x.shape[1], x.shape[0], *source.shape[1:]).transpose(0, 1)
         return source, weights.reshape(w.shape) if needed[1] else None
