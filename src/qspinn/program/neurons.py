@@ -79,6 +79,9 @@ def _codes(program: Program, op: LifOp) -> Iterable[Fault]:
                     (int(reset.min()), int(reset.max())), f"{op.v_min}..{op.v_fmt.code_max}")
     if not op.spiking:
         return
+    lengths = len(program.codes(op.v_th)), len(program.codes(op.theta)) if op.theta else 1
+    if max(lengths) % min(lengths):
+        yield Fault("theta", "and v_th speak of different channels", lengths, "lengths of which one divides the other")
     level = levels(program, op)
     least, top = 1 - op.strict, op.v_fmt.code_max - op.strict
     if level.min() < least:
