@@ -33,8 +33,8 @@ MEMORY_LIMIT = 1 << 25
 HEADROOM = 1 << 30
 """Bytes that a process may ask for beyond what it had before its first mutant."""
 SLOW_S, STUCK_S, START_S = 5.0, 120.0, 600.0
-"""Longest time of a mutant that needs no compiling; silence after which a process is ended; the same while it starts,
-when kernels may have to be compiled."""
+"""Longest time of a mutant that needs no compiling; silence after which a process is ended, and its mutant tried once
+more, as kernels may have been compiled, which are kept; the same while a process starts."""
 N_SAMPLES, MOST_STEPS = 2, 6
 CHUNK = 400
 
@@ -189,23 +189,25 @@ def soak(seed: int, *, seconds: float = 0, mutations: int = 0, n_workers: int = 
         judge, prepare: what a process does with a number, and before its first.
 
     Raises:
-        RuntimeError: a process ended before its first mutant.
+        RuntimeError: a process ended before its first mutant, or never came to it.
     """
     until = time.monotonic() + seconds if seconds else float("inf")
     queue = _Queue(mutations or (1 << 62 if seconds else 0), until)
     workers = [_Worker(seed, judge, prepare) for _ in range(n_workers)]
     try:
         while workers:
-            links: dict[Any, _Worker] = {worker.link: worker for worker in workers}
-            heard = [links[link] for link in multiprocessing.connection.wait(list(links), timeout=1.0)]
+            heard = multiprocessing.connection.wait([worker.link for worker in workers], timeout=1.0)
             for worker in workers.copy():
-                verdict = _heard(worker) if worker in heard else _silent(worker)
-                if verdict is not None:
-                    yield verdict
-                if verdict is not None and not worker.process.is_alive() and worker.link.closed:
-                    queue.back(verdict.number + 1, worker.stop)
+                verdict = _heard(worker) if worker.link in heard else _silent(worker)
+                ended = worker.link.closed
+                if ended:
+                    tried_again = queue.again(worker, verdict)
                     workers[workers.index(worker)] = _Worker(seed, judge, prepare)
-                elif worker.ready and worker.at == worker.stop and not queue.give(worker):
+                if verdict is not None and not (ended and tried_again):
+                    yield verdict
+                if ended:
+                    continue
+                if worker.ready and worker.at == worker.stop and not queue.give(worker):
                     worker.end()
                     workers.remove(worker)
     finally:
@@ -219,10 +221,17 @@ class _Queue:
     def __init__(self, total: int, until: float) -> None:
         self.next, self.total, self.until = 0, total, until
         self.left: list[tuple[int, int]] = []
+        self.silent: set[int] = set()
 
-    def back(self, at: int, stop: int) -> None:
-        if at < stop:
-            self.left.append((at, stop))
+    def again(self, worker: _Worker, verdict: Verdict | None) -> bool:
+        """Takes back what a process that has ended did not do; true where its last mutant is to be tried once more."""
+        retry = verdict is not None and verdict.outcome is Outcome.HANG and worker.at not in self.silent
+        if retry:
+            self.silent.add(worker.at)
+        start = worker.at + (not retry)
+        if start < worker.stop:
+            self.left.append((start, worker.stop))
+        return retry
 
     def give(self, worker: _Worker) -> bool:
         """Hands out the next numbers; false where there are none."""
@@ -258,6 +267,8 @@ def _silent(worker: _Worker) -> Verdict | None:
     if time.monotonic() - worker.heard <= (STUCK_S if worker.ready else START_S):
         return None
     worker.end()
+    if not worker.ready:
+        raise RuntimeError(f"a process did not begin within {START_S:.0f} s")
     return Verdict(worker.at, Outcome.HANG, f"no answer within {STUCK_S:.0f} s")
 
 
