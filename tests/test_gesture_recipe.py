@@ -169,7 +169,7 @@ def test_the_recipe_runs_on_all_pixels(gestures: tuple[Path, int], tmp_path: Pat
 def test_a_damaged_file_stops_the_recipe_where_it_is_asked_to(gestures: tuple[Path, int], tmp_path: Path) -> None:
     folder, at = gestures
     done = qspinn("explore", RECIPE, "--data", folder, "--out", "run", "--set", "data.on_error=stop", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert re.search(rf"{re.escape(str(folder / DAMAGED))}: byte {at}: packet is cut short", done.stderr), done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "result.json").exists()
@@ -183,5 +183,5 @@ def test_a_part_without_one_whole_file_is_an_error(gestures: tuple[Path, int], t
     (folder / "trials_to_train.txt").unlink()
     (folder / "trials_to_train.txt").write_text(f"{DAMAGED}\n")
     done = qspinn("explore", RECIPE, "--data", folder, "--out", "run", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert all(word in done.stderr for word in ("no recording of part train could be read", DAMAGED, "byte"))

@@ -54,7 +54,7 @@ def test_states_before_pooling() -> None:
 def test_every_tensor_of_a_layer() -> None:
     """2 x 6 x 6 -> 3 channels, 3 x 3, pooled to 3 x 3; 4 classes."""
     network = LocalNetwork(layers=(LocalLayer(channels=3, kernel=3, padding=1, pool=2),))
-    plan = QuantPlan(rules=(QuantRule(tensor="conv1.p_trace", bits=9), *default_rules()))
+    plan = QuantPlan(rules=default_rules(p_trace=9))
     account = local_account(network, (2, 6, 6), 4, plan)
     assert {r.path: (r.role, r.count, r.bits) for r in account.rows} == {
         "conv1.w": ("parameter", 54 + 3, 8), "conv1.gradient": ("learning", 57, 10), "conv1.q_trace": ("state", 72, 10),

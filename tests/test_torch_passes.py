@@ -97,7 +97,8 @@ def test_codes_equal_the_compiled_ones_bit_for_bit(case: str, rounding: Rounding
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine), kind
     assert torch.equal(compiled.scores, found.scores)
-    assert compiled.spikes["b"].sum() > 0
+    leaking = (case, rounding) == ("ternary potentials", Rounding.TRUNCATE)  # rounds every rest down to the lowest code
+    assert compiled.spikes["a" if leaking else "b"].sum() > 0
     check_close({k: g for k, g in grads.items() if g.any()}, {k: g for k, g in found_grads.items() if g.any()})
 
 

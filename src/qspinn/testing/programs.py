@@ -264,12 +264,13 @@ def _edges() -> Iterator[Case]:
         crowd = " crowd" if winner else ""
         joint = "" if winner else " joint"
         yield case(f"v equals v_th{end}", "equal", full, [[1, 2, 2]], v_th=10, winner=winner)
-        yield case(f"v_th above v_max{end}", "unreachable upper", full, [[90, 90, 90]] * 2, v_th=300, winner=winner)
-        for bits in (8, 15, 16):
-            yield case(f"v_th just above {bits}-bit v_max{end}", "unreachable upper", full,
-                       [[(1 << bits) // 3] * 3] * 3, v_bits=bits, w_bits=16, v_th=1 << bits, winner=winner)
-        yield case(f"v_th = 0{end}", "zero_threshold equal" + crowd, noisy, [[1, 0, 2]] * 4, v_th=0, n_ref=1,
+        yield case(f"one v_th above v_max{end}", "unreachable upper", full, [[90, 90, 90]] * 2, v_th=[300, 255],
                    winner=winner)
+        for bits in (8, 15, 16):
+            top = (1 << bits) - 1
+            yield case(f"v_th at and just above {bits}-bit v_max{end}", "unreachable upper", full,
+                       [[top // 3] * 3] * 3, v_bits=bits, w_bits=16, v_th=[top + 1, top, top + 1], winner=winner)
+        yield case(f"v_th = 1{end}", "equal" + crowd, noisy, [[1, 0, 2]] * 4, v_th=1, n_ref=1, winner=winner)
         yield case(f"one bit{end}", "upper equal", noisy, [[1, 1, 0], [0, 1, 1]], v_bits=1, w_bits=1, v_th=1,
                    winner=winner)
         for n_ref in (0, 1, 2, 4):
@@ -304,8 +305,8 @@ def observed(program: Program, spikes: Spikes) -> frozenset[str]:
 
     equal, upper, lower, tie, negative_remainder, negative_tie, refractory_edge (two spikes n_ref + 1 steps apart),
     refractory_drive (kept silent only by n_ref), crowd (several cross, one wins), joint (several spike and inhibit one
-    another), ends (first and last neuron spike), empty_step, empty_current (input rounded to nothing), zero_threshold,
-    unreachable, last_step.
+    another), ends (first and last neuron spike), empty_step, empty_current (input rounded to nothing), unreachable,
+    last_step.
     """
     raster = spikes.dense()
     state = reference.init(program, spikes.n_samples)
@@ -351,7 +352,7 @@ def _met(program: Program, op: LifOp, t: int, old: dict[str, Ints], current: Int
         "negative_remainder": np.array([((x < 0) & (r != 0)).any() for x, r, s in rests]),
         "refractory_drive": ~active & (fed >= level),
         "crowd": crossing.sum(axis=1) > 1 if op.winner else np.zeros(1, bool),
-        "zero_threshold": level == 0, "unreachable": level > op.v_fmt.code_max,
+        "unreachable": level > op.v_fmt.code_max,
         "empty_current": (current > 0) & (drive == 0),
     }
     if op.inhibition:
