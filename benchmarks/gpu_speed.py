@@ -104,7 +104,7 @@ def noise(n_samples: int, quick: bool) -> Data:
     rng = np.random.default_rng(0)
     n_samples = max(n_samples, 64)
     spikes = rng.random((n_samples, 4 if quick else 16, 2, 34, 34), np.float32) < DENSITY
-    events = from_dense(spikes, rng.integers(0, 8, n_samples))
+    events = from_dense(spikes, rng.integers(0, 8, n_samples), order="BT")
     return Data(events, events)
 
 
