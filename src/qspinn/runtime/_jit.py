@@ -20,6 +20,7 @@ import numba as nb
 import numba.core.config
 
 from qspinn.errors import ConfigError
+from qspinn.runtime._machine_code import keep
 
 BOUNDS_KEY = "QSPINN_BOUNDSCHECK"
 
@@ -48,7 +49,10 @@ KEPT = _kept_apart() if BOUNDS_CHECKED else True
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compiles a function that Python calls; it is kept on disk and releases the interpreter."""
-    return nb.njit(nogil=True, cache=KEPT, error_model="numpy", boundscheck=BOUNDS_CHECKED)(function)
+    compiled = nb.njit(nogil=True, cache=KEPT, error_model="numpy", boundscheck=BOUNDS_CHECKED)(function)
+    if KEPT:
+        keep(compiled)
+    return compiled
 
 
 def part(function: Callable[..., Any]) -> Any:
