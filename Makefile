@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 SECONDS ?= 600
+# Files of tests in as many processes as there are cores, up to four: each takes about 1 GiB.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install demo test check soak bench bench-table gpu peers clean
 
@@ -23,12 +25,12 @@ demo: install  ## The whole job on the built-in digits: search, best integer mod
 	$(BIN)/qspinn explore experiments/digits_stdp.toml --out runs/demo
 
 test: install  ## All tests.
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: install  ## Lint, types, tests.
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 soak: install  ## Contract with checked bounds, then SECONDS=600 of changed program files through all engines.
 	QSPINN_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/test_runtime.py -k TestNumba

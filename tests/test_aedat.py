@@ -148,7 +148,8 @@ def test_every_truncation_is_refused_unless_at_the_end_of_a_packet(tmp_path: Pat
 
 
 def test_flipped_header_bits_are_refused_or_harmless(tmp_path: Path) -> None:
-    """Every bit of the first two packet headers; a changed type can hide a packet, and nothing else goes unseen."""
+    """Every bit of the first two packet headers; a changed type can hide a packet, a larger capacity changes nothing, and
+    nothing else goes unseen."""
     events, path = events_of(12), tmp_path / "x.aedat"
     write_aedat(path, events, packet_events=5)
     content, seen = path.read_bytes(), 0
@@ -163,15 +164,17 @@ def test_flipped_header_bits_are_refused_or_harmless(tmp_path: Path) -> None:
                     continue
                 if at < start + 2:
                     assert len(got) == 7
+                elif start + 16 <= at < start + 20:
+                    assert np.array_equal(got, events)
                 else:
                     assert (at, bit) == (len(TEXT) + 12, 0), "first packet's overflow"
-    assert seen >= 2 * 28 * 8 - 8
+    assert seen >= 2 * (28 - 4) * 8 - 8
 
 
 @pytest.mark.parametrize(("field", "value", "offset", "message"), [
     ("type", 0x8001, 0, r"unknown event type \(or compressed packet\)"), ("type", 14, 0, "unknown event type"),
     ("size", 16, 4, "wrong event size"), ("ts_offset", 0, 8, "wrong place of the timestamp"),
-    ("overflow", 1 << 31, 12, "timestamp overflow is negative"), ("capacity", 7, 16, "capacity is not the number"),
+    ("overflow", 1 << 31, 12, "timestamp overflow is negative"), ("capacity", 5, 16, "capacity is below the number"),
     ("valid", 7, 24, "more valid events than events"), ("valid", 0, 24, "wrong number of valid events")])
 def test_headers_that_break_the_format(tmp_path: Path, field: str, value: int, offset: int, message: str) -> None:
     body = packet(events_of(6))[28:]

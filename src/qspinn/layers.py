@@ -113,7 +113,8 @@ class Linear(Record, frozen=True, tag="linear"):
     Attributes:
         bias: a constant input to each target neuron: one parameter of the target layer, however many connections with
             `bias = True` feed it; it is added once per step.
-        norm: batch normalization of the input, folded into weights and bias when lowered.
+        norm: batch normalization of the weighted input, folded into weights and bias when lowered. The bias, which is
+            the layer's, is added after it.
     """
 
     source: str

@@ -20,12 +20,14 @@ from qspinn.errors import DataError
 START, END = b"#!AER-DAT3.1\r\n", b"#!END-HEADER\r\n"
 
 
-def packet(*events: tuple[int, int, int, int], kind: int = 1, overflow: int = 0, valid: tuple[int, ...] = ()) -> bytes:
-    """Events (x, y, t, p); `valid` are their valid bits."""
+def packet(*events: tuple[int, int, int, int], kind: int = 1, overflow: int = 0, valid: tuple[int, ...] = (),
+           room: int | None = None) -> bytes:
+    """Events (x, y, t, p); `valid` are their valid bits, `room` is the capacity that the packet tells."""
     bits = valid or (1,) * len(events)
     body = b"".join(struct.pack("<Ii", x << 17 | y << 2 | p << 1 | v, t) for (x, y, t, p), v in zip(events, bits,
                                                                                                 strict=True))
-    return struct.pack("<HHIIIIII", kind, 1, 8, 4, overflow, len(events), len(events), sum(bits)) + body
+    return struct.pack("<HHIIIIII", kind, 1, 8, 4, overflow, len(events) if room is None else room, len(events),
+                       sum(bits)) + body
 
 
 def read(path: Path, content: bytes) -> list[tuple]:
@@ -43,6 +45,13 @@ def test_headers_of_any_length(tmp_path: Path, lines: bytes) -> None:
 def test_special_packets_and_invalid_events_are_no_events(tmp_path: Path) -> None:
     content = START + END + packet((0, 256, 0, 0), kind=0) + packet((1, 2, 3, 1), (3, 4, 4, 0), valid=(1, 0))
     assert read(tmp_path / "a", content) == [(1, 2, 3, True)]
+
+
+@pytest.mark.parametrize("room", [2, 4, 1000, 2**32 - 1])
+def test_room_for_more_events_is_no_event(tmp_path: Path, room: int) -> None:
+    """A packet of two events with room for four, then one of one event: three events, none made of the next header."""
+    content = START + END + packet((1, 2, 3, 1), (3, 4, 4, 0), room=room) + packet((5, 6, 7, 1))
+    assert read(tmp_path / "a", content) == [(1, 2, 3, True), (3, 4, 4, False), (5, 6, 7, True)]
 
 
 def test_the_overflow_counter_is_part_of_the_time(tmp_path: Path) -> None:

@@ -32,6 +32,11 @@ def test_time_goes_on_after_an_overflow(path: Path) -> None:
     assert [tuple(e.tolist()) for e in events] == [(1, 2, 100, True), (3, 4, 8392, False), (5, 6, 16_684, True)]
 
 
+def test_an_empty_file_has_no_events(path: Path) -> None:
+    path.write_bytes(b"")
+    assert len(read_nmnist(path)) == 0
+
+
 @pytest.mark.parametrize("n_stray", [1, 2, 3, 4])
 def test_stray_bytes_are_named(path: Path, n_stray: int) -> None:
     path.write_bytes(rows((1, 2, 1, 100)) + b"\x03\x04\x00\x00"[:n_stray])

@@ -4,11 +4,13 @@ A text header (lines that start with '#'), then packets: 28 bytes of header and 
 (type 1) are 8 bytes: a word (bit 0 valid, bit 1 brighter, bits 2-16 y, bits 17-31 x) and a time in microseconds of
 31 bits, to which the packet's overflow counter adds 2^31 each.
 
+A packet may announce room for more events than it has (capacity above number); only those that it has are in the file.
+
 The format has no checksum. What is damaged is found where it breaks a rule of the format: lengths, counts of events,
 the order of time. A file cut exactly between two packets cannot be told from a shorter recording.
 
-Source: iniVation, "AEDAT 3.1" file format. We refuse compressed packets, a capacity other than the number of events
-(libcaer writes them equal), and jumps of over 2^30 us (18 minutes) between packets.
+Source: iniVation, "AEDAT 3.1" file format. We refuse compressed packets, more events than a packet's capacity, and
+jumps of over 2^30 us (18 minutes) between packets.
 """
 
 from __future__ import annotations
@@ -164,7 +166,7 @@ def _check_packet(p: _Packet, left: int, path: Path) -> None:
         (p.ts_offset == 4 if polarity else p.ts_offset <= p.size - 4, 8, "wrong place of the timestamp", p.ts_offset,
          "4" if polarity else f"0..{p.size - 4}"),
         (p.overflow < 1 << 31, 12, "timestamp overflow is negative", p.overflow, "0..2**31 - 1"),
-        (p.capacity == p.number, 16, "capacity is not the number of events", p.capacity, str(p.number)),
+        (p.capacity >= p.number, 16, "capacity is below the number of events", p.capacity, f">= {p.number}"),
         (p.size * p.number <= left, 20, "packet is cut short", f"{left} bytes", f"{p.size * p.number} bytes"),
         (p.valid <= p.number, 24, "more valid events than events", p.valid, f"0..{p.number}"))
     for ok, offset, problem, got, allowed in rules:

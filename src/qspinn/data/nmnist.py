@@ -39,17 +39,19 @@ VALIDATION_SHARE = 0.1
 def read_nmnist(path: str | Path) -> Events:
     """The events of a .bin file: 5 bytes each, x, y, then one bit of polarity (1: brighter) and 23 bits of time [us].
 
+    A file of 0 bytes is a recording without events.
+
     Raises:
-        DataError: empty or truncated, an event outside the sensor, time that goes back; names the file and the byte.
+        DataError: truncated, an event outside the sensor, time that goes back; names the file and the byte.
     """
     path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(str(path), "cannot be read", got=error.strerror, fix="copy the file anew") from None
-    if not data or len(data) % 5:
+    if len(data) % 5:
         raise DataError(str(path), f"byte {len(data) - len(data) % 5}: file is cut short", got=f"{len(data)} bytes",
-                        allowed="5 bytes per event, one event or more", fix="copy the file anew")
+                        allowed="a multiple of 5 bytes, one event each", fix="copy the file anew")
     raw = np.frombuffer(data, dtype=np.uint8).reshape(-1, 5).astype(np.int64)
     wrapped = raw[:, 1] == OVERFLOW_ROW
     outside = np.flatnonzero(((raw[:, 0] >= SENSOR[1]) | (raw[:, 1] >= SENSOR[0])) & ~wrapped)
