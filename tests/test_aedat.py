@@ -148,8 +148,8 @@ def test_every_truncation_is_refused_unless_at_the_end_of_a_packet(tmp_path: Pat
 
 
 def test_flipped_header_bits_are_refused_or_harmless(tmp_path: Path) -> None:
-    """Every bit of the first two packet headers; a changed type can hide a packet, a larger capacity changes nothing, and
-    nothing else goes unseen."""
+    """Every bit of the first two packet headers; a changed type can hide a packet, a larger capacity changes nothing,
+    and nothing else goes unseen."""
     events, path = events_of(12), tmp_path / "x.aedat"
     write_aedat(path, events, packet_events=5)
     content, seen = path.read_bytes(), 0

@@ -152,7 +152,7 @@ def test_all_kinds_of_records_are_tried() -> None:
     (lambda: Layer(name="p", shape=np.array([2, 1, 1])), Layer(name="p", shape=(2, 1, 1))),  # type: ignore[arg-type]
     (lambda: QuantRule(tensor="*", bits=np.int64(4), rounding="truncate"),  # type: ignore[arg-type]
      QuantRule(tensor="*", bits=4, rounding=Rounding.TRUNCATE)),
-], ids=str)
+])
 def test_other_forms_of_a_value_take_the_declared_one(make: Any, same: Record) -> None:
     record = make()
     assert record == same

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 from qspinn.arrays import LARGEST_SIZE
 from qspinn.errors import ConfigError
 from qspinn.network import _need, _need_steps
-from qspinn.records import Record, Renaming
+from qspinn.records import Record
 
 Shape = tuple[int, int, int]
 Pair = tuple[int, int]
@@ -164,7 +164,7 @@ def conv1d(source: str, target: str, kernel: int = 3, *, stride: int = 1, paddin
                   dilation=(1, dilation), groups=groups, bias=bias, norm=norm)
 
 
-class Pool2d(Record, frozen=True, tag="pool2d", metaclass=Renaming):
+class Pool2d(Record, frozen=True, tag="pool2d"):
     """The spikes of `source` pooled over windows (y, x), as a signal named `target`.
 
     Attributes:

@@ -29,7 +29,9 @@ T = TypeVar("T")
 OTHER_WORDS = {
     "soft": "subtract", "hard": "value", "zero": "value", "avg": "average", "mean": "average", "floor": "truncate",
     "round": "nearest", "half_up": "nearest", "fix": "toward_zero", "per_tensor": "global", "per_axis": "per_channel",
-    "absmax": "max", "qat": "itq", "count": "spikes",
+    "absmax": "max", "qat": "itq", "count": "spikes", "beta": "decay", "alpha": "current_decay", "threshold": "v_th",
+    "v_threshold": "v_th", "theta": "v_th", "reset_mechanism": "reset", "kernel_size": "kernel", "t_ref": "n_ref_steps",
+    "refractory": "n_ref_steps", "time_steps": "n_steps", "timesteps": "n_steps", "name": "tensor",
 }
 """Words of other libraries, and the word that stands for the same thing here."""
 REMARKS = {"zero": " with v_reset = 0"}
@@ -41,27 +43,49 @@ MAX_DEPTH = 64
 """Levels of tables and lists in a field that may hold anything."""
 
 
-class Renaming(type(msgspec.Struct)):  # type: ignore[misc]
-    """Metaclass of records whose fields had other names before: `RENAMED` has pairs of an old name and the present one.
+class RecordType(msgspec.StructMeta):
+    """Metaclass of records: their constructors refuse names that they do not know as files do, and take former names.
 
-    The constructor takes an old name with a DeprecationWarning, files may have it without one.
+    `RENAMED` of a record has pairs of a former name and the present one; the constructor takes a former name with a
+    DeprecationWarning, files may have it without one.
     """
 
     def __call__(cls, *args: Any, **values: Any) -> Any:
-        old_names = [(old, new) for old, new in cls.RENAMED if old in values]
+        renamed: tuple[tuple[str, str], ...] = cls.RENAMED  # type: ignore[attr-defined]
+        old_names = [(old, new) for old, new in renamed if old in values]
         for old, new in old_names:
             if new in values:
                 raise ConfigError(f"{cls.__name__}.{old}", f"is the former name of {new}, which is given, too",
                                   fix=f"leave out {old}")
             values[new] = values.pop(old)
-        record = super().__call__(*args, **values)
+        try:
+            record = super().__call__(*args, **values)
+        except TypeError:
+            _check_names(cls, args, values)
+            raise
         for old, new in old_names:
             warnings.warn(f"{cls.__name__}: {old} is called {new} now", DeprecationWarning, stacklevel=2)
         return record
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of configuration records: immutable, keyword-only, every value of its declared type.
+def _check_names(kind: Any, args: tuple[Any, ...], values: dict[str, Any]) -> None:
+    """Refuses values of names that a record does not have, and a record without what it must have."""
+    known = list(kind.__struct_fields__)
+    for key in values:
+        if key not in known:
+            raise unknown_key(f"{kind.__name__}.{key}", key, known)
+    _check_complete(kind, dict(zip(known, args, strict=False)) | values, kind.__name__)
+
+
+def _check_complete(kind: Any, values: dict[str, Any], where: str) -> None:
+    missing = [f.name for f in msgspec.structs.fields(kind) if f.required and f.name not in values]
+    if missing:
+        raise ConfigError(where, "a required key is missing", got=sorted(values), allowed=f"with {', '.join(missing)}",
+                          fix=f"add {missing[0]}")
+
+
+class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of configuration records: immutable, every value of its declared type.
 
     A record whose values must also fit together defines `check`. `__post_init__` stays with this class, so that no
     record is ever made without the checks of types.
@@ -285,10 +309,7 @@ def _record(kind: Any, data: dict, where: str) -> Any:
                           allowed=repr(config.tag))
     hints = _hints(kind)
     values = {key: _settled(hints[key], value, f"{where}.{key}") for key, value in data.items() if key in hints}
-    missing = [f.name for f in msgspec.structs.fields(kind) if f.required and f.name not in values]
-    if missing:
-        raise ConfigError(where, "a required key is missing", got=sorted(data), allowed=f"with {', '.join(missing)}",
-                          fix=f"add {missing[0]}")
+    _check_complete(kind, values, where)
     try:
         return kind(**values)
     except ConfigError as error:

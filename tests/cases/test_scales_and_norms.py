@@ -24,8 +24,8 @@ def normalized(bias: bool, gamma: float = 2.0, w: float = 1.5) -> SurrogateNet:
     norm = net.norms["a__w"]
     norm.eps = 0.0
     with torch.no_grad():
-        for tensor, value in ((norm.weight, gamma), (norm.bias, 0.5), (norm.running_mean, 0.3), (norm.running_var, 0.25),
-                              (net.a__w, w)):
+        for tensor, value in ((norm.weight, gamma), (norm.bias, 0.5), (norm.running_mean, 0.3),
+                              (norm.running_var, 0.25), (net.a__w, w)):
             tensor.fill_(value)
         if bias:
             net.a__bias.fill_(0.4)
@@ -34,8 +34,8 @@ def normalized(bias: bool, gamma: float = 2.0, w: float = 1.5) -> SurrogateNet:
 
 @pytest.mark.parametrize(("bias", "expected"), [(False, -0.7), (True, -0.3)])
 def test_normalization_makes_a_bias(bias: bool, expected: float) -> None:
-    """(1.5 x - 0.3) * 2 / 0.5 + 0.5 = 6 x - 0.7. A bias of 0.4 is the layer's and added after that; one added before, as
-    in front of a normalization elsewhere, would be 0.9 in all."""
+    """(1.5 x - 0.3) * 2 / 0.5 + 0.5 = 6 x - 0.7. A bias of 0.4 is the layer's and added after that; one
+    added before the normalization would be 0.9 in all."""
     params = normalized(bias).params()
     assert params["a.w"].item() == pytest.approx(6.0)
     assert params["a.bias"].item() == pytest.approx(expected)
