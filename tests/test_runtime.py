@@ -405,6 +405,7 @@ def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -
     for backend, device, message in (
             ("torch", "cuda", r"torch finds no CUDA device; got 'cuda'; allowed: cpu; fix: install a CUDA build"),
             ("torch", "gpu", r"unknown device; got 'gpu'; allowed: cpu, cuda"),
+            ("torch", "cpu:1", r"processors have no number; got 'cpu:1'"),
             ("torch", "meta", r"not known there; got 'meta'; allowed: cpu, cuda"),
             ("numba", "cuda", r"the numba backend runs on the CPU only; got 'cuda'; .* choose the torch backend"),
             ("reference", "cuda:0", r"the reference backend runs on the CPU only"),

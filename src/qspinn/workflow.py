@@ -144,10 +144,11 @@ def evaluate_float(trained: Trained, split: data.Split, name: str, *, seed: int 
     """Accuracy of a trained float network on a split.
 
     Raises:
-        DataError: the split is empty, or not what the network takes.
+        DataError: the split is empty, or its images or classes are not what the network takes.
     """
     _need_samples(split, name)
     trained.need_whole()
+    _need_classes(split, trained.network.readout.n_classes, name)
     op = poisson_op(trained.network, seed)
     counts = np.concatenate([stdp.respond(trained, s) for s in encoded_blocks(split, op, trained.network.n_steps)])
     return summary(name, (counts @ readout_votes(trained)).argmax(axis=1) == split.labels, counts)
@@ -159,11 +160,14 @@ def evaluate(
     """(accuracy, predictions [n]) of an integer program on a split.
 
     Raises:
-        DataError: the split holds no recordings, or they do not fit the program's inputs.
+        DataError: the split holds no recordings, or they do not fit the program's inputs or classes.
         ConfigError: there is no such backend or device.
     """
     _need_samples(split, name)
-    results = [run(program, s, backend=backend, device=device) for s in inputs_of(program, split)]
+    results = []
+    for spikes in inputs_of(program, split):
+        results.append(run(program, spikes, backend=backend, device=device))
+        _need_classes(split, results[0].scores.shape[1], name)
     predicted = np.concatenate([r.predictions() for r in results])
     counts = np.concatenate([np.concatenate(list(r.counts.values()), axis=1) for r in results])
     return summary(name, predicted == split.labels, counts), predicted
@@ -173,9 +177,10 @@ def evaluate_local(trained: TrainedLocal, split: data.EventSet, name: str) -> tu
     """(accuracy, predictions [n]) of layers that learned locally, on a split.
 
     Raises:
-        DataError: the split holds no recordings, or they do not fit the layers.
+        DataError: the split holds no recordings, or they do not fit the layers or classes.
     """
     _need_samples(split, name)
+    _need_classes(split, trained.n_classes, name)
     from qspinn.learning.local import model as local_model
 
     said, n_spikes = local_model.predictions(local_model.restored(trained), split, trained.network)
@@ -187,6 +192,14 @@ def _need_samples(split: Any, name: str) -> None:
         raise DataError(name, "is no split of a data set", got=type(split).__name__, allowed="a Split or an EventSet")
     if len(split.labels) == 0:
         raise DataError(name, "holds no recordings", got=0, allowed="at least one")
+
+
+def _need_classes(split: data.Split | data.EventSet, n_classes: int, name: str) -> None:
+    """Refuses classes that a model has no output for: they would count as wrong answers, whatever it says."""
+    highest = int(split.labels.max())
+    if highest >= n_classes:
+        raise DataError(f"{name}: labels", "has classes that the model does not know", got=highest,
+                        allowed=f"0..{n_classes - 1}", fix="choose the data set the model was made for")
 
 
 def inputs_of(program: Program, split: data.Split | data.EventSet) -> Iterable[Spikes]:

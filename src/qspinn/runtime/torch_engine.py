@@ -55,6 +55,8 @@ def _device(name: str) -> torch.device:
         raise ConfigError("device", "unknown device", got=name, allowed=allowed) from None
     if device.type not in ("cpu", "cuda"):
         raise ConfigError("device", "bit-exact execution is not known there", got=name, allowed=allowed)
+    if device.type == "cpu" and device.index:
+        raise ConfigError("device", "processors have no number", got=name, allowed=allowed, fix='use device="cpu"')
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", "CUDA was asked for, but torch finds no CUDA device", got=name, allowed="cpu",
                           fix="install a CUDA build of torch on a machine with a GPU, or use device=\"cpu\"")
