@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import LARGEST_SIZE, integers, need_kind, reals
+from qspinn.arrays import LARGEST_SIZE, integers, need_kind, reals, sealed
 from qspinn.checkpoint import Trained
 from qspinn.errors import DataError
 from qspinn.network import Population
@@ -17,6 +17,8 @@ from qspinn.spikes import Spikes
 BINS = 2048
 LEAST_LIMIT = 2.0**-300
 """Of a histogram: smaller sizes lie in its first bin."""
+MOST_VALUES = 1 << 48
+"""In a bin of a histogram, so that sums of bins and of histograms fit into 64 bits."""
 
 
 class Ranges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -111,8 +113,11 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         limit = float(reals("sizes.limit", self.limit, shape=(), low=LEAST_LIMIT, high=2 * LARGEST_SIZE))
         if math.frexp(limit)[0] != 0.5:
             raise DataError("sizes.limit", "is no power of two", got=limit)
-        reals("sizes.top", self.top, shape=(), low=0.0, high=limit)
-        integers("sizes.counts", self.counts, shape=(BINS,), low=0)
+        top = float(reals("sizes.top", self.top, shape=(), low=0.0, high=limit))
+        integers("sizes.counts", self.counts, shape=(BINS,))
+        counts = sealed("sizes.counts", self.counts, np.int64, low=0, high=MOST_VALUES)
+        for name, value in (("top", top), ("limit", limit), ("counts", counts)):
+            msgspec.structs.force_setattr(self, name, value)
 
     def merged(self, other: Sizes) -> Sizes:
         """The histogram of both."""
