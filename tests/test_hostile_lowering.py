@@ -81,8 +81,8 @@ def test_arrays_of_layers(w: Any, bias: Any, v_th: Any, top: Any, plan: QuantPla
        st.one_of(arrays(shape=(2, 2)), st.just(np.eye(2))))
 def test_arrays_of_competing_populations(w: Any, theta: Any, responses: Any) -> None:
     def made(*arrays: Any) -> Any:
-        names = ("exc.w", "exc.theta", "readout.responses")
-        return quantize(Trained(network=COMPETING, params=dict(zip(names, arrays, strict=True))), COMPETING_PLAN, SPIKES)
+        params = dict(zip(("exc.w", "exc.theta", "readout.responses"), arrays, strict=True))
+        return quantize(Trained(network=COMPETING, params=params), COMPETING_PLAN, SPIKES)
 
     program = answered(made, w, theta, responses)
     event("refused" if refused(program) else "lowered")
