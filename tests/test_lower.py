@@ -66,7 +66,7 @@ def test_operations_and_their_order(two_layers: Network, make_trained: Make,
     assert (a.winner, a.inhibition) == (False, "")
     assert a.v_fmt.signed
     assert not b.v_fmt.signed
-    assert a.v_min == a.v_fmt.code_min
+    assert a.v_min * 4 == -6 * int(program.codes("a.v_th")[0]) << a.v_th_shift, "-6 mV beside a threshold of 4 mV"
     assert (program.seed, program.labels, program.n_steps) == (9, ("x", "y", "z"), 20)
 
 

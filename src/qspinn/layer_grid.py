@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import LARGEST_SIZE, integers, need_kind, reals
+from qspinn.arrays import LARGEST_SIZE, frozen, integers, need_kind, reals
 from qspinn.calibrators import Floats, potential_top
 from qspinn.errors import LoweringError
-from qspinn.fixedpoint import QFormat
-from qspinn.layer_params import layer_arrays, thresholds_of
+from qspinn.fixedpoint import QFormat, Rounding
+from qspinn.layer_params import has_bias, layer_arrays, thresholds_of
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Leaky, Linear, Pool2d, Skip
 from qspinn.lower import fitting_shift
-from qspinn.plan import Levels, QuantRule
+from qspinn.plan import Calibrator, Levels, QuantRule
 from qspinn.ranges import LayerRanges
 from qspinn.weight_codes import channel_tops, weight_format
 
@@ -46,8 +46,8 @@ class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                      error=LoweringError)
         shifts = integers("grid.shifts", self.shifts, shape=step.shape, low=-MOST_SHIFT, high=MOST_SHIFT,
                           error=LoweringError)
-        msgspec.structs.force_setattr(self, "step", step)
-        msgspec.structs.force_setattr(self, "shifts", shifts)
+        msgspec.structs.force_setattr(self, "step", frozen(np.array(step)))
+        msgspec.structs.force_setattr(self, "shifts", frozen(np.array(shifts)))
 
     @property
     def unit(self) -> Floats:
@@ -70,26 +70,48 @@ def layer_grids(
 
 def _layer_grid(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule],
                 ranges: LayerRanges) -> LayerGrid:
-    """Step and shift of every channel: what enters a step, what is reset to and the threshold are in range, whatever
-    the calibrator leaves out."""
+    """Step and shift of every channel: what enters a step, what is reset to and the threshold at the highest that
+    was observed are in range, whatever the calibrator leaves out; one unit for all channels where the potential is read out."""
     step = _step(layer, real_weights(network, arrays, layer), rules)
     rule, neuron = rules[f"{layer.name}.v"], layer.neuron
     fmt = potential_format(rule)
-    if rule.bits < 2:
-        raise LoweringError(f"{layer.name}.v", "signed potentials need two bits at least", got=rule.bits)
+    _check_rules(network, layer, rules)
     bias = 0.0 if neuron.current_decay is not None else np.abs(arrays.get(f"{layer.name}.bias", np.zeros(1)))
     reset = abs(neuron.v_reset) if neuron.reset == "value" else 0.0
     tops = np.maximum(max(potential_top(ranges, layer.name, rule), reset), bias) / step
-    v_th = thresholds_of(layer, arrays) / step if neuron.spiking else np.zeros_like(step)
+    v_th = 0.0 * step
+    if neuron.spiking:
+        v_th = (thresholds_of(layer, arrays) + ranges.theta.get(layer.name, 0.0)) / step
     if rule.shared_step:
         if v_th.max() > fmt.code_max + 0.5 - neuron.strict:
             raise LoweringError(f"{layer.name}.v", "in steps of the weights the potential never reaches its threshold",
                                 got=float(v_th.max()), allowed=f"at most {fmt.code_max - neuron.strict} steps",
                                 fix="more accumulator_bits (or bits), or fewer bits for the weights")
         return LayerGrid(step=step, shifts=np.zeros(len(step), np.int64))
-    shifts = [_fitting(top, level, fmt, neuron.strict)
-              for top, level in zip(np.maximum(tops, v_th), v_th, strict=True)]
-    return _within_shifts(layer, step, np.array(shifts))
+    shifts = np.array([_fitting(top, level, fmt, neuron.strict)
+                       for top, level in zip(np.maximum(tops, v_th), v_th, strict=True)])
+    if network.readout.source == layer.name and network.readout.of != "spikes":
+        shifts = np.full_like(shifts, shifts.max())
+    return _within_shifts(layer, step, shifts)
+
+
+def _check_rules(network: LayeredNetwork, layer: Layer, rules: dict[str, QuantRule]) -> None:
+    """The rules of a layer's states and bias have a meaning for its neurons.
+
+    Raises:
+        LoweringError: names the tensor.
+    """
+    name, rule = layer.name, rules[f"{layer.name}.v"]
+    if rule.bits < 2:
+        raise LoweringError(f"{name}.v", "signed potentials need two bits at least", got=rule.bits, allowed="2..16",
+                            fix=f'a rule of its own: tensor = "{name}.v", bits = 2')
+    if has_bias(network, name) and rules[f"{name}.bias"].bits < 2:
+        raise LoweringError(f"{name}.bias", "signed biases need two bits at least", got=rules[f"{name}.bias"].bits,
+                            allowed="2..16", fix=f'a rule of its own: tensor = "{name}.bias", bits = 2')
+    if rule.calibrator is Calibrator.THRESHOLD and not layer.neuron.spiking:
+        raise LoweringError(f"{name}.v", "has no threshold that could set the range of the potential",
+                            got=rule.calibrator.value, allowed="max, percentile, mse",
+                            fix=f'a rule of its own: tensor = "{name}.v", calibrator = "max"')
 
 
 def _fitting(top: float, v_th: float, fmt: QFormat, strict: bool) -> int:
@@ -187,12 +209,26 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
         # a channel is [N // C] neurons of a dense layer in a grid, or one row of a convolution
         _check_sizes(path, w.reshape(n_channels, -1))
         tops = channel_tops(path, w, rule, n_channels)
+        _check_tops(path, np.abs(w.reshape(len(tops), -1)).max(axis=1), tops, rule)
         steps.append(np.broadcast_to(tops / weight_format(rule).code_max, n_channels))
     step = np.max(steps, axis=0)
     if 0 < step.max() < 1 / LARGEST_SIZE:
         raise LoweringError(path, "a clip this small leaves no step", got=rules[path].clip, fix="a larger clip")
     found: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
     return found
+
+
+def _check_tops(path: str, largest: Floats, tops: Floats, rule: QuantRule) -> None:
+    """Weights that are not all 0 have a step, whichever of them the calibrator looks at.
+
+    Raises:
+        LoweringError: the calibrator's quantile of the weights is 0.
+    """
+    lost = (largest > 0) & (tops == 0)
+    if lost.any():
+        raise LoweringError(path, "most weights are 0, so this calibrator gives them no step", got=(
+            f"{rule.calibrator.value} {rule.quantile:g}, largest weight {float(largest[lost][0]):.4g}"),
+            allowed="a quantile above the share of zeros", fix='calibrator = "max", or a larger quantile')
 
 
 def _check_sizes(path: str, rows: Floats) -> None:
@@ -252,12 +288,17 @@ def threshold_limits(neuron: Leaky, fmt: QFormat, shift: int, name: str) -> tupl
 
 def theta_shift(layer: Layer, ranges: LayerRanges, unit: Floats, rules: dict[str, QuantRule]) -> int:
     """The shift that lets the adaptive part of a layer's thresholds fit its codes, and one step fit its own: as far as
-    it was seen to rise; without ranges, as far as it rises where a neuron spikes in every step."""
-    neuron = layer.neuron
+    it was seen to rise; without ranges, as far as it rises where a neuron spikes in every step. It is never so large
+    that a step would round to 0."""
+    neuron, rule = layer.neuron, rules[f"{layer.name}.theta_step"]
     step = np.asarray(neuron.theta_step)
     top = max(ranges.theta.get(layer.name, neuron.max_spikes * neuron.theta_step / (1 - neuron.theta_decay)), step)
-    return max(threshold_shift(np.asarray(top), unit, rules[f"{layer.name}.theta"].bits),
-               threshold_shift(step, unit, rules[f"{layer.name}.theta_step"].bits))
+    shift = max(threshold_shift(np.asarray(top), unit, rules[f"{layer.name}.theta"].bits),
+                threshold_shift(step, unit, rule.bits))
+    least = 0.5 if rule.rounding is Rounding.NEAREST else 1.0
+    while shift > 0 and float(step) / float(unit.max()) / 2.0**shift < least:
+        shift -= 1
+    return shift
 
 
 def bias_shift(bias: Floats, unit: Floats, bits: int) -> int:

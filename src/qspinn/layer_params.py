@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import LARGEST_SIZE, need_kind, reals
 from qspinn.errors import LoweringError
-from qspinn.layers import Layer, LayeredNetwork, Skip
+from qspinn.layers import Layer, LayeredNetwork, Pool2d, Skip
 from qspinn.records import nearest
 
 Floats = NDArray[np.float64]
@@ -58,6 +58,18 @@ def thresholds_of(layer: Layer, arrays: Mapping[str, Floats]) -> Floats:
 def decay_of(layer: Layer, arrays: Mapping[str, Floats]) -> float:
     """The decay of a layer's potentials, as given or as declared."""
     return float(arrays[f"{layer.name}.decay"].ravel()[0]) if f"{layer.name}.decay" in arrays else layer.neuron.decay
+
+
+def most_spikes(network: LayeredNetwork, signal: str) -> int:
+    """How often a source of a signal may spike in one step."""
+    if signal == "input":
+        return network.input.max_count
+    pool = next((c for c in network.connections if isinstance(c, Pool2d) and c.target == signal), None)
+    if pool is None:
+        neuron = next(layer.neuron for layer in network.layers if layer.name == signal)
+        return neuron.max_spikes if neuron.spiking else 1
+    windows = 1 if pool.of == "max" else pool.kernel[0] * pool.kernel[1]
+    return windows * most_spikes(network, pool.source)
 
 
 def _shapes(network: LayeredNetwork) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:

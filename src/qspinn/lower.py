@@ -35,6 +35,8 @@ def poisson_op(network: Network, seed: int) -> PoissonOp:
     Raises:
         LoweringError: rate and step would need a spike probability above 1.
     """
+    need_kind("network", network, Network)
+    integer("seed", seed, low=0, high=(1 << 32) - 1)
     per_level = round(network.input.rate_hz * network.dt_ms / 1000 / 255 * 2**32)
     if per_level < 1:
         least = 1000 / network.dt_ms * 255 / 2**32
@@ -100,7 +102,8 @@ def lower(
     tensors["readout.votes"] = _unit_interval_codes(votes, rules["readout.votes"])
     ops.append(VoteOp(source=network.readout.source, votes="readout.votes"))
     program = Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
-                      tensors=tensors, labels=labels, provenance=provenance or {}, notes=tuple(notes))
+                      tensors=tensors, labels=labels, provenance={} if provenance is None else provenance,
+                      notes=tuple(notes))
     check(program, network.name, error=LoweringError)
     return program
 
@@ -119,6 +122,8 @@ def kept_inputs(plan: QuantPlan, ranges: Ranges) -> NDArray[np.bool_]:
     Raises:
         LoweringError: none does.
     """
+    need_kind("plan", plan, QuantPlan)
+    need_kind("ranges", ranges, Ranges)
     kept = np.asarray(ranges.input_rate) >= plan.min_input_rate
     if not kept.any():
         raise LoweringError("plan.min_input_rate", "leaves no input", got=plan.min_input_rate,
@@ -143,7 +148,8 @@ def weight_codes(
 ) -> tuple[CodeTensor, Floats]:
     """(codes [N_post, N_pre], unit [N_post] in mV per code) of non-negative weights.
 
-    GLOBAL: one power-of-two step that covers clip * max. PER_NEURON: levels 0..clip * max of the neuron's weights;
+    GLOBAL: one power-of-two step, 2**-bits of the smallest power of two that clip * max does not exceed; the largest
+    code is one step below that power. PER_NEURON: levels 0..clip * max of the neuron's weights;
     with keep_sum the unit is then sum(w) / sum(codes), so the neuron's total drive is what it was.
     """
     if w.min(initial=0.0) < 0:
@@ -254,13 +260,29 @@ def _lower_population(
     decay_rule = rules[f"{name}.decay"]
     tensors[f"{name}.decay"] = decay_codes(decay_factor(neuron.tau_ms, trained.network.dt_ms), decay_rule)
     op = LifOp(
-        name=name, n=population.n, v_fmt=v_fmt, v_min=v_fmt.code_min if neuron.v_min_mv < 0 else 0, in_shift=in_shift,
+        name=name, n=population.n, v_fmt=v_fmt, v_min=_lower_bound(name, neuron, unit, v_fmt), in_shift=in_shift,
         decay=f"{name}.decay", decay_shift=decay_rule.bits, rounding=v_rule.rounding, v_th=f"{name}.v_th",
         v_th_shift=v_th_shift, v_reset=f"{name}.v_reset", n_ref=neuron.n_ref_steps, winner=lateral is not None,
         stream=stream, theta="" if plan.fold_theta else f"{name}.theta", theta_shift=theta_shift,
         inhibition=f"{name}.inhibition" if lateral else "", inhibition_shift=inhibition_shift,
     )
     return tensors, op
+
+
+def _lower_bound(name: str, neuron: Lif, unit: Floats, v_fmt: QFormat) -> int:
+    """The least code of a potential: the declared bound in potential units, where the format reaches so far.
+
+    Raises:
+        LoweringError: neurons with units of their own would need different codes.
+    """
+    if neuron.v_min_mv >= 0:
+        return 0
+    codes = np.maximum(np.floor(neuron.v_min_mv / unit + 0.5), v_fmt.code_min)
+    if codes.min() != codes.max():
+        raise LoweringError(f"{name}.v", "v_min_mv is another code for every neuron, as each has a unit of its own",
+                            got=f"codes {int(codes.min())} to {int(codes.max())}", allowed="one code for all",
+                            fix="granularity = 'global' for w, or v_min_mv = 0")
+    return int(codes[0])
 
 
 def inhibition_code(ratio: float, span: int, rule: QuantRule) -> tuple[int, int]:
@@ -294,6 +316,7 @@ def decay_codes(decay: float, rule: QuantRule) -> CodeTensor:
 
 def readout_votes(trained: Trained) -> Floats:
     """Votes [N, n_classes] in [0, 1] from the mean responses, by the declared rule; silent neurons have none."""
+    need_kind("trained", trained, Trained)
     readout = trained.network.readout
     n = trained.network.population(readout.source).n
     responses = _array(trained, "readout.responses", (n, readout.n_classes))

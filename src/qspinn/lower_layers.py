@@ -30,7 +30,7 @@ from qspinn.layer_grid import (
     threshold_limits,
     threshold_shift,
 )
-from qspinn.layer_params import decay_of, layer_arrays, thresholds_of
+from qspinn.layer_params import decay_of, layer_arrays, most_spikes, thresholds_of
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
 from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
@@ -66,13 +66,18 @@ def lower_layers(
     arrays = layer_arrays(network, params)
     grids = grids if grids is not None else layer_grids(network, arrays, rules, ranges)
     check_grids(network, grids)
+    _check_units(network, grids)
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
     made, notes = {"input"}, []
     for number, layer in enumerate(network.layers):
         _add_pools(network, made, ops)
         stream = STREAMS_PER_POPULATION * (number + 1)
-        new, own = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
+        try:
+            new, own = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
+        except ConfigError as error:  # of a format or a scale, which do not know whose they are
+            raise LoweringError(f"{layer.name}: {error.where}", error.problem, got=error.got, allowed=error.allowed,
+                                fix="look at the sizes of this layer's arrays beside one another") from None
         tensors |= new
         ops += own
         notes += _notes(network, arrays, layer, rules, grids[layer.name])
@@ -80,9 +85,23 @@ def lower_layers(
     _add_pools(network, made, ops)
     ops.append(ReadOp(source=network.readout.source, of=network.readout.of))
     program = Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
-                      tensors=tensors, labels=labels, provenance=provenance or {}, notes=tuple(notes))
+                      tensors=tensors, labels=labels, provenance={} if provenance is None else provenance,
+                      notes=tuple(notes))
     check(program, network.name, error=LoweringError)
     return program
+
+
+def _check_units(network: LayeredNetwork, grids: Mapping[str, LayerGrid]) -> None:
+    """A read-out by potential compares neurons in one unit.
+
+    Raises:
+        LoweringError: channels of its layer have different ones.
+    """
+    unit = grids[network.readout.source].unit
+    if network.readout.of != "spikes" and np.any(unit != unit[0]):
+        raise LoweringError(f"grids.{network.readout.source}", "a read-out by potential compares neurons, which needs "
+                            "one unit for all", got=f"units from {unit.min():.4g} to {unit.max():.4g}",
+                            fix="one step and one shift for all channels of this layer")
 
 
 def _notes(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule],
@@ -207,8 +226,12 @@ class _Lowering(msgspec.Struct, frozen=True):
         width, step, decay = (self.rules[f"{name}.{kind}"] for kind in ("theta", "theta_step", "theta_decay"))
         shift = theta_shift(layer, self.ranges, unit, self.rules)
         tensors[f"{name}.theta_decay"] = decay_codes(neuron.theta_decay, decay)
-        return {"theta_fmt": QFormat(bits=width.bits, frac=-shift), "theta_shift": shift,
-                "theta_step": put("theta_step", neuron.theta_step, QFormat(bits=step.bits, frac=-shift), step.rounding),
+        path = put("theta_step", neuron.theta_step, QFormat(bits=step.bits, frac=-shift), step.rounding)
+        if tensors[path].codes.min() < 1:
+            raise LoweringError(path, "rounds to 0, so thresholds would never move", got=neuron.theta_step,
+                                allowed=f"from about {float(unit.max()) * 2.0**shift / 2:.3g}",
+                                fix="more bits for v, or a smaller range of potentials")
+        return {"theta_fmt": QFormat(bits=width.bits, frac=-shift), "theta_shift": shift, "theta_step": path,
                 "theta_decay": f"{name}.theta_decay", "theta_decay_shift": decay.bits}
 
     def _decays(self, layer: Layer, step: Floats, tensors: dict[str, CodeTensor]) -> dict[str, Any]:
@@ -253,6 +276,11 @@ def _check_reset(name: str, reset: NDArray, level: NDArray) -> None:
                             fix="more bits for v, or a lower v_reset")
 
 
+_MEND = {"the synaptic current": ("i", "fewer bits for i, i_decay or the weights"),
+         "decay * theta": ("theta", "fewer bits for theta or theta_decay")}
+"""By sum that may overflow: the tensor to name, and what helps."""
+
+
 def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, CodeTensor], network: LayeredNetwork
            ) -> None:
     """Every intermediate fits 31 bits even if all sources spike at once, as often as they may; theta * decay, which is
@@ -266,25 +294,16 @@ def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, C
         rows = np.abs(tensor.codes.astype(np.int64)).reshape(len(tensor.codes), -1).sum(axis=1)
         current += int(rows.max()) * most_spikes(network, c.source)
     fmt, theta = op.current_fmt, op.theta_fmt.code_max if op.theta_fmt is not None else 0
+    decay, i_decay, theta_decay = (int(neurons[path].codes.max()) if path else 0
+                                   for path in (op.decay, op.current, op.theta_decay))
     level = (int(neurons[op.v_th].codes.max()) << op.v_th_shift) + (theta << op.theta_shift)
     bounds = {"the input current": current << max(0, -op.in_shift),
-              "decay * v": -op.v_fmt.code_min * max((1 << op.decay_shift) - 1, 1),
-              "the synaptic current": 0 if fmt is None else -fmt.code_min * ((1 << op.current_shift) - 1) + current,
-              "the threshold": level + op.v_fmt.code_max, "decay * theta": theta << op.theta_decay_shift}
+              "decay * v": -op.v_fmt.code_min * decay,
+              "the synaptic current": 0 if fmt is None else -fmt.code_min * i_decay + current,
+              "the threshold": level + op.v_fmt.code_max, "decay * theta": theta * theta_decay}
     for what, bound in bounds.items():
         limit = 1 << 32 if what == "decay * theta" else 1 << 31
         if bound >= limit:
-            raise LoweringError(f"{name}.v", f"the accumulator of {what} may overflow 32 bits", got=bound,
-                                allowed=f"below {limit}", fix="fewer bits for v, decay or the weights")
-
-
-def most_spikes(network: LayeredNetwork, signal: str) -> int:
-    """How often a source of a signal may spike in one step."""
-    if signal == "input":
-        return network.input.max_count
-    pool = next((c for c in network.connections if isinstance(c, Pool2d) and c.target == signal), None)
-    if pool is None:
-        neuron = next(layer.neuron for layer in network.layers if layer.name == signal)
-        return neuron.max_spikes if neuron.spiking else 1
-    windows = 1 if pool.of == "max" else pool.kernel[0] * pool.kernel[1]
-    return windows * most_spikes(network, pool.source)
+            kind, fix = _MEND.get(what, ("v", "fewer bits for v, decay or the weights"))
+            raise LoweringError(f"{name}.{kind}", f"the accumulator of {what} may overflow 32 bits", got=bound,
+                                allowed=f"below {limit}", fix=fix)

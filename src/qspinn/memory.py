@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from qspinn.arrays import integer
+from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError
 from qspinn.layers import LayeredNetwork, Skip
 from qspinn.network import Network
@@ -56,6 +56,8 @@ class MemoryAccount(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         integer("batch", self.batch, low=1)
+        for row in self.rows:
+            need_kind("rows", row, MemoryRow)
 
     @property
     def total_bits(self) -> int:
@@ -76,6 +78,7 @@ def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
     """What inference with the program needs: every stored tensor; of every neuron v, the refractory counter, the
     synaptic current, the adaptive threshold, and with feedback, a delayed reset or an adaptive threshold how often it
     spiked in the step before."""
+    need_kind("program", program, Program)
     rows = [MemoryRow(path=name, role="parameter", count=int(t.codes.size), bits=t.fmt.bits)
             for name, t in sorted(program.tensors.items())]
     for op in program.ops_of(LifOp):
@@ -93,6 +96,7 @@ def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
 
 def float_account(network: Network, *, learning: bool = False, batch: int = 1) -> MemoryAccount:
     """M_0: the tensors of the declared network at 32 bits each; with learning also the traces."""
+    need_kind("network", network, Network)
     rows: list[MemoryRow] = []
 
     def add(path: str, role: str, count: int) -> None:
@@ -139,6 +143,7 @@ def learning_account(network: Network, program: Program, bits_of: Mapping[str, i
 def float_layers_account(network: LayeredNetwork, *, batch: int = 1) -> MemoryAccount:
     """M_0 of a layered network: every parameter and state at 32 bits, batch normalization folded into weights and
     biases as it is for inference, constants of a layer once."""
+    need_kind("network", network, LayeredNetwork)
     rows: list[MemoryRow] = []
 
     def add(path: str, role: str, count: int) -> None:
@@ -194,7 +199,10 @@ def published_account(network: LayeredNetwork, widths: Widths | None = None, *, 
     Source: Wei et al. (2024), table 2: binary weights with `Widths(first=8, hidden=1, last=8, v=...)`, parameters of
     normalization at 32 bits, "largest layer" (found by taking their figures apart: the paper does not say).
     """
-    if states not in ("largest layer", "all layers"):
+    need_kind("network", network, LayeredNetwork)
+    if widths is not None:
+        need_kind("widths", widths, Widths)
+    if not isinstance(states, str) or states not in ("largest layer", "all layers"):
         raise ConfigError("states", "unknown way of counting", got=states, allowed='"largest layer", "all layers"')
     bits, rows = widths or Widths(), []
     first, last = network.layers[0].name, network.readout.source
@@ -217,14 +225,17 @@ def published_account(network: LayeredNetwork, widths: Widths | None = None, *, 
 
 def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) -> MemoryAccount:
     """What the program that `lower_layers` makes by this plan will need, known before anything is trained: the same
-    rows as `program_account`, at most as large.
+    rows as `program_account`, at most as large where thresholds and decays are the declared ones.
 
     A layer whose weights have a step per channel has a threshold and a shift for each channel (a trained one may find
-    some alike, and store them once).
+    some alike, and store them once). Where all channels share a step, they are taken to share the shift as well; a bias
+    that is larger than the potential's range may give its channel another one.
 
     Raises:
         ConfigError: the plan does not fit the network's tensors.
     """
+    need_kind("network", network, LayeredNetwork)
+    need_kind("plan", plan, QuantPlan)
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
     rows: list[MemoryRow] = []

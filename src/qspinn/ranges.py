@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import LARGEST_SIZE, integers, need_kind, reals, sealed
+from qspinn.arrays import LARGEST_SIZE, frozen, integers, need_kind, reals, sealed
 from qspinn.checkpoint import Trained
 from qspinn.errors import DataError
 from qspinn.network import Population
@@ -40,7 +40,7 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def __post_init__(self) -> None:
         rates = reals("ranges.input_rate", self.input_rate, shape=(None,), low=0.0, high=1.0)
         busiest = integers("ranges.busiest_step", self.busiest_step, shape=(), low=0)
-        msgspec.structs.force_setattr(self, "input_rate", rates)
+        msgspec.structs.force_setattr(self, "input_rate", frozen(np.array(rates)))
         msgspec.structs.force_setattr(self, "busiest_step", int(busiest))
         msgspec.structs.force_setattr(self, "threshold_max_mv", _table("ranges.threshold_max_mv",
                                                                        self.threshold_max_mv))
@@ -126,7 +126,12 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                      counts=_widened(self, limit) + _widened(other, limit))
 
     def quantile(self, share: float) -> float:
-        """The size that `share` of the values do not exceed, to the width of a bin; the largest one for 1."""
+        """The size that `share` of the values do not exceed, to the width of a bin; the largest one for 1.
+
+        Raises:
+            DataError: no share.
+        """
+        share = float(reals("share", share, shape=(), low=0.0, high=1.0))
         if share >= 1.0:
             return self.top
         at = int(np.searchsorted(np.cumsum(self.counts), share * self.counts.sum()))

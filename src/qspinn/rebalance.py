@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qspinn.arrays import integer, reals
+from qspinn.arrays import integer, need_kind, reals
 from qspinn.errors import ConfigError, DataError
 from qspinn.ops import LifOp, ReadOp, VoteOp
 from qspinn.program import CodeTensor, Program
@@ -27,8 +27,9 @@ def restore_rates(
     than it began.
 
     Population after population in execution order, each measured behind those already adjusted. Codes move within
-    their format and never below 1. The search is a bisection per channel, all channels of a population at once: more
-    threshold, fewer spikes. Where a code meets the rate as well as any found, it stays.
+    their format, to where some potential reaches them and neither silence nor a reset does. The search is a bisection
+    per channel, all channels of a population at once: more threshold, fewer spikes. Where a code
+    meets the rate as well as any found, it stays.
 
     Args:
         spikes: calibration input; some hundred samples do.
@@ -40,12 +41,15 @@ def restore_rates(
 
     Raises:
         ConfigError: a name is not that of a spiking population, or n_rounds is below 1.
-        DataError: no samples, rates that are no numbers of 0..1, or not one rate for each channel or neuron.
+        DataError: no samples, rates that are no numbers of 0 to the most spikes of a step, or not one rate for each
+            channel or neuron.
 
     Source: threshold balancing after Diehl et al. (2015, IJCNN), but towards measured rates instead of away from
     saturation, in integers, and per channel.
     """
     integer("n_rounds", n_rounds, low=1, high=1 << 15)
+    need_kind("program", program, Program)
+    need_kind("spikes", spikes, Spikes)
     if not isinstance(target_rates, Mapping):
         raise ConfigError("target_rates", "is no mapping from populations to rates", got=type(target_rates).__name__)
     if spikes.n_samples == 0:
@@ -70,8 +74,9 @@ def _checked(program: Program, op: LifOp, given: ArrayLike) -> Rates:
     if rates.ndim != 1 or rates.size == 0 or op.n % rates.size or rates.size % n_codes:
         raise DataError(where, "wrong shape", got=rates.shape,
                         allowed=f"[C] or [N]: a divisor of {op.n} neurons and a multiple of {n_codes} thresholds")
-    if not np.all((rates >= 0) & (rates <= 1)):
-        raise DataError(where, "not spikes per step", got=(float(rates.min()), float(rates.max())), allowed="0..1")
+    if not np.all((rates >= 0) & (rates <= op.max_spikes)):
+        raise DataError(where, "not spikes per step", got=(float(rates.min()), float(rates.max())),
+                        allowed=f"0..{op.max_spikes}")
     return rates
 
 
@@ -81,10 +86,10 @@ def _settled(program: Program, op: LifOp, spikes: Spikes, target: Rates, backend
         """How much too often each channel spikes under these threshold codes."""
         return measured_rates(_with_codes(program, op, codes), op.name, spikes, len(target), backend) - target
 
-    fmt = program.tensors[op.v_th].fmt
     old = np.repeat(program.codes(op.v_th).astype(np.int64), len(target) // program.codes(op.v_th).size)
+    least, most = _limits(program, op, len(old))
     before = best_miss = miss(old)
-    best, low, high = old, np.zeros_like(old), np.full_like(old, fmt.code_max + 1)  # too low, too high
+    best, low, high = old, np.minimum(least, old) - 1, np.maximum(most, old) + 1  # too low, too high
     low, high = _narrowed(low, high, old, before)
     reach = 1  # grows from near to far, so that neurons that act on one another are not all moved far at once
     while np.any(high - low > 1):
@@ -93,10 +98,21 @@ def _settled(program: Program, op: LifOp, spikes: Spikes, target: Rates, backend
         low, high = _narrowed(low, high, tried, new)
         better = np.abs(new) < np.abs(best_miss)
         best, best_miss = np.where(better, tried, best), np.where(better, new, best_miss)
-    best = np.maximum(best, 1)
+    best = np.clip(best, np.minimum(least, old), np.maximum(most, old))
     if np.array_equal(best, old) or np.abs(miss(best)).sum() >= np.abs(before).sum():
         return program
     return _with_codes(program, op, best)
+
+
+def _limits(program: Program, op: LifOp, n: int) -> tuple[Codes, Codes]:
+    """(least, largest) threshold code of each of n groups of neurons: silence and a reset stay below it, and some
+    potential reaches it."""
+    resets = program.codes(op.v_reset).astype(np.int64)
+    rest = np.repeat(resets if op.reset == "value" else 0 * resets, op.n // resets.size).reshape(n, -1).max(axis=1)
+    least = (np.maximum(rest, 0) - op.strict >> op.v_th_shift) + 1
+    fmt = program.tensors[op.v_th].fmt
+    most = np.full(n, min(fmt.code_max, op.v_fmt.code_max - op.strict >> op.v_th_shift))
+    return np.minimum(np.maximum(least, int(not op.strict)), most), most
 
 
 def _narrowed(low: Codes, high: Codes, tried: Codes, miss: Rates) -> tuple[Codes, Codes]:
@@ -121,8 +137,10 @@ def measured_rates(program: Program, name: str, spikes: Spikes, n_channels: int,
         ConfigError: there is no such population, or it does not divide into so many channels.
         DataError: there are no samples.
     """
+    need_kind("program", program, Program)
+    need_kind("spikes", spikes, Spikes)
     sizes = {op.name: op.n for op in program.ops_of(LifOp)}
-    if name not in sizes:
+    if not isinstance(name, str) or name not in sizes:
         raise ConfigError("name", "is no population", got=name, allowed=", ".join(sizes))
     if sizes[name] % integer("n_channels", n_channels, low=1, high=1 << 20):
         raise ConfigError("n_channels", f"does not divide the {sizes[name]} neurons", got=n_channels)

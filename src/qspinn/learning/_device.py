@@ -17,16 +17,29 @@ def device_of(net: nn.Module) -> torch.device:
 
 
 def need_together(net: nn.Module, spikes: Tensor) -> None:
-    """A module and its input lie on one device.
+    """A module and its input lie on one device, and the module computes in float32.
 
     Raises:
         ConfigError: they do not.
     """
+    need_single(net)
     place = device_of(net)
     if spikes.device != place:
         raise ConfigError("device", "the module and its input lie on different devices",
                           got=f"module on {place}, input on {spikes.device}",
                           fix=f'move the input, spikes.to("{place}"), or the module, net.to("{spikes.device}")')
+
+
+def need_single(net: nn.Module) -> None:
+    """The parameters of a module are float32.
+
+    Raises:
+        ConfigError: names one that is not.
+    """
+    for name, p in net.named_parameters():
+        if p.dtype != torch.float32:
+            raise ConfigError(name, "networks are computed and trained in float32", got=str(p.dtype).split(".")[-1],
+                              allowed="float32", fix="net.float()")
 
 
 @contextlib.contextmanager

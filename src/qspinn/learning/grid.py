@@ -365,4 +365,5 @@ def to_program(
         VoteOp(source=name, votes="readout.votes"),
     ]
     return Program(name=model.network.name, n_inputs=model.network.input.n, n_steps=model.network.n_steps,
-                   seed=model.seed, ops=tuple(ops), tensors=tensors, labels=labels, provenance=provenance or {})
+                   seed=model.seed, ops=tuple(ops), tensors=tensors, labels=labels,
+                   provenance={} if provenance is None else provenance)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qspinn.arrays import integer
-from qspinn.errors import ConfigError
+from qspinn.arrays import integer, need_kind, reals
+from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layer_grid import (
     LayerGrid,
@@ -33,7 +33,7 @@ from qspinn.layer_grid import (
     threshold_limits,
     threshold_shift,
 )
-from qspinn.layer_params import layer_arrays
+from qspinn.layer_params import layer_arrays, most_spikes
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Skip
 from qspinn.learning._codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning._device import device_of, need_together
@@ -57,7 +57,7 @@ from qspinn.learning.surrogate import (
     walk,
 )
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
-from qspinn.lower_layers import layer_rules, lower_layers, most_spikes
+from qspinn.lower_layers import layer_rules, lower_layers
 from qspinn.plan import QuantPlan, QuantRule
 from qspinn.program import Program
 from qspinn.ranges import LayerRanges
@@ -87,10 +87,12 @@ def prepare(
             or a word or number out of range. All by path.
     """
     check_trainable(network)
-    if estimator not in ("straight_through", "annealed"):
+    if not isinstance(estimator, str) or estimator not in ("straight_through", "annealed"):
         raise ConfigError("estimator", "unknown estimator", got=estimator, allowed="straight_through, annealed")
+    if not isinstance(learn_steps, bool):
+        raise ConfigError("learn_steps", "is no switch", got=learn_steps, allowed="True, False")
     if params is not None:
-        params = layer_arrays(network, params)
+        params = _in_single(layer_arrays(network, params))
     integer("seed", seed, low=0, high=(1 << 32) - 1)
     if params is None:
         params = SurrogateNet(network, seed=seed).params()
@@ -99,11 +101,43 @@ def prepare(
     return QuantNet(network, plan, params, ranges, seed, learn_steps, surrogate, width, estimator)
 
 
+def _in_single(params: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """The arrays, in which training computes with float32; a decay below 1 stays below 1 there.
+
+    Raises:
+        LoweringError: a value is too large or too small for float32.
+    """
+    found, limits = {}, np.finfo(np.float32)
+    for path, x in params.items():
+        sizes = np.abs(x)
+        beyond = (sizes > limits.max) | ((sizes > 0) & (sizes < limits.tiny))
+        if beyond.any():
+            raise LoweringError(path, "does not fit float32, in which networks are trained",
+                                got=float(x[beyond].flat[0]),
+                                allowed=f"0, or sizes from {limits.tiny:.3g} to {limits.max:.3g}")
+        leaks = path.endswith(".decay") and x.max() < 1.0
+        found[path] = np.minimum(x, float(np.nextafter(np.float32(1), np.float32(0)))) if leaks else x
+    return found
+
+
 def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None) -> Program:
-    """The integer program that the module computes."""
+    """The integer program that the module computes.
+
+    Thresholds and decays that training moved out of their range are held at its ends, as in the forward pass.
+
+    Raises:
+        ConfigError: not a module of `prepare`.
+        LoweringError: as `lower_layers`.
+    """
+    need_kind("module", module, QuantNet)
     with torch.no_grad():
         grids = {layer.name: module.grid(layer.name) for layer in module.network.layers}
-    return lower_layers(module.network, module.params(), module.plan, module.ranges, seed=module.seed, labels=labels,
+    params = module.params()
+    for layer in module.network.layers:
+        if layer.neuron.spiking:
+            params[f"{layer.name}.v_th"] = np.maximum(params[f"{layer.name}.v_th"], np.finfo(np.float32).tiny)
+        params[f"{layer.name}.decay"] = np.clip(params[f"{layer.name}.decay"], 0.0, 1.0)
+    return lower_layers(module.network, params, module.plan, module.ranges, seed=module.seed, labels=labels,
                         provenance=provenance, grids=grids)
 
 
@@ -147,7 +181,12 @@ class QuantNet(nn.Module):
         put(f"{name}.decay", params.get(f"{name}.decay", layer.neuron.decay), learned=False)
 
     def anneal(self, progress: float) -> None:
-        """Sharpens the annealed estimator for a share 0..1 of the training done; the other has nothing to sharpen."""
+        """Sharpens the annealed estimator for a share 0..1 of the training done; the other has nothing to sharpen.
+
+        Raises:
+            ConfigError: no share.
+        """
+        progress = float(reals("progress", progress, shape=(), low=0.0, high=1.0, error=ConfigError))
         self.sharpness = sharpness_at(progress) if self.estimator == "annealed" else None
 
     def _real(self, path: str) -> Tensor:
@@ -163,12 +202,18 @@ class QuantNet(nn.Module):
 
     def _steps(self, name: str) -> Tensor:
         """Weight step of each channel, [C]."""
-        step = torch.from_numpy(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
+        step = torch.tensor(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
         powers = [r.power_of_two for path, r in self.rules.items() if path.startswith(f"{name}.w")]
         return to_power(step) if any(powers) else step
 
     def grid(self, name: str) -> LayerGrid:
-        """Steps and shifts of a layer as they are now."""
+        """Steps and shifts of a layer as they are now.
+
+        Raises:
+            ConfigError: there is no such layer.
+        """
+        if name not in self.grids:
+            raise ConfigError("name", "is no layer of this network", got=name, allowed=", ".join(self.grids))
         return LayerGrid(step=self._steps(name).detach().numpy().copy(), shifts=self.grids[name].shifts)
 
     def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
@@ -193,7 +238,7 @@ class QuantNet(nn.Module):
     def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
         """One layer over all steps, in codes; as in `SurrogateNet`, the first connection is part of the node."""
         name, step, device = layer.name, self._steps(layer.name), device_of(self)
-        unit = step * 2.0 ** torch.from_numpy(self.grids[name].shifts)
+        unit = step * 2.0 ** torch.tensor(self.grids[name].shifts)
         into = self.network.into(name)
         weights = [self._weights(c, layer, step, number) for number, c in enumerate(into)]
         reach = sum(_reach(w) * most_spikes(self.network, c.source) for c, w in zip(into, weights, strict=True))
@@ -323,4 +368,4 @@ def _fed(c: Linear | Conv2d | Skip, w: Tensor, x: Tensor, layer: Layer) -> Tenso
 
 def _decay_of(decay: float, rule: QuantRule) -> tuple[int, int]:
     """(code, shift) of a decay factor; no leak is a factor of one."""
-    return (1, 0) if decay == 1.0 else (int(decay_codes(decay, rule).codes[0]), rule.bits)
+    return (1, 0) if decay >= 1.0 else (int(decay_codes(decay, rule).codes[0]), rule.bits)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from qspinn.arrays import integer
+from qspinn.arrays import integer, need_kind
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ConfigError, DataError, RunError
 from qspinn.layers import LayeredNetwork
@@ -194,8 +194,10 @@ def layer_ranges(net: SurrogateNet, data: EventSet) -> LayerRanges:
     """The ranges of potentials, synaptic currents and adaptive thresholds on calibration data.
 
     Raises:
+        ConfigError: not a SurrogateNet.
         DataError: the recordings do not fit the network's input, or there are none.
     """
+    need_kind("net", net, SurrogateNet)
     need_events(net.network, data)
     net.eval()
     v: dict[str, Sizes] = {}

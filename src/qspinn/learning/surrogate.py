@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qspinn.arrays import integer
+from qspinn.arrays import integer, need_kind
 from qspinn.checkpoint import TrainedLayers
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ConfigError, DataError
 from qspinn.layer_params import has_bias
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
-from qspinn.learning._device import device_of, need_together
+from qspinn.learning._device import device_of, need_single, need_together
 from qspinn.learning.passes.backward_kernel import ARCTAN, FAST_SIGMOID, TRIANGLE
 from qspinn.learning.passes.convolution import convolved
 from qspinn.learning.passes.forward_kernel import PLAIN
@@ -341,7 +341,7 @@ def kind_of(surrogate: Surrogate) -> int:
     Raises:
         ConfigError: there is no such surrogate.
     """
-    if surrogate not in KINDS:
+    if not isinstance(surrogate, str) or surrogate not in KINDS:
         raise ConfigError("surrogate", "unknown surrogate", got=surrogate, allowed=", ".join(KINDS))
     return KINDS[surrogate]
 
@@ -387,13 +387,24 @@ def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
 
 
 def frozen(net: SurrogateNet) -> TrainedLayers:
-    """The module's declaration and state as plain arrays, for `checkpoint.save`."""
+    """The module's declaration and state as plain arrays, for `checkpoint.save`.
+
+    Raises:
+        ConfigError: not a SurrogateNet, or one that does not compute in float32.
+    """
+    need_kind("net", net, SurrogateNet)
+    need_single(net)
     state = {name: t.detach().cpu().numpy().copy() for name, t in net.state_dict().items()}
     return TrainedLayers(network=net.network, params=state)
 
 
 def restored(trained: TrainedLayers) -> SurrogateNet:
-    """The module of a checkpoint, ready to answer or to learn on."""
+    """The module of a checkpoint, ready to answer or to learn on.
+
+    Raises:
+        ConfigError: not a checkpoint of layers.
+    """
+    need_kind("trained", trained, TrainedLayers)
     net = SurrogateNet(trained.network)
     net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in trained.params.items()})
     return net.eval()
