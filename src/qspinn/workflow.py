@@ -33,7 +33,12 @@ SPLITS = ("train", "validation", "test")
 
 
 def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
-    """The data set of a configuration: images or event recordings."""
+    """The data set of a configuration: images or event recordings.
+
+    Raises:
+        ConfigError: neither a DataConfig nor an EventData, or a setting that the set does not have.
+        DataError: files are missing or damaged.
+    """
     return data.load_recordings(config) if isinstance(config, data.EventData) else data.load(config)
 
 
@@ -180,7 +185,7 @@ def evaluate_local(trained: TrainedLocal, split: data.EventSet, name: str) -> tu
         DataError: the split holds no recordings, or they do not fit the layers or classes.
     """
     _need_samples(split, name)
-    _need_classes(split, trained.n_classes, name)
+    _need_classes(split, trained.network.n_classes, name)
     from qspinn.learning.local import model as local_model
 
     said, n_spikes = local_model.predictions(local_model.restored(trained), split, trained.network)
