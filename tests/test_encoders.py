@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from qspinn.data.encoders import INPUT_STREAM, poisson, poisson_reference
-from qspinn.errors import DataError
+from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import random_words, stream_key
-from qspinn.ops import PoissonOp
+from qspinn.ops import POISSON_BOUNDS, PoissonOp
 
 OP = PoissonOp(per_level=int(0.2 / 255 * 2**32), seed=7)
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 20)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("first", [0, 12_345])
-@pytest.mark.parametrize("per_level", [0, 1, OP.per_level, (2**32 - 1) // 255])
+@pytest.mark.parametrize("per_level", [1, OP.per_level, (2**32 - 1) // 255])
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])
 def test_equals_the_definition(first: int, per_level: int, seed: int) -> None:
     op = PoissonOp(per_level=per_level, seed=seed)
@@ -30,9 +31,19 @@ def test_equals_the_definition(first: int, per_level: int, seed: int) -> None:
 
 def test_a_word_equal_to_the_level_is_no_spike() -> None:
     image = np.array([[0, 0, 1]], dtype=np.uint8)
-    word = int(random_words(stream_key(7, INPUT_STREAM, 0), [2])[0])
+    words = ((i, int(random_words(stream_key(7, INPUT_STREAM + i, 0), [2])[0])) for i in itertools.count())
+    sample, word = next((i, word) for i, word in words if 0 < word < POISSON_BOUNDS["per_level"][1])
     for per_level, n_events in ((word, 0), (word + 1, 1)):
-        assert poisson(image, PoissonOp(per_level=per_level, seed=7), 1).n_events == n_events
+        assert poisson(image, PoissonOp(per_level=per_level, seed=7), 1, first_sample=sample).n_events == n_events
+
+
+@pytest.mark.parametrize("encode", [poisson, poisson_reference])
+@pytest.mark.parametrize(("op", "field"), [
+    (PoissonOp(per_level=(1 << 32) // 255 + 1, seed=0), "per_level"), (PoissonOp(per_level=0, seed=0), "per_level"),
+    (PoissonOp(per_level=-5, seed=0), "per_level"), (PoissonOp(per_level=9, seed=-1), "seed"), (None, "")])
+def test_operations_that_no_program_may_have(encode: Callable, op: PoissonOp | None, field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"op\.{field}: is out of range" if op else "op: is of the wrong type"):
+        encode(IMAGES, op, 3)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4, 30])

@@ -120,8 +120,8 @@ def whole(events_of: Any) -> None:
     if accepted(events_of):
         again = EventSet(offsets=events_of.offsets, index=events_of.index, count=events_of.count, shape=events_of.shape,
                          labels=events_of.labels)
-        assert again.index is events_of.index
-        assert again.labels is events_of.labels
+        np.testing.assert_array_equal(again.index, events_of.index)
+        np.testing.assert_array_equal(again.labels, events_of.labels)
         consistent(events_of.graded())
 
 

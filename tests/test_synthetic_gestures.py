@@ -115,10 +115,23 @@ def test_the_synthetic_data_set_says_what_it_is() -> None:
     assert whole.name.startswith("synthetic")
     assert whole.split_rule.startswith("synthetic")
     assert all(label.startswith("synthetic ") for label in whole.labels)
-    parts = [synthetic_set(1, first=first, n_bins=5) for first in (0, 1, 2, 3)]
+    parts = [synthetic_set(1, first=first, n_bins=5) for first in (0, 1, 80, 110)]
     np.testing.assert_array_equal(whole.train.index, np.concatenate([p.index for p in parts[:2]]))
     np.testing.assert_array_equal(whole.validation.index, parts[2].index)
     np.testing.assert_array_equal(whole.test.index, parts[3].index)
+
+
+def test_the_size_of_a_split_moves_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers: list[tuple[int, int]] = []
+    monkeypatch.setattr(synthetic_gestures, "synthetic_set", lambda n, *, first, **_: numbers.append((first, n)))
+    monkeypatch.setattr(synthetic_gestures, "concatenate", list)
+    monkeypatch.setattr(synthetic_gestures, "largest_count", lambda *sets: 1)
+    monkeypatch.setattr(synthetic_gestures, "EventDataset", dict)
+    synthetic_gestures.load()
+    assert numbers == [(0, 80), (80, 30), (110, 30)]
+    numbers.clear()
+    synthetic_gestures.load(n_train=85, n_validation=1, n_test=31)
+    assert numbers == [(0, 80), (1 << 32, 5), (80, 1), (110, 30), (3 << 32, 1)]
 
 
 @pytest.mark.parametrize("bad", [{"threshold": 0.0}, {"mismatch": 0.1}, {"noise_hz": -1.0}, {"n_hot": -1},

@@ -7,6 +7,8 @@ A refusal names the array, the value that does not fit (with its position), what
 from __future__ import annotations
 
 import math
+import mmap
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from qspinn.errors import ConfigError, DataError, QSpinnError
 
 Shape = tuple[int | None, ...]
 """A shape that is asked for; None stands for any length."""
+DEEPEST = 64
+"""Most axes that NumPy's arrays have."""
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 LARGEST_SIZE = 1e100
 """Largest size of a real parameter, and with 1 / LARGEST_SIZE for the least one that is not 0: quotients and squares of
@@ -106,6 +110,40 @@ def need_kind(where: str, x: Any, kind: type, error: type[QSpinnError] = ConfigE
         raise error(where, "is of the wrong type", got=type(x).__name__, allowed=f"a {kind.__name__}")
 
 
+def flag(where: str, x: Any, error: type[QSpinnError] = ConfigError) -> bool:
+    """True or False as given; texts and numbers are refused, since "no" would count as true.
+
+    Raises:
+        QSpinnError: of kind `error`.
+    """
+    if not isinstance(x, bool | np.bool_):
+        raise error(where, "is neither true nor false", got=x, allowed="True, False")
+    return bool(x)
+
+
+def real_of(x: Any) -> float:
+    """The value of a single real number; NaN for anything else (a boolean, too), infinity beyond 64 bits."""
+    if isinstance(x, bool) or not isinstance(x, int | float | np.integer | np.floating):
+        return math.nan
+    try:
+        return float(x)
+    except OverflowError:
+        return math.inf
+
+
+def need_words(where: str, x: Any, *, distinct: bool) -> None:
+    """Checks that x is a tuple of texts and, with `distinct`, that none is there twice.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not isinstance(x, tuple) or not all(isinstance(word, str) for word in x):
+        raise DataError(where, "is no tuple of texts", got=x, allowed='("a", "b", ...)')
+    if distinct and len({*x}) < len(x):
+        raise DataError(where, "holds a name twice", got=sorted({word for word in x if x.count(word) > 1}),
+                        allowed="each once")
+
+
 def integer(where: str, x: Any, *, low: int = LOWEST, high: int = HIGHEST, error: type[QSpinnError] = ConfigError
             ) -> int:
     """A single whole number within low..high; booleans and floats are refused.
@@ -126,15 +164,15 @@ def sealed(
 ) -> NDArray[Any]:
     """Integers of x as an array that nobody can write to, so that what was checked stays so.
 
-    An array of this type that is read-only, itself and where its memory comes from, is taken as it is (a mapped file
-    too); anything else is copied.
+    An array of this type whose memory is that of `bytes`, or of a file mapped for reading, is taken as it is. Anything
+    else is copied into `bytes`: a flag "read-only" can be taken back by whoever has the memory.
 
     Args, Raises: as `integers`; kind: the type of the result, wide enough for low..high.
     """
     array = whole(where, x, shape=shape, low=low, high=high, error=error)
     if array is x and array.dtype == kind and array.flags.c_contiguous and _is_sealed(array):
         return array
-    return frozen(np.array(array, dtype=kind, order="C", subok=False))
+    return np.ndarray(array.shape, kind, np.asarray(array, dtype=kind, order="C").tobytes())
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -144,12 +182,24 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_sealed(array: NDArray[Any]) -> bool:
-    """Whether neither the array nor any array that it is a view of can be written to."""
-    while isinstance(array, np.ndarray):
-        if array.flags.writeable:
+    """Whether nobody can write to the memory of an array: that of bytes, or of a file mapped for reading."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
             return False
-        array = array.base  # type: ignore[assignment]
-    return True
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        with memoryview(base) as view:
+            return view.readonly
+    return isinstance(base, bytes)
+
+
+def _hides_entries(x: Any, depth: int = 0) -> bool:
+    """Whether x, or an array within its lists, has masked entries."""
+    if isinstance(x, np.ma.MaskedArray):
+        return bool(np.ma.is_masked(x))
+    return isinstance(x, list | tuple | deque) and depth < DEEPEST and any(
+        _hides_entries(entry, depth + 1) for entry in x if isinstance(entry, list | tuple | deque | np.ma.MaskedArray))
 
 
 def numbers(where: str, x: Any, shape: Shape | None, error: type[QSpinnError]) -> NDArray[Any]:
@@ -158,7 +208,7 @@ def numbers(where: str, x: Any, shape: Shape | None, error: type[QSpinnError]) -
     Raises:
         QSpinnError: of kind `error`: no rectangular array, masked, or of another shape.
     """
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+    if _hides_entries(x):
         raise error(where, "is masked: the values under the mask have no meaning here", allowed="a plain array",
                     fix=f"fill or leave out the masked entries of {where}")
     try:

@@ -40,7 +40,10 @@ def _shown(got: object) -> str:
         parts = [_shown(item) for item in got]
         text = f"[{', '.join(parts)}]" if isinstance(got, list) else f"({', '.join(parts)}{',' * (len(parts) == 1)})"
     else:
-        text = repr(got)
+        try:
+            text = repr(got)
+        except Exception:  # an integer of over 4,300 digits, an object of another library
+            text = f"an integer of {got.bit_length()} bits" if isinstance(got, int) else f"a {type(got).__name__}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 
 

@@ -24,6 +24,10 @@ class PoissonOp(Record, frozen=True, tag="poisson"):
     seed: int
 
 
+POISSON_BOUNDS = {"per_level": (1, ((1 << 32) - 1) // 255), "seed": (0, (1 << 32) - 1)}
+"""Lowest and highest value of each field of a PoissonOp: beyond, products leave 32 bits."""
+
+
 class SelectOp(Record, frozen=True, tag="select"):
     """Keeps the sources of `source` whose bit in tensor `kept` [n] is 1, renumbered without gaps, as `target`."""
 

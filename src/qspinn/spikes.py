@@ -11,7 +11,7 @@ import numpy as np
 from msgspec.structs import force_setattr
 from numpy.typing import NDArray
 
-from qspinn.arrays import frozen, integer, sealed, whole
+from qspinn.arrays import flag, frozen, integer, sealed, whole
 from qspinn.errors import DataError
 
 MAX_COUNT = 255
@@ -102,6 +102,13 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return raster
 
 
+def largest(spikes: Any) -> int:
+    """How often a source spikes in a step at most, among the samples of Spikes or an EventSet; 1 without counts."""
+    if spikes.count is None:
+        return 1
+    return int(spikes.count[slice(*span(spikes.offsets))].max(initial=0))
+
+
 def unchecked(*, offsets: NDArray, index: NDArray, n: int, count: NDArray | None = None) -> Spikes:
     """Spikes of arrays that are right by construction or were checked before; marks the arrays read-only, no more.
 
@@ -176,7 +183,9 @@ def from_dense(raster: NDArray, *, graded: bool = False) -> Spikes:
 
     Raises:
         DataError: another shape, a value that is no whole number of 0..255, or over 1 without `graded`.
+        ConfigError: `graded` is neither true nor false.
     """
+    graded = flag("from_dense.graded", graded)
     raster = whole("spikes", raster, low=0, high=MAX_COUNT, whole_floats=True)
     if raster.ndim != 3 or raster.shape[0] < 1:
         raise DataError("spikes", "wrong shape", got=raster.shape, allowed="[T, B, n] with T >= 1")

@@ -33,7 +33,12 @@ SPLITS = ("train", "validation", "test")
 
 
 def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
-    """The data set of a configuration: images or event recordings."""
+    """The data set of a configuration: images or event recordings.
+
+    Raises:
+        ConfigError: neither a DataConfig nor an EventData, or a setting that the set does not have.
+        DataError: files are missing or damaged.
+    """
     return data.load_recordings(config) if isinstance(config, data.EventData) else data.load(config)
 
 

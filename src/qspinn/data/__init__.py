@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from qspinn.arrays import need_kind
 from qspinn.data import digits, mnist
 from qspinn.data.dataset import DataConfig, Dataset, Split
-from qspinn.data.event_dataset import EventData, EventDataset, EventName, some_of_each
+from qspinn.data.event_dataset import EventData, EventDataset, EventName, need_of_each, some_of_each
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ConfigError, DataError
 
@@ -27,6 +28,8 @@ class _Loader(NamedTuple):
     settings: tuple[str, ...] = ("bin_ms",)
 
 
+SIDE = 128
+"""Rows and columns of the cameras whose sensor can be reduced."""
 _LOADERS: dict[str, _Loader] = {
     "braille7": _Loader("tactile", "braille", "", ("bin_ms", "fine")),
     "dvs_gesture": _Loader("dvs_gesture", "load", "dvs_gesture", ("bin_ms", "n_bins", "size", "on_error")),
@@ -43,7 +46,8 @@ _LOADERS: dict[str, _Loader] = {
 def load_events(name: EventName, folder: str = "", *, bin_ms: float | None = None,
                 on_error: Literal["stop", "skip"] = "stop") -> EventDataset:
     """An event data set with its splits, in its usual bins or in bins of bin_ms; see `load_recordings`."""
-    return load_recordings(EventData(name=name, folder=folder, bin_ms=bin_ms or 0.0, on_error=on_error))
+    return load_recordings(EventData(name=name, folder=folder, bin_ms=0.0 if bin_ms is None else bin_ms,
+                                     on_error=on_error))
 
 
 def load_recordings(config: EventData) -> EventDataset:
@@ -55,12 +59,11 @@ def load_recordings(config: EventData) -> EventDataset:
     `synthetic_gestures`. Without a folder it is $QSPINN_DATA, in it `nmnist/` and `dvs_gesture/` for these two.
 
     Raises:
-        ConfigError: unknown name, or a setting that the set does not have.
+        ConfigError: no EventData, a setting that the set does not have, or fewer training recordings than classes.
         DataError: files are missing or damaged.
     """
+    need_kind("data", config, EventData)
     name = config.name
-    if name not in _LOADERS:
-        raise ConfigError("data.name", "unknown event data set", got=name, allowed=", ".join(_LOADERS))
     module, function, own, known = _LOADERS[name]
     plain = EventData(name=name)
     changed = {f: getattr(config, f) for f in ("bin_ms", "n_bins", "size", "fine", "on_error")
@@ -72,6 +75,7 @@ def load_recordings(config: EventData) -> EventDataset:
     changed |= {f: getattr(config, f) for f in known if f.startswith("n_t") or f.startswith("n_v")}
     loader = getattr(importlib.import_module(f"qspinn.data.{module}"), function)
     loaded: EventDataset = loader(**_arguments(name, config.folder, own, changed))
+    need_of_each(config.n_train, len(loaded.labels))
     train, validation, test = (some_of_each(events, getattr(config, f"n_{part}")) for part, events in loaded.parts())
     fine = None if loaded.fine is None else some_of_each(loaded.fine, config.n_train)
     return msgspec.structs.replace(loaded, train=train, validation=validation, test=test, fine=fine)
@@ -80,12 +84,23 @@ def load_recordings(config: EventData) -> EventDataset:
 def _arguments(name: str, folder: str, own: str, changed: dict[str, Any]) -> dict[str, Any]:
     """The loader's own names for folder, settings and sizes."""
     if "size" in changed:
+        if SIDE % changed["size"]:
+            raise ConfigError("data.size", "does not divide the sensor", got=changed["size"],
+                              allowed=f"0 for the usual, or a divisor of {SIDE}")
         changed["to"] = (changed["size"], changed.pop("size"))
+    if name == "mnist_frames":
+        return {"folder": folder, **changed}  # downloaded where there is none
     if name != "synthetic_gestures":
         return {"folder": _place(folder, own), **changed}
+    _need_no_folder(name, folder)
     from qspinn.data.synthetic_gestures import N_CLASSES
 
     return {k: -(-v // N_CLASSES) if k.startswith("n_") and k != "n_bins" else v for k, v in changed.items() if v}
+
+
+def _need_no_folder(name: str, folder: str) -> None:
+    if folder:
+        raise ConfigError("data.folder", f"{name} has no files", got=folder, allowed="none", fix="leave it out")
 
 
 def _place(folder: str, own: str) -> str:
@@ -97,7 +112,15 @@ def _place(folder: str, own: str) -> str:
 
 
 def load(config: DataConfig) -> Dataset:
-    """The data set of a configuration."""
+    """The data set of a configuration.
+
+    Raises:
+        ConfigError: no DataConfig, or a folder for the digits, which have no files.
+        DataError: files are missing or damaged.
+    """
+    need_kind("data", config, DataConfig)
+    if config.name == "digits":
+        _need_no_folder("digits", config.folder)
     whole = digits.load() if config.name == "digits" else mnist.load(config.folder)
     return Dataset(
         name=whole.name, shape=whole.shape, labels=whole.labels, split_rule=whole.split_rule,

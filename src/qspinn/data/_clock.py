@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import integers, numbers, reals
+from qspinn.arrays import integer, integers, numbers, reals
 from qspinn.errors import ConfigError, DataError
 
 Order: TypeAlias = Literal["reject", "sort", "unwrap"]
@@ -28,7 +28,7 @@ class Remedies(NamedTuple):
     """What a refusal advises: against disorder, and against a wrap ("{}" is the period)."""
 
     disorder: str = 'order="sort"'
-    wrap: str = 'order="unwrap", which adds {} us from here on'
+    wrap: str = 'order="unwrap", which adds {} us from here on; or clock_bits=0, if the clock does not wrap here'
 
 
 def microseconds_of(where: str, t: Any, unit: str | None, longest: int = LONGEST_US) -> NDArray[np.int64]:
@@ -37,7 +37,7 @@ def microseconds_of(where: str, t: Any, unit: str | None, longest: int = LONGEST
     Raises:
         DataError: another kind of number, floats without a unit, NaN, or a time further from 0 than `longest`.
     """
-    if unit is not None and unit not in _FACTORS:
+    if unit is not None and not (isinstance(unit, str) and unit in _FACTORS):
         raise ConfigError("time_unit", "is no unit of time", got=unit, allowed=", ".join(_FACTORS))
     factor, given = _FACTORS[unit or "us"], numbers(where, t, (None,), DataError)
     if given.dtype.kind != "f" or not given.size:
@@ -51,7 +51,7 @@ def microseconds_of(where: str, t: Any, unit: str | None, longest: int = LONGEST
     return np.rint(reals(where, t, shape=(None,), low=-longest, high=longest) * factor).astype(np.int64)
 
 
-def in_order(t: NDArray[np.int64], order: Order, where: str, remedies: Remedies
+def in_order(t: NDArray[np.int64], order: Order, where: str, remedies: Remedies, clock_bits: int | None = None
              ) -> tuple[NDArray[np.int64], NDArray[np.int64] | slice]:
     """Times without wraps, and what puts them into order.
 
@@ -61,6 +61,8 @@ def in_order(t: NDArray[np.int64], order: Order, where: str, remedies: Remedies
     """
     if order not in ("reject", "sort", "unwrap"):
         raise ConfigError("order", "is unknown", got=order, allowed="reject, sort, unwrap")
+    if clock_bits is not None:
+        _need_clock(t, order, where, integer("clock_bits", clock_bits, low=0, high=CLOCK_BITS[-1]))
     if t.size and t.min() < 0:
         i = int(np.argmax(t < 0))
         raise DataError(f"{where}[{i}]", "timestamps wrapped around: a time is negative", got=int(t[i]),
@@ -69,7 +71,7 @@ def in_order(t: NDArray[np.int64], order: Order, where: str, remedies: Remedies
     falls = np.flatnonzero(t[1:] < t[:-1]) + 1
     if not falls.size:
         return t, slice(None)
-    bits, wraps = wraps_of(t, falls)
+    bits, wraps = wraps_of(t, falls, clock_bits)
     if wraps.size and order == "unwrap" and bits:
         return _unwrapped(t, bits, wraps, where), slice(None)
     if wraps.size:
@@ -80,12 +82,31 @@ def in_order(t: NDArray[np.int64], order: Order, where: str, remedies: Remedies
     return t, np.argsort(t, kind="stable")
 
 
-def wraps_of(t: NDArray[np.int64], falls: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
-    """(bits, falls at which a clock of so many bits wrapped), or (0, falls that are too long for disorder)."""
-    bits = int(t.max()).bit_length()  # a clock of fewer bits would not show the largest time
+def _need_clock(t: NDArray[np.int64], order: Order, where: str, bits: int) -> None:
+    """Refuses a clock that cannot have shown the times, and unwrapping without one."""
+    if bits and bits not in CLOCK_BITS:
+        raise ConfigError("clock_bits", "is out of range", got=bits,
+                          allowed=f"0 for a clock that does not wrap, or {CLOCK_BITS[0]}..{CLOCK_BITS[-1]}")
+    if order == "unwrap" and not bits:
+        raise ConfigError("clock_bits", "says that there is nothing to unwrap", got=bits, fix='order="sort"')
+    if bits and t.size and int(t.max()) >> bits:
+        i = int(np.argmax(t))
+        raise DataError(f"{where}[{i}]", f"is no time of a clock of {bits} bits", got=int(t[i]),
+                        allowed=f"0..{(1 << bits) - 1} us")
+
+
+def wraps_of(t: NDArray[np.int64], falls: NDArray[np.int64], clock_bits: int | None = None
+             ) -> tuple[int, NDArray[np.int64]]:
+    """(bits, falls at which a clock of so many bits wrapped), or (0, falls that are too long for disorder).
+
+    Without clock_bits, the bits are those of the largest time: a clock of fewer would not show it.
+    """
+    if clock_bits == 0:
+        return 0, falls[:0]
+    bits = clock_bits or int(t.max()).bit_length()
     edge = (1 << bits) >> NEAR
     wraps = falls[(t[falls - 1] >= (1 << bits) - edge) & (t[falls] < edge)]
-    if bits in CLOCK_BITS and wraps.size:
+    if clock_bits or (bits in CLOCK_BITS and wraps.size):
         return bits, wraps
     return 0, falls[t[falls - 1] - t[falls] > WRAP_US]
 
@@ -93,7 +114,8 @@ def wraps_of(t: NDArray[np.int64], falls: NDArray[np.int64]) -> tuple[int, NDArr
 def _refuse_wrap(t: NDArray[np.int64], bits: int, i: int, where: str, remedies: Remedies) -> None:
     problem = f"timestamps wrapped around: the clock wraps at 2^{bits} microseconds" if bits else \
         "timestamps wrapped around"
-    fix = remedies.wrap.format(f"2^{bits}") if bits else "add the counter's period from here on"
+    fix = remedies.wrap.format(f"2^{bits}") if bits else \
+        "add the counter's period from here on, or clock_bits=0, if the clock does not wrap"
     raise DataError(f"{where}[{i}]", problem, got=int(t[i]), allowed=f"{int(t[i - 1])} us or later", fix=fix)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -11,8 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import integers
+from qspinn.arrays import integers, real_of
+from qspinn.data._files import exists, path_of
 from qspinn.errors import DataError
+
+LONGEST_MS = 1_000_000
+"""Longest bin: beyond, floats no longer hold a millionth of a microsecond."""
 
 
 def read_npz(path: Path, names: Sequence[str]) -> list[NDArray]:
@@ -56,20 +59,21 @@ def find(folder: str | Path, name: str) -> Path:
     """
     import os
 
-    place = str(folder) or os.environ.get("QSPINN_DATA", "")
+    given = path_of("data.folder", folder) if folder != "" else None
+    place = os.environ.get("QSPINN_DATA", "") if given is None else str(given)
     path = Path(place) / name
-    if not place or not path.exists():
+    if not place or not exists(path):
         raise DataError(str(path), "is missing", fix="name the folder that holds it, or set QSPINN_DATA")
     return path
 
 
 def multiple(bin_ms: float, base_ms: float, where: str) -> int:
     """How many stored bins make one of bin_ms."""
-    real = isinstance(bin_ms, (int, float)) and not isinstance(bin_ms, bool) and math.isfinite(bin_ms)
-    factor = round(bin_ms / base_ms) if real else 0
-    if factor < 1 or abs(factor * base_ms - bin_ms) > 1e-6:
+    length = real_of(bin_ms)
+    factor = round(length / base_ms) if 0 < length <= LONGEST_MS else 0
+    if factor < 1 or abs(factor * base_ms - length) > 1e-6:
         raise DataError(where, "bin_ms is not a multiple of the stored bins", got=bin_ms,
-                        allowed=f"{base_ms} ms, twice, ...")
+                        allowed=f"{base_ms} ms, twice, ..., up to {LONGEST_MS:,} ms")
     return factor
 
 

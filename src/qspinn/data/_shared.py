@@ -31,12 +31,12 @@ def hashes(rows: Sequence[Sequence[NDArray]]) -> list[bytes]:
 
 
 def shared(contents: Contents) -> dict[tuple[str, str], int]:
-    """For each two splits that share recordings, how many of the later one are in the earlier one; all, where both are
-    the same from end to end."""
+    """For each two splits that share recordings with events, how many of the later one are in the earlier one; all,
+    where both are the same from end to end."""
     counts = {}
     for (first, a), (second, b) in itertools.combinations(contents, 2):
         known = set(a)
-        counts[first, second] = len(b) if a == b else sum(content in known for content in b if content)
+        counts[first, second] = len(b) if a == b and any(b) else sum(content in known for content in b if content)
     return {pair: n for pair, n in counts.items() if n}
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import integer
 from qspinn.data._clock import LONGEST_US, Remedies
+from qspinn.data._files import path_of
 from qspinn.data.events import Events, assembled, checked, crop_time
 from qspinn.errors import ConfigError, DataError
 
@@ -53,7 +54,8 @@ OTHERS = {
 """What files begin with that are read as AEDAT 3.1 by mistake."""
 CONVERT, COPY = "convert it to AEDAT 3.1", "copy the file anew"
 SORT = Remedies("put the events into order first: qspinn.data.events.check(events, sensor, order=\"sort\")",
-                "put them into order first: qspinn.data.events.check(events, sensor, order=\"unwrap\")")
+                "put them into order first: qspinn.data.events.check(events, sensor, order=\"unwrap\"), or "
+                "order=\"sort\" and clock_bits=0, if the clock does not wrap here")
 
 
 class _Packet(NamedTuple):
@@ -73,8 +75,8 @@ class _Packet(NamedTuple):
 def read_aedat(path: str | Path, *, start_us: int | None = None, stop_us: int | None = None) -> Iterator[Events]:
     """The polarity events of a file as blocks of at most `BLOCK`, in order; packets of other types are passed over.
 
-    The file is read once, a block at a time; reading ends at the first packet that starts at stop_us or later. Events
-    whose valid bit is not set are left out. Events within a packet are not put into order: see `events.check`.
+    The file is read once, a block at a time; reading ends after the first packet of which every event is at stop_us or
+    later. Events whose valid bit is not set are left out. None are put into order: see `events.check`.
 
     Args:
         start_us, stop_us: only events with start_us <= t < stop_us.
@@ -84,15 +86,16 @@ def read_aedat(path: str | Path, *, start_us: int | None = None, stop_us: int | 
     """
     low = 0 if start_us is None else integer("read_aedat.start_us", start_us)
     high = LONGEST_US + 1 if stop_us is None else integer("read_aedat.stop_us", stop_us)
-    return _blocks(Path(path), low, high)
+    return _blocks(path_of("read_aedat.path", path), low, high)
 
 
 def _blocks(path: Path, low: int, high: int) -> Iterator[Events]:
     """The events with low <= t < high."""
     try:
         file = path.open("rb")
-    except OSError as error:
-        raise DataError(str(path), "cannot be read", got=error.strerror, fix=COPY) from None
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error),
+                        fix=COPY) from None
     with file:
         _text_header(file, path)
         source: int | None = None
@@ -104,17 +107,19 @@ def _blocks(path: Path, low: int, high: int) -> Iterator[Events]:
             source = packet.source if source is None else source
             if packet.source != source:
                 _damaged(path, packet.at + 2, "event source changes", packet.source, str(source))
-            before, fresh = span, True
+            before, earliest = span, None
             for block in _events(file, path, packet):
-                if fresh:
-                    span, fresh = _span(block, before, packet, path), False
-                    if span[0] >= high:
-                        return
+                if earliest is None:
+                    span = _span(block, before, packet, path)
                 assert span is not None
-                span = span[0], max(span[1], int(block["t"].max()))
+                times = int(block["t"].min()), int(block["t"].max())
+                earliest = times[0] if earliest is None else min(earliest, times[0])
+                span = span[0], max(span[1], times[1])
                 inside = crop_time(block, low, high)
                 if inside.size:
                     yield inside
+            if earliest is not None and earliest >= high:
+                return
 
 
 def _damaged(path: Path, at: int, problem: str, got: object, allowed: str, fix: str = COPY) -> None:
@@ -180,7 +185,10 @@ def _events(file: BinaryIO, path: Path, packet: _Packet) -> Iterator[Events]:
     n_valid = 0
     for first in range(0, packet.number, BLOCK):
         at, n = file.tell(), min(BLOCK, packet.number - first)
-        raw = np.frombuffer(file.read(n * 8), POLARITY_EVENT)
+        data = file.read(n * 8)
+        if len(data) < n * 8:  # shorter than when it was opened
+            _damaged(path, at, "packet is cut short", f"{len(data)} bytes", f"{n * 8} bytes")
+        raw = np.frombuffer(data, POLARITY_EVENT)
         early = np.flatnonzero(raw["t"] < 0)
         if early.size:
             i = int(early[0])

@@ -23,7 +23,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     are read-only; those given are copied unless nobody can write to them.
 
     Raises:
-        DataError: images of another type or shape, labels that are not one integer for each image.
+        DataError: images of another type or shape, labels that are not one integer of 0 or more for each image.
     """
 
     images: NDArray[np.uint8]
@@ -35,7 +35,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if images.ndim != 2 or images.dtype != np.uint8:
             raise DataError("images", "wrong shape or type", got=f"{images.dtype} {images.shape}",
                             allowed="uint8 [n, n_pixels]")
-        labels = sealed("labels", self.labels, np.int64)
+        labels = sealed("labels", self.labels, np.int64, low=0)
         if labels.shape != (len(images),):
             raise DataError("labels", "do not match the images", got=labels.shape, allowed=f"({len(images)},)")
         force_setattr(self, "images", sealed("images", self.images, np.uint8))

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 
-from qspinn.arrays import integer
+from qspinn.arrays import integer, real_of
 from qspinn.data._clock import Remedies
+from qspinn.data._files import exists, path_of
+from qspinn.data._npz import LONGEST_MS
 from qspinn.data.aedat import read_aedat
 from qspinn.data.event_dataset import EventDataset, largest_count
 from qspinn.data.event_set import EventSet, pack
@@ -35,8 +37,6 @@ SLACK_US = 1_000_000
 REMEDIES = Remedies('order="sort" of qspinn.data.dvs_gesture.load', "the file is damaged: copy it anew")
 N_VALIDATION_USERS = 4
 DURATION_MS = 1500
-LONGEST_MS = 1_000_000
-"""Longest bin: beyond, floats no longer hold a millionth of a microsecond."""
 
 Part: TypeAlias = Literal["train", "test"]
 OnError: TypeAlias = Literal["stop", "skip"]
@@ -93,7 +93,8 @@ def gesture_recordings(folder: str | Path, part: Part, *, n_ms: int = DURATION_M
     Raises:
         DataError: a file is missing or damaged, its labels do not fit, or a gesture has no events.
     """
-    folder, n_ms = Path(folder), integer("gesture_recordings.n_ms", n_ms, low=1)
+    folder = path_of("gesture_recordings.folder", folder)
+    n_ms = integer("gesture_recordings.n_ms", n_ms, low=1)
     for word, value, known in (("on_error", on_error, ("stop", "skip")), ("order", order, ("reject", "sort"))):
         if value not in known:
             raise ConfigError(f"gesture_recordings.{word}", "is unknown", got=value, allowed=", ".join(known))
@@ -108,7 +109,7 @@ def gesture_recordings(folder: str | Path, part: Part, *, n_ms: int = DURATION_M
         yield from gestures
 
 
-def trials(folder: Path, part: Part) -> list[str]:
+def trials(folder: str | Path, part: Part) -> list[str]:
     """Names of the .aedat files of a part.
 
     Raises:
@@ -117,13 +118,28 @@ def trials(folder: Path, part: Part) -> list[str]:
     """
     if part not in ("train", "test"):
         raise ConfigError("part", "is unknown", got=part, allowed="train, test")
+    folder = path_of("trials.folder", folder)
     path, names = _list_of(folder, part)
     other = folder / f"trials_to_{'test' if part == 'train' else 'train'}.txt"
-    both = sorted({*names} & {*_lines(other)}) if other.exists() else []
+    both = sorted({*names} & {*_lines(other)}) if exists(other) else []
     if both:
         raise DataError(str(path), f"names recordings that {other.name} names too", got=both, allowed="one list each",
                         fix="take them out of one list: a test on recordings that were learned says nothing")
     return names
+
+
+def _user(name: str) -> int:
+    """Number of the user of a recording."""
+    return int(name[4 : name.index("_")])
+
+
+def _need_other_users(folder: Path) -> None:
+    """Refuses lists on which the same user is in both parts: the test is one on users that were not learned."""
+    train, test = ({_user(name) for name in trials(folder, part)} for part in ("train", "test"))
+    if train & test:
+        raise DataError(str(folder / "trials_to_test.txt"), "names recordings of users of trials_to_train.txt",
+                        got=sorted(train & test), allowed="users in one list each",
+                        fix="move all recordings of a user into one list")
 
 
 def _list_of(folder: Path, part: Part) -> tuple[Path, list[str]]:
@@ -146,31 +162,40 @@ def _lines(path: Path) -> list[str]:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(str(path), f"byte {error.start}: is no ASCII text", got=error.object[error.start :][:4],
+                        allowed="ASCII, without a byte order mark", fix="save it as plain ASCII text") from None
+    except (OSError, ValueError) as error:
         raise DataError(str(path), "is missing or cannot be read", got=str(error)[:200],
                         fix="copy the whole DVS128 Gesture folder") from None
 
 
-def labels_of(path: Path) -> list[Gesture]:
+def labels_of(path: str | Path) -> list[Gesture]:
     """The gestures of a label file in order of their start.
 
     Raises:
-        DataError: names the line that is not `class,start,stop` with class 1..11 and start before stop.
+        DataError: names the line that is not `class,start,stop` with class 1..11 and start before stop, in digits; or
+            two lines have the same time.
     """
+    path = path_of("labels_of.path", path)
     lines = _text(path).splitlines()
     if not lines or lines[0].strip() != CSV_HEADER:
         raise DataError(str(path), "is not a label file", got=lines[0][:60] if lines else "", allowed=CSV_HEADER)
     gestures = [_gesture(line, f"{path}:{i}") for i, line in enumerate(lines[1:], 2) if line.strip()]
     if not gestures:
         raise DataError(str(path), "has no labels", allowed="one line per gesture")
+    twice = [time for time, n in Counter((g.start_us, g.stop_us) for g in gestures).items() if n > 1]
+    if twice:
+        raise DataError(str(path), "gives the same time to two gestures", got=twice, allowed="each time once",
+                        fix="leave one of the lines out")
     return sorted(gestures, key=lambda g: g.start_us)
 
 
 def _gesture(line: str, where: str) -> Gesture:
-    try:
-        label, start, stop = (int(word) for word in line.split(","))
-    except ValueError:
-        raise DataError(where, "is not a label", got=line[:60], allowed=CSV_HEADER) from None
+    words = [word.strip() for word in line.split(",")]
+    if len(words) != 3 or not all(re.fullmatch(r"-?[0-9]{1,18}", word) for word in words):
+        raise DataError(where, "is not a label", got=line[:60], allowed=f"{CSV_HEADER}, in digits")
+    label, start, stop = map(int, words)
     if not 1 <= label <= len(CLASSES):
         raise DataError(where, "unknown class", got=label, allowed=f"1..{len(CLASSES)}")
     if not 0 <= start < stop:
@@ -185,9 +210,7 @@ def _of_file(folder: Path, name: str, n_ms: int, order: Literal["reject", "sort"
     span: list[int] = []
     stream = _watched(read_aedat(path), span)
     windows = [(g.start_us, min(g.stop_us, g.start_us + n_ms * 1000)) for g in gestures]
-    pieces = list(cut(stream, windows))
-    for _ in stream:  # to the end: damage and the last event count too
-        pass
+    pieces = cut(stream, windows)  # to the end: damage and the last event count too
     if not span:
         raise DataError(str(path), "recording is empty", allowed="one polarity event or more")
     for gesture, events in zip(gestures, pieces, strict=True):
@@ -213,19 +236,18 @@ def _check_window(gesture: Gesture, events: Events, span: list[int], path: Path,
         raise DataError(str(path), "gesture has no events", got=(gesture.start_us, gesture.stop_us))
 
 
-def cut(blocks: Iterable[Events], windows: Iterable[tuple[int, int]]) -> Iterator[Events]:
-    """The events of each window [start_us, stop_us) of a stream of blocks in order; windows in order of their start.
+def cut(blocks: Iterable[Events], windows: Sequence[tuple[int, int]]) -> list[Events]:
+    """The events of each window [start_us, stop_us) of a stream of blocks, in the order of the stream.
 
-    Held are only the blocks that the window at hand reaches into.
+    The stream is read once, to its end: packets may overlap in time. Held are only the events of the windows.
     """
-    stream, held, ended = iter(blocks), [np.empty(0, dtype=EVENT)], False
-    for start, stop in windows:
-        held = [b for b in held if b.size and b["t"].max() >= start]
-        while not ended and not (held and held[-1]["t"].max() >= stop):
-            block = next(stream, None)
-            ended = block is None
-            held += [block] if block is not None and block.size and block["t"].max() >= start else []
-        yield np.concatenate([np.empty(0, dtype=EVENT), *(crop_time(b, start, stop) for b in held)])
+    pieces: list[list[Events]] = [[np.empty(0, dtype=EVENT)] for _ in windows]
+    for block in blocks:
+        first, last = (int(block["t"].min()), int(block["t"].max())) if block.size else (0, -1)
+        for piece, (start, stop) in zip(pieces, windows, strict=True):
+            if first < stop and start <= last:
+                piece.append(crop_time(block, start, stop))
+    return [np.concatenate(piece) for piece in pieces]
 
 
 def gesture_set(folder: str | Path, part: Part, *, bin_ms: float = 10.0, n_bins: int = 150, to: Sensor = (32, 32),
@@ -268,12 +290,11 @@ def bins_of(duration_ms: int, bin_ms: float) -> int:
 
 def microseconds(bin_ms: float) -> int:
     """The length of a bin as a whole number of microseconds, within a millionth of one."""
-    if isinstance(bin_ms, bool) or not isinstance(bin_ms, (int, float, np.integer, np.floating)) \
-            or not 0 < bin_ms <= LONGEST_MS or abs(float(bin_ms) * 1000 - round(float(bin_ms) * 1000)) > 1e-6 \
-            or round(float(bin_ms) * 1000) < 1:
+    length = real_of(bin_ms) * 1000 if 0 < real_of(bin_ms) <= LONGEST_MS else 0.0
+    if abs(length - round(length)) > 1e-6 or round(length) < 1:
         raise ConfigError("data.bin_ms", "is not a whole number of microseconds", got=bin_ms,
                           allowed=f"0.001, 0.002, ..., {LONGEST_MS:,}")
-    return round(float(bin_ms) * 1000)
+    return round(length)
 
 
 def load(folder: str | Path, *, bin_ms: float = 10.0, n_bins: int | None = None, to: Sensor = (32, 32),
@@ -283,10 +304,12 @@ def load(folder: str | Path, *, bin_ms: float = 10.0, n_bins: int | None = None,
     Args:
         n_bins: None for as many as make 1.5 s. The others: see `gesture_set`.
     """
+    folder = path_of("data.folder", folder)
     n_bins = bins_of(DURATION_MS, bin_ms) if n_bins is None else n_bins
+    _need_other_users(folder)
     train, test = (gesture_set(folder, part, bin_ms=bin_ms, n_bins=n_bins, to=to, binary=binary, on_error=on_error,
                                order=order) for part in ("train", "test"))
-    users = np.array([int(name[4 : name.index("_")]) for name in train.files])
+    users = np.array([_user(name) for name in train.files])
     held_out = np.unique(users)[-N_VALIDATION_USERS:]
     if len(np.unique(users)) <= N_VALIDATION_USERS:
         raise DataError(str(folder), "too few users for a validation split", got=np.unique(users).tolist(),

@@ -8,10 +8,10 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import frozen, integer, numbers
+from qspinn.arrays import frozen, integer, need_kind, numbers
 from qspinn.errors import DataError
 from qspinn.fixedpoint import random_words, stream_key
-from qspinn.ops import PoissonOp
+from qspinn.ops import POISSON_BOUNDS, PoissonOp
 from qspinn.spikes import Spikes, index_dtype, unchecked
 
 INPUT_STREAM = 1 << 20  # first stream of the encoder; sample s uses INPUT_STREAM + first_sample + s
@@ -33,8 +33,12 @@ def poisson(
         n_steps: T.
         first_sample: number of the first image in its data set.
         n_threads: 0 for all cores.
+
+    Raises:
+        ConfigError: no PoissonOp, or one whose numbers no program may have.
+        DataError: images of another type or shape.
     """
-    images, n_steps, first_sample = _checked(images, n_steps, first_sample)
+    images, n_steps, first_sample = _checked(images, op, n_steps, first_sample)
     from qspinn.data import _poisson
 
     n_threads = integer("poisson.n_threads", n_threads, low=0, high=MOST_THREADS) or os.cpu_count() or 1
@@ -57,8 +61,12 @@ def poisson(
     return unchecked(offsets=offsets, index=np.concatenate([index for _, index in parts]), n=n)
 
 
-def _checked(images: NDArray[np.uint8], n_steps: int, first_sample: int) -> tuple[NDArray[np.uint8], int, int]:
+def _checked(images: NDArray[np.uint8], op: PoissonOp, n_steps: int, first_sample: int
+             ) -> tuple[NDArray[np.uint8], int, int]:
     """The arguments of both encoders."""
+    need_kind("op", op, PoissonOp)
+    for field, (low, high) in POISSON_BOUNDS.items():
+        integer(f"op.{field}", getattr(op, field), low=low, high=high)
     images = numbers("images", images, None, DataError)
     if images.ndim != 2 or images.dtype != np.uint8 or not images.shape[1]:
         raise DataError("images", "wrong shape or type", got=f"{images.dtype} {images.shape}",
@@ -69,7 +77,7 @@ def _checked(images: NDArray[np.uint8], n_steps: int, first_sample: int) -> tupl
 
 def poisson_reference(images: NDArray[np.uint8], op: PoissonOp, n_steps: int, *, first_sample: int = 0) -> NDArray:
     """The same spikes as a raster uint8 [T, B, n], written down directly; for tests."""
-    images, n_steps, first_sample = _checked(images, n_steps, first_sample)
+    images, n_steps, first_sample = _checked(images, op, n_steps, first_sample)
     level = images.astype(np.int64) * op.per_level
     raster = np.zeros((n_steps, *images.shape), dtype=np.uint8)
     for s in range(len(images)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -11,7 +12,7 @@ import numpy as np
 from msgspec.structs import force_setattr
 from numpy.typing import NDArray
 
-from qspinn.arrays import integer, integers
+from qspinn.arrays import HIGHEST, LARGEST_SIZE, integer, integers, need_kind, need_words, real_of
 from qspinn.data._shared import check_classes, check_shared, class_counts, hashes, refuse_shared, shared
 from qspinn.data.event_set import EventSet, Shape, shape_of
 from qspinn.errors import ConfigError, DataError
@@ -19,6 +20,7 @@ from qspinn.network import _need
 from qspinn.records import Record
 from qspinn.spikes import MAX_COUNT, span
 
+PARTS = ("train", "validation", "test")
 EventName: TypeAlias = Literal["braille7", "dvs_gesture", "ev_containers", "mnist_frames", "nmnist", "nmnist8",
                                "synthetic_gestures"]
 
@@ -68,7 +70,8 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     Raises:
         DataError: a split of another shape, a label that is no class, a class without a training recording, a count
-            over max_count, a recording that is in two splits.
+            over max_count, a recording that is in two splits, `fine` of other events than `train`, or a field of the
+            wrong type.
     """
 
     name: str
@@ -97,11 +100,7 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             if (most := largest_count(events)) > self.max_count:
                 raise DataError(f"{place}.count", "an address occurs more often in a bin than was declared", got=most,
                                 allowed=f"1..{self.max_count}", fix=f"max_count={most}, or binary events")
-        if self.fine is not None and (-(-self.fine.n_steps // self.per_step) != self.n_steps
-                                      or not np.array_equal(self.fine.labels, self.train.labels)):
-            raise DataError(f"{self.name}.fine", "are not the training recordings in finer bins",
-                            got=(self.fine.n_samples, self.fine.n_steps),
-                            allowed=f"{self.train.n_samples} recordings of {self.n_steps} steps")
+        self._check_fine()
         present = set(self.train.labels.tolist())
         missing = [name for k, name in enumerate(self.labels) if k not in present]
         if missing:
@@ -110,17 +109,39 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         refuse_shared(self.name, {} if self.allow_shared else self.shared())
 
     def _check_sizes(self) -> None:
+        for field in ("name", "split_rule"):
+            need_kind(f"dataset.{field}", getattr(self, field), str, DataError)
+        for field in ("labels", "skipped"):
+            need_words(f"{self.name}.{field}", getattr(self, field), distinct=field == "labels")
         force_setattr(self, "shape", shape_of(self.shape, f"{self.name}.shape"))
-        integer(f"{self.name}.n_steps", self.n_steps, low=1, error=DataError)
-        integer(f"{self.name}.per_step", self.per_step, low=1, error=DataError)
-        integer(f"{self.name}.max_count", self.max_count, low=1, high=MAX_COUNT, error=DataError)
+        for field, high in (("n_steps", HIGHEST), ("per_step", HIGHEST), ("max_count", MAX_COUNT)):
+            where, n = f"{self.name}.{field}", getattr(self, field)
+            force_setattr(self, field, integer(where, n, low=1, high=high, error=DataError))
+        for part, events in self.parts():
+            need_kind(f"{self.name}.{part}", events, EventSet, DataError)
         check_shared(self.name, self.allow_shared)
-        if not isinstance(self.bin_ms, (int, float)) or not 0 < self.bin_ms < math.inf:
+        bin_ms = real_of(self.bin_ms)
+        if not 0 < bin_ms <= LARGEST_SIZE:
             raise DataError(f"{self.name}.bin_ms", "is no length", got=self.bin_ms, allowed="over 0 ms")
+        force_setattr(self, "bin_ms", bin_ms)
+
+    def _check_fine(self) -> None:
+        """Refuses finer bins that do not make up the training recordings."""
+        if self.fine is None:
+            if self.per_step != 1:
+                raise DataError(f"{self.name}.per_step", "says how finer bins are merged, of which there are none",
+                                got=self.per_step, allowed="1", fix="give fine, too")
+            return
+        need_kind(f"{self.name}.fine", self.fine, EventSet, DataError)
+        if -(-self.fine.n_steps // self.per_step) != self.n_steps \
+                or not _same(self.fine.rebinned(self.per_step), self.train):
+            raise DataError(f"{self.name}.fine", "are not the training recordings in finer bins",
+                            got=(self.fine.n_samples, self.fine.n_steps),
+                            allowed=f"{self.train.n_samples} recordings of {self.n_steps} steps, with the same events")
 
     def shared(self) -> dict[tuple[str, str], int]:
         """For each two splits that share recordings, how many of the later one are in the earlier one."""
-        return shared([(name, hashes(_recordings(events))) for name, events in self.parts()])
+        return shared(_contents((self.train, self.validation, self.test)))
 
     def class_counts(self) -> dict[str, tuple[int, ...]]:
         """How many recordings of each class each split holds."""
@@ -150,13 +171,40 @@ def largest_count(*sets: EventSet) -> int:
     return max(1 if s.count is None else int(s.count[slice(*span(s.offsets))].max(initial=1)) for s in sets)
 
 
+def _same(a: EventSet, b: EventSet) -> bool:
+    """Whether two stores hold the same recordings."""
+    if (a.shape, a.count is None) != (b.shape, b.count is None):
+        return False
+    a, b = a.compact(), b.compact()
+    return all(np.array_equal(x, y) for x, y in (
+        (a.labels, b.labels), (a.offsets, b.offsets), (a.index, b.index), (a.count, b.count))
+        if x is not None and y is not None)
+
+
+def alike_once_merged(name: str, merged: Sequence[EventSet], stored: Callable[[], Sequence[EventSet]]) -> bool:
+    """Whether splits (training, validation, test) share recordings in merged bins, and none in the stored ones: they
+    are different recordings, then, which the bins do not tell apart.
+
+    Raises:
+        DataError: they share recordings in the stored bins, too.
+    """
+    if shared(_contents(merged)):
+        refuse_shared(name, shared(_contents(stored())))
+        return True
+    return False
+
+
+def _contents(splits: Sequence[EventSet]) -> list[tuple[str, list[bytes]]]:
+    return [(part, hashes(_recordings(events))) for part, events in zip(PARTS, splits, strict=True)]
+
+
 def _recordings(events: EventSet) -> list[tuple[NDArray, ...]]:
     """What makes up each recording: where its rows end, its addresses, and how often each occurs."""
     count = np.ones(len(events.index), np.uint8) if events.count is None else events.count
     return [(row - row[0], events.index[row[0] : row[-1]], count[row[0] : row[-1]]) for row in events.offsets]
 
 
-def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, fraction: float = 0.0,
+def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, fraction: float | None = None,
               seed: int | None = None) -> NDArray[np.bool_]:
     """A mask [n] of the same share of every class: n_per_class, or the fraction (ties of rounding up).
 
@@ -164,20 +212,24 @@ def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, frac
 
     Raises:
         DataError: a class would keep nothing, or labels that are no integers [n].
-        ConfigError: a number or fraction that is none.
+        ConfigError: a number or fraction that is none, or both.
     """
     labels = integers("labels", labels, shape=(None,))
-    if n_per_class is None and not (isinstance(fraction, (int, float)) and 0 <= fraction < 1):
+    if n_per_class is not None and fraction is not None:
+        raise ConfigError("split_off", "takes a number for each class or a fraction, not both",
+                          got=(n_per_class, fraction), fix="leave one of them out")
+    share = 0.0 if fraction is None else real_of(fraction)
+    if not 0 <= share < 1:
         raise ConfigError("split_off.fraction", "is no fraction", got=fraction, allowed="0 <= fraction < 1")
     if n_per_class is not None:
-        n_per_class = integer("split_off.n_per_class", n_per_class)
+        n_per_class = integer("split_off.n_per_class", n_per_class, low=0)
     if seed is not None:
         seed = integer("split_off.seed", seed, low=0)
     taken = np.zeros(len(labels), dtype=bool)
     rng = None if seed is None else np.random.default_rng(seed)
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
-        k = math.floor(fraction * len(of_class) + 0.5) if n_per_class is None else n_per_class
+        k = math.floor(share * len(of_class) + 0.5) if n_per_class is None else n_per_class
         if not 0 <= k < len(of_class):
             raise DataError("labels", f"class {label} has too few recordings to split off {k}", got=len(of_class),
                             allowed=f"over {k}")
@@ -189,10 +241,24 @@ def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, frac
 def some_of_each(events: EventSet, n: int) -> EventSet:
     """About n recordings in their order, of every class as many as can be: the first of each; all for n = 0."""
     n = integer("some_of_each.n", n, low=0)
-    if n == 0 or n >= events.n_samples:
-        return events
-    rank = np.empty(events.n_samples, dtype=np.int64)
-    for label in np.unique(events.labels):
-        own = events.labels == label
+    return events if n == 0 or n >= events.n_samples else events.take(first_of_each(events.labels, n))
+
+
+def first_of_each(labels: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """The numbers, ascending, of about n recordings with these labels [B]: the first of each class; all for n = 0."""
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        own = labels == label
         rank[own] = np.arange(np.count_nonzero(own))
-    return events.take(np.sort(np.argsort(rank, kind="stable")[:n]))
+    return np.sort(np.argsort(rank, kind="stable")[: n or None])
+
+
+def need_of_each(n_train: int, n_classes: int) -> None:
+    """Checks that so many training recordings (0: all) can hold one of each class.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if 0 < n_train < n_classes:
+        raise ConfigError("data.n_train", "is too small for a recording of each class", got=n_train,
+                          allowed=f"0 for all, or {n_classes} and more")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -12,9 +12,9 @@ import numpy as np
 from msgspec.structs import force_setattr
 from numpy.typing import ArrayLike, NDArray
 
-from qspinn.arrays import booleans, frozen, integer, integers, numbers, sealed, whole
+from qspinn.arrays import booleans, frozen, integer, integers, need_kind, numbers, sealed, whole
 from qspinn.data._rows import distinct, small
-from qspinn.data.events import MOST_BINS, Binned, Sensor, sensor_of
+from qspinn.data.events import MOST_BINS, Binned, Sensor, each, sensor_of
 from qspinn.errors import ConfigError, DataError
 from qspinn.spikes import (
     MAX_COUNT,
@@ -149,19 +149,19 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         moved = row // self.n_steps * self.n_steps + step
         return self._from(moved[stays], address[stays], None if count is None else count[stays])
 
-    def jittered(self, by: NDArray[np.integer]) -> EventSet:
+    def jittered(self, by: NDArray[np.integer], *, most: int | None = None) -> EventSet:
         """Each entry moved by its own number of bins [n_events], later where positive; what leaves is dropped, counts
-        of what meets add up.
+        of what meets add up, to `most` at most.
 
         Raises:
-            DataError: a count over 255.
+            DataError: a count over 255, without `most`.
         """
         row, address, count = self._entries()
         by = integers("jittered.by", by, shape=(self.n_events,), low=-FARTHEST, high=FARTHEST)
         step = row % self.n_steps + by
         stays = (step >= 0) & (step < self.n_steps)
         row, count = (row + by)[stays], None if count is None else count[stays]
-        return self._merged(row, address[stays], count, self.n_steps, self.shape)
+        return self._merged(row, address[stays], count, self.n_steps, self.shape, most)
 
     def thinned(self, kept: NDArray[np.bool_]) -> EventSet:
         """Only the entries marked in kept [n_events]."""
@@ -169,11 +169,11 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         kept = booleans("thinned.kept", kept, shape=(self.n_events,))
         return self._from(row[kept], address[kept], None if count is None else count[kept])
 
-    def rebinned(self, factor: int) -> EventSet:
-        """Each `factor` consecutive bins made one; the last takes what remains. Counts add up.
+    def rebinned(self, factor: int, *, most: int | None = None) -> EventSet:
+        """Each `factor` consecutive bins made one; the last takes what remains. Counts add up, to `most` at most.
 
         Raises:
-            DataError: a count over 255.
+            DataError: a count over 255, without `most`.
         """
         factor = integer("rebinned.factor", factor, low=1)
         if factor == 1:
@@ -181,7 +181,7 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         row, address, count = self._entries()
         n_steps = -(-self.n_steps // factor)
         row = row // self.n_steps * n_steps + row % self.n_steps // factor
-        return self._merged(row, address, count, n_steps, self.shape)
+        return self._merged(row, address, count, n_steps, self.shape, most)
 
     def downsampled(self, factor: int) -> EventSet:
         """Blocks of factor x factor pixels made one pixel. Counts add up.
@@ -233,10 +233,13 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def _from(self, row: NDArray, address: NDArray, count: NDArray | None) -> EventSet:
         return _from_rows(row, address, count, self.n_steps, self.shape, self.labels)
 
-    def _merged(self, row: NDArray, address: NDArray, count: NDArray | None, n_steps: int, shape: Shape) -> EventSet:
-        """Entries of one row and address made one."""
+    def _merged(self, row: NDArray, address: NDArray, count: NDArray | None, n_steps: int, shape: Shape,
+                most: int | None = None) -> EventSet:
+        """Entries of one row and address made one; counts over `most` are held at it."""
         n = math.prod(shape)
         key, total = distinct(row * n + address, count)
+        if total is not None and most is not None:
+            total = np.minimum(total, integer("most", most, low=1, high=MAX_COUNT))
         return _from_rows(key // n, key % n, None if total is None else small(total), n_steps, shape, self.labels)
 
 
@@ -250,7 +253,9 @@ def shape_of(shape: Any, where: str = "events.shape") -> Shape:
         raise DataError(where, "is no shape of recordings", got=shape, allowed="(channels, height, width)")
     channels, height, width = (integer(f"{where}[{i}]", n, low=1, high=MAX_SOURCES, error=DataError)
                                for i, n in enumerate(shape))
-    integer(where, channels * height * width, high=MAX_SOURCES, error=DataError)
+    n = channels * height * width
+    if n > MAX_SOURCES:
+        raise DataError(where, "has too many addresses", got=n, allowed=f"at most {MAX_SOURCES} in all")
     return channels, height, width
 
 
@@ -289,7 +294,11 @@ def pack(recordings: Iterable[tuple[Binned, int]], n_bins: int, sensor: Sensor) 
     shape = (2, *sensor_of(sensor))
     n, n_bins = math.prod(shape), integer("pack.n_bins", n_bins, low=1, high=MOST_BINS)
     sizes, index, counts, labels = [np.zeros(0, np.int64)], [np.zeros(0, index_dtype(n))], [], []
-    for i, (binned, label) in enumerate(recordings):
+    for i, pair in enumerate(each("recordings", recordings)):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise DataError(f"recording {i}", "is no recording with its class", got=type(pair).__name__,
+                            allowed="(Binned, class)")
+        binned, label = pair
         step, address, count = _columns(binned, n_bins, n, f"recording {i}")
         sizes.append(np.bincount(step, minlength=n_bins))
         index.append(address.astype(index_dtype(n)))
@@ -345,18 +354,21 @@ def from_dense(raster: NDArray, labels: ArrayLike, *, order: Literal["TB", "BT"]
         raise DataError("events.labels", "are as many as the steps, not as the recordings", got=n_steps,
                         allowed=str(n_samples), fix=f'order="{other}"' if order else 'order="TB"')
     classes = _labels(labels, n_samples)
-    rows = np.ascontiguousarray(raster).reshape(n_samples * n_steps, -1)
+    rows = np.ascontiguousarray(raster).reshape(n_samples * n_steps, math.prod(shape))
     row, address = np.nonzero(rows)
     count = rows[row, address].astype(np.uint8) if rows.size and rows.max() > 1 else None
     return _from_rows(row, address, count, n_steps, shape_of(tuple(shape)), classes)
 
 
-def concatenate(sets: Sequence[EventSet]) -> EventSet:
+def concatenate(sets: Iterable[EventSet]) -> EventSet:
     """The recordings of several stores of one shape, one after the other.
 
     Raises:
         DataError: shapes, numbers of bins or kinds (binary, counts) differ.
     """
+    sets = list(each("sets", sets))
+    for i, s in enumerate(sets):
+        need_kind(f"sets[{i}]", s, EventSet, DataError)
     kinds = {(s.shape, s.n_steps, s.count is None) for s in sets}
     if len(kinds) != 1:
         raise DataError("events", "stores do not belong together", got=sorted(kinds), allowed="one shape and kind")

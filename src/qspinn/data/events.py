@@ -8,13 +8,13 @@ width), as in the shape (channels, height, width) of what the events are binned 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import HIGHEST, integer, integers, whole
+from qspinn.arrays import HIGHEST, flag, integer, integers, whole
 from qspinn.data._clock import LONGEST_US, Order, Remedies, TimeUnit, in_order, microseconds_of
 from qspinn.data._rows import distinct
 from qspinn.errors import ConfigError, DataError
@@ -73,18 +73,34 @@ def join(blocks: Iterable[Events]) -> Events:
     Raises:
         DataError: a block that is no array of events, see `make`.
     """
-    return np.concatenate([np.empty(0, dtype=EVENT), *(_plain(block, f"block {i}") for i, block in enumerate(blocks))])
+    named = enumerate(each("blocks", blocks))
+    return np.concatenate([np.empty(0, dtype=EVENT), *(_plain(block, f"block {i}") for i, block in named)])
+
+
+def each(where: str, several: Any) -> Iterator[Any]:
+    """One after the other of several.
+
+    Raises:
+        DataError: there is nothing to go through.
+    """
+    if not isinstance(several, Iterable):
+        raise DataError(where, "are not several", got=type(several).__name__, allowed="a list, or whatever can be gone "
+                        "through")
+    return iter(several)
 
 
 def _plain(events: Events, where: str) -> Events:
     """The events as `EVENT`."""
     if _fields(events, where).dtype == EVENT:
+        for name in ("x", "y"):
+            if events[name].min(initial=0) < 0:
+                _within(events[name], LARGEST_SIDE, f"{where}.{name}")
         return events
     return make(*(events[name] for name in ("x", "y", "t", "p")))
 
 
 def check(events: Events, sensor: Sensor, *, order: Order = "reject", time_unit: TimeUnit | None = None,
-          where: str = "events") -> Events:
+          where: str = "events", clock_bits: int | None = None) -> Events:
     """The events, in order of time and all on the sensor; an error names the first that is not.
 
     Args:
@@ -95,20 +111,23 @@ def check(events: Events, sensor: Sensor, *, order: Order = "reject", time_unit:
             since that would mix late events with early ones.
         time_unit: see `make`.
         where: the file or array named in errors.
+        clock_bits: bits of the clock, 16..40; 0 for one that did not wrap (two streams, one after the other, look like
+            a clock that did). None: those of the largest time.
 
     Raises:
         DataError: not an event array, an event outside the sensor, a polarity other than 0 and 1 (or -1 and 1), floats
             as times without a unit, disorder, a wrapped clock.
     """
-    return checked(events, sensor, order, time_unit, where, Remedies())
+    return checked(events, sensor, order, time_unit, where, Remedies(), clock_bits)
 
 
-def checked(events: Events, sensor: Sensor, order: Order, time_unit: TimeUnit | None, where: str, remedies: Remedies
-            ) -> Events:
+def checked(events: Events, sensor: Sensor, order: Order, time_unit: TimeUnit | None, where: str, remedies: Remedies,
+            clock_bits: int | None = None) -> Events:
     """`check` with other advice in its errors."""
     x, y = _on_sensor(events, sensor, where)
     p = _polarity(f"{where}.p", events["p"])
-    t, rank = in_order(microseconds_of(f"{where}.t", events["t"], time_unit), order, f"{where}.t", remedies)
+    t = microseconds_of(f"{where}.t", events["t"], time_unit)
+    t, rank = in_order(t, order, f"{where}.t", remedies, clock_bits)
     return assembled(x[rank], y[rank], t[rank], p[rank])
 
 
@@ -240,12 +259,14 @@ def bin_events(events: Events, sensor: Sensor, bin_us: int, n_bins: int, *, star
     """Events in bins of bin_us from start_us on; those before the first or after the last bin are dropped.
 
     bin = floor((t - start_us) / bin_us), address = p * H * W + y * W + x. Events of one bin and address become one
-    entry, counted unless binary.
+    entry, counted unless binary. Times may be in any order and are taken as they are: put recordings through `check`
+    first, which finds clocks that wrapped.
 
     Raises:
-        ConfigError: a bin length or number that is no integer of 1 or more.
-        DataError: an event outside the sensor, or not as `check` describes.
+        ConfigError: a bin length or number that is no integer of 1 or more, `binary` neither true nor false.
+        DataError: no array of events, an event outside the sensor, polarities other than 0 and 1 (or -1 and 1).
     """
+    binary = flag("bin_events.binary", binary)
     bin_us = integer("bin_events.bin_us", bin_us, low=1, high=LONGEST_US)
     n_bins = integer("bin_events.n_bins", n_bins, low=1, high=MOST_BINS)
     start_us = integer("bin_events.start_us", start_us, low=-LONGEST_US, high=LONGEST_US)

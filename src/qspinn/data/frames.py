@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qspinn.arrays import integer
 from qspinn.data import mnist
 from qspinn.data.dataset import Split
-from qspinn.data.event_dataset import EventDataset
+from qspinn.data.event_dataset import EventDataset, first_of_each, need_of_each
 from qspinn.data.event_set import EventSet, concatenate
 
 LEVEL_SHIFT = 4
@@ -23,7 +23,7 @@ def mnist_frames(folder: str | Path = "", *, n_bins: int = 8, n_train: int = 0, 
     """MNIST for direct coding: pixel >> 4 spikes (0..15) of every pixel in each of n_bins steps; shape (1, 28, 28).
 
     Args:
-        n_train, n_validation, n_test: only the first so many of a split; 0 for all.
+        n_train, n_validation, n_test: only so many of a split, of all classes alike; 0 for all.
 
     Raises:
         DataError: files are missing or damaged.
@@ -31,7 +31,8 @@ def mnist_frames(folder: str | Path = "", *, n_bins: int = 8, n_train: int = 0, 
     n_bins = integer("data.n_bins", n_bins, low=1)
     for field, n in (("n_train", n_train), ("n_validation", n_validation), ("n_test", n_test)):
         integer(f"data.{field}", n, low=0)
-    whole = mnist.load(str(folder))
+    whole = mnist.load(folder)
+    need_of_each(n_train, len(whole.labels))
     train, validation, test = (_steps(split, n, n_bins) for split, n in (
         (whole.train, n_train), (whole.validation, n_validation), (whole.test, n_test)))
     return EventDataset(
@@ -43,11 +44,10 @@ def mnist_frames(folder: str | Path = "", *, n_bins: int = 8, n_train: int = 0, 
 
 
 def _steps(split: Split, n: int, n_steps: int) -> EventSet:
-    """The first n images (0: all) as events."""
-    n = n or len(split.labels)
-    parts = [_chunk(split.images[a : min(a + CHUNK, n)], split.labels[a : min(a + CHUNK, n)], n_steps)
-             for a in range(0, min(n, len(split.labels)), CHUNK)]
-    return concatenate(parts)
+    """About n images (0: all), of all classes alike, as events."""
+    chosen = first_of_each(split.labels, n)
+    blocks = (chosen[a : a + CHUNK] for a in range(0, len(chosen), CHUNK))
+    return concatenate(_chunk(split.images[block], split.labels[block], n_steps) for block in blocks)
 
 
 def _chunk(images: NDArray[np.uint8], labels: NDArray[np.int64], n_steps: int) -> EventSet:

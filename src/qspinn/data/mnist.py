@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.data._files import exists, path_of
 from qspinn.data.dataset import Dataset, Split
 from qspinn.errors import DataError
 
@@ -29,8 +30,12 @@ MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 N_VALIDATION = 10_000
 
 
-def load(folder: str = "") -> Dataset:
-    """50,000 training, 10,000 validation (the last of the training file) and 10,000 test images."""
+def load(folder: str | Path = "") -> Dataset:
+    """50,000 training, 10,000 validation (the last of the training file) and 10,000 test images.
+
+    Raises:
+        DataError: files are missing, damaged, or of other images than 28 x 28.
+    """
     place = find(folder)
     images, labels = (read_idx(_file(place, f"train-{k}")) for k in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     test_images, test_labels = (read_idx(_file(place, f"t10k-{k}")) for k in ("images-idx3-ubyte", "labels-idx1-ubyte"))
@@ -51,14 +56,15 @@ def load(folder: str = "") -> Dataset:
 def _split(images: NDArray, labels: NDArray, first: int, place: Path) -> Split:
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise DataError(str(place), "images and labels do not belong together", got=(images.shape, labels.shape))
-    n_pixels = math.prod(images.shape[1:])
-    return Split(images=images.reshape(len(images), n_pixels), labels=labels.astype(np.int64), first=first)
+    if images.shape[1:] != (28, 28):
+        raise DataError(str(place), "images are of another size", got=images.shape[1:], allowed="(28, 28)")
+    return Split(images=images.reshape(len(images), 28 * 28), labels=labels.astype(np.int64), first=first)
 
 
-def find(folder: str = "") -> Path:
+def find(folder: str | Path = "") -> Path:
     """The folder that holds the idx files: as given, $QSPINN_DATA (or its mnist/), else the download cache."""
-    if folder:
-        return _with_files(Path(folder))
+    if folder != "":
+        return _with_files(path_of("data.folder", folder))
     if os.environ.get("QSPINN_DATA"):
         return _with_files(Path(os.environ["QSPINN_DATA"]))
     return _download()
@@ -66,7 +72,7 @@ def find(folder: str = "") -> Path:
 
 def _with_files(folder: Path) -> Path:
     for place in (folder, folder / "mnist"):
-        if any((place / f"train-images-idx3-ubyte{end}").exists() for end in ("", ".gz")):
+        if any(exists(place / f"train-images-idx3-ubyte{end}") for end in ("", ".gz")):
             return place
     raise DataError(str(folder), "holds no MNIST idx files", allowed=", ".join(FILES) + " (each plain or .gz)",
                     fix="point --data or QSPINN_DATA to the folder that holds them")
@@ -74,7 +80,7 @@ def _with_files(folder: Path) -> Path:
 
 def _file(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
+        if exists(path):
             return path
     raise DataError(str(folder / name), "is missing (plain or .gz)", fix="copy it into the folder")
 
@@ -92,17 +98,18 @@ def _download() -> Path:
     return Path(paths[0]).parent
 
 
-def read_idx(path: Path) -> NDArray[np.uint8]:
+def read_idx(path: str | Path) -> NDArray[np.uint8]:
     """The array of an idx file of unsigned bytes, plain or gzip.
 
     Raises:
         DataError: truncated, corrupted, or not such a file; names the file and the byte.
     """
+    path = path_of("read_idx.path", path)
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
             data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise DataError(str(path), "cannot be read", got=str(error), fix="copy the file anew") from None
     if len(data) < 4 or data[:3] != b"\0\0\x08":
         raise DataError(str(path), "is not an idx file of unsigned bytes", got=data[:4],

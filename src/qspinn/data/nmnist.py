@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.arrays import integer
+from qspinn.data._files import path_of
 from qspinn.data._npz import column, find, multiple, need, read_npz
 from qspinn.data.dvs_gesture import bins_of, microseconds
-from qspinn.data.event_dataset import EventDataset, largest_count, split_off
+from qspinn.data.event_dataset import EventDataset, alike_once_merged, largest_count, split_off
 from qspinn.data.event_set import EventSet, concatenate, pack
 from qspinn.data.events import Events, Sensor, assembled, bin_events
 from qspinn.errors import DataError
@@ -44,11 +45,12 @@ def read_nmnist(path: str | Path) -> Events:
     Raises:
         DataError: truncated, an event outside the sensor, time that goes back; names the file and the byte.
     """
-    path = Path(path)
+    path = path_of("read_nmnist.path", path)
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise DataError(str(path), "cannot be read", got=error.strerror, fix="copy the file anew") from None
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error),
+                        fix="copy the file anew") from None
     if len(data) % 5:
         raise DataError(str(path), f"byte {len(data) - len(data) % 5}: file is cut short", got=f"{len(data)} bytes",
                         allowed="a multiple of 5 bytes, one event each", fix="copy the file anew")
@@ -77,7 +79,7 @@ def nmnist_recordings(folder: str | Path, part: Literal["Train", "Test"]) -> Ite
         DataError: a folder is missing or empty, a file is damaged.
     """
     for digit in range(10):
-        place = Path(folder) / part / str(digit)
+        place = path_of("data.folder", folder) / part / str(digit)
         files = sorted(place.glob("*.bin"))
         need(bool(files), place, "holds no .bin files", 0, "the folders of N-MNIST: Train/0..9, Test/0..9")
         for path in files:
@@ -99,6 +101,7 @@ def load(folder: str | Path, *, bin_ms: float = 5.0, n_bins: int | None = None, 
     Args:
         n_bins: None for as many as make 315 ms; events after the last bin are dropped.
     """
+    folder = path_of("data.folder", folder)
     n_bins = bins_of(DURATION_MS, bin_ms) if n_bins is None else n_bins
     whole, test = (nmnist_set(folder, part, bin_ms=bin_ms, n_bins=n_bins, binary=binary) for part in ("Train", "Test"))
     chosen = split_off(whole.labels, fraction=VALIDATION_SHARE)
@@ -123,14 +126,21 @@ def load_packed(folder: str | Path = "", *, bin_ms: float = PACKED_BIN_MS, n_val
         raise DataError("nmnist8", "validation cannot be balanced", got=n_validation, allowed="a multiple of 8")
     whole, test = (read_packed(find(folder, f"nmnist8_{part}.npz"), factor) for part in ("train", "test"))
     chosen = split_off(whole.labels, n_validation // 8)
+    parts = whole.take(~chosen), whole.take(chosen), test
+
+    def stored() -> tuple[EventSet, ...]:
+        whole, test = (read_packed(find(folder, f"nmnist8_{part}.npz")) for part in ("train", "test"))
+        return whole.take(~chosen), whole.take(chosen), test
+
+    alike = factor > 1 and alike_once_merged("nmnist8", parts, stored)
     return EventDataset(
         name="nmnist8", shape=whole.shape, n_steps=whole.n_steps, bin_ms=bin_ms, labels=tuple(str(d) for d in range(8)),
-        train=whole.take(~chosen), validation=whole.take(chosen), test=test,
+        train=parts[0], validation=parts[1], test=test, allow_shared=alike,
         split_rule=f"N-MNIST digits 0-7: of each digit, the last {n_validation // 8} recordings of the training file "
                    "for validation, the others for training; the test file for test")
 
 
-def read_packed(path: Path, factor: int = 1) -> EventSet:
+def read_packed(path: str | Path, factor: int = 1) -> EventSet:
     """The recordings of a packed file with `factor` of its bins of 5 ms merged.
 
     Address keys are stored as differences: key = bin * 2312 + p * 1156 + y * 34 + x.
@@ -138,7 +148,7 @@ def read_packed(path: Path, factor: int = 1) -> EventSet:
     Raises:
         DataError: missing or damaged, or keys that do not ascend within the recording's bins.
     """
-    factor = integer("read_packed.factor", factor, low=1)
+    factor, path = integer("read_packed.factor", factor, low=1), path_of("read_packed.path", path)
     names = ("delta", "offsets", "n_bins", "label")
     delta, starts, n_bins, labels = (
         column(path, name, array) for name, array in zip(names, read_npz(path, names), strict=True))

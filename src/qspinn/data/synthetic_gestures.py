@@ -20,11 +20,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import integer
+from qspinn.arrays import integer, need_kind
 from qspinn.data._camera_kernel import draw, fire
 from qspinn.data.dvs_gesture import DURATION_MS, bins_of, microseconds
 from qspinn.data.event_dataset import EventDataset, largest_count
-from qspinn.data.event_set import EventSet, pack
+from qspinn.data.event_set import EventSet, concatenate, pack
 from qspinn.data.events import MOST_BINS, Binned, Events, Sensor, bin_events, downsample, join, make
 from qspinn.network import _need
 from qspinn.records import Record
@@ -34,6 +34,8 @@ CLASSES = ("clap", "wave right", "wave left", "right clockwise", "right counter-
            "left counter-clockwise", "roll", "drums", "strum", "jitter")
 N_CLASSES = len(CLASSES)
 STREAM = 0x6E57  # keeps these draws apart from others with the same seed
+OWN = {"train": (0, 80, 1 << 32), "validation": (80, 30, 2 << 32), "test": (110, 30, 3 << 32)}
+"""Numbers of the recordings of each split: the first, how many by default, and where those beyond start."""
 GRID = 1024
 """Positions are rounded to this part of a pixel, so that the last bit of a sine does not matter."""
 
@@ -83,7 +85,8 @@ def synthetic_recording(label: int, number: int, *, seed: int = 0, n_ms: int = 1
         label: 0..10, the place in `CLASSES`.
         number: 0, 1, ...; speed, phase, place, size, contrast and tilt differ between recordings.
     """
-    camera = camera or Camera()
+    camera = Camera() if camera is None else camera
+    need_kind("camera", camera, Camera)
     label = integer("synthetic_recording.label", label, low=0, high=N_CLASSES - 1)
     number = integer("synthetic_recording.number", number, low=0)
     seed = integer("synthetic_recording.seed", seed, low=0)
@@ -242,7 +245,8 @@ def synthetic_set(n_per_class: int, *, seed: int = 0, first: int = 0, bin_ms: fl
 
 def load(*, n_train: int = 80, n_validation: int = 30, n_test: int = 30, seed: int = 0, bin_ms: float = 10.0,
          n_bins: int | None = None, to: Sensor = (32, 32), binary: bool = True) -> EventDataset:
-    """The synthetic data set, so many recordings of each class; splits differ in their numbers.
+    """The synthetic data set, so many recordings of each class; splits differ in their numbers, and no recording of
+    one is ever in another, whatever their sizes.
 
     The usual 1,540 take about half a minute; with 330 for validation and 330 for test, one is 0.3 points.
 
@@ -250,14 +254,19 @@ def load(*, n_train: int = 80, n_validation: int = 30, n_test: int = 30, seed: i
         n_bins: None for as many as make 1.5 s.
     """
     n_bins = bins_of(DURATION_MS, bin_ms) if n_bins is None else n_bins
-    sizes = (n_train, n_validation, n_test)
-    firsts = (0, n_train, n_train + n_validation)
-    train, validation, test = (
+    sizes = {"train": n_train, "validation": n_validation, "test": n_test}
+    train, validation, test = (concatenate(
         synthetic_set(n, seed=seed, first=first, bin_ms=bin_ms, n_bins=n_bins, to=to, binary=binary)
-        for n, first in zip(sizes, firsts, strict=True))
+        for first, n in _numbers(part, integer(f"data.n_{part}", size, low=0))) for part, size in sizes.items())
     return EventDataset(
         name="synthetic_gestures", shape=(2, *to), n_steps=n_bins, bin_ms=bin_ms,
         max_count=largest_count(train, validation, test),
         labels=tuple(f"synthetic {name}" for name in CLASSES), train=train, validation=validation, test=test,
-        split_rule=f"synthetic gestures (seed {seed}): of each class the first {n_train} recordings for training, the "
-                   f"next {n_validation} for validation, the next {n_test} for test")
+        split_rule=f"synthetic gestures (seed {seed}): of each class {n_train} recordings for training, "
+                   f"{n_validation} for validation and {n_test} for test, each split from numbers of its own")
+
+
+def _numbers(part: str, n: int) -> list[tuple[int, int]]:
+    """(first number, how many) of the recordings of each class in a split: those of the usual sizes, then far ones."""
+    first, usual, far = OWN[part]
+    return [(first, min(n, usual)), *([(far, n - usual)] if n > usual else [])]

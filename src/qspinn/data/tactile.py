@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import integer
 from qspinn.data._npz import column, find, multiple, need, read_npz
-from qspinn.data.event_dataset import EventDataset, split_off
+from qspinn.data.event_dataset import EventDataset, alike_once_merged, split_off
 from qspinn.data.event_set import EventSet, from_dense
 from qspinn.errors import ConfigError
 
 BRAILLE_BIN_MS, CONTAINERS_BIN_MS = 5.0, 20.0
 SPLIT_SEED = 0
+N_CONTAINERS = 20
 LETTERS = ("space", "A", "E", "I", "O", "U", "Y")
 
 
@@ -36,7 +37,7 @@ def braille(folder: str | Path = "", *, bin_ms: float = BRAILLE_BIN_MS, fine: in
     factor = multiple(bin_ms, BRAILLE_BIN_MS, "braille7")
     path = find(folder, "braille7.npz")
     packed, shape, labels = read_npz(path, ("x", "shape", "y"))
-    raster, classes = _unpacked(path, packed, shape, labels, (256, 12))
+    raster, classes = _unpacked(path, packed, shape, labels, (256, 12), len(LETTERS))
     if integer("data.fine", fine, low=1) and factor % fine:
         raise ConfigError("data.fine", "does not divide a step into stored bins", got=fine,
                           allowed=f"divisors of {factor}, {bin_ms} ms in bins of {BRAILLE_BIN_MS} ms")
@@ -45,7 +46,10 @@ def braille(folder: str | Path = "", *, bin_ms: float = BRAILLE_BIN_MS, fine: in
     test = split_off(whole.labels, fraction=0.2, seed=SPLIT_SEED)
     rest = whole.take(~test)
     validation = split_off(rest.labels, fraction=0.1, seed=SPLIT_SEED + 1)
-    dataset = _dataset("braille7", bin_ms, LETTERS, rest.take(~validation), rest.take(validation), whole.take(test),
+    parts = rest.take(~validation), rest.take(validation), whole.take(test)
+    alike = factor > 1 and alike_once_merged("braille7", parts, lambda: (
+        stored.take(~test).take(~validation), stored.take(~test).take(validation), stored.take(test)))
+    dataset = _dataset("braille7", bin_ms, LETTERS, parts, alike,
                        f"Braille, 7 letters, drawn letter by letter (seed {SPLIT_SEED}): a fifth for test, a tenth of "
                        "the rest for validation, the others for training; not the split of the NIR paper")
     if fine == 1:
@@ -68,24 +72,29 @@ def containers(folder: str | Path = "", *, bin_ms: float = CONTAINERS_BIN_MS) ->
     """
     factor = multiple(bin_ms, CONTAINERS_BIN_MS, "ev_containers")
     path = find(folder, "ev_containers.npz")
-    whole, test = (_containers(path, part).rebinned(factor) for part in ("train", "test"))
+    stored = tuple(_containers(path, part) for part in ("train", "test"))
+    whole, test = (events.rebinned(factor) for events in stored)
     chosen = split_off(whole.labels, fraction=1 / 6, seed=SPLIT_SEED)
-    return _dataset("ev_containers", bin_ms, tuple(f"class {k}" for k in range(20)), whole.take(~chosen),
-                    whole.take(chosen), test,
+    parts = whole.take(~chosen), whole.take(chosen), test
+    alike = factor > 1 and alike_once_merged("ev_containers", parts, lambda: (
+        stored[0].take(~chosen), stored[0].take(chosen), stored[1]))
+    return _dataset("ev_containers", bin_ms, tuple(f"class {k}" for k in range(N_CONTAINERS)), parts, alike,
                     f"EvTouch containers: the official test part for test; a sixth of the official training part, "
                     f"drawn class by class (seed {SPLIT_SEED}), for validation, the others for training")
 
 
 def _containers(path: Path, part: str) -> EventSet:
     packed, shape, labels = read_npz(path, tuple(f"{part}_{kind}" for kind in ("x", "shape", "y")))
-    raster, classes = _unpacked(path, packed, shape, labels, (39, 2, 325))
+    raster, classes = _unpacked(path, packed, shape, labels, (39, 2, 325), N_CONTAINERS)
     return from_dense(raster.transpose(0, 3, 2, 1)[..., None], classes, order="BT")
 
 
-def _unpacked(path: Path, packed: NDArray, shape: NDArray, labels: NDArray, sample: tuple[int, ...]
-              ) -> tuple[NDArray, NDArray[np.int64]]:
+def _unpacked(path: Path, packed: NDArray, shape: NDArray, labels: NDArray, sample: tuple[int, ...],
+              n_classes: int) -> tuple[NDArray, NDArray[np.int64]]:
     """Zeros and ones [B, *sample] of bits packed along the last axis, and labels [B]."""
     labels = column(path, "y", labels)
+    need(labels.size > 0, path, "holds no recordings", 0, "one or more")
+    need(int(labels.max()) < n_classes, path, "unknown class", int(labels.max()), f"0..{n_classes - 1}")
     need(tuple(np.ravel(shape).tolist()) == (len(labels), *sample), path, "wrong shape", shape.tolist(),
          f"{(len(labels), *sample)}")
     expected = (len(labels), *sample[:-1], -(-sample[-1] // 8))
@@ -94,7 +103,8 @@ def _unpacked(path: Path, packed: NDArray, shape: NDArray, labels: NDArray, samp
     return np.unpackbits(packed, axis=-1, count=sample[-1]), labels
 
 
-def _dataset(name: str, bin_ms: float, labels: tuple[str, ...], train: EventSet, validation: EventSet, test: EventSet,
-             rule: str) -> EventDataset:
+def _dataset(name: str, bin_ms: float, labels: tuple[str, ...], parts: tuple[EventSet, EventSet, EventSet],
+             allow_shared: bool, rule: str) -> EventDataset:
+    train, validation, test = parts
     return EventDataset(name=name, shape=train.shape, n_steps=train.n_steps, bin_ms=bin_ms, labels=labels, train=train,
-                        validation=validation, test=test, split_rule=rule)
+                        validation=validation, test=test, split_rule=rule, allow_shared=allow_shared)

@@ -18,12 +18,14 @@ from qspinn import checkpoint
 from qspinn import data as datasets
 from qspinn.checkpoint import Trained
 from qspinn.data.encoders import poisson
+from qspinn.errors import DataError, RunError
 from qspinn.explore import proposal, sensitivity
-from qspinn.explore.evaluate import store_array
+from qspinn.explore.evaluate import keep_array, map_array
 from qspinn.explore.family import Files
 from qspinn.explore.sensitivity import Significance
 from qspinn.explore.space import Candidate, Experiment, Scheme
 from qspinn.explore.stored import PROGRAM
+from qspinn.files import write_atomic
 from qspinn.learning import grid
 from qspinn.learning.stdp import StdpTraining, mean_responses, respond, train
 from qspinn.lower import lower, poisson_op, readout_votes
@@ -120,35 +122,56 @@ def store(folder: Path, experiment: Experiment, dataset: datasets.Dataset) -> Fi
     for name, split in (("train", dataset.train), ("validation", dataset.validation)):
         spikes = encode_split(folder, name, split.images, split.first, experiment, len(dataset.labels))
         stem = str(spikes.offsets.filename).removesuffix(".offsets.npy")  # type: ignore[attr-defined]
-        store_array(Path(f"{stem}.labels.npy"), split.labels)
-        files[name] = {kind: f"{stem}.{kind}.npy" for kind in ("offsets", "index", "labels")} | {"n": spikes.n}
+        sha256 = _sums(Path(stem)) | {"labels": keep_array(Path(f"{stem}.labels.npy"), split.labels)}
+        files[name] = {kind: f"{stem}.{kind}.npy" for kind in sha256} | {"n": spikes.n, "sha256": sha256}
     return files
 
 
 def encode_split(folder: Path, name: str, images: NDArray[np.uint8], first: int, experiment: Experiment,
                  n_classes: int) -> Spikes:
-    """Spikes of a split: from the run's folder where they are, else drawn and stored there."""
+    """Spikes of a split: from the run's folder where they are whole, else drawn and stored there."""
     network = experiment.network.build(images.shape[1], n_classes)
     op = poisson_op(network, experiment.seed)
     pixels = hashlib.sha256(images.tobytes()).hexdigest()
     key = content_key(op, network.n_steps, first, list(images.shape), pixels)[:16]
     stem = folder / "cache" / f"{name}-{key}"
     offsets, index = stem.with_suffix(".offsets.npy"), stem.with_suffix(".index.npy")
-    if not (offsets.exists() and index.exists()):
+    try:
+        sums = _sums(stem)
+        return Spikes(offsets=map_array(offsets, sums["offsets"]), index=map_array(index, sums["index"]),
+                      n=images.shape[1])
+    except (RunError, DataError):
         spikes = poisson(images, op, network.n_steps, first_sample=first)
         stem.parent.mkdir(parents=True, exist_ok=True)
-        store_array(index, spikes.index)
-        store_array(offsets, spikes.offsets)
-    return Spikes(offsets=np.load(offsets, mmap_mode="r"), index=np.load(index, mmap_mode="r"), n=images.shape[1])
+        sums = {"index": keep_array(index, spikes.index), "offsets": keep_array(offsets, spikes.offsets)}
+        write_atomic(_sums_path(stem), msgspec.json.encode(sums))
+    return Spikes(offsets=map_array(offsets, sums["offsets"]), index=map_array(index, sums["index"]), n=images.shape[1])
+
+
+def _sums_path(stem: Path) -> Path:
+    return stem.with_suffix(".sha256.json")
+
+
+def _sums(stem: Path) -> dict[str, str]:
+    """The checksums of the drawn spikes of a split.
+
+    Raises:
+        RunError: there are none.
+    """
+    try:
+        sums = msgspec.json.decode(_sums_path(stem).read_bytes(), type=dict[str, str])
+        return {kind: sums[kind] for kind in ("offsets", "index")}
+    except (OSError, msgspec.DecodeError, KeyError, UnicodeDecodeError):
+        raise RunError(str(_sums_path(stem)), "is missing or damaged", fix="start again: it is made anew") from None
 
 
 def open_bench(folder: Path, experiment: Experiment, labels: tuple[str, ...], files: Files) -> Bench:
     """The bench from its files, which are mapped, not read."""
     encoded = {}
     for name, of in files.items():
-        spikes = Spikes(offsets=np.load(of["offsets"], mmap_mode="r"), index=np.load(of["index"], mmap_mode="r"),
-                        n=of["n"])
-        encoded[name] = Encoded(spikes=spikes, labels=np.load(of["labels"]))
+        arrays = {kind: map_array(of[kind], sha256) for kind, sha256 in of["sha256"].items()}
+        spikes = Spikes(offsets=arrays["offsets"], index=arrays["index"], n=of["n"])
+        encoded[name] = Encoded(spikes=spikes, labels=arrays["labels"])
     return Bench(folder=folder, experiment=experiment, labels=labels, train=encoded["train"],
                  validation=encoded["validation"], float_cache={}, ranges_cache={})
 

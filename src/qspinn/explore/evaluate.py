@@ -5,6 +5,7 @@ A worker keeps a bench, what its family measures with; what travels is a candida
 
 from __future__ import annotations
 
+import hashlib
 import math
 import multiprocessing
 import os
@@ -40,6 +41,40 @@ def store_array(path: Path, array: NDArray) -> None:
     """Writes an array as .npy, all or nothing; see `program.replacing`, also for errors."""
     with replacing(path) as file:
         np.save(file, array)
+
+
+def checksum(array: NDArray) -> str:
+    """sha256 (hex) of the type, shape and content of an array."""
+    sha = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    sha.update(np.ascontiguousarray(array).data if array.size else b"")
+    return sha.hexdigest()
+
+
+def map_array(path: str | Path, expected: str) -> NDArray:
+    """A stored array that stays on disk until it is used.
+
+    Raises:
+        RunError: the file is missing, damaged, or holds another array than the one with this checksum.
+    """
+    try:
+        array = np.load(path, mmap_mode="r")
+        same = checksum(array) == expected
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(str(path), "cannot be read", got=str(error)[:200], fix="delete it, and start again") from None
+    if not same:
+        raise RunError(str(path), "is not what was stored: the file was changed or damaged",
+                       fix="delete it, and start again")
+    return array
+
+
+def keep_array(path: Path, array: NDArray) -> str:
+    """Writes an array unless it is stored there already; returns its checksum."""
+    expected = checksum(array)
+    try:
+        map_array(path, expected)
+    except RunError:
+        store_array(path, array)
+    return expected
 
 
 def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qspinn.data import EventData, EventDataset, EventSet
-from qspinn.explore.evaluate import store_array
+from qspinn.explore.evaluate import keep_array, map_array
 from qspinn.explore.family import Files
 from qspinn.records import content_key
 
@@ -30,18 +28,21 @@ def store(folder: Path, config: EventData, dataset: EventDataset) -> Files:
         whole = events.compact()
         arrays = {"offsets": whole.offsets, "index": whole.index, "count": whole.count, "labels": whole.labels}
         files[name] = {"shape": list(dataset.shape), "max_count": dataset.max_count, "bin_ms": dataset.bin_ms,
-                       "per_step": per_step}
+                       "per_step": per_step, "sha256": {}}
         for kind, array in arrays.items():
             if array is not None:
                 path = folder / "cache" / f"{name}-{key}.{kind}.npy"
                 files[name][kind] = str(path)
-                if not path.exists():
-                    store_array(path, array)
+                files[name]["sha256"][kind] = keep_array(path, array)
     return files
 
 
 def mapped(of: dict[str, Any]) -> EventSet:
-    """A split whose events stay on disk until they are used."""
-    count = np.load(of["count"], mmap_mode="r") if "count" in of else None
-    return EventSet(offsets=np.load(of["offsets"]), index=np.load(of["index"], mmap_mode="r"), count=count,
-                    shape=tuple(of["shape"]), labels=np.load(of["labels"]))
+    """A split whose events stay on disk until they are used.
+
+    Raises:
+        RunError: a file holds something else than what was stored.
+    """
+    arrays = {kind: map_array(of[kind], sha256) for kind, sha256 in of["sha256"].items()}
+    return EventSet(offsets=arrays["offsets"], index=arrays["index"], count=arrays.get("count"),
+                    shape=tuple(of["shape"]), labels=arrays["labels"])

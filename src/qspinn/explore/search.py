@@ -122,8 +122,10 @@ def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, fol
         return
     first = journal.records[0]
     if (first.get("key"), first.get("data")) != (mine["key"], mine["data"]):
+        same = first.get("data") == mine["data"]  # a folder of data that was moved is another experiment
         raise RunError(str(folder), "holds a run of another experiment or other data",
-                       fix="choose another folder with --out, or delete this one")
+                       got="the same data, and another experiment" if same else "other data",
+                       fix="choose another folder with --out, or delete this one; data.folder counts as it is written")
 
 
 def _floats_and_sweep(job: _Job) -> tuple[Judge, list[Significance]]:

@@ -112,7 +112,7 @@ def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch:
         teacher.eval()
     if isinstance(net, QuantNet):
         net.anneal(epoch / training.n_epochs)
-    for raster, labels in _batches(data, training, state.rng, per_step):
+    for raster, labels in _batches(data, training, state.rng, per_step, net.network.input.max_count):
         out = net.run(raster.to(place))
         logits = out.scores * training.gain
         loss = functional.cross_entropy(logits, labels.to(place))
@@ -140,9 +140,10 @@ def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch:
     return sum(losses) / n
 
 
-def _batches(data: EventSet, training: Supervision, rng: np.random.Generator, per_step: int
+def _batches(data: EventSet, training: Supervision, rng: np.random.Generator, per_step: int, most: int
              ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of an epoch in an order drawn anew, augmented; a rest smaller than a batch is left out."""
+    """Batches of an epoch in an order drawn anew, augmented; a rest smaller than a batch is left out. Where moved
+    events meet, their count is held at `most`, which is all that the input takes."""
     order = rng.permutation(data.n_samples)
     size = min(training.batch, data.n_samples)
     for at in range(0, data.n_samples - size + 1, size):
@@ -155,10 +156,11 @@ def _batches(data: EventSet, training: Supervision, rng: np.random.Generator, pe
         if training.delay:
             part = part.delayed(rng.integers(-training.delay, training.delay + 1, size))
         if training.jitter:
-            part = part.jittered(np.rint(rng.normal(0.0, training.jitter, part.n_events)).astype(np.int64))
+            by = np.rint(rng.normal(0.0, training.jitter, part.n_events)).astype(np.int64)
+            part = part.jittered(by, most=most)
         if training.drop:
             part = part.thinned(rng.random(part.n_events) >= training.drop)
-        yield _raster(part.rebinned(per_step)), torch.tensor(part.labels)
+        yield _raster(part.rebinned(per_step, most=most)), torch.tensor(part.labels)
 
 
 def _raster(data: EventSet) -> Tensor:

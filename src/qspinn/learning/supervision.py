@@ -28,7 +28,7 @@ class Supervision(Record, frozen=True):
         flip: half of the samples are mirrored left to right, anew in every epoch.
         delay: recordings are moved by up to so many bins in time, either way, anew in every epoch.
         jitter: every event is moved in time on its own, by a normal number of bins of this deviation, anew in every
-            epoch.
+            epoch; events that meet count up to the input's max_count.
         drop: this share of the events is left out, anew in every epoch.
         spike_regulation: lambda; 0 for none.
         distillation, temperature: a and T; a of 0 for none, and needs no teacher.

@@ -30,6 +30,7 @@ from qspinn.learning.passes.forward_kernel import PLAIN
 from qspinn.learning.passes.node import Found, Plan, advance
 from qspinn.learning.passes.scan import Scan
 from qspinn.learning.passes.wiring import Room, flat, images, wiring_of
+from qspinn.spikes import largest
 
 Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
 NUMERIC = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.float16, torch.bfloat16,
@@ -303,7 +304,7 @@ def need_events(network: LayeredNetwork, data: Any, per_step: int = 1) -> None:
     """Checks that recordings are what the network takes, from their list of events; per_step bins make a step.
 
     Raises:
-        DataError: other recordings, none, or a source that spikes more often in a bin than declared.
+        DataError: other recordings, none, or a source that spikes more often in a step than declared.
     """
     if not isinstance(data, EventSet):
         raise DataError("events", "are no recordings", got=type(data).__name__, allowed="an EventSet",
@@ -314,9 +315,9 @@ def need_events(network: LayeredNetwork, data: Any, per_step: int = 1) -> None:
                         allowed=f"{network.input.shape} over {network.n_steps} steps")
     if data.n_samples == 0:
         raise DataError("events", "holds no recordings", got=0, allowed="at least one")
-    most = int(data.count.max(initial=0)) if data.count is not None else 1
+    most = largest(data) if data.count is None else largest(data.rebinned(per_step))
     if most > network.input.max_count:
-        raise DataError("events.count", "a source spikes more often in a bin than was declared", got=most,
+        raise DataError("events.count", "a source spikes more often in a step than was declared", got=most,
                         allowed=f"at most {network.input.max_count}: network.input.max_count")
 
 

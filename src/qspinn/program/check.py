@@ -16,6 +16,7 @@ import numpy as np
 from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError, QSpinnError
 from qspinn.ops import (
+    POISSON_BOUNDS,
     AddOp,
     ConvOp,
     DenseOp,
@@ -155,7 +156,7 @@ class _Walk:
     def _faults_of(self, op: Op) -> Iterable[Fault]:
         match op:
             case PoissonOp():
-                yield from ranges(op, per_level=(1, ((1 << 32) - 1) // 255), seed=(0, (1 << 32) - 1))
+                yield from ranges(op, **POISSON_BOUNDS)
             case EventsOp():
                 yield from ranges(op, max_count=(1, MAX_COUNT))
                 if min(op.shape) < 1 or math.prod(op.shape) != self.program.n_inputs:

@@ -10,7 +10,7 @@ from qspinn.errors import ConfigError, DataError
 from qspinn.ops import EventsOp
 from qspinn.program import Program, check
 from qspinn.runtime.result import Result
-from qspinn.spikes import Spikes
+from qspinn.spikes import Spikes, largest
 
 BACKENDS = ("numba", "reference", "torch")
 
@@ -44,7 +44,7 @@ def run(
     if spikes.n_steps != program.n_steps:
         raise DataError("spikes.n_steps", "does not match the program's steps", got=spikes.n_steps,
                         allowed=str(program.n_steps), fix="bin the samples into as many steps as were declared")
-    most = int(spikes.count.max(initial=0)) if spikes.count is not None else 1
+    most = largest(spikes)
     limit = next((op.max_count for op in program.ops_of(EventsOp)), 1)
     if most > limit:
         raise DataError("spikes.count", "a source spikes more often in a step than was declared", got=most,
