@@ -95,8 +95,8 @@ def test_units_by_hand() -> None:
 
 def test_adaptive_thresholds_by_hand() -> None:
     """Unit 1/2 and 1/32 * 2**4 = 1/2: a rise to 0.9 / (1 - 0.75) = 3.6 is 7.2 units, into 2 bits by 2 more (theta),
-    but a step of 0.9, 1.8 units, would then be nearest to 0: by 1 more it is 1, by none 2. Ranges tell how far it really
-    rises."""
+    but a step of 0.9, 1.8 units, would then be nearest to 0: by 1 more it is 1, by none 2. Ranges tell how far it
+    really rises."""
     network, params = tiny([[0.875, -0.5], [0.21875, 0.0625]], theta_step=0.9, theta_decay=0.75)
     few = QuantRule(tensor="*.theta", bits=2)
     plan = msgspec.structs.replace(plan_of(4, 4, others=8), rules=(few, *plan_of(4, 4, others=8).rules))

@@ -70,8 +70,9 @@ def layer_grids(
 
 def _layer_grid(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule],
                 ranges: LayerRanges) -> LayerGrid:
-    """Step and shift of every channel: what enters a step, what is reset to and the threshold at the highest that
-    was observed are in range, whatever the calibrator leaves out; one unit for all channels where the potential is read out."""
+    """Step and shift of every channel: what enters a step, what is reset to and the threshold at its highest observed
+    value are in range, whatever the calibrator leaves out; one unit for all channels where the potential is read out.
+    """
     step = _step(layer, real_weights(network, arrays, layer), rules)
     rule, neuron = rules[f"{layer.name}.v"], layer.neuron
     fmt = potential_format(rule)

@@ -161,6 +161,9 @@ def _widened(sizes: Sizes, limit: float) -> NDArray[np.int64]:
 class LayerRanges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Observed on calibration data, by layer: the largest size of potentials, synaptic currents, adaptive thresholds.
 
+    Potentials are those that a step leaves, after resets; codes saturate at the range that follows from them. Currents
+    of a layer without an entry saturate at their format, in training and in every engine alike.
+
     Attributes:
         sizes: histograms of the potentials' sizes, for the calibrators that need them.
 
