@@ -14,6 +14,7 @@ import pytest
 
 from qspinn import checkpoint
 from qspinn.checkpoint import Trained, TrainedLayers
+from qspinn.cli import _data_config, _experiment
 from qspinn.errors import ArtifactError, ConfigError, DataError, QSpinnError
 from qspinn.explore.layered_space import ItqBits, LayeredSearch
 from qspinn.explore.local_space import LocalExperiment
@@ -207,3 +208,15 @@ def test_overrides_are_assignments(tmp_path: Path) -> None:
             load_experiment(path)  # type: ignore[arg-type]
     with pytest.raises(QSpinnError, match=r"config\.search\.itq_stdp\.eta_post: value out of range"):
         load_experiment(tmp_path / "e.toml", ["search.itq_stdp.eta_post=-1"])
+
+
+@pytest.mark.parametrize("folder", ["2024", "null", "1e3", "true", '"sp ace"', " a "])
+def test_the_folder_of_data_is_text_whatever_it_looks_like(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_text('name = "e"')
+    assert _experiment(tmp_path / "e.toml", None, folder, None).data.folder == folder
+
+
+@pytest.mark.parametrize("experiment", [None, 5, "e", {"data": 3}, {}])
+def test_models_that_do_not_say_their_data_need_them_named(experiment: Any) -> None:
+    with pytest.raises(ConfigError, match="does not say which data"):
+        _data_config({"experiment": experiment}, True, "", "")
