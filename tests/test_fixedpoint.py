@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -120,8 +121,31 @@ def test_shifts_that_are_no_integers_are_refused(shift: object) -> None:
 def test_stochastic_rounding_has_32_random_bits() -> None:
     with pytest.raises(ConfigError, match="shift: stochastic rounding has no random bits for so many; got 33"):
         requantize(5, 33, STOCHASTIC)
-    with pytest.raises(ConfigError, match="rounding: is no rounding"):
-        requantize(5, 3, "nearest")  # type: ignore[arg-type]
+
+
+def test_words_stand_for_their_members_and_other_words_are_refused() -> None:
+    fmt = QFormat(bits=3)
+    for rounding in Rounding:
+        word: Any = rounding.value
+        assert requantize([5, -5, 12], 3, word).tolist() == requantize([5, -5, 12], 3, rounding).tolist()
+        assert encode([0.75, 2.5], fmt, word)[0].tolist() == encode([0.75, 2.5], fmt, rounding)[0].tolist()
+    assert encode([9.0], fmt, overflow="saturate")[0].tolist() == [7]  # type: ignore[arg-type]
+    for bad in ("nearer", None, 1, Overflow.WRAP):
+        with pytest.raises(ConfigError, match="rounding: is no rounding"):
+            requantize(5, 3, bad)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="rounding: is no rounding"):
+            encode([5.0], fmt, bad)  # type: ignore[arg-type]
+    for call in (lambda f: encode([1.0], f), lambda f: decode([1], f), lambda f: wrap([1], f)):
+        with pytest.raises(ConfigError, match="fmt: is of the wrong type"):
+            call(8)
+    with pytest.raises(ConfigError, match="overflow: is no overflow"):
+        encode([9.0], fmt, overflow="clip")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("x", [2.0**62 + 2.0**20, -(2.0**63), 2.0**80 + 2.0**30, 5e15 + 3, -5e15 - 3])
+def test_wrapping_keeps_the_low_bits_of_any_number(x: float) -> None:
+    fmt = QFormat(bits=32)
+    assert encode([x], fmt, overflow=Overflow.WRAP)[0].tolist() == [int(x) % 2**32]
 
 
 @pytest.mark.parametrize(("x", "scale"), [([1.0], 0.0), ([1.0], -1.0), ([1.0], math.nan), ([1.0], math.inf),

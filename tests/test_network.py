@@ -54,7 +54,7 @@ def test_look_ups() -> None:
     (lambda: network(n_steps=40_000), r"1\.\.32768"),
     (lambda: PoissonInput(n=0), r"network\.input\.n"), (lambda: PoissonInput(n=1, rate_hz=0.0), r"rate_hz"),
     (lambda: PoissonInput(n=1, rate_hz=math.nan), r"rate_hz"),
-    (lambda: Population(name="1a", n=1), "letters, digits and _"),
+    (lambda: Population(name="1a", n=1), "letters, digits and single _"),
     (lambda: Population(name="a", n=0), r"network\.a\.n"),
     (lambda: Population(name="a", n=70_000), r"1\.\.65536"),
     (lambda: Lif(tau_ms=0.0), "tau_ms"), (lambda: Lif(v_th_mv=0.0), r"v_th_mv.*allowed: > v_reset_mv"),

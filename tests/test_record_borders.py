@@ -234,7 +234,7 @@ def test_former_names_are_read_from_files_and_warned_about_in_code() -> None:
         Pool2d(source="a", target="b", kind="biggest")  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"Pool2d\.kind: is the former name of of"):
         Pool2d(source="a", target="b", kind="max", of="sum")  # type: ignore[call-arg]
-    with pytest.raises(ConfigError, match=r"config\.kind: unknown key"):
+    with pytest.raises(ConfigError, match=r"config\.kind: is the former name of of, which is given"):
         from_plain(Pool2d, {"source": "a", "target": "b", "kind": "max", "of": "sum"})
 
 
@@ -243,7 +243,7 @@ def test_changed_copies_pass_the_same_checks(step: float) -> None:
     leaky = Leaky()
     assert msgspec.structs.replace(leaky, v_th=step).v_th == 1.0
     for change, words in (({"reset": "soft"}, "subtract"), ({"n_ref_steps": 2.5}, "integer"), ({"v_th": -1.0}, "> 0"),
-                          ({"decay": math.nan}, "finite"), ({"v_th": 1e300}, r"1e\+100"),
-                          ({"theta_step": 1e308}, r"1e\+100"), ({"v_reset": -1e308, "reset": "value"}, r"1e\+100")):
+                          ({"decay": math.nan}, "finite"), ({"v_th": 1e300}, r"1e\+30"),
+                          ({"theta_step": 1e308}, r"1e\+30"), ({"v_reset": -1e308, "reset": "value"}, r"1e\+30")):
         with pytest.raises(ConfigError, match=words):
             msgspec.structs.replace(leaky, **change)

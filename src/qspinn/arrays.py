@@ -25,6 +25,10 @@ LARGEST_SIZE = 1e100
 """Largest size of a real parameter, and with 1 / LARGEST_SIZE for the least one that is not 0: quotients and squares of
 two stay numbers of 64 bits."""
 
+LARGEST_FACTOR = 1e30
+"""Largest size of a declared constant, and with 1 / LARGEST_FACTOR the least that is not 0: networks compute in
+floats of 32 bits."""
+
 
 def integers(
     where: str, x: Any, *, shape: Shape | None = None, low: int = LOWEST, high: int = HIGHEST,

@@ -18,11 +18,11 @@ from qspinn import parameters
 from qspinn.errors import ArtifactError, ConfigError, QSpinnError
 from qspinn.layers import LayeredNetwork, Shape
 from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.network import Network
+from qspinn.network import Network, _need
 from qspinn.parameters import Parameters
 from qspinn.plan import QuantPlan
 from qspinn.program import write_atomic
-from qspinn.records import Record, canonical_json, from_plain
+from qspinn.records import Record, canonical_json, from_plain, plain_table
 
 __all__ = ["AnyTrained", "LocalDeclaration", "Parameters", "Trained", "TrainedLayers", "TrainedLocal", "load",
            "load_layers", "load_local", "save"]
@@ -49,6 +49,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise ConfigError("network", "is no network of competing populations", got=type(self.network).__name__,
                               allowed="qspinn.Network")
         parameters.need_arrays(self.params, parameters.of_competing(self.network))
+        msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
 
     def need_whole(self) -> Trained:
         """This network, once every array is known to be there, of its shape and finite.
@@ -56,7 +57,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         Raises:
             DataError: names the array.
         """
-        parameters.need(self.params, parameters.of_competing(self.network))
+        parameters.need_whole(self.params, parameters.of_competing(self.network))
         return self
 
     def with_params(self, **changed: NDArray) -> Trained:
@@ -84,9 +85,17 @@ class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if not isinstance(self.network, LayeredNetwork):
             raise ConfigError("network", "is no network of layers", got=type(self.network).__name__,
                               allowed="qspinn.LayeredNetwork")
-        expected = parameters.of_module(self.network)
-        parameters.need_arrays(self.params, expected)
-        parameters.need(self.params, expected)
+        self.need_whole()
+        msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
+
+    def need_whole(self) -> TrainedLayers:
+        """This network, once every array is known to be there, of its shape and finite.
+
+        Raises:
+            DataError: names the array.
+        """
+        parameters.need_whole(self.params, parameters.of_module(self.network))
+        return self
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
@@ -110,6 +119,13 @@ class LocalDeclaration(Record, frozen=True):
     seed: int
     scales: tuple[int, ...]
 
+    def check(self) -> None:
+        _need(min(self.shape) >= 1, "shape", self.shape, "positive")
+        _need(self.n_classes >= 1, "n_classes", self.n_classes, ">= 1")
+        _need(self.step_ms > 0, "step_ms", self.step_ms, "> 0")
+        _need(0 <= self.seed < 1 << 32, "seed", self.seed, "0 <= seed < 2**32")
+        _need(len(self.scales) == len(self.network.layers), "scales", self.scales, "one for each layer")
+
 
 class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Layers that learned locally and the arrays that learning changed: float32, or integer codes of the plan.
@@ -119,6 +135,7 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     Raises:
         DataError: an array is missing, none of these layers', of another shape, not finite, or a code out of its range.
+        ConfigError: the provenance cannot be written as JSON.
     """
 
     network: LocalDeclaration
@@ -129,10 +146,19 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if not isinstance(self.network, LocalDeclaration):
             raise ConfigError("network", "is no declaration of local layers", got=type(self.network).__name__,
                               allowed="checkpoint.LocalDeclaration")
-        declared = self.network
-        expected = parameters.of_local(declared.network, declared.learning, declared.plan, declared.shape)
-        parameters.need_arrays(self.params, expected)
-        parameters.need(self.params, expected)
+        self.need_whole()
+        msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
+        msgspec.structs.force_setattr(self, "provenance", plain_table(self.provenance, "provenance"))
+
+    def need_whole(self) -> TrainedLocal:
+        """These layers, once every array is known to be there, of its shape and within its range.
+
+        Raises:
+            DataError: names the array.
+        """
+        told = self.network
+        parameters.need_whole(self.params, parameters.of_local(told.network, told.learning, told.plan, told.shape))
+        return self
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
@@ -160,10 +186,13 @@ def save(trained: AnyTrained, path: str | Path) -> None:
 
     Raises:
         DataError: an array is missing, of the wrong shape or not finite: the file could not be read again.
+        ConfigError: not a trained network.
         ArtifactError: the disk is full or the place is not writable.
     """
-    if isinstance(trained, Trained):
-        trained.need_whole()
+    if not isinstance(trained, Trained | TrainedLayers | TrainedLocal):
+        raise ConfigError("trained", "is no trained network", got=type(trained).__name__,
+                          allowed="Trained, TrainedLayers, TrainedLocal")
+    trained.need_whole()
     arrays = {k: np.require(v, requirements="C") for k, v in trained.params.items()}
     family: dict[str, Any] = {"family": _FAMILIES[type(trained)]} if type(trained) in _FAMILIES else {}
     if isinstance(trained, TrainedLocal) and trained.provenance:

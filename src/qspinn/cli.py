@@ -6,6 +6,7 @@ target; 130 interrupted.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import typing
@@ -37,7 +38,10 @@ Model = Annotated[Path, typer.Argument(help="A .qspinn file.", show_default=Fals
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random; overrides the experiment's.")]
 Out = Annotated[Path | None, typer.Option(help="Folder (or file) to write to.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one key, e.g. network.n_neurons=100.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one key, e.g. network.n_neurons=100; "
+                                         "text that reads as a number in quotes: 'name=\"123\"'. Keys of a table that "
+                                         "the file lacks keep their defaults; those of network.neuron are the neuron's "
+                                         "own, not what the architecture or the size would choose.")]
 Data = Annotated[str, typer.Option(help="Folder with the data set's files.")]
 Synthetic = Annotated[bool, typer.Option("--synthetic", help="Take synthetic gestures of the same shape in place of "
                                          "recordings that are not there (dvs_gesture); all results are named so.")]
@@ -126,10 +130,12 @@ def train(
 
     Training by gradients or locally that was interrupted continues with the same command.
     """
+    from qspinn.files import need_file_name
     from qspinn.workflow import save_trained
 
     experiment = _experiment(config, seed, data, sets, synthetic)
     path = out or Path("runs") / f"{experiment.name}.safetensors"
+    need_file_name(path)
     resume = path.with_name(f".{path.name}.training")
     with _progress(as_json) as on_event:
         trained, accuracy = qspinn.train(experiment, resume=resume, device=device, progress=lambda done, total:
@@ -268,7 +274,7 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
     if seed is not None:
         overrides.append(f"seed={seed}")
     if data:
-        overrides.append(f"data.folder={data}")
+        overrides.append(f"data.folder={json.dumps(data)}")  # text, whatever it looks like
     experiment = qspinn.load_experiment(config, overrides)
     if not synthetic:
         return experiment
@@ -279,7 +285,9 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
 
 def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: str) -> Any:
     """The data a model was made for, or those named: of a model of events with its bins and limits."""
-    stored = provenance.get("experiment", {}).get("data", {})
+    experiment = provenance.get("experiment")
+    stored = experiment.get("data") if isinstance(experiment, dict) else None
+    stored = stored if isinstance(stored, dict) else {}
     kind = qspinn.EventData if events else qspinn.DataConfig
     known = [n for n in typing.get_args(typing.get_type_hints(kind)["name"]) if isinstance(n, str)]
     name = name or stored.get("name", "")

@@ -7,16 +7,17 @@ The compiled engine has jitted twins (`runtime/arithmetic.py`) which the tests h
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qspinn.arrays import integer, integers, reals
+from qspinn.arrays import integer, integers, need_kind, reals
 from qspinn.errors import ConfigError
 
 Ints = NDArray[np.int64]
+E = TypeVar("E", bound=enum.Enum)
 MAX_BITS = 32
 WORD_BITS = 32
 """Random bits that one position has at one step; stochastic rounding cannot drop more."""
@@ -165,12 +166,11 @@ def requantize(
         key, index: of the random bits (STOCHASTIC only); index defaults to the position in x.
 
     Raises:
-        ConfigError: x or index are no integers, a shift to the left leaves 64 bits, or stochastic rounding is asked for
-            more random bits than there are.
+        ConfigError: x or index are no integers, there is no such rounding, a shift to the left leaves 64 bits, or
+            stochastic rounding is asked for more random bits than there are.
     """
     codes, shift = _whole("x", x), integer("shift", shift, low=-(2**31), high=2**31 - 1)
-    if not isinstance(rounding, Rounding):
-        raise ConfigError("rounding", "is no rounding", got=rounding, allowed=", ".join(str(r) for r in Rounding))
+    rounding = _word("rounding", rounding, Rounding)
     if shift <= 0:
         return _shifted_left(codes, -shift)
     last = min(shift - 1, 63)  # shifts beyond the word are left to no one: 64 bits to the right leave the sign
@@ -211,6 +211,15 @@ def _like(words: Ints, codes: Ints) -> Ints:
         raise ConfigError("index", "does not have the shape of x", got=words.shape, allowed=str(codes.shape)) from None
 
 
+def _word(where: str, word: Any, kind: type[E]) -> E:
+    """The member of an enum that is given, as such or by its word."""
+    if isinstance(word, kind):
+        return word
+    if isinstance(word, str) and word in [member.value for member in kind]:
+        return kind(word)
+    raise ConfigError(where, f"is no {kind.__name__.lower()}", got=word, allowed=", ".join(m.value for m in kind))
+
+
 def _whole(where: str, x: ArrayLike) -> Ints:
     """x as 64-bit integers; arrays of these, as computing makes them, pass as they are."""
     if type(x) is np.ndarray and x.dtype == np.int64:
@@ -229,8 +238,9 @@ def saturate(x: ArrayLike, fmt: QFormat) -> Ints:
     """Integers x clipped to the codes of fmt; of a binary format, their sign, +1 for 0.
 
     Raises:
-        ConfigError: x are no integers.
+        ConfigError: x are no integers, or fmt is no format.
     """
+    need_kind("fmt", fmt, QFormat)
     codes = _whole("x", x)
     return _signs(codes) if fmt.binary else np.clip(codes, fmt.code_min, fmt.code_max)
 
@@ -244,8 +254,9 @@ def wrap(x: ArrayLike, fmt: QFormat) -> Ints:
     """Integers x modulo 2**bits, brought into the codes of fmt.
 
     Raises:
-        ConfigError: x are no integers, or the format is binary, which has no such order.
+        ConfigError: x are no integers, fmt is no format, or a binary one, which has no such order.
     """
+    need_kind("fmt", fmt, QFormat)
     if fmt.binary:
         raise ConfigError("format", "binary codes cannot wrap", got=str(fmt), fix="use Overflow.SATURATE")
     low = _whole("x", x) & ((1 << fmt.bits) - 1)
@@ -273,8 +284,11 @@ def encode(
         key: stream key of the random bits (STOCHASTIC only).
 
     Raises:
-        ConfigError: x or scale are no real numbers, hold NaN or infinity, do not broadcast, or a scale is not above 0.
+        ConfigError: x or scale are no real numbers, hold NaN or infinity, do not broadcast, or a scale is not above 0;
+            fmt is no format, or there is no such rounding or overflow.
     """
+    need_kind("fmt", fmt, QFormat)
+    rounding, overflow = _word("rounding", rounding, Rounding), _word("overflow", overflow, Overflow)
     values, steps = _real("x", x), _real("scale", scale)
     if not ((steps > 0) & (steps < np.inf)).all():
         raise ConfigError("scale", "is not above 0 and finite", got=_first(steps, ~((steps > 0) & (steps < np.inf))))
@@ -298,15 +312,18 @@ def encode(
         floor = np.trunc(y)
     code = np.clip(floor, -(2.0**62), 2.0**62).astype(np.int64)
     outside = int(np.count_nonzero((code < fmt.code_min) | (code > fmt.code_max)))
-    return (saturate(code, fmt) if overflow is Overflow.SATURATE else wrap(code, fmt)), outside
+    if overflow is Overflow.SATURATE:
+        return saturate(code, fmt), outside
+    return wrap(np.fmod(floor, 2.0**fmt.bits).astype(np.int64), fmt), outside  # exact, also beyond 64 bits
 
 
 def decode(codes: ArrayLike, fmt: QFormat, *, scale: ArrayLike = 1.0) -> NDArray[np.float64]:
     """The real numbers that codes, integers, stand for: code * 2**-frac * scale.
 
     Raises:
-        ConfigError: codes are no integers, scale no real numbers, or they do not broadcast.
+        ConfigError: codes are no integers, fmt is no format, scale no real numbers, or they do not broadcast.
     """
+    need_kind("fmt", fmt, QFormat)
     steps = reals("scale", scale, error=ConfigError)
     try:
         return _whole("codes", codes).astype(np.float64) * fmt.delta * steps

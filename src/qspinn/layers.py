@@ -15,9 +15,8 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-from qspinn.arrays import LARGEST_SIZE
 from qspinn.errors import ConfigError
-from qspinn.network import _need, _need_steps
+from qspinn.network import _need, _need_name, _need_steps, need_size
 from qspinn.records import Record
 
 Shape = tuple[int, int, int]
@@ -89,8 +88,7 @@ class Leaky(Record, frozen=True):
 
     def check(self) -> None:
         for name in ("v_th", "v_reset", "theta_step"):
-            _need(abs(getattr(self, name)) <= LARGEST_SIZE, f"layers.neuron.{name}", getattr(self, name),
-                  f"sizes up to {LARGEST_SIZE:g}")
+            need_size(f"layers.neuron.{name}", getattr(self, name))
         _need(0.0 <= self.decay <= 1.0, "layers.neuron.decay", self.decay, "0..1")
         _need(self.v_th > 0, "layers.neuron.v_th", self.v_th, "> 0")
         _need(self.v_reset < self.v_th, "layers.neuron.v_reset", self.v_reset, "< v_th")
@@ -180,8 +178,7 @@ class Pool2d(Record, frozen=True, tag="pool2d"):
     stride: Pair = (2, 2)
 
     def check(self) -> None:
-        _need(self.target.isidentifier() and self.target != "input", "network.connections.target", self.target,
-              "a name of letters, digits and _, other than input")
+        _need_name("network.connections.target", self.target, "input")
         _need(self.source != self.target, f"network.connections.{self.target}", self.source, "another source")
         _need(min(self.kernel + self.stride) >= 1 and max(self.kernel + self.stride) <= MAX_SIZE,
               f"network.connections.{self.target}", (self.kernel, self.stride), f"sizes of 1..{MAX_SIZE}")
@@ -195,8 +192,7 @@ class Skip(Record, frozen=True, tag="skip"):
     weight: float = 1.0
 
     def check(self) -> None:
-        _need(abs(self.weight) <= LARGEST_SIZE, f"network.connections.{self.target}.weight", self.weight,
-              f"sizes up to {LARGEST_SIZE:g}")
+        need_size(f"network.connections.{self.target}.weight", self.weight)
         if self.source == self.target:
             raise ConfigError(f"network.connections: {self.source} -> {self.target}",
                               "a residual connection from a layer to itself is not supported", got="Skip",
@@ -212,8 +208,7 @@ class Layer(Record, frozen=True):
     neuron: Leaky = Leaky()
 
     def check(self) -> None:
-        _need(self.name.isidentifier() and self.name != "input", "layers.name", self.name,
-              "a name of letters, digits and _, other than input")
+        _need_name("layers.name", self.name, "input")
         _need(min(self.shape) >= 1 and self.n <= 1 << 20, f"layers.{self.name}.shape", self.shape,
               "positive, at most 2**20 neurons")
 
@@ -330,7 +325,8 @@ def _check_fit(c: Linear | Conv2d | Skip, shapes: dict[str, Shape], mine: Shape)
     """The connection comes from what exists and fits in shape; both ends are named where it does not."""
     where = f"network.connections: {c.source} -> {c.target}"
     if c.source not in shapes:
-        raise ConfigError(where, "unknown source, or one that comes later", allowed=", ".join(sorted(shapes)))
+        raise ConfigError(where, "unknown source, or one that comes later", allowed=", ".join(sorted(shapes)),
+                          fix="declare layers, and pooled signals, in the order in which they are made")
     theirs = shapes[c.source]
     if isinstance(c, Conv2d):
         if theirs[0] % c.groups or mine[0] % c.groups:

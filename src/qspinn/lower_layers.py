@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import integer, need_kind
 from qspinn.calibrators import Floats
-from qspinn.errors import ConfigError, LoweringError
+from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layer_grid import (
     LayerGrid,
@@ -34,7 +34,7 @@ from qspinn.layer_params import decay_of, layer_arrays, most_spikes, thresholds_
 from qspinn.layers import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
 from qspinn.lower import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
 from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
-from qspinn.plan import SHIFT_BITS, Granularity, QuantPlan, QuantRule, chosen_rules, layer_paths
+from qspinn.plan import SHIFT_BITS, Granularity, QuantPlan, QuantRule, chosen_rules, layer_paths, need_no_options
 from qspinn.program import CodeTensor, Note, Program, check
 from qspinn.ranges import LayerRanges
 from qspinn.weight_codes import n_clipped, weight_codes, weight_format
@@ -120,11 +120,7 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
         LoweringError: a read-out by potential would compare unlike units.
     """
     need_kind("network", network, LayeredNetwork)
-    need_kind("plan", plan, QuantPlan)
-    for option in ("fold_theta", "keep_sum", "min_input_rate"):
-        if getattr(plan, option) != getattr(QuantPlan(rules=()), option):
-            raise ConfigError(f"plan.{option}", "is for competing populations only", got=getattr(plan, option),
-                              fix="leave it out in plans for layers")
+    need_no_options(plan, "layers")
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
     read = network.readout

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError
 from qspinn.layers import (
     Connection,
@@ -22,7 +23,7 @@ from qspinn.layers import (
     conv1d,
 )
 from qspinn.network import Dense, Lateral, Lif, Network, PoissonInput, Population, Stdp, VoteReadout, _need
-from qspinn.records import Record
+from qspinn.records import Record, from_plain
 
 
 def lif_for(n_neurons: int) -> Lif:
@@ -30,7 +31,11 @@ def lif_for(n_neurons: int) -> Lif:
 
     A neuron of a larger population wins less often, so each win must raise its threshold more for the same balance
     (Diehl & Cook 2015 use 0.05 mV for every N; the two agree at N = 400). Chosen on the validation split of MNIST.
+
+    Raises:
+        ConfigError: n_neurons is no integer of 1..65536.
     """
+    integer("n_neurons", n_neurons, low=1, high=1 << 16)
     return Lif(theta_plus_mv=round(0.0025 * n_neurons**0.5, 6))
 
 
@@ -51,16 +56,22 @@ def diehl_cook(
     `stdp.norm` is meant for 784 inputs and is scaled with n_inputs, so the mean weight stays the same.
     Source: Diehl & Cook (2015); direct lateral inhibition after FSpiNN (2020).
 
+    Raises:
+        ConfigError: names the value that is out of range or of another type.
+
     >>> diehl_cook(64, 100).dense_into("exc").stdp.norm
     6.4
     """
-    stdp = stdp or Stdp()
-    norm = round(stdp.norm * n_inputs / 784, 6)
+    integer("n_inputs", n_inputs, low=1, high=1 << 20)
+    stdp = Stdp() if stdp is None else stdp
+    need_kind("stdp", stdp, Stdp)
+    exact = stdp.norm * n_inputs / 784
+    norm = round(exact, 6) if exact >= 1e-3 else exact  # of smaller ones, six digits would be too few
     plastic = Stdp(**{**{f: getattr(stdp, f) for f in stdp.__struct_fields__}, "norm": norm})
     return Network(
         name="diehl_cook",
         input=PoissonInput(n=n_inputs, rate_hz=rate_hz),
-        populations=(Population(name="exc", n=n_neurons, neuron=neuron or lif_for(n_neurons)),),
+        populations=(Population(name="exc", n=n_neurons, neuron=lif_for(n_neurons) if neuron is None else neuron),),
         connections=(
             Dense(source="input", target="exc", stdp=plastic),
             Lateral(target="exc", strength_mv=inhibition_mv),
@@ -150,12 +161,17 @@ def chain(
         readout: see `NeuronReadout`.
 
     Raises:
-        ConfigError: names the link that does not fit what comes before it.
+        ConfigError: names the link that does not fit what comes before it, or the argument of another type.
 
     >>> links = (ConvLink(channels=4, kernel=3), PoolLink(), DenseLink())
     >>> [(x.name, x.shape) for x in chain((2, 8, 8), links, n_classes=3, n_steps=5).layers]
     [('conv1', (4, 6, 6)), ('out', (3, 1, 1))]
     """
+    kinds: Any = Shape, tuple[Link, ...]
+    shape, links = from_plain(kinds[0], shape, "shape"), from_plain(kinds[1], links, "network.layers")
+    integer("n_classes", n_classes, low=1, high=1 << 16)
+    if neuron is not None:
+        need_kind("neuron", neuron, Leaky)
     _need(len(links) > 0, "network.layers", len(links), "at least one layer")
     last = links[-1]
     if not isinstance(last, DenseLink) or last.n not in (0, n_classes):
@@ -164,15 +180,17 @@ def chain(
     own = neuron or Leaky()
     layers: list[Layer] = []
     connections: list[Connection] = []
-    signal, here, counts = "input", shape, dict.fromkeys(_NAMES.values(), 0)
+    here: Shape = shape
+    signal, counts = "input", dict.fromkeys(_NAMES.values(), 0)
     for i, link in enumerate(links):
-        kind = _NAMES[type(link)]
-        counts[kind] += 1
-        label = link.name or ("out" if link is last else f"{kind}{counts[kind]}")
-        here, new = _linked(link, signal, label, here, f"network.layers[{i}]", n_classes if link is last else 0)
+        prefix = _NAMES[type(link)]
+        counts[prefix] += 1
+        at_end = i == len(links) - 1  # by its place: one record may stand for several layers
+        label = link.name or ("out" if at_end else f"{prefix}{counts[prefix]}")
+        here, new = _linked(link, signal, label, here, f"network.layers[{i}]", n_classes if at_end else 0)
         connections += new
         if not isinstance(link, PoolLink):
-            silent = link is last and readout != "spikes"
+            silent = at_end and readout != "spikes"
             plain = msgspec.structs.replace(own, spiking=False) if silent else own
             layers.append(Layer(name=label, shape=here, neuron=link.neuron or plain))
         signal = label

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from qspinn.arrays import LARGEST_SIZE
+from qspinn.arrays import LARGEST_FACTOR
 from qspinn.errors import ConfigError
 from qspinn.records import Record
 
@@ -21,6 +21,18 @@ from qspinn.records import Record
 def _need(ok: bool, where: str, got: object, allowed: str) -> None:
     if not ok or (isinstance(got, float) and not math.isfinite(got)):
         raise ConfigError(where, "value out of range", got=got, allowed=allowed)
+
+
+def _need_name(where: str, name: str, *others: str) -> None:
+    """A name of which paths, attributes of modules and keywords (`a.w` as `a__w`) can be made, and be told apart."""
+    ok = name.isidentifier() and "__" not in name and name == name.strip("_") and name not in others
+    _need(ok, where, name, "a name of letters, digits and single _ between them, other than " + " and ".join(others))
+
+
+def need_size(where: str, x: float) -> None:
+    """A number of which quotients and products stay numbers in the float32 that networks compute in."""
+    _need(x == 0 or 1 / LARGEST_FACTOR <= abs(x) <= LARGEST_FACTOR, where, x,
+          f"0, or sizes of {1 / LARGEST_FACTOR:g} to {LARGEST_FACTOR:g}")
 
 
 def _need_steps(length: str, step_ms: float, n_steps: int) -> None:
@@ -43,7 +55,7 @@ class PoissonInput(Record, frozen=True):
 
     def check(self) -> None:
         _need(1 <= self.n <= 1 << 20, "network.input.n", self.n, "1..2**20")
-        _need(0 < self.rate_hz < 1e6, "network.input.rate_hz", self.rate_hz, "> 0")
+        _need(0 < self.rate_hz < 1e6, "network.input.rate_hz", self.rate_hz, "above 0, below 1e6")
 
 
 class Lif(Record, frozen=True, tag="lif"):
@@ -76,8 +88,7 @@ class Lif(Record, frozen=True, tag="lif"):
     def check(self) -> None:
         _need(self.tau_ms > 0, "network.neuron.tau_ms", self.tau_ms, "> 0")
         for name in ("v_th_mv", "v_min_mv", "v_reset_mv", "theta_plus_mv"):
-            _need(abs(getattr(self, name)) <= LARGEST_SIZE, f"network.neuron.{name}", getattr(self, name),
-                  f"sizes up to {LARGEST_SIZE:g}")
+            need_size(f"network.neuron.{name}", getattr(self, name))
         _need(self.v_th_mv > self.v_reset_mv, "network.neuron.v_th_mv", self.v_th_mv, "> v_reset_mv")
         _need(self.v_min_mv <= min(0.0, self.v_reset_mv), "network.neuron.v_min_mv", self.v_min_mv, "<= 0, <= v_reset")
         _need(0 <= self.n_ref_steps <= 255, "network.neuron.n_ref_steps", self.n_ref_steps, "0..255")
@@ -110,7 +121,8 @@ class Stdp(Record, frozen=True):
 
     def check(self) -> None:
         for name in ("eta_post", "eta_pre", "x_offset", "norm"):
-            _need(0 <= getattr(self, name) < 1e6, f"network.stdp.{name}", getattr(self, name), ">= 0")
+            _need(0 <= getattr(self, name) < 1e6, f"network.stdp.{name}", getattr(self, name), "0 <= x < 1e6")
+            need_size(f"network.stdp.{name}", getattr(self, name))
         for name in ("tau_pre_ms", "tau_post_ms"):
             _need(getattr(self, name) > 0, f"network.stdp.{name}", getattr(self, name), "> 0")
 
@@ -125,6 +137,7 @@ class Dense(Record, frozen=True, tag="dense"):
 
     def check(self) -> None:
         _need(self.w_max > 0, f"network.connections.{self.target}.w_max", self.w_max, "> 0")
+        need_size(f"network.connections.{self.target}.w_max", self.w_max)
 
 
 class Lateral(Record, frozen=True, tag="lateral"):
@@ -151,8 +164,7 @@ class Population(Record, frozen=True):
     neuron: Lif = Lif()
 
     def check(self) -> None:
-        _need(self.name.isidentifier() and self.name not in ("input", "kept"), "network.populations.name", self.name,
-              "a name of letters, digits and _, other than input and kept (the inputs that a plan keeps)")
+        _need_name("network.populations.name", self.name, "input", "kept")  # kept: the inputs that a plan keeps
         _need(1 <= self.n <= 1 << 16, f"network.{self.name}.n", self.n, "1..65536")
 
 

@@ -142,6 +142,21 @@ def need_arrays(params: Mapping[str, Any], expected: Mapping[str, Expected], *, 
     """Checks names, and that the values are NumPy arrays of numbers: what a checkpoint can hold."""
     need_known(params, expected, error=error)
     for path, array in params.items():
-        if type(array) is not np.ndarray or array.dtype.kind not in "iuf":
+        if type(array) is not np.ndarray or array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
             kind = str(array.dtype) if type(array) is np.ndarray else type(array).__name__
             raise error(path, "is no NumPy array of real numbers", got=kind, fix=f"np.asarray({path.split('.')[-1]})")
+
+
+def need_whole(params: Mapping[str, Any], expected: Mapping[str, Expected]) -> None:
+    """Checks that a checkpoint can hold the arrays, and that they are all there, of their shapes and spans.
+
+    Raises:
+        DataError: names the array.
+    """
+    need_arrays(params, expected)
+    need(params, expected)
+
+
+def native(params: Mapping[str, NDArray]) -> Parameters:
+    """The arrays in a table of their own, in the byte order of this machine, as files hold them."""
+    return {path: array.astype(array.dtype.newbyteorder("="), copy=False) for path, array in params.items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from qspinn.arrays import need_kind
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
 from qspinn.layers import LayeredNetwork, Skip
@@ -206,6 +207,19 @@ def chosen_rules(plan: QuantPlan, paths: list[str], known: list[str], finer: Gra
     _check_calibrators(chosen, finer)
     _check_effect(plan, winners, keys or (_competing_keys if finer is Granularity.PER_NEURON else _layer_keys))
     return chosen
+
+
+def need_no_options(plan: QuantPlan, what: str) -> None:
+    """Refuses options that only competing populations have.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    need_kind("plan", plan, QuantPlan)
+    for option in ("fold_theta", "keep_sum", "min_input_rate"):
+        if getattr(plan, option) != getattr(QuantPlan(rules=()), option):
+            raise ConfigError(f"plan.{option}", "is for competing populations only", got=getattr(plan, option),
+                              fix=f"leave it out in plans for {what}")
 
 
 def matches(pattern: str, path: str) -> bool:

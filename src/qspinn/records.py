@@ -13,7 +13,9 @@ import difflib
 import enum
 import functools
 import hashlib
+import json
 import math
+import re
 import types
 import typing
 import warnings
@@ -44,37 +46,47 @@ MAX_DEPTH = 64
 
 
 class RecordType(msgspec.StructMeta):
-    """Metaclass of records: their constructors refuse names that they do not know as files do, and take former names.
+    """Metaclass of records: constructors take values by name, refuse names that they do not know as files do, and take
+    former names.
 
     `RENAMED` of a record has pairs of a former name and the present one; the constructor takes a former name with a
     DeprecationWarning, files may have it without one.
     """
 
+    def __new__(mcls, *args: Any, **settings: Any) -> Any:
+        return super().__new__(mcls, *args, **{"kw_only": True, **settings})
+
     def __call__(cls, *args: Any, **values: Any) -> Any:
+        if args:
+            names = ", ".join(f"{name}=" for name in cls.__struct_fields__[: len(args)])
+            raise ConfigError(cls.__name__, "takes its values by name", got=args, fix=f"{cls.__name__}({names}...)")
         renamed: tuple[tuple[str, str], ...] = cls.RENAMED  # type: ignore[attr-defined]
         old_names = [(old, new) for old, new in renamed if old in values]
         for old, new in old_names:
             if new in values:
-                raise ConfigError(f"{cls.__name__}.{old}", f"is the former name of {new}, which is given, too",
-                                  fix=f"leave out {old}")
+                raise _given_twice(f"{cls.__name__}.{old}", old, new)
             values[new] = values.pop(old)
         try:
-            record = super().__call__(*args, **values)
+            record = super().__call__(**values)
         except TypeError:
-            _check_names(cls, args, values)
+            _check_names(cls, values)
             raise
         for old, new in old_names:
             warnings.warn(f"{cls.__name__}: {old} is called {new} now", DeprecationWarning, stacklevel=2)
         return record
 
 
-def _check_names(kind: Any, args: tuple[Any, ...], values: dict[str, Any]) -> None:
+def _given_twice(where: str, old: str, new: str) -> ConfigError:
+    return ConfigError(where, f"is the former name of {new}, which is given, too", fix=f"leave out {old}")
+
+
+def _check_names(kind: Any, values: dict[str, Any]) -> None:
     """Refuses values of names that a record does not have, and a record without what it must have."""
     known = list(kind.__struct_fields__)
     for key in values:
         if key not in known:
             raise unknown_key(f"{kind.__name__}.{key}", key, known)
-    _check_complete(kind, dict(zip(known, args, strict=False)) | values, kind.__name__)
+    _check_complete(kind, values, kind.__name__)
 
 
 def _check_complete(kind: Any, values: dict[str, Any], where: str) -> None:
@@ -102,7 +114,8 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
         for field in _fields(cls):
             value = getattr(self, field.name)
             if not field.takes(value):
-                settled = _settled(_hints(cls)[field.name], value, f"{cls.__name__}.{field.name}")
+                settled = _settled(_hints(cls)[field.name], value, f"{cls.__name__}.{field.name}",
+                                   _defaults(cls).get(field.name))
                 if settled is not value:
                     msgspec.structs.force_setattr(self, field.name, settled)
         self.check()
@@ -119,6 +132,13 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
 def _hints(kind: type) -> dict[str, Any]:
     """The declared type of every field of a record."""
     return typing.get_type_hints(kind)
+
+
+@functools.cache
+def _defaults(kind: Any) -> dict[str, Any]:
+    """The fields of a record that have a record as default, and that record: a table in its place changes only the keys
+    that it has."""
+    return {f.name: f.default for f in msgspec.structs.fields(kind) if isinstance(f.default, msgspec.Struct)}
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -142,7 +162,7 @@ class _Field(msgspec.Struct, frozen=True):
         kind = type(value)
         if kind in self.types:
             if kind is float:
-                return bool(value - value == 0.0)
+                return bool(value - value == 0.0 and (value or math.copysign(1.0, value) > 0))
             if kind is int:
                 return bool(-_LARGEST <= value <= _LARGEST)
             if kind is str:
@@ -204,8 +224,9 @@ def from_plain(kind: type[T], data: Any, where: str = "config") -> T:
     return typing.cast(T, _settled(kind, data, where))
 
 
-def _settled(kind: Any, value: Any, where: str) -> Any:
-    """The value in the form that its declared type has; `where` is its path.
+def _settled(kind: Any, value: Any, where: str, base: Any = None) -> Any:
+    """The value in the form that its declared type has; `where` is its path, `base` the record that a table of the same
+    kind starts from.
 
     Raises:
         ConfigError: the value is not of that type, not finite, or a key is unknown or missing.
@@ -214,7 +235,7 @@ def _settled(kind: Any, value: Any, where: str) -> Any:
     kind = _member(kind, value, where)
     origin = typing.get_origin(kind)
     if _is_struct(kind) and isinstance(value, dict):
-        return _record(kind, value, where)
+        return _record(kind, value, where, base if type(base) is kind else None)
     if origin is tuple and isinstance(value, (list, tuple)):
         return _sequence(kind, value, where)
     if origin is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -225,18 +246,22 @@ def _settled(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:  # sets, too, which have no order
         raise _refusal(kind, value, where)
     try:
-        if isinstance(value, enum.Enum) and not _is_enum(kind):
-            raise TypeError("a member of an enum where none is declared")
-        value = msgspec.convert(value, kind)
+        if isinstance(value, np.generic | np.ndarray) or (isinstance(value, enum.Enum) and not _is_enum(kind)):
+            raise TypeError("a time, or a member of an enum where none is declared")
+        value, given = msgspec.convert(value, kind), value
     except (msgspec.ValidationError, TypeError, ValueError, OverflowError):
         raise _refusal(kind, value, where) from None
+    if isinstance(given, int) and value != given:
+        raise ConfigError(where, "is a whole number that no float of 64 bits holds", got=given,
+                          allowed="up to 2**53 exactly", fix=f"write {value!r}")
     return _finite(kind, value, where)
 
 
 def _without_wrapping(value: Any) -> Any:
-    """A NumPy value, or one of a type derived from numbers or text, as the plain value that it holds; members of enums
-    stay what they are."""
-    if isinstance(value, np.generic | np.ndarray):
+    """A NumPy number, text or array of them, or a value of a type derived from numbers or text, as the plain value that
+    it holds; members of enums stay what they are, and so do times and masked arrays, which are no numbers."""
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU" and not isinstance(
+            value, np.ma.MaskedArray):
         value = value.tolist()
     if isinstance(value, (bool, enum.Enum)):
         return value
@@ -247,11 +272,13 @@ def _without_wrapping(value: Any) -> Any:
 
 
 def _finite(kind: Any, value: Any, where: str) -> Any:
-    """The value of a simple type; numbers are finite and at most 64 bits wide, text can be written."""
+    """The value of a simple type; numbers are finite, of at most 64 bits, zero has no sign, text can be written."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(where, "is not finite", got=value, allowed=_in_words(kind))
     if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
         raise ConfigError(where, "does not fit 64 bits", got=value, allowed=_in_words(kind))
+    if isinstance(value, float):
+        return value + 0.0
     return _text(value, where) if isinstance(value, str) else value
 
 
@@ -263,6 +290,17 @@ def _text(value: str, where: str) -> str:
         except UnicodeEncodeError:
             raise ConfigError(where, "is no text that can be written", got=value, allowed="valid Unicode") from None
     return value
+
+
+def plain_table(value: Any, where: str) -> dict[str, Any]:
+    """A table of what JSON can hold.
+
+    Raises:
+        ConfigError: not a table, or names the path of what cannot be written.
+    """
+    if not isinstance(value, dict):
+        raise ConfigError(where, "is no table", got=type(value).__name__, allowed="a dict of plain data")
+    return typing.cast(dict[str, Any], _any(value, where))
 
 
 def _any(value: Any, where: str, depth: int = 0) -> Any:
@@ -295,12 +333,15 @@ def _sequence(kind: Any, value: list | tuple, where: str) -> tuple:
     return tuple(_settled(item, entry, f"{where}[{i}]") for i, (item, entry) in pairs)
 
 
-def _record(kind: Any, data: dict, where: str) -> Any:
-    """A record from a table: every key known, every required key there."""
+def _record(kind: Any, data: dict, where: str, base: Any = None) -> Any:
+    """A record from a table: every key known, every required key there, the others as in `base` where there is one."""
     config = kind.__struct_config__
     known = [*kind.__struct_fields__, *([config.tag_field] if config.tag_field else [])]
     former = dict(getattr(kind, "RENAMED", ()))
-    data = {former.get(key, key) if former.get(key) not in data else key: value for key, value in data.items()}
+    for old, new in former.items():
+        if old in data and new in data:
+            raise _given_twice(f"{where}.{old}", old, new)
+    data = {former.get(key, key): value for key, value in data.items()}
     for key in data:
         if key not in known:
             raise unknown_key(f"{where}.{key}", key, known)
@@ -308,16 +349,19 @@ def _record(kind: Any, data: dict, where: str) -> Any:
         raise ConfigError(f"{where}.{config.tag_field}", "names another kind of record", got=data[config.tag_field],
                           allowed=repr(config.tag))
     hints = _hints(kind)
-    values = {key: _settled(hints[key], value, f"{where}.{key}") for key, value in data.items() if key in hints}
+    values = {name: getattr(base, name) for name in (() if base is None else kind.__struct_fields__)}
+    values |= {key: _settled(hints[key], value, f"{where}.{key}", getattr(base, key, None) or _defaults(kind).get(key))
+               for key, value in data.items() if key in hints}
     _check_complete(kind, values, where)
     try:
         return kind(**values)
     except ConfigError as error:
         name, _, rest = error.where.partition(".")
-        if name != kind.__name__:
+        own = re.split(r"[. ]+", error.where)[-1]  # checks name a record's place in a network, not in the table
+        if name != kind.__name__ and own not in known:
             raise
-        raise type(error)(f"{where}.{rest}", error.problem, got=error.got, allowed=error.allowed, fix=error.fix
-                          ) from None
+        place = f"{where}.{rest if name == kind.__name__ else own}"
+        raise type(error)(place, error.problem, got=error.got, allowed=error.allowed, fix=error.fix) from None
 
 
 def _member(kind: Any, value: Any, where: str) -> Any:
@@ -357,6 +401,10 @@ def _refusal(kind: Any, value: Any, where: str) -> ConfigError:
                            fix=nearest(value, words))
     shown = value if isinstance(value, (bool, int, float, str, list, tuple, enum.Enum)) else type(value).__name__
     fix = ""
+    if isinstance(value, enum.Enum) and value.value in words:
+        fix = f"write {value.value!r}"
+    if kind is str and isinstance(value, (bool, int, float)):
+        fix = f'write "{json.dumps(value)}", with the quotes'
     if isinstance(value, float) and kind is int:
         fix = f"write {int(value)}" if math.isfinite(value) and value == int(value) else "a whole number"
     items = typing.get_args(kind) if typing.get_origin(kind) is tuple else ()
@@ -410,20 +458,50 @@ def unknown_key(where: str, key: str, known: list[str]) -> ConfigError:
     return ConfigError(where, "unknown key", got=key, allowed=", ".join(known), fix=nearest(key, known) or "remove it")
 
 
+def read_json(text: str) -> Any:
+    """Plain data of JSON in which no key is given twice and every number is finite.
+
+    Raises:
+        ValueError: not such JSON.
+        RecursionError: tables or lists too deep within one another.
+    """
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
+    if twice is not None:
+        raise ConfigError(twice[:120], "is given twice", fix="leave out one of them")
+    return dict(pairs)
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
 def with_override(data: dict, assignment: str) -> dict:
     """A copy of plain data with one dotted assignment applied, e.g. ``network.n_neurons=100``.
 
-    The value is read as JSON where it is JSON, else as text. Intermediate tables are made when missing;
-    whether the key exists is checked when the record is built.
+    The value is read as JSON where it is JSON, else as text, blanks around it left out. Intermediate tables are made
+    when missing; whether the key exists is checked when the record is built.
+
+    Raises:
+        ConfigError: no assignment, too deep, or it passes through something that is not a table.
     """
-    path, eq, text = assignment.partition("=")
-    if not eq or not path:
+    path, eq, text = assignment.partition("=") if isinstance(assignment, str) else ("", "", "")
+    keys = path.strip().split(".")
+    if not eq or not path.strip():
         raise ConfigError("--set", "not an assignment", got=assignment, allowed="path.to.key=value")
+    if len(keys) > MAX_DEPTH:
+        raise ConfigError("--set", "has a key of too many parts", got=path, allowed=f"{MAX_DEPTH} levels")
     try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        value = text
-    return _assign(data, path.strip().split("."), value, path)
+        value = read_json(text)
+    except RecursionError:
+        raise ConfigError(f"--set {path}", "holds tables or lists too deep within one another") from None
+    except ValueError:
+        value = text.strip()
+    return _assign(data, keys, value, path)
 
 
 def _assign(data: Any, keys: list[str], value: Any, path: str) -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,12 +26,17 @@ from qspinn.lower import poisson_op, readout_votes
 from qspinn.ops import EventsOp, PoissonOp
 from qspinn.optional import module
 from qspinn.program import Program
-from qspinn.records import to_plain, with_override
+from qspinn.records import MAX_DEPTH, read_json, to_plain, with_override
 from qspinn.runtime import run
 from qspinn.spikes import Spikes
 
 BLOCK = 2000  # samples encoded and run at once when nothing is stored
 SPLITS = ("train", "validation", "test")
+MAX_BYTES = 1 << 20
+"""Size of the largest experiment file."""
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*\.[ \t]*{_PART}){{{MAX_DEPTH}}}")
+"""A key of so many parts; TOML's reader needs memory for the square of their number."""
 
 
 def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
@@ -47,21 +54,37 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExper
     ``network.n_neurons=100`` applied.
 
     Raises:
-        ConfigError: unreadable, not TOML or JSON, an unknown key (named with its path and the nearest valid one), or a
-            value out of range.
+        ConfigError: unreadable, not TOML or JSON, a key given twice, an unknown key (named with its path and the
+            nearest valid one), or a value out of range.
     """
-    path = Path(path)
-    try:
-        text = path.read_bytes()
-        plain = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text.decode())
-    except OSError as error:
-        raise ConfigError(str(path), "cannot be read", got=error.strerror) from None
-    except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        kind = path.suffix.lstrip(".").upper() or "TOML"
-        raise ConfigError(str(path), f"is not valid {kind}", got=str(error)) from None
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError("path", "is no path of a file", got=path, allowed="text or a Path")
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise ConfigError("overrides", "is no list of assignments", got=overrides, fix='["network.n_neurons=100"]')
+    plain = _read_plain(Path(path))
     for assignment in overrides:
         plain = with_override(plain, assignment)
     return read_experiment(plain)
+
+
+def _read_plain(path: Path) -> Any:
+    """What a TOML or JSON file holds."""
+    kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(str(path), "is too long for an experiment", allowed=f"up to {MAX_BYTES} bytes")
+        text = data.decode("utf-8-sig")
+        if kind == "TOML" and _LONG_KEY.search(text):
+            raise ConfigError(str(path), "has a key of too many parts", allowed=f"{MAX_DEPTH} levels")
+        return read_json(text) if kind == "JSON" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(str(path), "cannot be read", got=error.strerror) from None
+    except RecursionError:
+        raise ConfigError(str(path), "holds tables or lists too deep within one another") from None
+    except ValueError as error:  # of the syntax, the encoding, numbers of thousands of digits, or a path with NUL
+        raise ConfigError(str(path), f"is not valid {kind}", got=str(error)) from None
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):

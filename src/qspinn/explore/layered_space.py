@@ -10,7 +10,7 @@ from qspinn.architectures import ARCHITECTURES, NEURON, Architecture, Variant
 from qspinn.data.event_dataset import EventData
 from qspinn.errors import ConfigError
 from qspinn.explore.reward import Reward
-from qspinn.explore.space import Scheme, _need_seed_and_version
+from qspinn.explore.space import Scheme, _need_header
 from qspinn.fixedpoint import Rounding
 from qspinn.layers import LayeredNetwork, Leaky, Shape
 from qspinn.learning.supervision import Supervision
@@ -170,6 +170,18 @@ class LayeredSearch(Record, frozen=True):
             _need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
         _need(self.state_calibrator is not Calibrator.MEAN_ABS, "search.state_calibrator", "mean_abs",
               "max, percentile, mse")
+        for name in ("weight_calibrator", "itq_calibrator"):
+            _need(getattr(self, name) is not Calibrator.THRESHOLD, f"search.{name}", "threshold",
+                  "max, percentile, mse, mean_abs")
+        _need(self.itq_epochs <= 10_000, "search.itq_epochs", self.itq_epochs, "0..10000")
+        for p in points:
+            _need(p.accumulator_bits == 0 or p.accumulator_bits >= p.states, "search.itq_bits", p.accumulator_bits,
+                  f"accumulator_bits of 0, or at least the {p.states} bits of states")
+        states = [*(self.state_bits if Scheme.PTQ in self.schemes else ()),
+                  *((p.states for p in points if not p.accumulator_bits) if Scheme.ITQ in self.schemes else ())]
+        _need(self.accumulator_bits == 0 or not states or self.accumulator_bits >= min(states),
+              "search.accumulator_bits", self.accumulator_bits,
+              f"0, or at least {min(states, default=0)}: it would change nothing where no states are narrower")
         for name in ("quantile", "itq_quantile"):
             _need(0 < getattr(self, name) <= 1, f"search.{name}", getattr(self, name), "above 0, at most 1")
         _need(self.itq_spike_regulation >= 0, "search.itq_spike_regulation", self.itq_spike_regulation,
@@ -201,7 +213,7 @@ class LayeredExperiment(Record, frozen=True):
     version: int = 1
 
     def check(self) -> None:
-        _need_seed_and_version(self.seed, self.version)
+        _need_header(self.name, self.seed, self.version)
 
     def on_synthetic_data(self) -> LayeredExperiment:
         """The same experiment on synthetic gestures of the same shape, named so.

@@ -9,11 +9,11 @@ from typing import Literal
 
 from qspinn.data.event_dataset import EventData
 from qspinn.explore.reward import Reward
-from qspinn.explore.space import Scheme, _need_seed_and_version
+from qspinn.explore.space import Scheme, _need_header
 from qspinn.learning.local import LocalLearning, LocalNetwork
 from qspinn.learning.local.formats import DEFAULT_PLAN, SPANS
 from qspinn.network import _need
-from qspinn.plan import QuantPlan
+from qspinn.plan import QuantPlan, need_no_options
 from qspinn.records import Record, content_key
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -88,7 +88,8 @@ class LocalExperiment(Record, frozen=True):
     version: int = 1
 
     def check(self) -> None:
-        _need_seed_and_version(self.seed, self.version)
+        _need_header(self.name, self.seed, self.version)
+        need_no_options(self.plan, "local learning")
 
 
 class LocalCandidate(Record, frozen=True):

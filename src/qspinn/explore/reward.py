@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from qspinn.errors import ConfigError
-from qspinn.network import _need
+from qspinn.network import _need, need_size
 from qspinn.records import Record
 
 
@@ -30,6 +30,8 @@ class Reward(Record, frozen=True):
     def check(self) -> None:
         _need(self.mu >= 0, "reward.mu", self.mu, ">= 0")
         _need(self.softness > 0, "reward.softness", self.softness, "> 0")
+        need_size("reward.mu", self.mu)
+        need_size("reward.softness", self.softness)
 
     def value(self, accuracy: float, bits: int, float_accuracy: float, float_bits: int) -> float:
         """The reward of one candidate.

@@ -21,6 +21,7 @@ from qspinn.explore.family import AnyDataset, AnyExperiment, Family, Files, chec
 from qspinn.explore.journal import Journal
 from qspinn.explore.outcome import Judge, Outcome, conclude, ranked
 from qspinn.explore.sensitivity import Significance
+from qspinn.files import remove_parts
 from qspinn.program import write_atomic
 from qspinn.records import canonical_json, content_key, to_plain
 from qspinn.version import __version__
@@ -99,8 +100,8 @@ def _opened(
     n_workers = n_workers or os.cpu_count() or 1
     with Journal(folder / "journal") as journal:
         _claim(journal, experiment, dataset, folder)
-        for left_over in folder.rglob(".*.part"):  # half files of a run that was killed; this one holds the lock
-            left_over.unlink(missing_ok=True)
+        for own in (folder, *(folder / name for name in ("float", "cache", "candidates"))):  # this run holds the lock
+            remove_parts(own)
         files = family.store(folder, experiment, dataset)
         report(Event(stage="data", done=1, total=1))
         arguments = (str(folder), canonical_json(experiment), dataset.labels, files)

@@ -32,7 +32,8 @@ class NetworkConfig(Record, frozen=True):
 
     Attributes:
         n_neurons: N of the baseline.
-        neuron: LIF constants for every N; without them they follow N (`models.lif_for`).
+        neuron: LIF constants for every N; without them they follow N (`models.lif_for`). Given in part, the rest are
+            those of `Lif`.
         stdp: the float network's learning rule; `norm` is per 784 inputs.
     """
 
@@ -43,6 +44,10 @@ class NetworkConfig(Record, frozen=True):
     neuron: Lif | None = None
     stdp: Stdp = Stdp()
     inhibition_mv: float = 1000.0
+
+    def check(self) -> None:
+        _need(1 <= self.n_neurons <= 1 << 16, "network.n_neurons", self.n_neurons, "1..65536")
+        diehl_cook(1, self.n_neurons, n_steps=self.n_steps, rate_hz=self.rate_hz, inhibition_mv=self.inhibition_mv)
 
     def build(self, n_inputs: int, n_classes: int, n_neurons: int = 0, stdp: Stdp | None = None) -> Network:
         """The declared network for this many inputs and classes, with another N or learning rule where given."""
@@ -67,7 +72,8 @@ class SearchConfig(Record, frozen=True):
         assign_images: training images on which votes are assigned; 0 for all.
         adapt_images: training images for PTQ_ADAPT.
         itq_passes: passes of STDP on the grid.
-        itq_stdp: learning rule on a grid with a step per neuron, where rescaled weights do not exist.
+        itq_stdp: learning rule on a grid with a step per neuron, where rescaled weights do not exist; given in part,
+            the rest are those of this field's default.
     """
 
     schemes: tuple[Scheme, ...] = (Scheme.PTQ, Scheme.PTQ_ADAPT, Scheme.ITQ)
@@ -96,10 +102,19 @@ class SearchConfig(Record, frozen=True):
         for name in ("max_drop_points", "harmless_points", "hopeless_points", "sensitivity_images", "assign_images",
                      "adapt_images"):
             _need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
+        for n in self.n_neurons:
+            _need(1 <= n <= 1 << 16, "search.n_neurons", n, "1..65536")
+        for rate in self.input_rates:
+            _need(0 <= rate < 1, "search.input_rates", rate, "0 <= rate < 1")
+        _need(0 <= self.itq_passes <= 1000, "search.itq_passes", self.itq_passes, "0..1000")
+        _need(Granularity.PER_CHANNEL not in self.granularities, "search.granularities", "per_channel",
+              "global, per_neuron")
 
 
-def _need_seed_and_version(seed: int, version: int) -> None:
-    """What every experiment's file must have."""
+def _need_header(name: str, seed: int, version: int) -> None:
+    """What every experiment's file must have; runs are stored in folders of the experiment's name."""
+    _need(name not in ("", ".", "..") and not set(name) & set("/\\\0") and len(name.encode()) <= 200, "name", name,
+          "the name of a file: no / and no \\, not empty, up to 200 bytes")
     _need(0 <= seed < 1 << 32, "seed", seed, "0 <= seed < 2**32")
     _need(version == 1, "version", version, "1 (a newer file needs a newer qspinn)")
 
@@ -117,7 +132,7 @@ class Experiment(Record, frozen=True):
     version: int = 1
 
     def check(self) -> None:
-        _need_seed_and_version(self.seed, self.version)
+        _need_header(self.name, self.seed, self.version)
 
 
 class Candidate(Record, frozen=True):

@@ -127,7 +127,8 @@ def prepare(
     """The integer model before training: fresh weights, or those of a trained float network put on the grid.
 
     Raises:
-        ConfigError: the plan misses a tensor (traces count), the network is not one STDP trains, the seed is no 32-bit
+        ConfigError: the plan misses a tensor (traces count) or asks for units per neuron that do not keep the sums of
+            weights, the network is not one STDP trains, the seed is no 32-bit
             number, or `start` is another network.
         DataError: an array of `start` is missing, misshapen or not finite.
         LoweringError: potentials are signed, or widths do not fit together.
@@ -148,6 +149,9 @@ def prepare(
     w_float = np.asarray(params[f"{name}.w"], dtype=np.float64)[:, kept]
     theta_float = np.asarray(params[f"{name}.theta"], dtype=np.float64)
     per_neuron = rule["w"].granularity is Granularity.PER_NEURON
+    if per_neuron and not plan.keep_sum:
+        raise ConfigError("plan.keep_sum", "learning on the grid with a unit per neuron keeps the sums of weights",
+                          got=False, allowed="True")
     w = _initial_codes(w_float, rule["w"], dense.w_max, fresh=start is None, seed=seed)
     c_max = (1 << rule["w"].bits) - 1
     reach = ranges.threshold_max_mv[name] * HEADROOM

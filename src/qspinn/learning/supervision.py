@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qspinn.network import _need
+from qspinn.network import _need, need_size
 from qspinn.records import Record
 
 
@@ -63,3 +63,5 @@ class Supervision(Record, frozen=True):
         _need(0 <= self.distillation <= 1, "training.distillation", self.distillation, "0..1; 0 for none")
         _need(self.temperature > 0, "training.temperature", self.temperature, "> 0")
         _need(0 <= self.drop < 1, "training.drop", self.drop, "0 <= share < 1")
+        for name in ("learning_rate", "clip", "gain", "width", "jitter", "spike_regulation", "temperature"):
+            need_size(f"training.{name}", getattr(self, name))

@@ -24,7 +24,7 @@ import msgspec
 
 from qspinn.errors import ConfigError
 from qspinn.layers import Shape
-from qspinn.network import _need
+from qspinn.network import _need, need_size
 from qspinn.records import Record
 
 Span = tuple[float, float]
@@ -82,6 +82,8 @@ class LocalNetwork(Record, frozen=True):
         _need(0 < self.reach <= 1, "network.reach", self.reach, "above 0, at most 1")
         _need(self.spread > 0, "network.spread", self.spread, "> 0")
         _need(self.amplitude > 0, "network.amplitude", self.amplitude, "> 0")
+        for name in ("cap", "reach", "spread", "amplitude"):
+            need_size(f"network.{name}", getattr(self, name))
 
 
 class LocalLearning(Record, frozen=True):
@@ -118,6 +120,7 @@ class LocalLearning(Record, frozen=True):
             _need(0 < getattr(self, name) <= 1, f"learning.{name}", getattr(self, name), "above 0, at most 1")
         for name in ("l1", "l2"):
             _need(getattr(self, name) >= 0, f"learning.{name}", getattr(self, name), ">= 0")
+            need_size(f"learning.{name}", getattr(self, name))
 
     def halvings(self, epoch: int) -> int:
         """How often the rates have been halved when this epoch, counted from 0, begins."""

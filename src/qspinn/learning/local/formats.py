@@ -30,7 +30,7 @@ from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode
 from qspinn.learning.local import LayerSize, LocalLearning, LocalNetwork
 from qspinn.learning.local.start import LayerStart, gains
-from qspinn.plan import Granularity, QuantPlan, QuantRule, chosen_rules
+from qspinn.plan import Granularity, QuantPlan, QuantRule, chosen_rules, need_no_options
 
 DEFAULTS = {"w": 8, "q_trace": 10, "p_trace": 12, "r": 2, "u": 6, "readout": 6, "read": 6, "activation": 6, "error": 6,
             "gradient": 10}
@@ -65,8 +65,10 @@ def local_rules(plan: QuantPlan, names: list[str]) -> dict[str, QuantRule]:
     """The rule of every tensor; errors as for `plan.chosen_rules`.
 
     Raises:
-        ConfigError: also where a width or a rounding is not possible for a tensor; names it.
+        ConfigError: also where a width or a rounding is not possible for a tensor, or an option for competing
+            populations is set; names it.
     """
+    need_no_options(plan, "local learning")
     paths = local_paths(names)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL, keys=lambda path, rule: frozenset({"rounding"}))
     for path, rule in rules.items():
