@@ -63,6 +63,13 @@ def exchanged(kind: type, **changes: Any) -> Callable[[Program], Program]:
     return lambda p: replace(p, ops=tuple(replace(op, **changes) if isinstance(op, kind) else op for op in p.ops))
 
 
+def many_votes(p: Program, votes: int) -> Program:
+    """1024 neurons that spike up to 255 times in each of 2**15 steps."""
+    fmt, n = QFormat(bits=31), 1024
+    p = lif(n=n, reset="subtract", max_spikes=255)(with_tensor("p0.w", np.ones((n, 2), int))(p))
+    return replace(p, n_steps=1 << 15, tensors=p.tensors | {"readout.votes": tensor(np.full((n, 1), votes), fmt)})
+
+
 def pool(**k: Any) -> PoolOp:
     return PoolOp(**({"source": "input", "target": "q", "kind": "sum", "shape": (2, 1, 1), "kernel": (1, 1),
                       "stride": (1, 1)} | k))
@@ -157,6 +164,12 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
                              "the inhibition may overflow"),
     "decay overflows": (with_tensor("p0.decay", [1 << 30], QFormat(bits=31), decay_shift=31),
                         r"decay \* v may overflow"),
+    "a tensor without a name": (with_tensor("", [1], decay=""), "tensors: have a name that stands for something else"),
+    "a tensor named as the header": (with_tensor("__metadata__", [1]), "stands for something else; got '__metadata__'"),
+    "a store that rounds beyond 31 bits": (
+        with_tensor("m", [32767], QFormat(bits=15), decay="m", decay_shift=15, v_fmt=QFormat(bits=16, signed=True),
+                    v_min=-1, store_fmt=QFormat(bits=2, frac=-30, signed=True), store_min=-1), "may overflow 32 bits"),
+    "votes overflow": (lambda p: many_votes(p, (1 << 31) - 1), r"votes: the scores may overflow 64 bits; .*below 9223"),
     "unknown selection": (with_ops(SelectOp(source="x", target="k", kept="k")), "source: is no signal"),
     "selection of nothing": (with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([0, 0])),
                              "selects nothing"),
@@ -235,7 +248,8 @@ def refused_everywhere(program: Program, words: str, *, in_file: bool = True) ->
 def test_what_engines_would_read_differently_is_refused(name: str) -> None:
     """Before any engine runs it, before it is saved, and from a file that a stranger wrote and signed."""
     change, words = REFUSED[name]
-    in_file = name not in ("code too large", "code too small", "no binary code", "unsigned 32 bits")
+    in_file = name not in ("code too large", "code too small", "no binary code", "unsigned 32 bits",
+                           "a tensor named as the header")
     refused_everywhere(change(plain()), words, in_file=in_file)
 
 
@@ -244,6 +258,13 @@ def test_inputs_that_no_engine_could_take_are_refused(name: str) -> None:
     changes, words = EVENTS[name]
     events = EventsOp(**({"shape": (2, 1, 1)} | changes))
     refused_everywhere(replace(plain(), ops=(events, *plain().ops[1:])), words)
+
+
+def test_what_just_fits_64_bits_and_stores_within_31_are_taken() -> None:
+    check(many_votes(plain(), ((1 << 63) - 1) // (1024 * 255 << 15)))
+    wide = QFormat(bits=30, signed=True)  # rounds potentials of 8 bits to multiples of 4, whatever else it could hold
+    check(lif(v_fmt=S8, store_fmt=QFormat(bits=30, frac=-2, signed=True), store_min=wide.code_min)(
+        with_tensor("p0.v_reset", [0], S8)(plain())))
 
 
 def test_the_stranger_of_these_tests_writes_files_that_are_read() -> None:

@@ -36,6 +36,8 @@ from qspinn.program.neurons import MAX_COUNT, MAX_SHIFT, neuron_faults
 from qspinn.program.program import CodeTensor, Program
 
 MAX_STEPS = 1 << 15
+METADATA = "__metadata__"
+"""What no tensor may be called: files keep the header under this name. In operations '' says that there is none."""
 MEMORY_KEY = "QSPINN_MEMORY_LIMIT"
 """Environment variable: bytes that one sample of a run may take at most, in place of half of the machine's memory."""
 
@@ -118,6 +120,9 @@ def _faults(program: Program) -> Iterable[Fault]:
 
 def _tensor_faults(name: str, tensor: CodeTensor) -> Iterable[Fault]:
     codes, fmt = tensor.codes, tensor.fmt
+    if name in ("", METADATA):
+        yield Fault("tensors", "have a name that stands for something else", name, f"neither '' nor {METADATA!r}",
+                    "another name, such as 'p.w'")
     if fmt.bits > 31 and not fmt.signed:
         yield Fault(name, "has a format whose codes do not fit 32 bits with a sign", str(fmt), "up to 31 unsigned bits")
     inside = (np.abs(codes) == 1) if fmt.binary else (codes >= fmt.code_min) & (codes <= fmt.code_max)
@@ -259,6 +264,11 @@ class _Walk:
             if len(shape) != 2 or shape[0] != self.sizes[op.source] or shape[1] < 1:
                 yield Fault("votes", f"tensor {op.votes!r} has the wrong shape", shape,
                             f"[{self.sizes[op.source]}, number of classes]")
+            score = int(np.abs(self.program.codes(op.votes).astype(np.int64)).sum(axis=0).max())
+            score *= self.most[op.source] * self.program.n_steps
+            if score >= 1 << 63:
+                yield Fault("votes", "the scores may overflow 64 bits", score, f"below {1 << 63}",
+                            "smaller votes, or fewer steps")
 
     def _lif(self, op: LifOp) -> Iterable[Fault]:
         yield from self._new(op.name, "name")
