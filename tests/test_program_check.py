@@ -16,13 +16,15 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from qspinn.errors import ArtifactError, ConfigError, QSpinnError
+from qspinn.data import Split
+from qspinn.errors import ArtifactError, ConfigError, DataError, QSpinnError
 from qspinn.fixedpoint import QFormat
 from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, PoissonOp, PoolOp, ReadOp, SelectOp, VoteOp
 from qspinn.program import CodeTensor, Note, Program, check, from_bytes, load, pack, save, to_bytes
 from qspinn.records import canonical_json, to_plain
 from qspinn.runtime import run
 from qspinn.testing.programs import constant, single
+from qspinn.workflow import evaluate
 
 ENGINES = ("reference", "numba", "torch")
 replace = msgspec.structs.replace
@@ -165,6 +167,7 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "decay overflows": (with_tensor("p0.decay", [1 << 30], QFormat(bits=31), decay_shift=31),
                         r"decay \* v may overflow"),
     "a tensor without a name": (with_tensor("", [1], decay=""), "tensors: have a name that stands for something else"),
+    "a tensor of five axes": (with_tensor("x", np.ones((1,) * 5, int)), "x: has too many axes|shape that no array has"),
     "a tensor named as the header": (with_tensor("__metadata__", [1]), "stands for something else; got '__metadata__'"),
     "a store that rounds beyond 31 bits": (
         with_tensor("m", [32767], QFormat(bits=15), decay="m", decay_shift=15, v_fmt=QFormat(bits=16, signed=True),
@@ -282,11 +285,22 @@ def test_what_is_no_program_is_refused(engine: str, what: Any, words: str) -> No
 
 
 @pytest.mark.parametrize("settings", [{"record": "no"}, {"record": 1}, {"backend": None}, {"backend": "nunba"},
+                                      {"device": None}, {"device": b"cpu"}, {"device": np.array(["cpu", "cuda"])},
+                                      {"backend": np.array(["numba", "torch"])},
                                       {"memory_limit": 0}, {"memory_limit": "9"}, {"memory_limit": float("nan")},
                                       {"memory_limit": 1e9}, {"memory_limit": True}], ids=str)
 def test_words_and_numbers_of_a_run_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"^{next(iter(settings))}: "):
         run(plain(), constant(2, 3), **settings)
+    if "device" in settings:
+        with pytest.raises(ConfigError, match=r"^device: "):
+            run(plain(), constant(2, 3), backend="torch", **settings)
+
+
+def test_programs_without_an_input_are_not_evaluated_on_images_or_events() -> None:
+    split = Split(images=np.zeros((1, 2), np.uint8), labels=np.zeros(1, np.int64), first=0)
+    with pytest.raises(DataError, match="data: cannot be turned into spikes: the program does not say how"):
+        evaluate(without(PoissonOp)(plain()), split, "test")
 
 
 @pytest.mark.parametrize("codes", [None, "a", 1.5, [1.5], [[1], [1, 2]], [2**40], [None], [1j], [np.nan]], ids=str)
@@ -413,6 +427,16 @@ def test_headers_that_no_version_writes_are_refused(change: dict[str, Any]) -> N
     header, streams = header_of(to_bytes(plain()))
     with pytest.raises(ArtifactError):
         from_bytes(signed(header | change, streams))
+
+
+@pytest.mark.parametrize("shape", [[1] * 65, [1] * 5, [0, 2**62], [0, 2**31 - 1, 2**31 - 1, 2**31 - 1], [-1, 1]],
+                         ids=str)
+def test_shapes_that_no_array_has_are_refused(shape: list[int]) -> None:
+    empty = replace(plain(), tensors=plain().tensors | {"z": tensor(np.zeros(0 if 0 in shape else 1, int))})
+    header, streams = header_of(to_bytes(empty))
+    header["shapes"]["z"] = shape
+    with pytest.raises(ArtifactError, match="tensor 'z' has a shape that no array has"):
+        from_bytes(signed(header, streams))
 
 
 @pytest.mark.parametrize("depth", [70, 900, 3000, 100_000])

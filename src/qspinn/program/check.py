@@ -36,6 +36,8 @@ from qspinn.program.neurons import MAX_COUNT, MAX_SHIFT, neuron_faults
 from qspinn.program.program import CodeTensor, Program
 
 MAX_STEPS = 1 << 15
+MAX_AXES = 4
+"""Axes of a tensor: kernels of convolutions have most."""
 METADATA = "__metadata__"
 """What no tensor may be called: files keep the header under this name. In operations '' says that there is none."""
 MEMORY_KEY = "QSPINN_MEMORY_LIMIT"
@@ -123,6 +125,8 @@ def _tensor_faults(name: str, tensor: CodeTensor) -> Iterable[Fault]:
     if name in ("", METADATA):
         yield Fault("tensors", "have a name that stands for something else", name, f"neither '' nor {METADATA!r}",
                     "another name, such as 'p.w'")
+    if codes.ndim > MAX_AXES:
+        yield Fault(name, "has too many axes", codes.shape, f"up to {MAX_AXES}")
     if fmt.bits > 31 and not fmt.signed:
         yield Fault(name, "has a format whose codes do not fit 32 bits with a sign", str(fmt), "up to 31 unsigned bits")
     inside = (np.abs(codes) == 1) if fmt.binary else (codes >= fmt.code_min) & (codes <= fmt.code_max)
