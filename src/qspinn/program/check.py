@@ -117,7 +117,12 @@ def _faults(program: Program) -> Iterable[Fault]:
         yield Fault("seed", "is out of range", program.seed, "0..2**32 - 1")
     for name, tensor in program.tensors.items():
         yield from _tensor_faults(name, tensor)
-    yield from _Walk(program).faults()
+    walk = _Walk(program)
+    yield from walk.faults()
+    labels = program.labels
+    if len(labels) > walk.n_classes or len(set(labels)) < len(labels):
+        yield Fault("labels", "do not name each class once", labels[: walk.n_classes + 1],
+                    f"up to {walk.n_classes} names, all different, or none")
 
 
 def _tensor_faults(name: str, tensor: CodeTensor) -> Iterable[Fault]:
@@ -146,6 +151,7 @@ class _Walk:
         events = program.ops_of(EventsOp)
         self.most: dict[str, int] = {"input": events[0].max_count if events else 1}  # spikes of one source in a step
         self.selected: set[str] = set()
+        self.n_classes = 0
         self.populations = {op.name: op for op in program.ops_of(LifOp)}
         self.feeds: dict[str, list[Feed]] = {}
 
@@ -273,6 +279,7 @@ class _Walk:
             if score >= 1 << 63:
                 yield Fault("votes", "the scores may overflow 64 bits", score, f"below {1 << 63}",
                             "smaller votes, or fewer steps")
+        self.n_classes = shape[1] if isinstance(op, VoteOp) else self.sizes[op.source]
 
     def _lif(self, op: LifOp) -> Iterable[Fault]:
         yield from self._new(op.name, "name")

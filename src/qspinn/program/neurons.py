@@ -57,6 +57,11 @@ def _factors(program: Program, op: LifOp) -> Iterable[Fault]:
 
 
 def _vectors(program: Program, op: LifOp) -> Iterable[Fault]:
+    there = {"theta": bool(op.theta) or op.theta_fmt is not None, "inhibition": bool(op.inhibition),
+             "bias": bool(op.bias)}
+    for field, is_there in there.items():
+        if getattr(op, f"{field}_shift") and not is_there:
+            yield Fault(f"{field}_shift", f"shifts {field}, which is not there", getattr(op, f"{field}_shift"), "0")
     for field in ("v_th", "v_reset", "theta", "inhibition", "bias", "in_shifts", "theta_step"):
         if getattr(op, field) or field in ("v_th", "v_reset"):
             yield from vector(program, field, getattr(op, field), op.n)
