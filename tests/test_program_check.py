@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import pickle
 import struct
 import sys
@@ -23,6 +24,7 @@ from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, PoissonOp, PoolO
 from qspinn.program import CodeTensor, Note, Program, check, from_bytes, load, pack, save, to_bytes
 from qspinn.records import canonical_json, to_plain
 from qspinn.runtime import run
+from qspinn.spikes import from_dense
 from qspinn.testing.programs import constant, single
 from qspinn.workflow import evaluate
 
@@ -406,6 +408,34 @@ def test_sizes_are_compared_with_the_limit_before_they_are_taken(monkeypatch: py
     silent = with_tensor("t", [0], theta="t")(with_tensor("p0.v_th", [0])(plain()))
     with pytest.raises(ConfigError, match="neuron 0 would spike without any input"):
         to_bytes(silent)
+
+
+def convolved(*more: Any, shape: tuple[int, int, int], stride: tuple[int, int] = (1, 1)) -> Program:
+    """A convolution with a kernel of one weight, and others."""
+    n = math.prod(shape)
+    first = ConvOp(source="input", target="p0", weight="k", shape=shape, stride=stride)
+    neuron = replace(plain().ops[2], n=-(-shape[1] // stride[0]) * -(-shape[2] // stride[1]))
+    tensors = plain().tensors | {"k": tensor(np.ones((1, 1, 1, 1), int))}
+    return Program(name="c", n_inputs=n, n_steps=3, seed=0, tensors=tensors, ops=(
+        EventsOp(shape=shape), first, *more, neuron, ReadOp(source="p0", of="v_last")))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 5)])
+def test_large_strides_take_little(shape: tuple[int, int, int]) -> None:
+    program = convolved(stride=(1 << 15, 3), shape=shape)
+    spikes = from_dense(np.ones((3, 2, program.n_inputs)))
+    for engine in ENGINES:
+        assert (run(program, spikes, backend=engine, memory_limit=1 << 20).scores == 3).all()
+
+
+def test_what_engines_make_of_convolutions_and_pools_counts() -> None:
+    n, wide = 40_000, (1, 200, 200)
+    other = ConvOp(source="input", target="p0", weight="k", shape=(1, 1, n))
+    pooled = PoolOp(source="input", target="q", kind="max", shape=wide, kernel=(100, 100), stride=(1, 1))
+    for op in (other, pooled):
+        with pytest.raises(ConfigError, match="memory: "):
+            check(convolved(op, shape=wide), memory_limit=300 << 20)
+    check(convolved(shape=wide), memory_limit=300 << 20)
 
 
 def test_notes_survive_the_file_and_programs_without_any_stay_version_1() -> None:

@@ -90,7 +90,9 @@ def default_limit() -> int:
 
 def run_bytes(program: Program) -> int:
     """Bytes that a run of one sample takes at most in the engine that takes the most: codes, sums over all steps,
-    spikes and states of every population, signals that are pooled, and padded images of convolutions."""
+    spikes and states of every population, signals that are pooled and their windows, padded images of convolutions and
+    their weights as they are added to a map."""
+    maps: dict[str, tuple[int, int, int]] = {}  # as the first convolution into a population makes them
     n_steps, codes = program.n_steps, sum(t.codes.size for t in program.tensors.values())
     total = 16 * codes + 10 * program.n_inputs * (n_steps + 1)
     for op in program.ops:
@@ -98,13 +100,24 @@ def run_bytes(program: Program) -> int:
             case LifOp():
                 total += op.n * (18 * n_steps + 80)
             case PoolOp():
-                total += 14 * math.prod(pool_shape(op)) * (n_steps + 1)
+                total += math.prod(pool_shape(op)) * (14 * (n_steps + 1) + 32 * math.prod(op.kernel))
             case ConvOp():
                 channels, *sizes = op.shape
                 total += 16 * channels * math.prod(size + 2 * p for size, p in zip(sizes, op.padding, strict=True))
+                weight = program.codes(op.weight).shape
+                after = conv_shape(op, weight)
+                total += _taps_bytes(op, weight) if maps.setdefault(op.target, after) == after else (
+                    8 * math.prod(op.shape) * (math.prod(op.shape) + 5 * math.prod(after)))  # as a matrix
             case _:
                 pass
     return total
+
+
+def _taps_bytes(op: ConvOp, weight: tuple[int, ...]) -> int:
+    """Bytes of a convolution's weights with the gaps that stride and dilation leave, for each place within a stride."""
+    gaps = math.prod(min(op.stride[i], op.shape[1 + i]) * ((weight[2 + i] - 1) * op.dilation[i] // op.stride[i] + 1)
+                     for i in (0, 1))
+    return 24 * op.shape[0] * gaps * (weight[0] // op.groups)
 
 
 def _faults(program: Program) -> Iterable[Fault]:
