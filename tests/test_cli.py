@@ -9,9 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from qspinn.cli import main
+from qspinn.ops import EventsOp
+from qspinn.program import Note, save
+from qspinn.testing.programs import single
 from running import at
 
 N_BEFORE_INTERRUPT = 20  # syncs and renamings, of 39 in the whole run
@@ -117,6 +121,26 @@ def test_train_writes_a_checkpoint(place: Path) -> None:
     assert done.returncode == 0
     assert "validation:" in done.stdout
     assert (place / "float.safetensors").exists()
+
+
+def test_names_in_files_are_neither_markup_nor_orders_to_the_terminal(tmp_path: Path) -> None:
+    made = single([[1, 2]])
+    tensors = made.tensors | {"[/b][red]x:smile:": made.tensors["p0.decay"]}
+    note = Note(path="w\x1b[31m", problem="clipped", count=1, total=2)
+    save(msgspec.structs.replace(made, name="[/b]\x1b[2J\x9b", tensors=tensors, notes=(note,)), tmp_path / "m.qspinn")
+    done = qspinn("inspect", "m.qspinn", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    for word in ("[/b]\\x1b[2J\\x9b: 2 inputs", "note: w\\x1b[31m: clipped"):
+        assert word in done.stdout
+
+
+def test_a_seed_for_programs_that_draw_no_spikes_is_refused(tmp_path: Path) -> None:
+    made = single([[1, 2]])
+    save(msgspec.structs.replace(made, ops=(EventsOp(shape=(2, 1, 1)), *made.ops[1:])), tmp_path / "m.qspinn")
+    done = qspinn("evaluate", "m.qspinn", "--seed", 3, "--dataset", "nmnist8", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--seed: draws input spikes" in done.stderr
 
 
 def test_report_is_written_again(place: Path) -> None:

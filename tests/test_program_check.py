@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import pickle
 import struct
 import sys
@@ -16,13 +17,16 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from qspinn.errors import ArtifactError, ConfigError, QSpinnError
+from qspinn.data import Split
+from qspinn.errors import ArtifactError, ConfigError, DataError, QSpinnError
 from qspinn.fixedpoint import QFormat
 from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, PoissonOp, PoolOp, ReadOp, SelectOp, VoteOp
 from qspinn.program import CodeTensor, Note, Program, check, from_bytes, load, pack, save, to_bytes
 from qspinn.records import canonical_json, to_plain
 from qspinn.runtime import run
+from qspinn.spikes import from_dense
 from qspinn.testing.programs import constant, single
+from qspinn.workflow import evaluate
 
 ENGINES = ("reference", "numba", "torch")
 replace = msgspec.structs.replace
@@ -61,6 +65,13 @@ def without(kind: type) -> Callable[[Program], Program]:
 
 def exchanged(kind: type, **changes: Any) -> Callable[[Program], Program]:
     return lambda p: replace(p, ops=tuple(replace(op, **changes) if isinstance(op, kind) else op for op in p.ops))
+
+
+def many_votes(p: Program, votes: int) -> Program:
+    """1024 neurons that spike up to 255 times in each of 2**15 steps."""
+    fmt, n = QFormat(bits=31), 1024
+    p = lif(n=n, reset="subtract", max_spikes=255)(with_tensor("p0.w", np.ones((n, 2), int))(p))
+    return replace(p, n_steps=1 << 15, tensors=p.tensors | {"readout.votes": tensor(np.full((n, 1), votes), fmt)})
 
 
 def pool(**k: Any) -> PoolOp:
@@ -126,6 +137,11 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "a decay that grows": (with_tensor("p0.decay", [3], decay_shift=1), r"is no factor of 0\.\.1; got '3 / 2\*\*1'"),
     "a signed decay": (with_tensor("p0.decay", [-1], S8), r"decay: tensor 'p0.decay' is no factor"),
     "a current's shift without a current": (lif(current_shift=3), "shifts a factor that is not there"),
+    "a bias's shift without a bias": (lif(bias_shift=3), "bias_shift: shifts bias, which is not there; got 3"),
+    "theta's shift without theta": (lif(theta_shift=3), "theta_shift: shifts theta, which is not there"),
+    "inhibition's shift without one": (lif(inhibition_shift=3), "inhibition_shift: shifts inhibition, which is"),
+    "more labels than classes": (lambda p: replace(p, labels=("a", "b", "c")), "labels: do not name each class once"),
+    "a label twice": (lambda p: replace(p, labels=("a", "a")), "labels: do not name .*up to 2 names, all different"),
     "threshold 0": (with_tensor("p0.v_th", [0]), "would spike without any input; got 0.*threshold of 1 at least"),
     "negative threshold": (with_tensor("p0.v_th", [-1], S8, strict=True), "would spike without any input"),
     "threshold out of reach": (with_tensor("p0.v_th", [300], QFormat(bits=9)),
@@ -157,6 +173,13 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
                              "the inhibition may overflow"),
     "decay overflows": (with_tensor("p0.decay", [1 << 30], QFormat(bits=31), decay_shift=31),
                         r"decay \* v may overflow"),
+    "a tensor without a name": (with_tensor("", [1], decay=""), "tensors: have a name that stands for something else"),
+    "a tensor of five axes": (with_tensor("x", np.ones((1,) * 5, int)), "x: has too many axes|shape that no array has"),
+    "a tensor named as the header": (with_tensor("__metadata__", [1]), "stands for something else; got '__metadata__'"),
+    "a store that rounds beyond 31 bits": (
+        with_tensor("m", [32767], QFormat(bits=15), decay="m", decay_shift=15, v_fmt=QFormat(bits=16, signed=True),
+                    v_min=-1, store_fmt=QFormat(bits=2, frac=-30, signed=True), store_min=-1), "may overflow 32 bits"),
+    "votes overflow": (lambda p: many_votes(p, (1 << 31) - 1), r"votes: the scores may overflow 64 bits; .*below 9223"),
     "unknown selection": (with_ops(SelectOp(source="x", target="k", kept="k")), "source: is no signal"),
     "selection of nothing": (with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([0, 0])),
                              "selects nothing"),
@@ -235,7 +258,8 @@ def refused_everywhere(program: Program, words: str, *, in_file: bool = True) ->
 def test_what_engines_would_read_differently_is_refused(name: str) -> None:
     """Before any engine runs it, before it is saved, and from a file that a stranger wrote and signed."""
     change, words = REFUSED[name]
-    in_file = name not in ("code too large", "code too small", "no binary code", "unsigned 32 bits")
+    in_file = name not in ("code too large", "code too small", "no binary code", "unsigned 32 bits",
+                           "a tensor named as the header")
     refused_everywhere(change(plain()), words, in_file=in_file)
 
 
@@ -244,6 +268,13 @@ def test_inputs_that_no_engine_could_take_are_refused(name: str) -> None:
     changes, words = EVENTS[name]
     events = EventsOp(**({"shape": (2, 1, 1)} | changes))
     refused_everywhere(replace(plain(), ops=(events, *plain().ops[1:])), words)
+
+
+def test_what_just_fits_64_bits_and_stores_within_31_are_taken() -> None:
+    check(many_votes(plain(), ((1 << 63) - 1) // (1024 * 255 << 15)))
+    wide = QFormat(bits=30, signed=True)  # rounds potentials of 8 bits to multiples of 4, whatever else it could hold
+    check(lif(v_fmt=S8, store_fmt=QFormat(bits=30, frac=-2, signed=True), store_min=wide.code_min)(
+        with_tensor("p0.v_reset", [0], S8)(plain())))
 
 
 def test_the_stranger_of_these_tests_writes_files_that_are_read() -> None:
@@ -261,11 +292,22 @@ def test_what_is_no_program_is_refused(engine: str, what: Any, words: str) -> No
 
 
 @pytest.mark.parametrize("settings", [{"record": "no"}, {"record": 1}, {"backend": None}, {"backend": "nunba"},
+                                      {"device": None}, {"device": b"cpu"}, {"device": np.array(["cpu", "cuda"])},
+                                      {"backend": np.array(["numba", "torch"])},
                                       {"memory_limit": 0}, {"memory_limit": "9"}, {"memory_limit": float("nan")},
                                       {"memory_limit": 1e9}, {"memory_limit": True}], ids=str)
 def test_words_and_numbers_of_a_run_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"^{next(iter(settings))}: "):
         run(plain(), constant(2, 3), **settings)
+    if "device" in settings:
+        with pytest.raises(ConfigError, match=r"^device: "):
+            run(plain(), constant(2, 3), backend="torch", **settings)
+
+
+def test_programs_without_an_input_are_not_evaluated_on_images_or_events() -> None:
+    split = Split(images=np.zeros((1, 2), np.uint8), labels=np.zeros(1, np.int64), first=0)
+    with pytest.raises(DataError, match="data: cannot be turned into spikes: the program does not say how"):
+        evaluate(without(PoissonOp)(plain()), split, "test")
 
 
 @pytest.mark.parametrize("codes", [None, "a", 1.5, [1.5], [[1], [1, 2]], [2**40], [None], [1j], [np.nan]], ids=str)
@@ -368,6 +410,34 @@ def test_sizes_are_compared_with_the_limit_before_they_are_taken(monkeypatch: py
         to_bytes(silent)
 
 
+def convolved(*more: Any, shape: tuple[int, int, int], stride: tuple[int, int] = (1, 1)) -> Program:
+    """A convolution with a kernel of one weight, and others."""
+    n = math.prod(shape)
+    first = ConvOp(source="input", target="p0", weight="k", shape=shape, stride=stride)
+    neuron = replace(plain().ops[2], n=-(-shape[1] // stride[0]) * -(-shape[2] // stride[1]))
+    tensors = plain().tensors | {"k": tensor(np.ones((1, 1, 1, 1), int))}
+    return Program(name="c", n_inputs=n, n_steps=3, seed=0, tensors=tensors, ops=(
+        EventsOp(shape=shape), first, *more, neuron, ReadOp(source="p0", of="v_last")))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 5)])
+def test_large_strides_take_little(shape: tuple[int, int, int]) -> None:
+    program = convolved(stride=(1 << 15, 3), shape=shape)
+    spikes = from_dense(np.ones((3, 2, program.n_inputs)))
+    for engine in ENGINES:
+        assert (run(program, spikes, backend=engine, memory_limit=1 << 20).scores == 3).all()
+
+
+def test_what_engines_make_of_convolutions_and_pools_counts() -> None:
+    n, wide = 40_000, (1, 200, 200)
+    other = ConvOp(source="input", target="p0", weight="k", shape=(1, 1, n))
+    pooled = PoolOp(source="input", target="q", kind="max", shape=wide, kernel=(100, 100), stride=(1, 1))
+    for op in (other, pooled):
+        with pytest.raises(ConfigError, match="memory: "):
+            check(convolved(op, shape=wide), memory_limit=300 << 20)
+    check(convolved(shape=wide), memory_limit=300 << 20)
+
+
 def test_notes_survive_the_file_and_programs_without_any_stay_version_1() -> None:
     program = plain()
     assert header_of(to_bytes(program))[0]["format_version"] == 1
@@ -392,6 +462,16 @@ def test_headers_that_no_version_writes_are_refused(change: dict[str, Any]) -> N
     header, streams = header_of(to_bytes(plain()))
     with pytest.raises(ArtifactError):
         from_bytes(signed(header | change, streams))
+
+
+@pytest.mark.parametrize("shape", [[1] * 65, [1] * 5, [0, 2**62], [0, 2**31 - 1, 2**31 - 1, 2**31 - 1], [-1, 1]],
+                         ids=str)
+def test_shapes_that_no_array_has_are_refused(shape: list[int]) -> None:
+    empty = replace(plain(), tensors=plain().tensors | {"z": tensor(np.zeros(0 if 0 in shape else 1, int))})
+    header, streams = header_of(to_bytes(empty))
+    header["shapes"]["z"] = shape
+    with pytest.raises(ArtifactError, match="tensor 'z' has a shape that no array has"):
+        from_bytes(signed(header, streams))
 
 
 @pytest.mark.parametrize("depth", [70, 900, 3000, 100_000])

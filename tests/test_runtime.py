@@ -352,6 +352,13 @@ def test_torch_uses_float32_only_where_torch_was_not_told_to_use_fewer_bits() ->
     assert (plain[0].dtype, careful[0].dtype) == (torch.float32, torch.float64)
 
 
+def test_torch_computes_exactly_where_it_was_told_to_compute_in_few_bits() -> None:
+    """257 has no bfloat16."""
+    ones = single(np.ones((1, 257), int), v_th=300, v_bits=16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hold_torch(ones, from_dense(np.ones((3, 2, 257))), "autocast")
+
+
 @pytest.mark.parametrize("direct", [True, False])
 def test_torch_convolves_in_both_ways(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_torch_currents, "_direct", lambda device: direct)

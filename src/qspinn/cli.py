@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 import qspinn
 from qspinn.errors import ArtifactError, ConfigError, DataError, LoweringError, QSpinnError, TargetError
@@ -205,6 +206,9 @@ def _evaluate_program(model: Path, seed: int | None, data: str, split: str, data
 
     program = qspinn.load(model)
     if seed is not None:
+        if not program.ops_of(PoissonOp):
+            raise ConfigError("--seed", "draws input spikes, and this program takes its spikes as they are given",
+                              got=seed, fix="leave it out")
         ops = tuple(msgspec.structs.replace(op, seed=seed) if isinstance(op, PoissonOp) else op for op in program.ops)
         program = msgspec.structs.replace(program, ops=ops)
     loaded = qspinn.load_data(_data_config(program.provenance, bool(program.ops_of(EventsOp)), dataset, data))
@@ -244,16 +248,22 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
     if as_json:
         _print_json(found)
         return
-    table = Table(title=f"{program.name}: {program.n_inputs} inputs, {program.n_steps} steps", title_justify="left")
+    table = Table(title=_shown(f"{program.name}: {program.n_inputs} inputs, {program.n_steps} steps"),
+                  title_justify="left")
     for head in ("tensor", "role", "format", "count", "bits", "total bits"):
         table.add_column(head, justify="left" if head in ("tensor", "role", "format") else "right")
     for r in account.rows:
         fmt = str(program.tensors[r.path].fmt) if r.path in program.tensors else f"{r.bits} bit"
-        table.add_row(r.path, r.role, fmt, f"{r.count:,}", str(r.bits), f"{r.total_bits:,}")
+        table.add_row(_shown(r.path), r.role, fmt, f"{r.count:,}", str(r.bits), f"{r.total_bits:,}")
     table.add_row("total", "", "", "", "", f"{account.total_bits:,}", style="bold")
     Console().print(table)
     for note in found["notes"]:
-        print(f"note: {note}")
+        print(f"note: {_shown(note)}")
+
+
+def _shown(text: str) -> Text:
+    """Text from a file as it is: no markup, and nothing that a terminal would obey."""
+    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
 @app.command(epilog="Example: qspinn report runs/digits")

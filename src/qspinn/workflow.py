@@ -237,6 +237,10 @@ def inputs_of(program: Program, split: data.Split | data.EventSet) -> Iterable[S
         DataError: images where the program takes events or the other way round, or another shape.
     """
     fix = "choose the data set the model was made for"
+    if not program.ops_of(EventsOp) and not program.ops_of(PoissonOp):
+        raise DataError("data", "cannot be turned into spikes: the program does not say how its inputs come about",
+                        got=f"{program.n_inputs} inputs", allowed="a program with a PoissonOp or an EventsOp",
+                        fix="give spikes to qspinn.runtime.run")
     if isinstance(split, data.EventSet):
         shapes = [op.shape for op in program.ops_of(EventsOp)]
         if (split.shape, split.n_steps) not in [(shape, program.n_steps) for shape in shapes]:

@@ -37,6 +37,10 @@ from qspinn.program.neurons import MAX_COUNT, MAX_SHIFT, neuron_faults
 from qspinn.program.program import CodeTensor, Program
 
 MAX_STEPS = 1 << 15
+MAX_AXES = 4
+"""Axes of a tensor: kernels of convolutions have most."""
+METADATA = "__metadata__"
+"""What no tensor may be called: files keep the header under this name. In operations '' says that there is none."""
 MEMORY_KEY = "QSPINN_MEMORY_LIMIT"
 """Environment variable: bytes that one sample of a run may take at most, in place of half of the machine's memory."""
 
@@ -87,7 +91,9 @@ def default_limit() -> int:
 
 def run_bytes(program: Program) -> int:
     """Bytes that a run of one sample takes at most in the engine that takes the most: codes, sums over all steps,
-    spikes and states of every population, signals that are pooled, and padded images of convolutions."""
+    spikes and states of every population, signals that are pooled and their windows, padded images of convolutions and
+    their weights as they are added to a map."""
+    maps: dict[str, tuple[int, int, int]] = {}  # as the first convolution into a population makes them
     n_steps, codes = program.n_steps, sum(t.codes.size for t in program.tensors.values())
     total = 16 * codes + 10 * program.n_inputs * (n_steps + 1)
     for op in program.ops:
@@ -95,13 +101,24 @@ def run_bytes(program: Program) -> int:
             case LifOp():
                 total += op.n * (18 * n_steps + 80)
             case PoolOp():
-                total += 14 * math.prod(pool_shape(op)) * (n_steps + 1)
+                total += math.prod(pool_shape(op)) * (14 * (n_steps + 1) + 32 * math.prod(op.kernel))
             case ConvOp():
                 channels, *sizes = op.shape
                 total += 16 * channels * math.prod(size + 2 * p for size, p in zip(sizes, op.padding, strict=True))
+                weight = program.codes(op.weight).shape
+                after = conv_shape(op, weight)
+                total += _taps_bytes(op, weight) if maps.setdefault(op.target, after) == after else (
+                    8 * math.prod(op.shape) * (math.prod(op.shape) + 5 * math.prod(after)))  # as a matrix
             case _:
                 pass
     return total
+
+
+def _taps_bytes(op: ConvOp, weight: tuple[int, ...]) -> int:
+    """Bytes of a convolution's weights with the gaps that stride and dilation leave, for each place within a stride."""
+    gaps = math.prod(min(op.stride[i], op.shape[1 + i]) * ((weight[2 + i] - 1) * op.dilation[i] // op.stride[i] + 1)
+                     for i in (0, 1))
+    return 24 * op.shape[0] * gaps * (weight[0] // op.groups)
 
 
 def _faults(program: Program) -> Iterable[Fault]:
@@ -114,11 +131,21 @@ def _faults(program: Program) -> Iterable[Fault]:
         yield Fault("seed", "is out of range", program.seed, "0..2**32 - 1")
     for name, tensor in program.tensors.items():
         yield from _tensor_faults(name, tensor)
-    yield from _Walk(program).faults()
+    walk = _Walk(program)
+    yield from walk.faults()
+    labels = program.labels
+    if len(labels) > walk.n_classes or len(set(labels)) < len(labels):
+        yield Fault("labels", "do not name each class once", labels[: walk.n_classes + 1],
+                    f"up to {walk.n_classes} names, all different, or none")
 
 
 def _tensor_faults(name: str, tensor: CodeTensor) -> Iterable[Fault]:
     codes, fmt = tensor.codes, tensor.fmt
+    if name in ("", METADATA):
+        yield Fault("tensors", "have a name that stands for something else", name, f"neither '' nor {METADATA!r}",
+                    "another name, such as 'p.w'")
+    if codes.ndim > MAX_AXES:
+        yield Fault(name, "has too many axes", codes.shape, f"up to {MAX_AXES}")
     if fmt.bits > 31 and not fmt.signed:
         yield Fault(name, "has a format whose codes do not fit 32 bits with a sign", str(fmt), "up to 31 unsigned bits")
     inside = (np.abs(codes) == 1) if fmt.binary else (codes >= fmt.code_min) & (codes <= fmt.code_max)
@@ -138,6 +165,7 @@ class _Walk:
         events = program.ops_of(EventsOp)
         self.most: dict[str, int] = {"input": events[0].max_count if events else 1}  # spikes of one source in a step
         self.selected: set[str] = set()
+        self.n_classes = 0
         self.populations = {op.name: op for op in program.ops_of(LifOp)}
         self.feeds: dict[str, list[Feed]] = {}
 
@@ -260,6 +288,12 @@ class _Walk:
             if len(shape) != 2 or shape[0] != self.sizes[op.source] or shape[1] < 1:
                 yield Fault("votes", f"tensor {op.votes!r} has the wrong shape", shape,
                             f"[{self.sizes[op.source]}, number of classes]")
+            score = int(np.abs(self.program.codes(op.votes).astype(np.int64)).sum(axis=0).max())
+            score *= self.most[op.source] * self.program.n_steps
+            if score >= 1 << 63:
+                yield Fault("votes", "the scores may overflow 64 bits", score, f"below {1 << 63}",
+                            "smaller votes, or fewer steps")
+        self.n_classes = shape[1] if isinstance(op, VoteOp) else self.sizes[op.source]
 
     def _lif(self, op: LifOp) -> Iterable[Fault]:
         yield from self._new(op.name, "name")

@@ -23,7 +23,7 @@ from qspinn.errors import ArtifactError, ConfigError
 from qspinn.files import write_atomic
 from qspinn.fixedpoint import QFormat
 from qspinn.ops import Op
-from qspinn.program.check import check
+from qspinn.program.check import MAX_AXES, check
 from qspinn.program.program import CodeTensor, Note, Program
 from qspinn.records import Record, canonical_json, from_plain, to_plain
 
@@ -148,7 +148,10 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
 
 def _tensor(name: str, stream: NDArray, fmt: QFormat, shape: tuple[int, ...], where: str) -> CodeTensor:
     """The codes of a stream whose length fits the shape."""
-    if min(shape, default=0) < 0 or stream.size != -(-math.prod(shape) * fmt.bits // 8):
+    if len(shape) > MAX_AXES or min(shape, default=0) < 0 or math.prod(max(n, 1) for n in shape) >= 1 << 48:
+        raise ArtifactError(where, f"tensor {name!r} has a shape that no array has", got=shape[: MAX_AXES + 1],
+                            allowed=f"up to {MAX_AXES} axes, together shorter than 2**48")
+    if stream.size != -(-math.prod(shape) * fmt.bits // 8):
         raise ArtifactError(where, f"tensor {name!r} has the wrong length", got=stream.size, allowed=f"{shape} {fmt}")
     return CodeTensor(codes=unpack(stream, fmt, shape), fmt=fmt)
 

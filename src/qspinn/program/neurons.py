@@ -57,6 +57,11 @@ def _factors(program: Program, op: LifOp) -> Iterable[Fault]:
 
 
 def _vectors(program: Program, op: LifOp) -> Iterable[Fault]:
+    there = {"theta": bool(op.theta) or op.theta_fmt is not None, "inhibition": bool(op.inhibition),
+             "bias": bool(op.bias)}
+    for field, is_there in there.items():
+        if getattr(op, f"{field}_shift") and not is_there:
+            yield Fault(f"{field}_shift", f"shifts {field}, which is not there", getattr(op, f"{field}_shift"), "0")
     for field in ("v_th", "v_reset", "theta", "inhibition", "bias", "in_shifts", "theta_step"):
         if getattr(op, field) or field in ("v_th", "v_reset"):
             yield from vector(program, field, getattr(op, field), op.n)
@@ -119,7 +124,8 @@ def bounds(program: Program, op: LifOp, drive: int) -> list[tuple[str, int, int]
 
     shifts = program.codes(op.in_shifts) if op.in_shifts else np.array([op.in_shift])
     left, right = max(0, -int(shifts.min())), max(0, int(shifts.max()))
-    fmt, v_top, signed = op.current_fmt, max(op.v_fmt.code_max, -op.v_min), 1 << 31
+    fmt, (v_low, v_high), signed = op.current_fmt, _left(op), 1 << 31
+    v_top = max(v_high, -v_low)
     bias, moving = top(op.bias) << op.bias_shift, op.theta_fmt.code_max if op.theta_fmt is not None else 0
     level = int(np.abs(levels(program, op)).max()) if op.spiking else 0
     found = []
@@ -130,12 +136,22 @@ def bounds(program: Program, op: LifOp, drive: int) -> list[tuple[str, int, int]
     return [
         *found,
         ("the input current", v_top + (drive << left) + (1 << right >> 1) + bias, signed),
-        ("decay * v", product(op.v_fmt.code_max, op.v_min, op.decay, op.decay_shift),
+        ("decay * v", product(v_high, v_low, op.decay, op.decay_shift),
          signed if op.v_fmt.signed else 1 << 32),
-        ("the threshold", level + (moving << op.theta_shift) + op.v_fmt.code_max if op.spiking else 0, signed),
+        ("the threshold", level + (moving << op.theta_shift) + v_high if op.spiking else 0, signed),
         ("decay * theta", product(moving, 0, op.theta_decay, op.theta_decay_shift) if moving else 0, 1 << 32),
         ("the inhibition", top(op.inhibition) << op.inhibition_shift, signed),
     ]
+
+
+def _left(op: LifOp) -> tuple[int, int]:
+    """(least, largest) potential that a step may leave: a store rounds, also beyond v_min and the largest potential."""
+    low, high = op.v_min, op.v_fmt.code_max
+    if op.store_fmt is None:
+        return low, high
+    dropped = -op.store_fmt.frac
+    return (min(low, max(low >> dropped, op.store_min) << dropped),
+            max(high, min((high >> dropped) + 1, op.store_fmt.code_max) << dropped))
 
 
 def _switches(op: LifOp) -> Iterable[Fault]:

@@ -53,7 +53,14 @@ def run(
 
 
 def backend_run(name: str, device: str = "cpu") -> Callable[..., Result]:
-    """The run function of a backend on a device, imported on first use."""
+    """The run function of a backend on a device, imported on first use.
+
+    Raises:
+        ConfigError: there is no such backend or device, or torch is not installed.
+    """
+    for what, word in (("backend", name), ("device", device)):
+        if not isinstance(word, str):
+            raise ConfigError(what, "is of the wrong type", got=type(word).__name__, allowed="text")
     if name == "torch":
         return _torch_run(device)
     if name in BACKENDS and device != "cpu":

@@ -66,7 +66,7 @@ def _conv(program: Program, op: ConvOp, t: int, signals: dict[str, Ints], old: S
     c_out, height, width = conv_shape(op, w.shape)
     (dy, dx), (sy, sx) = op.dilation, op.stride
     pads = ((0, 0), (0, 0), (op.padding[0],) * 2, (op.padding[1],) * 2)
-    x = np.pad(signals[op.source].reshape(-1, *op.shape), pads)
+    x = np.pad(_maps(signals, op), pads)
     total = np.zeros((len(x), c_out, height, width), dtype=np.int64)
     of_group, per_group = c_out // op.groups, w.shape[1]
     for g in range(op.groups):
@@ -76,7 +76,7 @@ def _conv(program: Program, op: ConvOp, t: int, signals: dict[str, Ints], old: S
                 seen = x[:, theirs, ky * dy : ky * dy + (height - 1) * sy + 1 : sy,
                          kx * dx : kx * dx + (width - 1) * sx + 1 : sx]
                 total[:, mine] += np.einsum("bchw,oc->bohw", seen, w[mine, :, ky, kx])
-    _feed(signals, op, total.reshape(len(x), -1))
+    _feed(signals, op, total.reshape(len(x), c_out * height * width))
 
 
 def _add(program: Program, op: AddOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:
@@ -91,13 +91,21 @@ def _feed(signals: dict[str, Ints], op: Feed, current: Ints) -> None:
 
 
 def _pool(program: Program, op: PoolOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:
-    _, height, width = pool_shape(op)
-    x = signals[op.source].reshape(-1, *op.shape)
-    windows = [x[:, :, y : y + (height - 1) * op.stride[0] + 1 : op.stride[0],
-                 z : z + (width - 1) * op.stride[1] + 1 : op.stride[1]]
-               for y in range(op.kernel[0]) for z in range(op.kernel[1])]
-    pooled = np.sum(windows, axis=0) if op.kind == "sum" else np.max(windows, axis=0)
-    signals[op.target] = pooled.reshape(len(x), -1)
+    channels, height, width = pool_shape(op)
+    x = _maps(signals, op)
+    pooled = np.zeros((len(x), channels, height, width), dtype=np.int64)
+    for y in range(op.kernel[0]):
+        for z in range(op.kernel[1]):
+            seen = x[:, :, y : y + (height - 1) * op.stride[0] + 1 : op.stride[0],
+                     z : z + (width - 1) * op.stride[1] + 1 : op.stride[1]]
+            pooled = pooled + seen if op.kind == "sum" else np.maximum(pooled, seen)
+    signals[op.target] = pooled.reshape(len(x), channels * height * width)
+
+
+def _maps(signals: dict[str, Ints], op: ConvOp | PoolOp) -> Ints:
+    """The source's spikes [B, channels, height, width]."""
+    source = signals[op.source]
+    return source.reshape(len(source), *op.shape)
 
 
 def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:

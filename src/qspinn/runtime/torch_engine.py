@@ -41,7 +41,7 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, device: str =
     """
     place = _device(device)
     blocks = list(spikes.batches(_block(program, spikes.n_steps, place))) or [spikes]
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(place.type, enabled=False):  # products in the types that are proved
         parts = [_run_block(program, block, record, place) for block in blocks]
     return _joined(parts)
 

@@ -106,9 +106,10 @@ class BackendContract:
         check_equal(self.backend(case.program, case.spikes, record=True), first, "second run")
 
     def test_no_samples(self) -> None:
-        case = random_case(1, signed_weights=self.signed_weights)
-        self._hold(Case(name="no samples", program=case.program,
-                        spikes=from_dense(np.zeros((3, 0, case.program.n_inputs)))))
+        for case in self._some(12):
+            program = case.program
+            self._hold(Case(name=f"no samples, {case.name}", program=program,
+                            spikes=from_dense(np.zeros((program.n_steps, 0, program.n_inputs)))))
 
     def test_interspike_interval(self) -> None:
         """Without leak and under constant drive I the intervals are ceil(v_th / I) + n_ref steps exactly."""

@@ -67,11 +67,12 @@ def own_strips(program: Program, feeds: list[Feed], field: Field, lane: type, le
 
 def taps(op: ConvOp, w: NDArray, field: Field, lane: type) -> Strips:
     """A convolution: sources of one channel and one place within the stride add the same strips, each at its place."""
-    rows_of, further = [], []
+    rows_of, further, phases = [], [], []
     for axis in (0, 1):
         _, _, more = span(op, w.shape, axis)
         further.append(more)
-        away = np.arange(op.stride[axis])[:, None] + (more - np.arange(more + 1)) * op.stride[axis]  # [phase, place]
+        phases.append(np.unique((np.arange(op.shape[1 + axis]) + op.padding[axis]) % op.stride[axis]))  # that there are
+        away = phases[axis][:, None] + (more - np.arange(more + 1)) * op.stride[axis]  # [phase, place]
         tap, between = np.divmod(away, op.dilation[axis])
         rows_of.append(np.where((between == 0) & (tap < w.shape[2 + axis]), tap, -1))
     by_source = _by_source(op, w, field)
@@ -86,7 +87,8 @@ def taps(op: ConvOp, w: NDArray, field: Field, lane: type) -> Strips:
     group = c // (op.shape[0] // field.groups)
     target = (field.first + group * field.group_pitch + (place[0] - further[0]) * field.row_pitch
               + (place[1] - further[1]) * field.run)
-    number = (c * op.stride[0] + phase[0]) * op.stride[1] + phase[1]
+    which = [np.searchsorted(phases[axis], phase[axis]) for axis in (0, 1)]
+    number = (c * len(phases[0]) + which[0]) * len(phases[1]) + which[1]
     sizes = (rows.shape[3], rows.shape[4] // STRIP, field.row_pitch)
     return _strips(target, number * math.prod(rows.shape[3:]), rows, sizes, lane)
 
