@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import integer, need_kind
 from qspinn.calibrators import Floats
-from qspinn.errors import LoweringError
+from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.layer_grid import (
     LayerGrid,
