@@ -8,6 +8,7 @@ import math
 import pickle
 import struct
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -472,6 +473,31 @@ def test_shapes_that_no_array_has_are_refused(shape: list[int]) -> None:
     header["shapes"]["z"] = shape
     with pytest.raises(ArtifactError, match="tensor 'z' has a shape that no array has"):
         from_bytes(signed(header, streams))
+
+
+def test_files_are_read_from_any_bytes_and_bits_behind_the_last_code_are_refused() -> None:
+    data = to_bytes(plain())
+    for kind in (bytearray, memoryview):
+        assert to_bytes(from_bytes(kind(data))) == data  # type: ignore[arg-type]
+    header, streams = header_of(data)
+    streams["p0.decay"] = streams["p0.decay"] | 128
+    with pytest.raises(ArtifactError, match=r"tensor 'p0\.decay' has bits behind its last code; got 64"):
+        from_bytes(signed(header, streams))
+
+
+def test_long_headers_and_many_codes_are_refused_before_they_are_read() -> None:
+    long = replace(plain(), provenance={"a": "x" * (1 << 20)})
+    with pytest.raises(ConfigError, match="program: provenance: is too long"):
+        to_bytes(long)
+    with pytest.raises(ArtifactError, match="f: provenance: is too long"):
+        from_bytes(file_of(long), "f")
+    many = file_of(replace(plain(), tensors=plain().tensors | {"z": tensor(np.zeros(1 << 20, int), QFormat(bits=1))}))
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match="f: memory: "):
+        from_bytes(many, "f", memory_limit=1 << 20)
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
+    assert from_bytes(many).codes("z").shape == (1 << 20,)
 
 
 @pytest.mark.parametrize("depth", [70, 900, 3000, 100_000])

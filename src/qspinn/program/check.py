@@ -67,12 +67,17 @@ def check(program: Program, where: str = "program", *, error: type[QSpinnError] 
         return
     for fault in _faults(program):
         raise error(f"{where}: {fault.field}", fault.problem, got=fault.got, allowed=fault.allowed, fix=fault.fix)
-    need, limit = run_bytes(program), default_limit() if memory_limit is None else memory_limit
+    need_memory(run_bytes(program), where, error, memory_limit)
+    _checked.add(program)
+
+
+def need_memory(need: int, where: str, error: type[QSpinnError], memory_limit: int | None) -> None:
+    """Refuses a program of which a run of one sample needs so many bytes, or more; see `check`."""
+    limit = default_limit() if memory_limit is None else integer("memory_limit", memory_limit, low=1)
     if need > limit:
         raise error(f"{where}: memory", "a run of one sample would take more memory than is allowed",
                     got=f"{need} bytes", allowed=f"up to {limit} bytes",
                     fix=f"raise memory_limit, or the environment variable {MEMORY_KEY}")
-    _checked.add(program)
 
 
 def default_limit() -> int:

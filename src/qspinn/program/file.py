@@ -19,16 +19,20 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from qspinn.arrays import integers
-from qspinn.errors import ArtifactError, ConfigError
+from qspinn.errors import ArtifactError, ConfigError, QSpinnError
 from qspinn.files import write_atomic
 from qspinn.fixedpoint import QFormat
 from qspinn.ops import Op
-from qspinn.program.check import MAX_AXES, check
+from qspinn.program.check import MAX_AXES, check, need_memory
 from qspinn.program.program import CodeTensor, Note, Program
 from qspinn.records import Record, canonical_json, from_plain, to_plain
 
 FORMAT_VERSION = 2
 """Version 2 has `notes`; a program without any is written as version 1, as before."""
+BLOCK = 1 << 16
+"""Codes that are unpacked at a time: they take a word for each bit meanwhile."""
+MOST = {"header": 4 << 20, "provenance": 1 << 20}
+"""Bytes of JSON that a file may hold: each value is checked by itself, which takes a while."""
 
 
 class _Header(Record, frozen=True):
@@ -70,13 +74,22 @@ def pack(codes: NDArray, fmt: QFormat) -> NDArray[np.uint8]:
 def unpack(stream: NDArray[np.uint8], fmt: QFormat, shape: tuple[int, ...]) -> NDArray[np.int32]:
     """The codes of a packed stream; inverse of `pack`."""
     count = int(np.prod(shape, dtype=np.int64))
-    bits = np.unpackbits(stream, count=count * fmt.bits, bitorder="little").reshape(count, fmt.bits)
-    flat = bits.astype(np.int64) @ (1 << np.arange(fmt.bits, dtype=np.int64))
+    flat = np.zeros(count, np.int32)
+    for at in range(0, count, BLOCK):
+        size = min(BLOCK, count - at)
+        flat[at : at + size] = _unpacked(stream[at * fmt.bits // 8 :], fmt, size)
+    return flat.reshape(shape)
+
+
+def _unpacked(stream: NDArray[np.uint8], fmt: QFormat, count: int) -> NDArray[np.int64]:
+    """The first codes of a stream."""
+    bits = np.unpackbits(stream[: -(-count * fmt.bits // 8)], count=count * fmt.bits, bitorder="little")
+    flat = bits.reshape(count, fmt.bits).astype(np.int64) @ (1 << np.arange(fmt.bits, dtype=np.int64))
     if fmt.binary:
         flat = 2 * flat - 1
     elif fmt.signed:
         flat = np.where(flat > fmt.code_max, flat - (1 << fmt.bits), flat)
-    return flat.astype(np.int32).reshape(shape)
+    return flat
 
 
 def to_bytes(program: Program) -> bytes:
@@ -97,8 +110,17 @@ def to_bytes(program: Program) -> bytes:
     plain = to_plain(header)
     if not program.notes:
         del plain["notes"]
+    _need_short(plain, "program", ConfigError)
     entry = msgspec.json.encode({"header": plain, "sha256": _digest(canonical_json(plain), streams)}, order="sorted")
     return safetensors.numpy.save(streams, metadata={"qspinn": entry.decode()})
+
+
+def _need_short(plain: dict[str, Any], where: str, error: type[QSpinnError]) -> None:
+    """Refuses headers that are longer than `MOST`."""
+    for what, part in (("provenance", plain.get("provenance")), ("header", plain)):
+        size = len(msgspec.json.encode(part))
+        if size > MOST[what]:
+            raise error(f"{where}: {what}", "is too long", got=f"{size} bytes of JSON", allowed=f"up to {MOST[what]}")
 
 
 def _digest(text: bytes, streams: dict[str, NDArray[np.uint8]]) -> str:
@@ -119,10 +141,11 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         ArtifactError: truncated, altered, foreign, written by a newer version, or not a program that every engine runs
             alike.
     """
-    streams, entry = _parse(data, where)
+    streams, entry = _parse(bytes(data) if isinstance(data, bytearray | memoryview) else data, where)
     plain = entry.get("header")
     if not isinstance(plain, dict) or not isinstance(plain.get("format_version"), int):
         raise ArtifactError(where, "is not a Q-SpiNN program")
+    _need_short(plain, where, ArtifactError)
     if plain["format_version"] < 1 or (plain["format_version"] == 1 and plain.get("notes")):
         raise ArtifactError(where, "has a header that no version of qspinn writes", got=plain["format_version"],
                             allowed=f"1..{FORMAT_VERSION}, notes from 2")
@@ -138,6 +161,7 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         raise ArtifactError(where, f"header is not valid ({error})") from None
     if not (header.formats.keys() == header.shapes.keys() == streams.keys()):
         raise ArtifactError(where, "header and tensors do not belong together")
+    need_memory(16 * sum(map(math.prod, header.shapes.values())), where, ArtifactError, memory_limit)
     tensors = {n: _tensor(n, streams[n], header.formats[n], header.shapes[n], where) for n in header.formats}
     program = Program(name=header.name, n_inputs=header.n_inputs, n_steps=header.n_steps, seed=header.seed,
                       ops=header.ops, tensors=tensors, labels=header.labels, provenance=header.provenance,
@@ -153,6 +177,10 @@ def _tensor(name: str, stream: NDArray, fmt: QFormat, shape: tuple[int, ...], wh
                             allowed=f"up to {MAX_AXES} axes, together shorter than 2**48")
     if stream.size != -(-math.prod(shape) * fmt.bits // 8):
         raise ArtifactError(where, f"tensor {name!r} has the wrong length", got=stream.size, allowed=f"{shape} {fmt}")
+    used = math.prod(shape) * fmt.bits % 8
+    if used and stream[-1] >> used:
+        raise ArtifactError(where, f"tensor {name!r} has bits behind its last code", got=int(stream[-1]) >> used,
+                            allowed="zeros, up to a whole byte")
     return CodeTensor(codes=unpack(stream, fmt, shape), fmt=fmt)
 
 
