@@ -32,11 +32,18 @@ CODES = ("Exit codes: 0 done; 1 the run failed; 2 bad usage, configuration or in
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", epilog=CODES,
                   help="Find the cheapest integer version of a spiking network that keeps its accuracy.")
 
+
+def _place(text: str) -> Path:
+    if not text:
+        raise ConfigError("--out", "is empty", allowed="a path", fix="name a place, or leave --out out")
+    return Path(text)
+
+
 Config = Annotated[Path, typer.Argument(help="Experiment file (.toml or .json).", show_default=False)]
 Model = Annotated[Path, typer.Argument(help="A .qspinn file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random; overrides the experiment's.")]
-Out = Annotated[Path | None, typer.Option(help="Folder (or file) to write to.")]
+Out = Annotated[Path | None, typer.Option(parser=_place, metavar="<path>", help="Folder (or file) to write to.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one key, e.g. network.n_neurons=100.")]
 Data = Annotated[str, typer.Option(help="Folder with the data set's files.")]
 Synthetic = Annotated[bool, typer.Option("--synthetic", help="Take synthetic gestures of the same shape in place of "
@@ -94,7 +101,7 @@ def explore(
     from qspinn.explore.search import explore as search
 
     experiment = _experiment(config, seed, data, sets, synthetic)
-    folder = out or Path("runs") / experiment.name
+    folder = _out_folder(out or Path("runs") / experiment.name)
     try:
         with _progress(as_json) as on_event:
             outcome = search(experiment, folder, n_workers=workers, on_event=on_event)
@@ -129,7 +136,7 @@ def train(
     from qspinn.workflow import save_trained
 
     experiment = _experiment(config, seed, data, sets, synthetic)
-    path = out or Path("runs") / f"{experiment.name}.safetensors"
+    path = _out_file(out or Path("runs") / f"{experiment.name}.safetensors", config)
     resume = path.with_name(f".{path.name}.training")
     with _progress(as_json) as on_event:
         trained, accuracy = qspinn.train(experiment, resume=resume, device=device, progress=lambda done, total:
@@ -152,9 +159,9 @@ def sensitivity(
     Uses the same folder as `explore`, which then need not repeat the sweep.
     """
     experiment = _experiment(config, seed, data, sets, synthetic)
+    folder = _out_folder(out or Path("runs") / experiment.name)
     with _progress(as_json) as on_event:
-        curves = qspinn.sensitivity(experiment, out or Path("runs") / experiment.name, n_workers=workers,
-                                    on_event=on_event)
+        curves = qspinn.sensitivity(experiment, folder, n_workers=workers, on_event=on_event)
     if as_json:
         _print_json(msgspec.to_builtins(curves))
         return
@@ -182,6 +189,8 @@ def evaluate(
 
     if split not in SPLITS:
         raise ConfigError("--split", "unknown split", got=split, allowed=", ".join(SPLITS))
+    if out:
+        _out_file(out, model)
     measure = _evaluate_local if model.suffix == ".safetensors" else _evaluate_program
     accuracy, predicted = measure(model, seed, data, split, dataset, backend, device)
     if out:
@@ -224,6 +233,8 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
     """Show what is in a model: operations, tensors with their formats, memory to the bit. --seed is not used."""
     from qspinn.memory import program_account
 
+    if out:
+        _out_file(out, model)
     program = qspinn.load(model)
     account = program_account(program)
     found = {
@@ -256,11 +267,56 @@ def report(
     seed: Seed = None, as_json: Json = False,
 ) -> None:
     """Write the report of a finished exploration again. --seed is not used."""
+    if out:
+        _out_file(out, *(file for file in run.rglob("*") if file.suffix != ".html"))
     page = qspinn.write_report(run, out)
     if as_json:
         _print_json({"report": str(page)})
     else:
         print(f"report  {page}")
+
+
+def _out_folder(path: Path) -> Path:
+    """A folder that a command writes to, checked before the work begins.
+
+    Raises:
+        ConfigError: there is something else, or nothing can be written there.
+    """
+    with _place_errors():
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
+        if not there.is_dir():
+            raise ConfigError("--out", "is no folder" if there == path.absolute() else f"{there} is no folder",
+                              got=str(path), fix="choose another place")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError("--out", "cannot be written to", got=str(path), fix="choose another place")
+    return path
+
+
+@contextmanager
+def _place_errors() -> Iterator[None]:
+    """Turns what the system says of a place, such as a name that is too long, into an error on --out."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError("--out", "cannot be written to", got=error.strerror, fix="choose another place") from None
+
+
+def _out_file(path: Path, *inputs: Path) -> Path:
+    """A file that a command writes, checked before the work begins.
+
+    Raises:
+        ConfigError: it is one of the command's inputs, there is something else than a file, or nothing can be written.
+    """
+    with _place_errors():
+        if path.is_dir() or not path.name:
+            raise ConfigError("--out", "is a folder", got=str(path), allowed="the name of a file")
+        if path.exists() and not path.is_file():
+            raise ConfigError("--out", "is no regular file", got=str(path), allowed="the name of a file")
+        if path.exists() and any(p.exists() and path.samefile(p) for p in inputs):
+            raise ConfigError("--out", "is what the command reads, which would be lost", got=str(path),
+                              fix="choose another place")
+    _out_folder(path.parent)
+    return path
 
 
 def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | None, synthetic: bool = False) -> Any:

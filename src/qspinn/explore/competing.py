@@ -18,6 +18,7 @@ from qspinn import checkpoint
 from qspinn import data as datasets
 from qspinn.checkpoint import Trained
 from qspinn.data.encoders import poisson
+from qspinn.errors import ArtifactError
 from qspinn.explore import proposal, sensitivity
 from qspinn.explore.evaluate import store_array
 from qspinn.explore.family import Files
@@ -208,6 +209,13 @@ def _grid_model(bench: Bench, candidate: Candidate, trained: Trained, ranges: Ra
 
 def measure(bench: Bench, candidate: Candidate, program: Program) -> tuple[NDArray[np.bool_], dict[str, Any]]:
     return correct(program, bench.validation), {}
+
+
+def has_float(folder: Path, task: int) -> bool:
+    try:
+        return checkpoint.load(float_path(folder, task)).network.size_of("exc") == task
+    except ArtifactError:
+        return False
 
 
 def sweep_accuracy(bench: Bench, candidate: Candidate) -> float:

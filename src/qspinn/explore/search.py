@@ -11,12 +11,13 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from qspinn.errors import ConfigError, RunError
+from qspinn.errors import ArtifactError, ConfigError, RunError
 from qspinn.explore import evaluate as ev
-from qspinn.explore.crew import Crew, Event, Executors, OnEvent, local_processes
+from qspinn.explore.crew import Crew, Event, Executors, OnEvent, is_measured, local_processes
 from qspinn.explore.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of
 from qspinn.explore.journal import Journal
 from qspinn.explore.outcome import Judge, Outcome, conclude, ranked
@@ -130,7 +131,9 @@ def _floats_and_sweep(job: _Job) -> tuple[Judge, list[Significance]]:
     """Float networks and the significance sweep."""
     experiment, family = job.experiment, job.family
     tasks = family.float_tasks(experiment)
-    floats = job.crew.run("float training", "float", [(key, msgspec.json.encode(task)) for key, task in tasks])
+    by_key = dict(tasks)
+    floats = job.crew.run("float training", "float", [(key, msgspec.json.encode(task)) for key, task in tasks],
+                          has_file=lambda record: family.has_float(job.folder, by_key[record["key"]]))
     account = family.account(experiment, job.dataset)
     points = family.points(experiment, job.dataset)
     job.crew.run("significance", "sensitivity", [(c.key(), canonical_json(c)) for c in points])
@@ -147,5 +150,15 @@ def _candidates(job: _Job, judge: Judge, curves: list[Significance]) -> Judge:
         return f"{found['accuracy'] * 100:.2f} % at {judge.float_bits / found['bits']:.1f}x" if found else ""
 
     proposed = job.family.propose(job.experiment, job.dataset, curves)
-    crew.run("candidates", "candidate", [(c.key(), canonical_json(c)) for c in proposed], best)
+    by_key = {c.key(): c for c in proposed}
+
+    def has_file(record: dict[str, Any]) -> bool:
+        try:
+            job.family.STORED.kept(job.folder, by_key[record["key"]], record["bits"])
+        except ArtifactError:
+            return False
+        return True
+
+    crew.run("candidates", "candidate", [(key, canonical_json(c)) for key, c in by_key.items()], best,
+             lambda record: not is_measured(record) or has_file(record))
     return judge
