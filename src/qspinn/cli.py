@@ -7,10 +7,11 @@ target; 130 interrupted.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import qspinn
-from qspinn.errors import ArtifactError, ConfigError, DataError, LoweringError, QSpinnError, TargetError
+from qspinn.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    LoweringError,
+    QSpinnError,
+    RunError,
+    TargetError,
+    WriteError,
+)
 from qspinn.optional import missing
 from qspinn.version import __version__
 
@@ -42,20 +52,26 @@ def _place(text: str) -> Path:
 Config = Annotated[Path, typer.Argument(help="Experiment file (.toml or .json).", show_default=False)]
 Model = Annotated[Path, typer.Argument(help="A .qspinn file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random; overrides the experiment's.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=(1 << 32) - 1,
+                                          help="Seed of everything random; overrides the experiment's.")]
 Out = Annotated[Path | None, typer.Option(parser=_place, metavar="<path>", help="Folder (or file) to write to.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one key, e.g. network.n_neurons=100.")]
 Data = Annotated[str, typer.Option(help="Folder with the data set's files.")]
 Synthetic = Annotated[bool, typer.Option("--synthetic", help="Take synthetic gestures of the same shape in place of "
                                          "recordings that are not there (dvs_gesture); all results are named so.")]
-Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one per core.")]
+Workers = Annotated[int, typer.Option(min=0, max=1024, help="Worker processes; 0 for one per core.")]
 
 
 def main() -> None:
     """Entry point: turns errors into one line and an exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where compiled passes run
     try:
-        app(standalone_mode=True)
+        try:
+            app(standalone_mode=True)
+        finally:
+            sys.stdout.flush()
+    except WriteError as error:
+        _fail(error, FAILED)
     except (ConfigError, DataError, LoweringError, ArtifactError) as error:
         _fail(error, BAD_INPUT)
     except TargetError as error:
@@ -70,6 +86,10 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("\ninterrupted")
         sys.exit(INTERRUPTED)
+    except OSError as error:  # where results are printed to is full or gone
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is flushed there at exit
+        _fail(RunError(str(error.filename or "output"), "cannot be read or written", got=error.strerror), FAILED)
 
 
 def _fail(error: QSpinnError, code: int) -> None:
@@ -106,20 +126,22 @@ def explore(
         with _progress(as_json) as on_event:
             outcome = search(experiment, folder, n_workers=workers, on_event=on_event)
     except KeyboardInterrupt:
-        command = " ".join(["qspinn", *sys.argv[1:]])
-        err.print(f"\ninterrupted; everything finished is kept. To continue: [bold]{command}[/bold]", soft_wrap=True)
+        command = shlex.join(["qspinn", *sys.argv[1:]])
+        err.print(f"\ninterrupted; everything finished is kept. To continue: {command}", soft_wrap=True, markup=False,
+                  highlight=False)
         sys.exit(INTERRUPTED)
     except TargetError as error:
         if as_json:
             _print_json({"data": experiment.data.name, "feasible": False, "nearest": list(error.nearest),
                          "rejected": _reasons(error.rejected)})
         raise
-    page = qspinn.write_report(folder)
+    model, page = (_text(folder / name) for name in (outcome.model, "report.html"))
     if as_json:
-        _print_json(_headline(outcome) | {"model": str(folder / outcome.model), "report": str(page)})
-        return
-    _print_outcome(outcome)
-    print(f"model   {folder / outcome.model}\nreport  {page}")
+        _print_json(_headline(outcome) | {"model": model, "report": page})
+    else:
+        _print_outcome(outcome)
+        print(f"model   {model}\nreport  {page}")
+    qspinn.write_report(folder)
 
 
 @app.command(epilog="Example: qspinn train experiments/digits_stdp.toml --out runs/float.safetensors")
@@ -142,11 +164,12 @@ def train(
         trained, accuracy = qspinn.train(experiment, resume=resume, device=device, progress=lambda done, total:
                                          on_event(_event("training", done, total)))
     save_trained(trained, path)
-    resume.unlink(missing_ok=True)
+    if not isinstance(experiment, qspinn.Experiment):  # STDP leaves no such file: one that is there is another's
+        resume.unlink(missing_ok=True)
     if as_json:
-        _print_json(msgspec.to_builtins(accuracy) | {"data": experiment.data.name, "checkpoint": str(path)})
+        _print_json(msgspec.to_builtins(accuracy) | {"data": experiment.data.name, "checkpoint": _text(path)})
     else:
-        print(f"data        {experiment.data.name}\n{_accuracy_line(accuracy)}\ncheckpoint  {path}")
+        print(f"data        {experiment.data.name}\n{_accuracy_line(accuracy)}\ncheckpoint  {_text(path)}")
 
 
 @app.command(epilog="Example: qspinn sensitivity experiments/digits_stdp.toml --out runs/digits")
@@ -271,9 +294,9 @@ def report(
         _out_file(out, *(file for file in run.rglob("*") if file.suffix != ".html"))
     page = qspinn.write_report(run, out)
     if as_json:
-        _print_json({"report": str(page)})
+        _print_json({"report": _text(page)})
     else:
-        print(f"report  {page}")
+        print(f"report  {_text(page)}")
 
 
 def _out_folder(path: Path) -> Path:
@@ -334,8 +357,10 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
 
 
 def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: str) -> Any:
-    """The data a model was made for, or those named: of a model of events with its bins and limits."""
-    stored = provenance.get("experiment", {}).get("data", {})
+    """The data a model was made for, with the numbers of samples, bins and limits of its experiment, or those named."""
+    experiment = provenance.get("experiment")
+    stored = experiment.get("data") if isinstance(experiment, dict) else None
+    stored = stored if isinstance(stored, dict) else {}
     kind = qspinn.EventData if events else qspinn.DataConfig
     known = [n for n in typing.get_args(typing.get_type_hints(kind)["name"]) if isinstance(n, str)]
     name = name or stored.get("name", "")
@@ -344,7 +369,7 @@ def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: st
     if name not in known:
         raise ConfigError("--dataset", "unknown data set, or not of the model's kind", got=name,
                           allowed=", ".join(known))
-    same = stored if events and name == stored.get("name") else {}
+    same = stored if name == stored.get("name") else {}
     return qspinn.records.from_plain(kind, {**same, "name": name, "folder": folder or same.get("folder", "")}, "data")
 
 
@@ -426,6 +451,11 @@ def _size(bits: int) -> str:
 def _accuracy_line(a: Any) -> str:
     return (f"{a.split}: {a.accuracy * 100:.2f} % of {a.n:,} (95 % interval {a.low * 100:.2f} to {a.high * 100:.2f}), "
             f"{a.spikes_per_sample:.1f} spikes per sample")
+
+
+def _text(path: Path) -> str:
+    """A path to print, also where it is no text."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _print_json(value: Any) -> None:

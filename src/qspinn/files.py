@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from qspinn.errors import ArtifactError
+from qspinn.errors import WriteError
 
 
 @contextlib.contextmanager
@@ -17,7 +17,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     file stays whole if anything fails. Where path is a link, the file that it leads to is replaced.
 
     Raises:
-        ArtifactError: the disk is full, the place is not writable, or something else than a file stands there.
+        WriteError: the disk is full, the place is not writable, or something else than a file stands there.
     """
     path, part = Path(path), None
     try:
@@ -33,7 +33,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         if part is not None:
             with contextlib.suppress(OSError, ValueError):
                 part.unlink()
-        raise ArtifactError(str(path), "cannot be written", got=getattr(error, "strerror", None) or str(error),
+        raise WriteError(str(path), "cannot be written", got=getattr(error, "strerror", None) or str(error),
                             fix="free some space or choose another place with --out") from None
 
 

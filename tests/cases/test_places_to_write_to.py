@@ -49,7 +49,8 @@ def test_what_is_no_file_is_kept(tmp_path: Path) -> None:
     (["train", "e.toml", "--out", "x" * 300], "cannot be written to"),
     (["explore", "e.toml", "--out", "e.toml"], "is no folder"),
     (["sensitivity", "e.toml", "--out", "pipe"], "is no folder"),
-    (["evaluate", "m.qspinn", "--out", "m.qspinn"], "would be lost"), (["evaluate", "m.qspinn", "--out", ".."], "folder"),
+    (["evaluate", "m.qspinn", "--out", "m.qspinn"], "would be lost"),
+    (["evaluate", "m.qspinn", "--out", ".."], "a folder"),
     (["inspect", "m.qspinn", "--out", "m.qspinn"], "would be lost"), (["inspect", "m.qspinn", "--out", "pipe"], "file"),
     (["report", "run", "--out", "run/result.json"], "would be lost"), (["report", "run", "--out", "/"], "is a folder")])
 def test_places_are_checked_before_the_work(arguments: list[str], word: str, tmp_path: Path,

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from qspinn.errors import ArtifactError, ConfigError, RunError
+from qspinn.errors import ArtifactError, ConfigError, LoweringError, RunError
 from qspinn.explore import evaluate as ev
 from qspinn.explore.crew import Crew, Event, Executors, OnEvent, is_measured, local_processes
 from qspinn.explore.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of
 from qspinn.explore.journal import Journal
-from qspinn.explore.outcome import Judge, Outcome, conclude, ranked
+from qspinn.explore.outcome import Judge, Outcome, conclude, ranked, reasons
 from qspinn.explore.sensitivity import Significance
 from qspinn.program import write_atomic
 from qspinn.records import canonical_json, content_key, to_plain
@@ -91,8 +91,8 @@ def _opened(
 ) -> Iterator[_Job]:
     """Loads and encodes the data, opens the journal and starts the workers; stops them again whatever happens."""
     experiment = checked(experiment)
-    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 0:
-        raise ConfigError("n_workers", "is no number of processes", got=n_workers, allowed="0 (one per core) or more")
+    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or not 0 <= n_workers <= 1024:
+        raise ConfigError("n_workers", "is no number of processes", got=n_workers, allowed="0 (one per core) to 1024")
     folder = Path(out).resolve()
     report(Event(stage="data", done=0, total=1))
     family = family_of(experiment)
@@ -149,7 +149,11 @@ def _candidates(job: _Job, judge: Judge, curves: list[Significance]) -> Judge:
         found = crew.done("candidate").get(judge.winner(crew.measured()))
         return f"{found['accuracy'] * 100:.2f} % at {judge.float_bits / found['bits']:.1f}x" if found else ""
 
-    proposed = job.family.propose(job.experiment, job.dataset, curves)
+    try:
+        proposed = job.family.propose(job.experiment, job.dataset, curves)
+    except LoweringError as error:
+        why = [r for r in crew.done("sensitivity").values() if r["label"].startswith(f"{error.where}|")]
+        raise LoweringError(error.where, error.problem, got=reasons(why)[0][0], fix=error.fix) from None
     by_key = {c.key(): c for c in proposed}
 
     def has_file(record: dict[str, Any]) -> bool:
