@@ -100,14 +100,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(arithmetic: str, tmp_path:
 
 
 @pytest.mark.parametrize("change", ["seed", "data", "learning", "origin"])
-def test_another_training_starts_anew(change: str, tmp_path: Path) -> None:
-    path, seen = tmp_path / "training", []
+def test_another_training_is_named_and_kept(change: str, tmp_path: Path) -> None:
+    path = tmp_path / "training"
     fit(fresh(), events(), LEARNING, seed=7, checkpoint=path)
     data = events(seed=9) if change == "data" else events()
     learning = msgspec.structs.replace(LEARNING, shift=0) if change == "learning" else LEARNING
-    fit(fresh(), data, learning, seed=8 if change == "seed" else 7, checkpoint=path,
-        progress=lambda done, total: seen.append(done), origin="other" if change == "origin" else "")
-    assert seen == [1, 2, 3]
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=r"training: is of another training, which was interrupted.*delete it"):
+        fit(fresh(), data, learning, seed=8 if change == "seed" else 7, checkpoint=path,
+            origin="other" if change == "origin" else "")
+    assert path.read_bytes() == before
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

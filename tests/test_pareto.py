@@ -61,6 +61,16 @@ def test_a_cost_that_is_not_finite_is_no_point_of_the_front() -> None:
     assert not dominates([-inf, 1], [0, 1])
 
 
+@pytest.mark.parametrize("large", [(1 << 53) + 1, -(1 << 53) - 1, 1 << 62, (1 << 63) + 1, np.uint64((1 << 63) + 1)])
+def test_integers_that_floats_round_are_refused(large: Any) -> None:
+    for costs in ([[large]], np.array([[large]]), [[0.5, large]], [[large], [large + 1]]):
+        with pytest.raises(DataError, match=r"-2\*\*53\.\.2\*\*53"):
+            pareto_front(costs)
+    with pytest.raises(DataError, match="hold an integer that floats round"):
+        dominates([0.5, large], [0.5, 1])
+    assert pareto_front([[1 << 53, 0], [2.0**60, 1]]).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("costs", [[[1, 2], [3]], "ab", [["1", "2"]], [[1j, 2]], [[None, 1]],
                                    np.ma.masked_array([[1, 2]], [[True, False]])])
 def test_costs_that_are_no_numbers_are_refused(costs: Any) -> None:

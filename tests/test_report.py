@@ -64,6 +64,26 @@ def make_run(folder: Path, *, label: str = "", difference: Difference | None = N
     return folder
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 1.0, 0.5])
+@pytest.mark.parametrize("drop", [0.0, 0.5, 100.0])
+def test_a_run_whose_accuracies_are_all_the_same_has_a_report(accuracy: float, drop: float, tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    plain = msgspec.json.decode((folder / "result.json").read_bytes())
+    plain["experiment"]["search"]["max_drop_points"] = drop
+    for record in plain["candidates"] + plain["floats"]:
+        record["accuracy"] = accuracy
+    plain["significance"][0]["accuracy"] = [accuracy] * 3
+    plain |= dict.fromkeys(("float_validation", "winner_validation", "float_test", "winner_test"), accuracy)
+    (folder / "result.json").write_bytes(msgspec.json.encode(plain))
+    page = write_report(folder).read_text()
+    assert not re.search('="nan|nan"', page)
+
+
+def test_scales_and_ticks_of_one_value() -> None:
+    assert svg.Scale(low=2.0, high=2.0, start=10, end=30, log=True).at(2.0) == 20
+    assert svg.nice_ticks(0.0, 0.0) == [0.0]
+
+
 def _program(rng: np.random.Generator) -> Program:
     kept = np.ones(SIDE * SIDE, np.int32)
     kept[:SIDE] = 0

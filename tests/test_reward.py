@@ -34,5 +34,10 @@ def test_more_accuracy_and_less_memory_are_never_worse(form: str) -> None:
 def test_out_of_range() -> None:
     with pytest.raises(ConfigError, match=r"reward\.mu"):
         Reward(mu=-0.1)
+    with pytest.raises(ConfigError, match=r"reward\.mu"):
+        Reward(mu=1e308)  # every reward would be minus infinity
+    for numbers in ((10**400, 1, 0.5, 1), (0.5, 10**400, 0.5, 1), (0.5, 1, 0.5, 10**400), (0.5, 1e300, 0.5, 1)):
+        with pytest.raises(ConfigError, match="has no reward"):
+            Reward(mu=1e9).value(*numbers)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"reward\.softness"):
         Reward(softness=0.0)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,16 @@ from rich.table import Table
 from rich.text import Text
 
 import qspinn
-from qspinn.errors import ArtifactError, ConfigError, DataError, LoweringError, QSpinnError, TargetError
+from qspinn.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    LoweringError,
+    QSpinnError,
+    RunError,
+    TargetError,
+    WriteError,
+)
 from qspinn.optional import missing
 from qspinn.version import __version__
 
@@ -34,11 +44,19 @@ CODES = ("Exit codes: 0 done; 1 the run failed; 2 bad usage, configuration or in
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", epilog=CODES,
                   help="Find the cheapest integer version of a spiking network that keeps its accuracy.")
 
+
+def _place(text: str) -> Path:
+    if not text:
+        raise ConfigError("--out", "is empty", allowed="a path", fix="name a place, or leave --out out")
+    return Path(text)
+
+
 Config = Annotated[Path, typer.Argument(help="Experiment file (.toml or .json).", show_default=False)]
 Model = Annotated[Path, typer.Argument(help="A .qspinn file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random; overrides the experiment's.")]
-Out = Annotated[Path | None, typer.Option(help="Folder (or file) to write to.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=(1 << 32) - 1,
+                                          help="Seed of everything random; overrides the experiment's.")]
+Out = Annotated[Path | None, typer.Option(parser=_place, metavar="<path>", help="Folder (or file) to write to.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one key, e.g. network.n_neurons=100; "
                                          "text that reads as a number in quotes: 'name=\"123\"'. Keys of a table that "
                                          "the file lacks keep their defaults; those of network.neuron are the neuron's "
@@ -46,14 +64,19 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one key,
 Data = Annotated[str, typer.Option(help="Folder with the data set's files.")]
 Synthetic = Annotated[bool, typer.Option("--synthetic", help="Take synthetic gestures of the same shape in place of "
                                          "recordings that are not there (dvs_gesture); all results are named so.")]
-Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one per core.")]
+Workers = Annotated[int, typer.Option(min=0, max=1024, help="Worker processes; 0 for one per core.")]
 
 
 def main() -> None:
     """Entry point: turns errors into one line and an exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where compiled passes run
     try:
-        app(standalone_mode=True)
+        try:
+            app(standalone_mode=True)
+        finally:
+            sys.stdout.flush()
+    except WriteError as error:
+        _fail(error, FAILED)
     except (ConfigError, DataError, LoweringError, ArtifactError) as error:
         _fail(error, BAD_INPUT)
     except TargetError as error:
@@ -68,6 +91,10 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("\ninterrupted")
         sys.exit(INTERRUPTED)
+    except OSError as error:  # where results are printed to is full or gone
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is flushed there at exit
+        _fail(RunError(str(error.filename or "output"), "cannot be read or written", got=error.strerror), FAILED)
 
 
 def _fail(error: QSpinnError, code: int) -> None:
@@ -99,25 +126,27 @@ def explore(
     from qspinn.explore.search import explore as search
 
     experiment = _experiment(config, seed, data, sets, synthetic)
-    folder = out or Path("runs") / experiment.name
+    folder = _out_folder(out or Path("runs") / experiment.name)
     try:
         with _progress(as_json) as on_event:
             outcome = search(experiment, folder, n_workers=workers, on_event=on_event)
     except KeyboardInterrupt:
-        command = " ".join(["qspinn", *sys.argv[1:]])
-        err.print(f"\ninterrupted; everything finished is kept. To continue: [bold]{command}[/bold]", soft_wrap=True)
+        command = shlex.join(["qspinn", *sys.argv[1:]])
+        err.print(f"\ninterrupted; everything finished is kept. To continue: {command}", soft_wrap=True, markup=False,
+                  highlight=False)
         sys.exit(INTERRUPTED)
     except TargetError as error:
         if as_json:
             _print_json({"data": experiment.data.name, "feasible": False, "nearest": list(error.nearest),
                          "rejected": _reasons(error.rejected)})
         raise
-    page = qspinn.write_report(folder)
+    model, page = (_text(folder / name) for name in (outcome.model, "report.html"))
     if as_json:
-        _print_json(_headline(outcome) | {"model": str(folder / outcome.model), "report": str(page)})
-        return
-    _print_outcome(outcome)
-    print(f"model   {folder / outcome.model}\nreport  {page}")
+        _print_json(_headline(outcome) | {"model": model, "report": page})
+    else:
+        _print_outcome(outcome)
+        print(f"model   {model}\nreport  {page}")
+    qspinn.write_report(folder)
 
 
 @app.command(epilog="Example: qspinn train experiments/digits_stdp.toml --out runs/float.safetensors")
@@ -131,22 +160,21 @@ def train(
 
     Training by gradients or locally that was interrupted continues with the same command.
     """
-    from qspinn.files import need_file_name
     from qspinn.workflow import save_trained
 
     experiment = _experiment(config, seed, data, sets, synthetic)
-    path = out or Path("runs") / f"{experiment.name}.safetensors"
-    need_file_name(path)
+    path = _out_file(out or Path("runs") / f"{experiment.name}.safetensors", config)
     resume = path.with_name(f".{path.name}.training")
     with _progress(as_json) as on_event:
         trained, accuracy = qspinn.train(experiment, resume=resume, device=device, progress=lambda done, total:
                                          on_event(_event("training", done, total)))
     save_trained(trained, path)
-    resume.unlink(missing_ok=True)
+    if not isinstance(experiment, qspinn.Experiment):  # STDP leaves no such file: one that is there is another's
+        resume.unlink(missing_ok=True)
     if as_json:
-        _print_json(msgspec.to_builtins(accuracy) | {"data": experiment.data.name, "checkpoint": str(path)})
+        _print_json(msgspec.to_builtins(accuracy) | {"data": experiment.data.name, "checkpoint": _text(path)})
     else:
-        print(f"data        {experiment.data.name}\n{_accuracy_line(accuracy)}\ncheckpoint  {path}")
+        print(f"data        {experiment.data.name}\n{_accuracy_line(accuracy)}\ncheckpoint  {_text(path)}")
 
 
 @app.command(epilog="Example: qspinn sensitivity experiments/digits_stdp.toml --out runs/digits")
@@ -159,9 +187,9 @@ def sensitivity(
     Uses the same folder as `explore`, which then need not repeat the sweep.
     """
     experiment = _experiment(config, seed, data, sets, synthetic)
+    folder = _out_folder(out or Path("runs") / experiment.name)
     with _progress(as_json) as on_event:
-        curves = qspinn.sensitivity(experiment, out or Path("runs") / experiment.name, n_workers=workers,
-                                    on_event=on_event)
+        curves = qspinn.sensitivity(experiment, folder, n_workers=workers, on_event=on_event)
     if as_json:
         _print_json(msgspec.to_builtins(curves))
         return
@@ -189,6 +217,8 @@ def evaluate(
 
     if split not in SPLITS:
         raise ConfigError("--split", "unknown split", got=split, allowed=", ".join(SPLITS))
+    if out:
+        _out_file(out, model)
     measure = _evaluate_local if model.suffix == ".safetensors" else _evaluate_program
     accuracy, predicted = measure(model, seed, data, split, dataset, backend, device)
     if out:
@@ -234,6 +264,8 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
     """Show what is in a model: operations, tensors with their formats, memory to the bit. --seed is not used."""
     from qspinn.memory import program_account
 
+    if out:
+        _out_file(out, model)
     program = qspinn.load(model)
     account = program_account(program)
     found = {
@@ -272,11 +304,56 @@ def report(
     seed: Seed = None, as_json: Json = False,
 ) -> None:
     """Write the report of a finished exploration again. --seed is not used."""
+    if out:
+        _out_file(out, *(file for file in run.rglob("*") if file.suffix != ".html"))
     page = qspinn.write_report(run, out)
     if as_json:
-        _print_json({"report": str(page)})
+        _print_json({"report": _text(page)})
     else:
-        print(f"report  {page}")
+        print(f"report  {_text(page)}")
+
+
+def _out_folder(path: Path) -> Path:
+    """A folder that a command writes to, checked before the work begins.
+
+    Raises:
+        ConfigError: there is something else, or nothing can be written there.
+    """
+    with _place_errors():
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
+        if not there.is_dir():
+            raise ConfigError("--out", "is no folder" if there == path.absolute() else f"{there} is no folder",
+                              got=str(path), fix="choose another place")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError("--out", "cannot be written to", got=str(path), fix="choose another place")
+    return path
+
+
+@contextmanager
+def _place_errors() -> Iterator[None]:
+    """Turns what the system says of a place, such as a name that is too long, into an error on --out."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError("--out", "cannot be written to", got=error.strerror, fix="choose another place") from None
+
+
+def _out_file(path: Path, *inputs: Path) -> Path:
+    """A file that a command writes, checked before the work begins.
+
+    Raises:
+        ConfigError: it is one of the command's inputs, there is something else than a file, or nothing can be written.
+    """
+    with _place_errors():
+        if path.is_dir() or not path.name:
+            raise ConfigError("--out", "is a folder", got=str(path), allowed="the name of a file")
+        if path.exists() and not path.is_file():
+            raise ConfigError("--out", "is no regular file", got=str(path), allowed="the name of a file")
+        if path.exists() and any(p.exists() and path.samefile(p) for p in inputs):
+            raise ConfigError("--out", "is what the command reads, which would be lost", got=str(path),
+                              fix="choose another place")
+    _out_folder(path.parent)
+    return path
 
 
 def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | None, synthetic: bool = False) -> Any:
@@ -294,7 +371,7 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
 
 
 def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: str) -> Any:
-    """The data a model was made for, or those named: of a model of events with its bins and limits."""
+    """The data a model was made for, with the numbers of samples, bins and limits of its experiment, or those named."""
     experiment = provenance.get("experiment")
     stored = experiment.get("data") if isinstance(experiment, dict) else None
     stored = stored if isinstance(stored, dict) else {}
@@ -306,7 +383,7 @@ def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: st
     if name not in known:
         raise ConfigError("--dataset", "unknown data set, or not of the model's kind", got=name,
                           allowed=", ".join(known))
-    same = stored if events and name == stored.get("name") else {}
+    same = stored if name == stored.get("name") else {}
     return qspinn.records.from_plain(kind, {**same, "name": name, "folder": folder or same.get("folder", "")}, "data")
 
 
@@ -388,6 +465,11 @@ def _size(bits: int) -> str:
 def _accuracy_line(a: Any) -> str:
     return (f"{a.split}: {a.accuracy * 100:.2f} % of {a.n:,} (95 % interval {a.low * 100:.2f} to {a.high * 100:.2f}), "
             f"{a.spikes_per_sample:.1f} spikes per sample")
+
+
+def _text(path: Path) -> str:
+    """A path to print, also where it is no text."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _print_json(value: Any) -> None:

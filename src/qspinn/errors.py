@@ -68,6 +68,10 @@ class ArtifactError(QSpinnError):
     """A .qspinn file is damaged, foreign or from a newer version."""
 
 
+class WriteError(ArtifactError):
+    """A file cannot be written: the disk is full, or the place does not allow it."""
+
+
 class RunError(QSpinnError):
     """A run cannot go on: its folder, journal or worker failed."""
 

@@ -9,17 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from qspinn.errors import ArtifactError
-
-
-def need_file_name(path: Path) -> None:
-    """Refuses what cannot be the name of a file to write, before anything has been computed for it.
-
-    Raises:
-        ArtifactError: a folder, or no name.
-    """
-    if not path.name or path.name == ".." or path.is_dir():
-        raise ArtifactError(str(path), "is a folder", fix="name the file to write")
+from qspinn.errors import WriteError
 
 
 def remove_parts(folder: Path) -> None:
@@ -32,14 +22,18 @@ def remove_parts(folder: Path) -> None:
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write under a temporary name beside path, synced and renamed to it at the end of the block; the old
-    file stays whole if anything fails.
+    file stays whole if anything fails. Where path is a link, the file that it leads to is replaced.
 
     Raises:
-        ArtifactError: the disk is full, the place is not writable, or a folder.
+        WriteError: the disk is full, the place is not writable, or the name is none, or something else than a
+            file stands there.
     """
-    path = Path(path)
-    need_file_name(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    where = str(path)
+    try:
+        path = _target(Path(path))
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    except (TypeError, ValueError, OSError) as error:
+        raise _unwritable(where, error) from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -47,11 +41,27 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):
+    except OSError as error:
+        with contextlib.suppress(OSError):
             part.unlink()
-        raise ArtifactError(str(path), "cannot be written", got=getattr(error, "strerror", None) or str(error),
-                            fix="free some space or choose another place with --out") from None
+        raise _unwritable(where, error) from None
+
+
+def _unwritable(where: str, error: Exception) -> WriteError:
+    return WriteError(where, "cannot be written", got=getattr(error, "strerror", None) or str(error),
+                      fix="free some space or choose another place with --out")
+
+
+def _target(path: Path) -> Path:
+    """Where a file is written: the end of a link; renaming over anything but a file would take that away."""
+    if path.is_symlink():
+        try:
+            path = path.resolve()
+        except RuntimeError as error:  # links in a circle
+            raise ValueError(str(error)) from None
+    if path.exists() and not path.is_file():
+        raise ValueError("a folder" if path.is_dir() else "no regular file")
+    return path
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

@@ -6,6 +6,7 @@ Encoded spikes are memory-mapped files, written once; a worker keeps the float n
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from qspinn import checkpoint
 from qspinn import data as datasets
 from qspinn.checkpoint import Trained
 from qspinn.data.encoders import poisson
-from qspinn.errors import DataError, RunError
+from qspinn.errors import ArtifactError, DataError, LoweringError, RunError
 from qspinn.explore import proposal, sensitivity
 from qspinn.explore.evaluate import keep_array, map_array
 from qspinn.explore.family import Files
@@ -32,7 +33,7 @@ from qspinn.lower import lower, poisson_op, readout_votes
 from qspinn.memory import MemoryAccount, float_account, learning_account
 from qspinn.network import Network
 from qspinn.ops import PoissonOp, VoteOp
-from qspinn.plan import Granularity, resolve
+from qspinn.plan import Granularity, resolve, tensor_paths
 from qspinn.program import Program
 from qspinn.ranges import Ranges, calibrate
 from qspinn.records import content_key, to_plain
@@ -113,6 +114,11 @@ def curves(experiment: Experiment, accuracy: dict[str, float], account: MemoryAc
 
 
 def propose(experiment: Experiment, dataset: datasets.Dataset, curves: list[Significance]) -> list[Candidate]:
+    swept = {(s.path, s.rounding) for s in curves}
+    for path, rounding in itertools.product(tensor_paths(_network(experiment, dataset)), experiment.search.roundings):
+        if (path, rounding) not in swept:
+            raise LoweringError(path, f"cannot be quantized, rounding {rounding.value}, at any width of the sweep",
+                                fix="choose constants of the network that can be kept as integers, or other roundings")
     return proposal.propose(experiment, curves)
 
 
@@ -231,6 +237,13 @@ def _grid_model(bench: Bench, candidate: Candidate, trained: Trained, ranges: Ra
 
 def measure(bench: Bench, candidate: Candidate, program: Program) -> tuple[NDArray[np.bool_], dict[str, Any]]:
     return correct(program, bench.validation), {}
+
+
+def has_float(folder: Path, task: int) -> bool:
+    try:
+        return checkpoint.load(float_path(folder, task)).network.size_of("exc") == task
+    except ArtifactError:
+        return False
 
 
 def sweep_accuracy(bench: Bench, candidate: Candidate) -> float:

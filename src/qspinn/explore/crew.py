@@ -71,13 +71,15 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Records of the candidates that were measured."""
         return [r for r in self.done("candidate").values() if is_measured(r)]
 
-    def run(self, stage: str, kind: str, tasks: Iterable[tuple[str, bytes]], best: Callable[[], str] = str
-            ) -> dict[str, dict[str, Any]]:
-        """Records of all tasks (key, argument), computing those that are missing; order does not matter."""
+    def run(self, stage: str, kind: str, tasks: Iterable[tuple[str, bytes]], best: Callable[[], str] = str,
+            has_file: Callable[[dict[str, Any]], bool] = lambda record: True) -> dict[str, dict[str, Any]]:
+        """Records of all tasks (key, argument), computing those that are missing, or whose file is, by `has_file` of
+        the record; order does not matter."""
         todo = dict(tasks)
         total, wanted = len(todo), set(todo)
-        for key in self.done(kind):
-            todo.pop(key, None)
+        for key, record in self.done(kind).items():
+            if key in todo and has_file(record):
+                del todo[key]
         self.report(Event(stage=stage, done=total - len(todo), total=total, best=best()))
         waiting = list(todo.items())
         running: dict[concurrent.futures.Future, str] = {}

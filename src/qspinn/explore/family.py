@@ -81,6 +81,9 @@ class Family(Protocol):
     def train_float(self, bench: Any, task: Any) -> dict[str, Any]:
         """Trains and stores a float network; returns its record without kind and key."""
 
+    def has_float(self, folder: Path, task: Any) -> bool:
+        """Whether the float network of a task is whole in a run's folder."""
+
     def sweep_accuracy(self, bench: Any, candidate: Any) -> float:
         """Validation accuracy of a point of the sweep; an error says that it is not possible."""
 

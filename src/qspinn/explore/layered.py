@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qspinn import checkpoint
 from qspinn.data import EventDataset, EventSet, load_recordings
+from qspinn.errors import ArtifactError
 from qspinn.explore import event_splits, layered_proposal
 from qspinn.explore.event_splits import mapped
 from qspinn.explore.family import Files
@@ -147,6 +148,14 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
     path.with_suffix(".training").unlink(missing_ok=True)
     return {"accuracy": float((said.argmax(axis=1) == bench.validation.labels).mean()), "rates": rates,
             "epochs": experiment.training.n_epochs, "seconds": round(time.perf_counter() - start, 3)}
+
+
+def has_float(folder: Path, task: None) -> bool:
+    try:
+        checkpoint.load_layers(float_path(folder))
+    except ArtifactError:
+        return False
+    return True
 
 
 def trained_net(experiment: LayeredExperiment, network: LayeredNetwork, data: EventSet, per_step: int = 1,

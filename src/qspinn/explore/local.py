@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from qspinn import checkpoint
 from qspinn.checkpoint import TrainedLocal
 from qspinn.data import EventDataset, EventSet, load_recordings
+from qspinn.errors import ArtifactError
 from qspinn.explore import event_splits, local_proposal
 from qspinn.explore.event_splits import mapped
 from qspinn.explore.family import Files
@@ -114,6 +115,14 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
     resumed.unlink(missing_ok=True)
     return {"accuracy": float((said == bench.validation.labels).mean()), "epochs": learning.n_epochs,
             "spikes": n_spikes, "seconds": round(time.perf_counter() - begin, 3)}
+
+
+def has_float(folder: Path, task: None) -> bool:
+    try:
+        checkpoint.load_local(float_path(folder))
+    except ArtifactError:
+        return False
+    return True
 
 
 def sweep_accuracy(bench: Bench, candidate: LocalCandidate) -> float:

@@ -128,9 +128,11 @@ def conclude(
 
     Raises:
         TargetError: no candidate meets the target.
+        ArtifactError: the winner's file is missing, damaged or another candidate's.
     """
     experiment, family = worker.experiment, worker.family
-    by_kind = {kind: [r for r in records if r.get("kind") == kind] for kind in ("float", "sensitivity", "candidate")}
+    by_kind = {kind: list({r["key"]: r for r in records if r.get("kind") == kind}.values())  # the last of each counts
+               for kind in ("float", "candidate")}
     rejected = sorted((r for r in by_kind["candidate"] if not is_measured(r)), key=lambda r: r["key"])
     candidates = sorted((r for r in by_kind["candidate"] if is_measured(r)), key=lambda r: r["key"])
     winner = judge.winner(candidates)
@@ -138,7 +140,7 @@ def conclude(
         raise _nobody(candidates, judge, rejected)
     chosen = next(r for r in candidates if r["key"] == winner)
     stored = family.STORED
-    built = stored.load(stored.path(worker.folder, candidate_of(experiment, chosen["candidate"])))
+    built = stored.kept(worker.folder, candidate_of(experiment, chosen["candidate"]), chosen["bits"])
     float_right, predicted = family.test(worker.bench, dataset, built)
     truth = dataset.test.labels
     right = predicted == truth

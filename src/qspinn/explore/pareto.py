@@ -7,12 +7,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from qspinn.errors import DataError
 
+EXACT = 1 << 53
+"""Integers up to it are floats, too."""
+
 
 def dominates(a: ArrayLike, b: ArrayLike) -> bool:
     """Whether cost vector a is nowhere worse than b and somewhere better; never where either is not finite.
 
     Raises:
-        DataError: a and b are no numbers, or not as many.
+        DataError: a and b are no numbers, integers beyond 2**53, or not as many.
     """
     x, y = _costs("a", a), _costs("b", b)
     if x.shape != y.shape:
@@ -26,7 +29,7 @@ def pareto_front(costs: ArrayLike) -> NDArray[np.bool_]:
     A row with NaN or infinity is a candidate that failed: never on the front, and it dominates nothing.
 
     Raises:
-        DataError: costs are no numbers, or not [n, k].
+        DataError: costs are no numbers, integers beyond 2**53, or not [n, k].
 
     >>> pareto_front([[1, 5], [2, 2], [3, 3], [2, 2]]).tolist()
     [True, True, False, True]
@@ -52,4 +55,9 @@ def _costs(where: str, costs: ArrayLike) -> NDArray[np.float64]:
         raise DataError(where, "are no rectangular array", got=type(costs).__name__, fix=str(problem)[:120]) from None
     if array.dtype.kind not in "iuf" or np.ma.is_masked(costs):
         raise DataError(where, "are no real numbers", got=str(array.dtype), allowed="integers or floats")
-    return array.astype(np.float64)
+    found = array.astype(np.float64)
+    if np.any(np.isfinite(found) & (np.abs(found) >= EXACT)):  # NumPy itself rounds integers beside floats
+        for x in np.asarray(costs, dtype=object).ravel():
+            if isinstance(x, int | np.integer) and abs(int(x)) > EXACT:
+                raise DataError(where, "hold an integer that floats round", got=int(x), allowed="-2**53..2**53")
+    return found

@@ -9,6 +9,11 @@ from qspinn.errors import ConfigError
 from qspinn.network import _need, need_size
 from qspinn.records import Record
 
+LARGEST = 1e100
+"""Accuracies and memories are below it."""
+MOST = 1e9
+"""The largest mu: far above it all candidates would have the same reward, minus infinity."""
+
 
 class Reward(Record, frozen=True):
     """How candidates that meet the target are ranked.
@@ -28,7 +33,7 @@ class Reward(Record, frozen=True):
     softness: float = 0.005
 
     def check(self) -> None:
-        _need(self.mu >= 0, "reward.mu", self.mu, ">= 0")
+        _need(0 <= self.mu <= MOST, "reward.mu", self.mu, f"0..{MOST:g}")
         _need(self.softness > 0, "reward.softness", self.softness, "> 0")
         need_size("reward.mu", self.mu)
         need_size("reward.softness", self.softness)
@@ -37,12 +42,12 @@ class Reward(Record, frozen=True):
         """The reward of one candidate.
 
         Raises:
-            ConfigError: an accuracy is not finite, or a memory not above 0.
+            ConfigError: an accuracy is not finite, a memory not above 0, or out of reach.
         """
         for name, x, low in (("accuracy", accuracy, -math.inf), ("float_accuracy", float_accuracy, -math.inf),
                              ("bits", bits, 0), ("float_bits", float_bits, 0)):
-            if isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) or x <= low:
-                raise ConfigError(name, "has no reward", got=x, allowed="finite, memory above 0")
+            if isinstance(x, bool) or not isinstance(x, int | float) or not low < x < LARGEST:
+                raise ConfigError(name, "has no reward", got=x, allowed=f"finite, memory above 0 and below {LARGEST:g}")
         if self.form == "additive":
             return accuracy - self.mu * bits / float_bits
         return float_bits / bits * math.exp(-max(0.0, float_accuracy - accuracy) / self.softness)

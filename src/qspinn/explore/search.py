@@ -11,15 +11,16 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from qspinn.errors import ConfigError, RunError
+from qspinn.errors import ArtifactError, ConfigError, LoweringError, RunError
 from qspinn.explore import evaluate as ev
-from qspinn.explore.crew import Crew, Event, Executors, OnEvent, local_processes
+from qspinn.explore.crew import Crew, Event, Executors, OnEvent, is_measured, local_processes
 from qspinn.explore.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of
 from qspinn.explore.journal import Journal
-from qspinn.explore.outcome import Judge, Outcome, conclude, ranked
+from qspinn.explore.outcome import Judge, Outcome, conclude, ranked, reasons
 from qspinn.explore.sensitivity import Significance
 from qspinn.files import remove_parts
 from qspinn.program import write_atomic
@@ -91,8 +92,8 @@ def _opened(
 ) -> Iterator[_Job]:
     """Loads and encodes the data, opens the journal and starts the workers; stops them again whatever happens."""
     experiment = checked(experiment)
-    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 0:
-        raise ConfigError("n_workers", "is no number of processes", got=n_workers, allowed="0 (one per core) or more")
+    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or not 0 <= n_workers <= 1024:
+        raise ConfigError("n_workers", "is no number of processes", got=n_workers, allowed="0 (one per core) to 1024")
     folder = Path(out).resolve()
     report(Event(stage="data", done=0, total=1))
     family = family_of(experiment)
@@ -133,7 +134,9 @@ def _floats_and_sweep(job: _Job) -> tuple[Judge, list[Significance]]:
     """Float networks and the significance sweep."""
     experiment, family = job.experiment, job.family
     tasks = family.float_tasks(experiment)
-    floats = job.crew.run("float training", "float", [(key, msgspec.json.encode(task)) for key, task in tasks])
+    by_key = dict(tasks)
+    floats = job.crew.run("float training", "float", [(key, msgspec.json.encode(task)) for key, task in tasks],
+                          has_file=lambda record: family.has_float(job.folder, by_key[record["key"]]))
     account = family.account(experiment, job.dataset)
     points = family.points(experiment, job.dataset)
     job.crew.run("significance", "sensitivity", [(c.key(), canonical_json(c)) for c in points])
@@ -149,6 +152,20 @@ def _candidates(job: _Job, judge: Judge, curves: list[Significance]) -> Judge:
         found = crew.done("candidate").get(judge.winner(crew.measured()))
         return f"{found['accuracy'] * 100:.2f} % at {judge.float_bits / found['bits']:.1f}x" if found else ""
 
-    proposed = job.family.propose(job.experiment, job.dataset, curves)
-    crew.run("candidates", "candidate", [(c.key(), canonical_json(c)) for c in proposed], best)
+    try:
+        proposed = job.family.propose(job.experiment, job.dataset, curves)
+    except LoweringError as error:
+        why = [r for r in crew.done("sensitivity").values() if r["label"].startswith(f"{error.where}|")]
+        raise LoweringError(error.where, error.problem, got=reasons(why)[0][0], fix=error.fix) from None
+    by_key = {c.key(): c for c in proposed}
+
+    def has_file(record: dict[str, Any]) -> bool:
+        try:
+            job.family.STORED.kept(job.folder, by_key[record["key"]], record["bits"])
+        except ArtifactError:
+            return False
+        return True
+
+    crew.run("candidates", "candidate", [(key, canonical_json(c)) for key, c in by_key.items()], best,
+             lambda record: not is_measured(record) or has_file(record))
     return judge

@@ -67,6 +67,6 @@ def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, floa
 
 def _normal_quantile(level: float) -> float:
     """How many standard deviations a two-sided interval of this level reaches."""
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1 or 0.5 + level / 2 == 1:
         raise ConfigError("level", "is no share", got=level, allowed="above 0, below 1")
     return NormalDist().inv_cdf(0.5 + level / 2)

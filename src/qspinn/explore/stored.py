@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import msgspec
 
 from qspinn import program
+from qspinn.errors import ArtifactError, ConfigError
 from qspinn.memory import MemoryAccount, program_account
+from qspinn.records import from_plain
 
 
 class Keyed(Protocol):
@@ -35,6 +37,24 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def path(self, folder: Path, candidate: Keyed) -> Path:
         """The file of a candidate in a run's folder."""
         return folder / "candidates" / f"{candidate.key()}{self.suffix}"
+
+    def kept(self, folder: Path, candidate: Keyed, bits: int) -> Any:
+        """What was built of a candidate, from a run's folder.
+
+        Raises:
+            ArtifactError: the file is missing or damaged, or what is in it is another candidate or takes other bits.
+        """
+        path = self.path(folder, candidate)
+        built = self.load(path)
+        told = built.provenance.get("candidate")
+        try:
+            same = from_plain(type(candidate), told, "candidate") == candidate
+        except ConfigError:
+            same = False
+        if not same or self.account(built).total_bits != bits:
+            raise ArtifactError(str(path), "is not the candidate that it is named after",
+                                got=told.get("label") if isinstance(told, dict) else told)
+        return built
 
     @property
     def model(self) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from qspinn.data.event_set import EventSet
-from qspinn.errors import ArtifactError
+from qspinn.errors import ArtifactError, RunError
 from qspinn.learning.supervision import Supervision
 from qspinn.program import write_atomic
 from qspinn.records import canonical_json
@@ -70,9 +70,10 @@ def store(path: Path, key: str, n_done: int, state: Training) -> None:
 
 
 def restore(path: Path, key: str, state: Training) -> int:
-    """The number of epochs done: as stored, everything put back; 0 where there is no file or one of another training.
+    """The number of epochs done: as stored, everything put back; 0 where there is no file.
 
     Raises:
+        RunError: the file is of another training.
         ArtifactError: the file is damaged.
     """
     if not path.exists():
@@ -80,12 +81,18 @@ def restore(path: Path, key: str, state: Training) -> int:
     try:
         tensors, rest = _read(path)
         if rest["key"] != key:
-            return 0
+            raise of_another(path)
         _put_back(tensors, rest, state)
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ArtifactError(str(path), "cannot be read as an interrupted training", got=str(error)[:120],
                             fix="delete it to train from the start") from None
     return int(rest["n_done"])
+
+
+def of_another(path: Path) -> RunError:
+    """The error for a file of another training, which going on would replace."""
+    return RunError(str(path), "is of another training, which was interrupted",
+                    fix="choose another place, or delete it to train from the start")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -44,14 +44,15 @@ def fit(
     Args:
         per_step: so many bins of the data make one step of the network, once events have been moved about in them.
         progress: called after every epoch with (epochs done, epochs in all, mean loss).
-        checkpoint: file written after every epoch. Where it is there already and of the same training, that goes on
+        checkpoint: file written after every epoch. Where it is there already, training goes on
             from it, and ends bit for bit where it would have ended uninterrupted.
         teacher: the network whose answers `training.distillation` follows; it is evaluated, not trained.
 
     Raises:
         ConfigError: distillation is asked for without a teacher.
         DataError: the events do not fit the network's input, there are none, or a label is no class of the network.
-        RunError: the loss became NaN or infinite; names the epoch. The module keeps the weights of the epoch before.
+        RunError: the loss became NaN or infinite, the epoch is named, and the module keeps the weights of the epoch
+            before; or the checkpoint is of another training.
         ArtifactError: the checkpoint is damaged, or cannot be written.
     """
     integer("seed", seed, low=0, high=(1 << 32) - 1)

@@ -60,7 +60,7 @@ def pareto(source: Source, width: int) -> Markup:
     margin = 58 if width > 600 else 46
     x = Scale(low=min(0.88, o.float_bits / max(p.bits for p in source.points)), high=most * 1.12, start=margin,
               end=width - 14, log=True)
-    y = Scale(low=floor, high=top + 0.06 * (top - floor), start=height - 50, end=46)
+    y = Scale(low=floor, high=top + 0.06 * max(top - floor, 0.05), start=height - 50, end=46)
     target = o.float_validation - source.experiment.search.max_drop_points / 100
     frame = _axes(x, y, svg.log_ticks(x.low, x.high), "memory, times smaller than float", lambda v: f"{v:g}×",
                   "accuracy on validation")

@@ -27,7 +27,9 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     log: bool = False
 
     def at(self, value: float) -> float:
-        """The pixel of a value."""
+        """The pixel of a value; the middle where the scale holds one value only."""
+        if self.low == self.high:
+            return (self.start + self.end) / 2
         a, b, x = (math.log(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
         return self.start + (x - a) / (b - a) * (self.end - self.start)
 
@@ -78,6 +80,8 @@ def symbols() -> Markup:
 
 def nice_ticks(low: float, high: float, n: int = 5) -> list[float]:
     """Round values within low..high, about n of them, 1, 2 or 5 times a power of ten apart."""
+    if not low < high:
+        return [low]
     raw = (high - low) / n
     power = 10 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)

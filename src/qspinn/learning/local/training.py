@@ -75,14 +75,14 @@ def fit(
 
     Args:
         progress: called after every epoch with (epochs done, epochs in all).
-        checkpoint: file written after every epoch. Where it is there already and of the same training, that goes on
+        checkpoint: file written after every epoch. Where it is there already, training goes on
             from it, and ends bit for bit where it would have ended uninterrupted.
         origin: content key of what else the training depends on: the network and its plan.
 
     Raises:
         DataError: there are no samples, no steps after burn-in, recordings of another shape, or a label that is no
             class of the layers.
-        RunError: weights became NaN or infinite (float); names the epoch.
+        RunError: weights became NaN or infinite (float), the epoch is named; or the checkpoint is of another training.
         ArtifactError: the checkpoint is damaged, or cannot be written.
     """
     need_recordings(layers, data)
@@ -176,7 +176,7 @@ def _store(path: Path, key: str, n_done: int, state: dict[str, NDArray]) -> None
 
 
 def _restored(path: Path, key: str, layers: Layers) -> int:
-    """The number of epochs done, everything put back; 0 where there is no file or one of another training."""
+    """The number of epochs done, everything put back; 0 where there is no file."""
     if not path.exists():
         return 0
     try:
@@ -184,7 +184,8 @@ def _restored(path: Path, key: str, layers: Layers) -> int:
             entry: dict[str, Any] = json.loads(file.metadata()["qspinn_local"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if entry["key"] != key:
-            return 0
+            raise RunError(str(path), "is of another training, which was interrupted",
+                           fix="choose another place, or delete it to train from the start")
         _need_state(state, layers.state())
         layers.put_back(state)
         return integer("n_done", entry["n_done"], low=0, error=ArtifactError)

@@ -1,0 +1,91 @@
+"""The command line where its options, places and streams are at their limits: one line that says what is wrong."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from qspinn import cli
+from qspinn.errors import RunError, WriteError
+from qspinn.explore import search
+from qspinn.explore.space import Experiment
+from qspinn.explore.statistics import wilson_interval
+
+
+def exit_code(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setattr(sys, "argv", ["qspinn", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return caught.value.code
+
+
+@pytest.mark.parametrize("arguments", [
+    ["evaluate", "m.qspinn", "--seed", "-1"], ["evaluate", "m.qspinn", "--seed", "4294967296"],
+    ["explore", "e.toml", "--workers", "99999999999"], ["explore", "e.toml", "--workers", "-1"]])
+def test_numbers_out_of_range_are_bad_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch,
+                                            capsys: pytest.CaptureFixture) -> None:
+    assert exit_code(arguments, monkeypatch) == 2
+    assert "than or equal to" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_is_told_as_a_shell_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                            capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("e.toml").write_text('name = "e"')
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "explore", interrupted)
+    assert exit_code(["explore", "e.toml", "--set", "search.weight_bits=[8]", "--out", "[/b] c"], monkeypatch) == 130
+    told = capsys.readouterr().err
+    assert "To continue: qspinn explore e.toml --set 'search.weight_bits=[8]' --out '[/b] c'" in told
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (OSError(errno.ENOSPC, "No space left on device"), 1), (WriteError("x", "cannot be written"), 1),
+    (RunError("x", "failed"), 1)])
+def test_a_full_disk_is_a_run_that_failed(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture) -> None:
+    def fails(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fails)
+    assert exit_code([], monkeypatch) == code
+    assert "error: " in capsys.readouterr().err
+
+
+def test_output_that_nobody_can_take_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert exit_code(["--version"], monkeypatch) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_paths_that_are_no_text_are_printed(capsys: pytest.CaptureFixture) -> None:
+    cli._print_json({"model": cli._text(Path(os.fsdecode(b"a\xff/m.qspinn")))})
+    assert json.loads(capsys.readouterr().out) == {"model": "a\ufffd/m.qspinn"}
+
+
+def test_data_of_a_model_are_those_of_its_experiment() -> None:
+    data = {"name": "digits", "n_train": 40, "n_validation": 30, "n_test": 20, "folder": "here"}
+    provenance = {"experiment": {"data": data}}
+    found = cli._data_config(provenance, False, "", "")
+    assert (found.n_train, found.n_validation, found.n_test, found.folder) == (40, 30, 20, "here")
+    assert cli._data_config(provenance, False, "mnist", "").n_test == Experiment(name="e").data.n_test
+    assert cli._data_config({"experiment": 3}, False, "digits", "").name == "digits"
+
+
+@pytest.mark.parametrize("level", [1 - 1e-16, 1 - 2**-53])
+def test_levels_that_round_to_one_are_refused(level: float) -> None:
+    with pytest.raises(Exception, match="level: is no share"):
+        wilson_interval(1, 2, level)

@@ -1,0 +1,78 @@
+"""A run that is continued makes again what its folder lacks or holds under a wrong name, and comes to the same end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qspinn import checkpoint
+from qspinn.data import DataConfig
+from qspinn.errors import ArtifactError
+from qspinn.explore import layered, local
+from qspinn.explore.search import explore
+from qspinn.explore.space import Candidate, Experiment, NetworkConfig, Scheme, SearchConfig
+from qspinn.explore.stored import PROGRAM
+from qspinn.fixedpoint import Rounding
+from qspinn.learning.stdp import StdpTraining
+from qspinn.plan import Granularity
+from qspinn.records import from_plain
+from running import inline, lasting
+
+EXPERIMENT = Experiment(
+    name="tiny", data=DataConfig(name="digits", n_train=80, n_validation=40, n_test=40),
+    network=NetworkConfig(n_neurons=10, n_steps=20, rate_hz=200.0), training=StdpTraining(n_passes=1),
+    search=SearchConfig(schemes=(Scheme.PTQ,), roundings=(Rounding.NEAREST,), weight_bits=(4, 2), state_bits=(),
+                        granularities=(Granularity.PER_NEURON,), input_rates=(0.0,), n_neurons=(8,),
+                        max_drop_points=100.0, sensitivity_bits=(8,)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    explore(EXPERIMENT, folder, executors=inline)
+    return folder
+
+
+def swap(a: Path, b: Path) -> None:
+    mine, theirs = a.read_bytes(), b.read_bytes()
+    a.write_bytes(theirs)
+    b.write_bytes(mine)
+
+
+def candidates(folder: Path) -> list[Path]:
+    return sorted((folder / "candidates").iterdir())
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "swapped": lambda run: swap(*candidates(run)[:2]),
+    "missing": lambda run: [path.unlink() for path in candidates(run)],
+    "damaged": lambda run: candidates(run)[0].write_bytes(b"damaged"),
+    "floats missing": lambda run: (run / "float" / "n10.safetensors").unlink(),
+    "floats swapped": lambda run: swap(run / "float" / "n10.safetensors", run / "float" / "n8.safetensors"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_continued_run_restores_its_files(run: Path, change: str) -> None:
+    before = lasting(run)
+    CHANGES[change](run)
+    explore(EXPERIMENT, run, executors=inline)
+    assert lasting(run) == before
+
+
+def test_a_file_is_kept_for_its_candidate_alone(run: Path, tmp_path: Path) -> None:
+    program = PROGRAM.load(candidates(run)[0])
+    candidate, bits = from_plain(Candidate, program.provenance["candidate"]), PROGRAM.account(program).total_bits
+    assert PROGRAM.kept(run, candidate, bits).provenance == program.provenance
+    with pytest.raises(ArtifactError, match="is not the candidate that it is named after"):
+        PROGRAM.kept(run, candidate, bits + 1)
+
+
+@pytest.mark.parametrize("family", [layered, local])
+def test_float_networks_of_other_families_are_looked_for(family: object, run: Path, tmp_path: Path) -> None:
+    assert not family.has_float(tmp_path, None)  # type: ignore[attr-defined]
+    place = family.float_path(tmp_path)  # type: ignore[attr-defined]
+    checkpoint.save(checkpoint.load(run / "float" / "n10.safetensors"), place)
+    assert not family.has_float(tmp_path, None)  # type: ignore[attr-defined]
