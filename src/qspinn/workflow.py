@@ -180,7 +180,7 @@ def evaluate_local(trained: TrainedLocal, split: data.EventSet, name: str) -> tu
         DataError: the split holds no recordings, or they do not fit the layers or classes.
     """
     _need_samples(split, name)
-    _need_classes(split, trained.n_classes, name)
+    _need_classes(split, trained.network.n_classes, name)
     from qspinn.learning.local import model as local_model
 
     said, n_spikes = local_model.predictions(local_model.restored(trained), split, trained.network)
