@@ -89,8 +89,9 @@ def test_evaluate_repeats_the_test_accuracy_on_every_engine(place: Path) -> None
         assert (whole["n"], whole["accuracy"]) == (80, expected)  # the split is that of the run
         accuracies.add((whole["accuracy"], whole["spikes_per_sample"]))
     assert len(accuracies) == 1
-    other = json.loads(qspinn("evaluate", "run/model.qspinn", "--json", "--seed", 9, cwd=place).stdout)
-    assert other["spikes_per_sample"] != whole["spikes_per_sample"]
+    others = [json.loads(qspinn("evaluate", "run/model.qspinn", "--json", "--seed", seed, cwd=place).stdout)
+              for seed in (9, 10, 11)]
+    assert len({(other["accuracy"], other["spikes_per_sample"]) for other in others}) > 1
 
 
 def test_evaluate_names_the_device_that_a_backend_does_not_have(place: Path) -> None:

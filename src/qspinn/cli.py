@@ -365,7 +365,7 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
     experiment = qspinn.load_experiment(config, overrides)
     if not synthetic:
         return experiment
-    if isinstance(experiment, qspinn.LayeredExperiment):
+    if isinstance(experiment, qspinn.LayeredExperiment | qspinn.LocalExperiment):
         return experiment.on_synthetic_data()
     raise ConfigError("--synthetic", "is for experiments on events", got=experiment.data.name, fix="leave it out")
 

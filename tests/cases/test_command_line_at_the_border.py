@@ -14,6 +14,7 @@ import pytest
 from qspinn import cli
 from qspinn.errors import RunError, WriteError
 from qspinn.explore import search
+from qspinn.explore.outcome import Judge, _nobody
 from qspinn.explore.space import Experiment
 from qspinn.explore.statistics import wilson_interval
 
@@ -89,3 +90,19 @@ def test_data_of_a_model_are_those_of_its_experiment() -> None:
 def test_levels_that_round_to_one_are_refused(level: float) -> None:
     with pytest.raises(Exception, match="level: is no share"):
         wilson_interval(1, 2, level)
+
+
+def test_synthetic_gestures_stand_for_recorded_ones_in_every_family(tmp_path: Path) -> None:
+    layers = '[[network.layers]]\nkind = "dense"\n', '[[network.layers]]\nchannels = 2\nkernel = 3\n'
+    for family, told in zip(("layers", "local"), layers, strict=True):
+        path = tmp_path / f"{family}.toml"
+        path.write_text(f'name = "e"\nfamily = "{family}"\n[data]\nname = "dvs_gesture"\nn_bins = 4\n{told}')
+        found = cli._experiment(path, None, "", [], synthetic=True)
+        assert (found.name, found.data.name) == ("e-synthetic", "synthetic_gestures")
+
+
+def test_wider_numbers_are_advised_where_lowering_failed() -> None:
+    judge = Judge(experiment=Experiment(name="e"), float_accuracy=0.9, float_bits=10)
+    for kind, advised in (("LoweringError", True), ("RunError", False)):
+        error = _nobody([], judge, [{"key": "a", "rejected": "a: failed", "error": kind}])
+        assert ("more bits" in str(error)) is advised

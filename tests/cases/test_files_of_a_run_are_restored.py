@@ -10,14 +10,15 @@ import pytest
 from qspinn import checkpoint
 from qspinn.data import DataConfig
 from qspinn.errors import ArtifactError
-from qspinn.explore import layered, local
+from qspinn.explore import layered, local, outcome, search
 from qspinn.explore.search import explore
-from qspinn.explore.space import Candidate, Experiment, NetworkConfig, Scheme, SearchConfig
+from qspinn.explore.space import Candidate, Experiment, NetworkConfig, Scheme, SearchConfig, label_of
 from qspinn.explore.stored import PROGRAM
 from qspinn.fixedpoint import Rounding
 from qspinn.learning.stdp import StdpTraining
 from qspinn.plan import Granularity
 from qspinn.records import from_plain
+from qspinn.version import __version__
 from running import inline, lasting
 
 EXPERIMENT = Experiment(
@@ -76,3 +77,21 @@ def test_float_networks_of_other_families_are_looked_for(family: object, run: Pa
     place = family.float_path(tmp_path)  # type: ignore[attr-defined]
     checkpoint.save(checkpoint.load(run / "float" / "n10.safetensors"), place)
     assert not family.has_float(tmp_path, None)  # type: ignore[attr-defined]
+
+
+def test_a_result_names_every_version_that_worked_on_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (search, outcome):
+        monkeypatch.setattr(module, "__version__", "99.0")
+    for _ in range(2):
+        found = explore(EXPERIMENT, run, executors=inline)
+        assert found.versions["qspinn"] == f"{__version__} and 99.0"
+        assert PROGRAM.load(run / found.model).provenance["qspinn"] == found.versions["qspinn"]
+
+
+def test_labels_tell_rates_apart_and_stay_short_where_they_can() -> None:
+    def label(rate: float, *rates: float) -> str:
+        return label_of(Scheme.PTQ, 4, Granularity.GLOBAL, Rounding.NEAREST, "lean", rate, 8, rates)
+
+    assert label(0.003, 0.0, 0.003) == label(0.003) == "ptq w4 global nearest lean inputs>0.003 N8"
+    assert label(0.00300000001, 0.0, 0.003) == label(0.00300000001, 0.003)
+    assert label(0.00300000001, 0.003, 0.00300000001) != label(0.003, 0.003, 0.00300000001)

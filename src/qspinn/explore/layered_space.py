@@ -221,11 +221,19 @@ class LayeredExperiment(Record, frozen=True):
         Raises:
             ConfigError: there is no synthetic data of this shape.
         """
-        if self.data.name not in ("dvs_gesture", "synthetic_gestures"):
-            raise ConfigError("--synthetic", "there are no synthetic data of this kind", got=self.data.name,
-                              allowed="experiments on dvs_gesture")
-        data = msgspec.structs.replace(self.data, name="synthetic_gestures", folder="", on_error="stop")
-        return msgspec.structs.replace(self, name=f"{self.name}-synthetic", data=data)
+        return msgspec.structs.replace(self, name=f"{self.name}-synthetic", data=synthetic(self.data))
+
+
+def synthetic(data: EventData) -> EventData:
+    """Synthetic gestures in place of recorded ones.
+
+    Raises:
+        ConfigError: there are none of this kind.
+    """
+    if data.name not in ("dvs_gesture", "synthetic_gestures"):
+        raise ConfigError("--synthetic", "there are no synthetic data of this kind", got=data.name,
+                          allowed="experiments on dvs_gesture")
+    return msgspec.structs.replace(data, name="synthetic_gestures", folder="", on_error="stop")
 
 
 class LayeredCandidate(Record, frozen=True):

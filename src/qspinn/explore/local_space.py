@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from qspinn.data.event_dataset import EventData
+from qspinn.explore.layered_space import synthetic
 from qspinn.explore.reward import Reward
 from qspinn.explore.space import Scheme, _need_header
 from qspinn.learning.local import LocalLearning, LocalNetwork
@@ -90,6 +93,14 @@ class LocalExperiment(Record, frozen=True):
     def check(self) -> None:
         _need_header(self.name, self.seed, self.version)
         need_no_options(self.plan, "local learning")
+
+    def on_synthetic_data(self) -> LocalExperiment:
+        """The same experiment on synthetic gestures of the same shape, named so.
+
+        Raises:
+            ConfigError: there is no synthetic data of this shape.
+        """
+        return msgspec.structs.replace(self, name=f"{self.name}-synthetic", data=synthetic(self.data))
 
 
 class LocalCandidate(Record, frozen=True):

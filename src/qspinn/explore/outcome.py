@@ -144,7 +144,8 @@ def conclude(
     float_right, predicted = family.test(worker.bench, dataset, built)
     truth = dataset.test.labels
     right = predicted == truth
-    provenance = built.provenance | {"data": dataset.checksum(), "qspinn": __version__,
+    by = " and ".join(dict.fromkeys(versions_of(records)))
+    provenance = built.provenance | {"data": dataset.checksum(), "qspinn": by,
                                      "validation_accuracy": chosen["accuracy"], "test_accuracy": float(right.mean())}
     stored.save(msgspec.structs.replace(built, provenance=provenance), worker.folder / stored.model)
     account = family.account(experiment, dataset)
@@ -155,7 +156,7 @@ def conclude(
         data={"name": dataset.name, "split_rule": dataset.split_rule, "sha256": dataset.checksum(),
               "labels": list(dataset.labels), "shared": shared_of(dataset),
               "n": [len(dataset.train.labels), len(dataset.validation.labels), len(truth)]} | family.describe(dataset),
-        versions=versions(family.LIBRARIES), float_bits=judge.float_bits,
+        versions=versions(family.LIBRARIES) | {"qspinn": by}, float_bits=judge.float_bits,
         float_memory=[to_plain(r) for r in account.rows],
         floats=sorted(by_kind["float"], key=lambda r: r.get("n_neurons", 0)),
         significance=[to_plain(s) for s in ranked(experiment, records, account)], candidates=candidates,
@@ -183,11 +184,17 @@ def _nobody(candidates: list[dict[str, Any]], judge: Judge, rejected: list[dict[
             fix="allow a larger search.max_drop_points in a new folder, or add weight_bits")
     else:
         named = ", ".join(f"{n} rejected: {reason}" for reason, n in why[:NEAREST]) or "there are none"
+        lowered = any(r.get("error") == "LoweringError" for r in failed)
         error = TargetError(
             "search", f"no candidate could be measured; {named}",
-            fix="more bits for potentials or currents often help")
+            fix="more bits for potentials or currents often help" if lowered else "")
     error.nearest, error.rejected = tuple(nearest), tuple(why)
     return error
+
+
+def versions_of(records: list[dict[str, Any]]) -> list[str]:
+    """The versions of qspinn that worked on a run, in this order."""
+    return [str(r.get("version")) for r in records if r.get("kind") == "run"] or [__version__]
 
 
 def versions(libraries: tuple[str, ...]) -> dict[str, str]:

@@ -28,7 +28,7 @@ def propose(experiment: Experiment, curves: list[Significance]) -> list[Candidat
     def add(scheme: Scheme, bits: int, granularity: Granularity, rounding: Rounding, states: str,
             widths: dict[str, int], rate: float, n: int) -> None:
         plan = candidate_plan(bits, granularity, rounding, widths, rate)
-        label = label_of(scheme, bits, granularity, rounding, states, rate, n)
+        label = label_of(scheme, bits, granularity, rounding, states, rate, n, search.input_rates)
         found.append(Candidate(scheme=scheme, plan=plan, n_neurons=n, seed=experiment.seed, label=label))
 
     for bits, rounding, granularity in itertools.product(

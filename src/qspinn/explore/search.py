@@ -20,7 +20,7 @@ from qspinn.explore import evaluate as ev
 from qspinn.explore.crew import Crew, Event, Executors, OnEvent, is_measured, local_processes
 from qspinn.explore.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of
 from qspinn.explore.journal import Journal
-from qspinn.explore.outcome import Judge, Outcome, conclude, ranked, reasons
+from qspinn.explore.outcome import Judge, Outcome, conclude, ranked, reasons, versions_of
 from qspinn.explore.sensitivity import Significance
 from qspinn.files import remove_parts
 from qspinn.program import write_atomic
@@ -128,6 +128,8 @@ def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, fol
         raise RunError(str(folder), "holds a run of another experiment or other data",
                        got="the same data, and another experiment" if same else "other data",
                        fix="choose another folder with --out, or delete this one; data.folder counts as it is written")
+    if versions_of(journal.records)[-1] != __version__:
+        journal.append(mine)  # so that the result names every version that worked on it
 
 
 def _floats_and_sweep(job: _Job) -> tuple[Judge, list[Significance]]:

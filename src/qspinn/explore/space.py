@@ -170,10 +170,12 @@ def candidate_plan(
 
 
 def label_of(scheme: Scheme, weight_bits: int, granularity: Granularity, rounding: Rounding, states: str,
-             input_rate: float, n_neurons: int) -> str:
-    """A short readable name, unique within a search."""
+             input_rate: float, n_neurons: int, rates: tuple[float, ...] = ()) -> str:
+    """A short readable name, unique within a search of these input rates."""
     parts = [scheme.value, f"w{weight_bits}", "per-neuron" if granularity is Granularity.PER_NEURON else "global",
              rounding.value, states]
     if input_rate > 0:
-        parts.append(f"inputs>{input_rate:g}")
+        short = f"{input_rate:g}"
+        alike = any(rate != input_rate and f"{rate:g}" == short for rate in rates)
+        parts.append(f"inputs>{input_rate if alike else short}")
     return " ".join([*parts, f"N{n_neurons}"])
