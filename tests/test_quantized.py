@@ -184,8 +184,8 @@ def plain_gradients(module: QuantNet, x: torch.Tensor, weight: torch.Tensor) -> 
     """Gradients of a one-layer recurrent network with a synaptic current by plain steps in float64."""
     layer, name = module.network.layers[0], "out"
     p = {k: v.detach().double().requires_grad_() for k, v in module.named_parameters()}
-    step = torch.from_numpy(module.grids[name].step) * torch.exp(p["out__log_step"])
-    shifts = 2.0 ** torch.from_numpy(module.grids[name].shifts)
+    step = torch.tensor(module.grids[name].step) * torch.exp(p["out__log_step"])
+    shifts = 2.0 ** torch.tensor(module.grids[name].shifts)
     unit = step * shifts
     limits = {k: 1 << module.rules[f"out.{k}"].bits - 1 for k in ("w_input", "w_out", "v", "i")}
 

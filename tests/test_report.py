@@ -33,7 +33,7 @@ WINNER = "ptq0"
 
 def make_run(folder: Path, *, label: str = "", difference: Difference | None = None, **changed: Any) -> Path:
     """A finished run of a 5 x 5 input, 50 neurons and 3 classes, with made-up numbers."""
-    experiment = Experiment(name="tiny" + label, network=NetworkConfig(n_neurons=N, n_steps=10))
+    experiment = Experiment(name="tiny" + label.replace("/", ""), network=NetworkConfig(n_neurons=N, n_steps=10))
     network = experiment.network.build(SIDE * SIDE, CLASSES)
     rng = np.random.default_rng(0)
     params: checkpoint.Parameters = {

@@ -54,6 +54,8 @@ def _unwritable(where: str, error: Exception) -> WriteError:
 
 def _target(path: Path) -> Path:
     """Where a file is written: the end of a link; renaming over anything but a file would take that away."""
+    if "\0" in str(path):
+        raise ValueError("a name with a null character")
     if path.is_symlink():
         try:
             path = path.resolve()

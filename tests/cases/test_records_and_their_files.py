@@ -97,7 +97,6 @@ def test_sizes_that_float32_cannot_compute_with_are_refused(make: Any) -> None:
     (lambda: LayeredSearch(weight_calibrator=Calibrator.THRESHOLD), "search.weight_calibrator"),
     (lambda: LayeredSearch(itq_calibrator=Calibrator.THRESHOLD), "search.itq_calibrator"),
     (lambda: LayeredSearch(itq_epochs=20_000), "search.itq_epochs"),
-    (lambda: LayeredSearch(state_bits=(12,), itq_bits=((4, 12),), accumulator_bits=8), "search.accumulator_bits"),
     (lambda: LayeredSearch(itq_bits=(ItqBits(weights=4, states=8, accumulator_bits=4),)), "search.itq_bits"),
     *((lambda name=name: Experiment(name=name), "name") for name in
       ("", ".", "..", "a/b", "/a", "a\\b", "a\0", "a" * 201)),
@@ -168,7 +167,7 @@ def test_checkpoints_that_are_written_can_be_read(kind: type, tmp_path: Path) ->
             checkpoint.save(spoilt, path)
     with pytest.raises(ConfigError, match="is no trained network"):
         checkpoint.save({}, path)  # type: ignore[arg-type]
-    with pytest.raises(ArtifactError, match="is a folder"):
+    with pytest.raises(ArtifactError, match="a folder"):
         checkpoint.save(trained(kind), tmp_path)
 
 

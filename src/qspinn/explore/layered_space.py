@@ -177,11 +177,6 @@ class LayeredSearch(Record, frozen=True):
         for p in points:
             _need(p.accumulator_bits == 0 or p.accumulator_bits >= p.states, "search.itq_bits", p.accumulator_bits,
                   f"accumulator_bits of 0, or at least the {p.states} bits of states")
-        states = [*(self.state_bits if Scheme.PTQ in self.schemes else ()),
-                  *((p.states for p in points if not p.accumulator_bits) if Scheme.ITQ in self.schemes else ())]
-        _need(self.accumulator_bits == 0 or not states or self.accumulator_bits >= min(states),
-              "search.accumulator_bits", self.accumulator_bits,
-              f"0, or at least {min(states, default=0)}: it would change nothing where no states are narrower")
         for name in ("quantile", "itq_quantile"):
             _need(0 < getattr(self, name) <= 1, f"search.{name}", getattr(self, name), "above 0, at most 1")
         _need(self.itq_spike_regulation >= 0, "search.itq_spike_regulation", self.itq_spike_regulation,
