@@ -216,6 +216,13 @@ def test_training_takes_what_float32_holds() -> None:
                 call()
 
 
+def test_modules_within_autocast_are_refused() -> None:
+    network = net(Leaky(), n_steps=4)
+    for module in SurrogateNet(network), prepare(network, plan_of()):
+        with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ConfigError, match=r"^autocast: .*float32"):
+            module(torch.ones(4, 1, 1))
+
+
 NET, ONES = net(Leaky()), {"p.w": np.ones((1, 1))}
 PROGRAM = lower_layers(NET, ONES, plan_of(), LayerRanges(v={"p": 1.0}))
 SPIKES = from_dense(np.ones((60, 1, 1)))

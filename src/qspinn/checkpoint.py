@@ -156,8 +156,9 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         Raises:
             DataError: names the array.
         """
-        told = self.network
-        parameters.need_whole(self.params, parameters.of_local(told.network, told.learning, told.plan, told.shape))
+        declared = self.network
+        shapes = parameters.of_local(declared.network, declared.learning, declared.plan, declared.shape)
+        parameters.need_whole(self.params, shapes)
         return self
 
     def key(self) -> str:

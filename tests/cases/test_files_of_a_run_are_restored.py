@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -72,11 +73,11 @@ def test_a_file_is_kept_for_its_candidate_alone(run: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("family", [layered, local])
-def test_float_networks_of_other_families_are_looked_for(family: object, run: Path, tmp_path: Path) -> None:
-    assert not family.has_float(tmp_path, None)  # type: ignore[attr-defined]
-    place = family.float_path(tmp_path)  # type: ignore[attr-defined]
+def test_float_networks_of_other_families_are_looked_for(family: ModuleType, run: Path, tmp_path: Path) -> None:
+    assert not family.has_float(tmp_path, None)
+    place = family.float_path(tmp_path)
     checkpoint.save(checkpoint.load(run / "float" / "n10.safetensors"), place)
-    assert not family.has_float(tmp_path, None)  # type: ignore[attr-defined]
+    assert not family.has_float(tmp_path, None)
 
 
 def test_a_result_names_every_version_that_worked_on_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

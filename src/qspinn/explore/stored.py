@@ -46,14 +46,14 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """
         path = self.path(folder, candidate)
         built = self.load(path)
-        told = built.provenance.get("candidate")
+        stored = built.provenance.get("candidate")
         try:
-            same = from_plain(type(candidate), told, "candidate") == candidate
+            same = from_plain(type(candidate), stored, "candidate") == candidate
         except ConfigError:
             same = False
         if not same or self.account(built).total_bits != bits:
             raise ArtifactError(str(path), "is not the candidate that it is named after",
-                                got=told.get("label") if isinstance(told, dict) else told)
+                                got=stored.get("label") if isinstance(stored, dict) else stored)
         return built
 
     @property

@@ -17,13 +17,16 @@ def device_of(net: nn.Module) -> torch.device:
 
 
 def need_together(net: nn.Module, spikes: Tensor) -> None:
-    """A module and its input lie on one device, and the module computes in float32.
+    """A module and its input lie on one device, and the module computes in float32, outside torch.autocast.
 
     Raises:
         ConfigError: they do not.
     """
     need_single(net)
     place = device_of(net)
+    if torch.is_autocast_enabled(place.type):
+        raise ConfigError("autocast", "networks are computed and trained in float32", got="torch.autocast is on",
+                          allowed="float32", fix=f'with torch.autocast("{place.type}", enabled=False): ...')
     if spikes.device != place:
         raise ConfigError("device", "the module and its input lie on different devices",
                           got=f"module on {place}, input on {spikes.device}",
