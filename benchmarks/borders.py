@@ -8,7 +8,6 @@ Writes benchmarks/results/borders.json. Without --before only records and progra
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -19,9 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from claims import claim, write
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = 5
+RECORD_US = 20.0
+CHECK_S = 0.3
+SLOWER = 1.02
 
 
 def competing() -> Callable[[], Any]:
@@ -170,6 +173,31 @@ def program_check() -> dict[str, float]:
     return {"codes": sum(t.codes.size for t in program.tensors.values()), "first_s": times[0], "second_s": times[1]}
 
 
+def check_claims(command: str) -> list[dict[str, Any]]:
+    """Claims of checking a program."""
+    found = program_check()
+    text = f"checking a program of the size of ResNet-19, {found['codes']:,} codes, "
+    return [claim(text + "the first time", [found["first_s"]], "s", "<= 0.3", found["first_s"] <= CHECK_S,
+                  command=command, digits=3),
+            claim(text + "the second time", [found["second_s"] * 1e6], "us", "", None, command=command, digits=1)]
+
+
+def ratios(name: str, before: Path, rounds: int) -> list[float]:
+    """CPU time of a piece of work after / before, the two versions by turns."""
+    found = []
+    for _ in range(rounds):
+        old = in_version(name, before / "src")
+        found.append(in_version(name, HERE.parent / "src") / old)
+    return found
+
+
+def ratio_claim(name: str, found: list[float], command: str) -> dict[str, Any]:
+    """The claim that a piece of work is not slower than before."""
+    target, met = ("<= 1.02", statistics.median(found) <= SLOWER) if name != "reference" else ("", None)
+    return claim(f"checks at every border, CPU time after / before: {WORK[name].__doc__}", found, "x", target, met,
+                 command=command, digits=3)
+
+
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,18 +208,17 @@ def main() -> None:
     if arguments.work:
         print(best(WORK[arguments.work]()))
         return
-    found: dict[str, Any] = {"record_us": records(), "program_check": program_check()}
-    print(json.dumps(found, indent=1), flush=True)
+    command = "python benchmarks/borders.py" + (" --before CHECKOUT" if arguments.before else "")
+    made = [claim(f"constructing a record: {name}", [us], "us", "<= 20", us <= RECORD_US, command=command)
+            for name, us in records().items()]
+    made += check_claims(command)
+    for record in made:
+        print(record["claim"], record["value"], record["unit"], flush=True)
     if arguments.before:
-        found["ratio_after_to_before"] = {}
         for name in WORK:
-            ratios = []
-            for _ in range(arguments.rounds):
-                before = in_version(name, arguments.before / "src")
-                ratios.append(in_version(name, HERE.parent / "src") / before)
-            found["ratio_after_to_before"][name] = {"median": statistics.median(ratios), "all": sorted(ratios)}
-            print(name, found["ratio_after_to_before"][name], flush=True)
-    (HERE / "results" / "borders.json").write_text(json.dumps(found, indent=1) + "\n")
+            made.append(ratio_claim(name, ratios(name, arguments.before, arguments.rounds), command))
+            print(name, made[-1]["value"], made[-1]["spread"], flush=True)
+    write("borders", made)
 
 
 if __name__ == "__main__":

@@ -111,13 +111,15 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
 
     def __post_init__(self) -> None:
         cls = type(self)
-        for field in _fields(cls):
-            value = getattr(self, field.name)
-            if not field.takes(value):
+        for field, value in zip(_fields(cls), msgspec.structs.astuple(self), strict=True):
+            if type(value) in field.plain or field.takes(value):
+                continue
+            settled = field.members.get(value) if type(value) is str else None
+            if settled is None:
                 settled = _settled(_hints(cls)[field.name], value, f"{cls.__name__}.{field.name}",
                                    _defaults(cls).get(field.name))
-                if settled is not value:
-                    msgspec.structs.force_setattr(self, field.name, settled)
+            if settled is not value:
+                msgspec.structs.force_setattr(self, field.name, settled)
         self.check()
 
     def check(self) -> None:
@@ -145,14 +147,18 @@ class _Field(msgspec.Struct, frozen=True):
     """Which values of a field are as they must be at first sight; all others go through `_settled`.
 
     Attributes:
-        types: exact types of such values.
+        plain: exact types of which every value is as it must be.
+        types: exact types of such values, the numbers and the texts among them after a look at the value.
+        members: members of an enum by their words.
         words: where text is one of a few words.
         item: type of the entries of a tuple of simple entries.
         length: of that tuple; None: any.
     """
 
     name: str
+    plain: frozenset[type]
     types: frozenset[type]
+    members: dict[str, enum.Enum]
     words: frozenset[str] | None
     item: type | None
     length: int | None
@@ -189,7 +195,10 @@ def _field(name: str, hint: Any) -> _Field:
     for items in (typing.get_args(m) for m in members if typing.get_origin(m) is tuple):
         alike = len(set(items) - {Ellipsis}) == 1 and (items[0] in (bool, int) or _is_enum(items[0]))
         item, length = (items[0] if alike else None), (None if items[-1] is Ellipsis else len(items))
-    return _Field(name, frozenset((*simple, *([str] if literal else []))), words, item, length)
+    enums = [m for m in simple if _is_enum(m)]
+    members = {member.value: member for member in enums[0]} if len(enums) == 1 and str not in simple else {}
+    kinds = frozenset((*simple, *([str] if literal else [])))
+    return _Field(name, kinds - {int, float, str}, kinds, members, words, item, length)
 
 
 def _is_enum(kind: Any) -> bool:
