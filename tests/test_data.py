@@ -44,6 +44,16 @@ def test_every_truncation_is_refused_by_name(tmp_path: Path) -> None:
         refused(tmp_path / "x.gz", packed[:cut])
 
 
+def test_files_that_unpack_to_any_length_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist, "MOST_BYTES", len(idx(IMAGES)))
+    for name, content in (("x", idx(IMAGES)), ("x.gz", gzip.compress(idx(IMAGES)))):
+        (tmp_path / name).write_bytes(content)
+        assert mnist.read_idx(tmp_path / name).shape == IMAGES.shape
+    refused(tmp_path / "x.gz", gzip.compress(bytes(1 << 20)))
+    with pytest.raises(DataError, match=r"x\.gz: is too long, once unpacked"):
+        mnist.read_idx(tmp_path / "x.gz")
+
+
 def test_flipped_bytes_of_a_gzip_file_are_refused_or_harmless(tmp_path: Path) -> None:
     packed, path = gzip.compress(idx(IMAGES)), tmp_path / "x.gz"
     for at in range(len(packed)):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qspinn.checkpoint import Trained
-from qspinn.errors import ConfigError, QSpinnError
+from qspinn.errors import ConfigError, LoweringError, QSpinnError
 from qspinn.layer_grid import LayerGrid
 from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
 from qspinn.learning.quantized import convert, prepare
@@ -223,6 +223,26 @@ def test_clipped_weights_are_noted() -> None:
     assert (note.path, note.problem, note.count, note.total) == ("p.w", "clipped", 2, 4)
     assert from_bytes(to_bytes(program)).notes == program.notes
     assert low([[1.0, 0.1, -0.9, 0.2]]).notes == ()
+
+
+@pytest.mark.parametrize(("w", "bias", "count"), [(1.0, None, 1), ([[1.0], [0.01]], None, 1), (1.0, 0.5, 1),
+                                                  (0.0, None, 0)])
+def test_currents_that_no_range_was_given_for_are_noted(w: Any, bias: float | None, count: int) -> None:
+    """A current of decay 0.9 reaches ten times its input, its format of 8 bits 127 steps of a weight's 127."""
+    neuron, w = Leaky(decay=0.9, current_decay=0.9, v_th=5.0), np.atleast_2d(w)
+    n = len(w)
+    network = net(neuron, 1, n, bias=bias is not None)
+    arrays = {"p.w": w} | ({} if bias is None else {"p.bias": np.full(n, bias)})
+    def lowered_with(**ranges: Any) -> Program:
+        return lower_layers(network, arrays, QuantPlan(rules=(QuantRule(tensor="*.i", bits=8), REST)),
+                            LayerRanges(v={"p": 9.0}, **ranges))
+    notes = lowered_with().notable()
+    assert [(note.path, note.count, note.total) for note in notes] == ([("p.i", count, n)] if count else [])
+    if count:
+        assert "no range of synaptic currents" in str(notes[0])
+        with pytest.raises(LoweringError, match=r"^p\.i: the synaptic current does not fit"):
+            lowered_with(i={"p": 10.0})
+    assert lowered_with(i={"p": 0.5}).notes == ()
 
 
 CORNERS = {

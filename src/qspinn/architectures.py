@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from qspinn.arrays import need_kind
 from qspinn.errors import ConfigError
 from qspinn.layers import (
     Connection,
@@ -97,6 +98,7 @@ def resnet19(variant: Variant = Variant()) -> LayeredNetwork:  # noqa: B008 (fro
     >>> len(net.layers), net.layers[1].shape, net.layers[-2].shape
     (18, (16, 32, 32), (64, 8, 8))
     """
+    need_kind("variant", variant, Variant)
     first = variant.channels(RESNET19_STAGES[0][0])
     conv = Conv2d(source="input", target="conv1", padding=(1, 1), norm=True)
     layers = [Layer(name="conv1", shape=(first, *variant.shape[1:]), neuron=variant.neuron)]
@@ -146,6 +148,7 @@ def vgg16(variant: Variant = Variant()) -> LayeredNetwork:  # noqa: B008 (frozen
     >>> [x.shape for x in vgg16(Variant(width=1 / 8)).layers][-4:]
     [(64, 2, 2), (64, 2, 2), (64, 2, 2), (10, 1, 1)]
     """
+    need_kind("variant", variant, Variant)
     return _vgg(variant, VGG16_STAGES, "vgg16")
 
 
@@ -163,6 +166,7 @@ def vggsnn(variant: Variant = Variant(shape=(2, 48, 48), n_steps=10, max_count=1
     >>> [x.shape for x in vggsnn(Variant(shape=(2, 34, 34), width=1 / 8)).layers][-3:]
     [(64, 4, 4), (64, 4, 4), (10, 1, 1)]
     """
+    need_kind("variant", variant, Variant)
     return _vgg(variant, VGGSNN_STAGES, "vggsnn")
 
 

@@ -104,14 +104,14 @@ def booleans(where: str, x: Any, *, shape: Shape | None = None, error: type[QSpi
     return array
 
 
-def need_kind(where: str, x: Any, kind: type, error: type[QSpinnError] = ConfigError) -> None:
-    """Checks that x, which a caller passed, is of a class of this package.
+def need_kind(where: str, x: Any, kind: Any, error: type[QSpinnError] = ConfigError) -> None:
+    """Checks that x, which a caller passed, is of a class of this package, or of one of several (`A | None`).
 
     Raises:
         QSpinnError: of kind `error`.
     """
     if not isinstance(x, kind):
-        raise error(where, "is of the wrong type", got=type(x).__name__, allowed=f"a {kind.__name__}")
+        raise error(where, "is of the wrong type", got=type(x).__name__, allowed=f"a {getattr(kind, '__name__', kind)}")
 
 
 def flag(where: str, x: Any, error: type[QSpinnError] = ConfigError) -> bool:

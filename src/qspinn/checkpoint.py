@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 
 from qspinn import parameters
 from qspinn.errors import ArtifactError, ConfigError, QSpinnError
+from qspinn.files import entry_of, write_atomic
 from qspinn.layers import LayeredNetwork, Shape
 from qspinn.learning.local import LocalLearning, LocalNetwork
 from qspinn.network import Network, _need
 from qspinn.parameters import Parameters
 from qspinn.plan import QuantPlan
-from qspinn.program import write_atomic
 from qspinn.records import Record, canonical_json, from_plain, plain_table
 
 __all__ = ["AnyTrained", "LocalDeclaration", "Parameters", "Trained", "TrainedLayers", "TrainedLocal", "load",
@@ -229,11 +228,10 @@ def _load(path: str | Path, make: Callable[[Any, Parameters], T]) -> T:
     try:
         data = Path(path).read_bytes()
         params = dict(safetensors.numpy.load(data))
-        size = struct.unpack("<Q", data[:8])[0]
-        entry = msgspec.json.decode(msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn_float"])
+        entry = entry_of(data, "qspinn_float")
         trained = make(entry, params)
-    except (OSError, safetensors.SafetensorError, msgspec.DecodeError, struct.error, LookupError, TypeError,
-            ValueError, QSpinnError) as error:
+    except (OSError, safetensors.SafetensorError, LookupError, TypeError, ValueError, OverflowError, RecursionError,
+            QSpinnError) as error:
         raise ArtifactError(str(path), "cannot be read as a float checkpoint", got=str(error)[:120]) from None
     if entry.get("sha256") != _digest(entry["network"], params, with_shapes="family" in entry):
         raise ArtifactError(str(path), "checksum does not match: the file was damaged or edited")

@@ -365,6 +365,9 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
     experiment = qspinn.load_experiment(config, overrides)
     if not synthetic:
         return experiment
+    if data:
+        raise ConfigError("--synthetic", "takes no data, so --data would not be read", got=data,
+                          fix="leave one of the two out")
     if isinstance(experiment, qspinn.LayeredExperiment | qspinn.LocalExperiment):
         return experiment.on_synthetic_data()
     raise ConfigError("--synthetic", "is for experiments on events", got=experiment.data.name, fix="leave it out")

@@ -1,15 +1,17 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the entry that a safetensors file has beside its arrays."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from qspinn.errors import WriteError
+from qspinn.errors import ConfigError, WriteError
+from qspinn.records import read_json
 
 
 def remove_parts(folder: Path) -> None:
@@ -42,9 +44,10 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise _unwritable(where, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _unwritable(where: str, error: Exception) -> WriteError:
@@ -70,3 +73,22 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     """Writes bytes, all or nothing; see `replacing`, also for errors."""
     with replacing(path) as file:
         file.write(data)
+
+
+def entry_of(data: bytes, tag: str) -> Any:
+    """The plain data that the bytes of a safetensors file hold under a tag of their metadata.
+
+    Raises:
+        ValueError: cut short, no such entry, no JSON, or a key is given twice: readers would differ in which they take.
+        RecursionError: tables or lists too deep within one another.
+    """
+    if len(data) < 8:
+        raise ValueError("shorter than its header")
+    size = struct.unpack("<Q", data[:8])[0]
+    try:
+        metadata = read_json(data[8 : 8 + size].decode()).get("__metadata__")
+        return read_json(metadata[tag])
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"has no entry {tag!r} in its metadata") from None
+    except ConfigError as error:
+        raise ValueError(str(error)) from None

@@ -81,6 +81,8 @@ def lower_layers(
         tensors |= new
         ops += own
         notes += _notes(network, arrays, layer, rules, grids[layer.name])
+        if layer.neuron.current_decay is not None and layer.name not in ranges.i:
+            notes += _current_notes(network, new, next(op for op in own if isinstance(op, LifOp)))
         made.add(layer.name)
     _add_pools(network, made, ops)
     ops.append(ReadOp(source=network.readout.source, of=network.readout.of))
@@ -110,6 +112,29 @@ def _notes(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, 
     counts = {path: (n_clipped(w, rules[path], grid.step), w.size)
               for path, w in real_weights(network, arrays, layer).items()}
     return [Note(path=path, problem="clipped", count=n, total=size) for path, (n, size) in counts.items() if n]
+
+
+def _current_notes(network: LayeredNetwork, tensors: dict[str, CodeTensor], op: LifOp) -> list[Note]:
+    """How many channels' synaptic currents may exceed their format, where no range of currents was measured.
+
+    A current gains at most the sum of the sizes of its weights and its bias in a step, one more by rounding, and decays
+    by a factor d: it stays below that gain / (1 - d).
+    """
+    assert op.current_fmt is not None
+    gain = np.ones(1, np.int64)
+    for c in network.into(op.name):
+        gain = gain + _row_sums(tensors[network.weight_path(c)]) * most_spikes(network, c.source)
+    if op.bias:
+        gain = gain + (np.abs(tensors[op.bias].codes.astype(np.int64)) << op.bias_shift)
+    kept = (1 << op.current_shift) - tensors[op.current].codes.astype(np.int64)
+    above = (gain << op.current_shift) > op.current_fmt.code_max * kept
+    problem = "no range of synaptic currents was given, so the format may cut off"
+    return [Note(path=f"{op.name}.i", problem=problem, count=int(above.sum()), total=above.size)] if above.any() else []
+
+
+def _row_sums(tensor: CodeTensor) -> NDArray[np.int64]:
+    """The sum of the sizes of the weights into each channel."""
+    return np.abs(tensor.codes.astype(np.int64)).reshape(len(tensor.codes), -1).sum(axis=1)
 
 
 def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule]:
@@ -287,8 +312,7 @@ def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, C
     """
     current = 0
     for c, tensor in zip(network.into(name), weights, strict=True):
-        rows = np.abs(tensor.codes.astype(np.int64)).reshape(len(tensor.codes), -1).sum(axis=1)
-        current += int(rows.max()) * most_spikes(network, c.source)
+        current += int(_row_sums(tensor).max()) * most_spikes(network, c.source)
     fmt, theta = op.current_fmt, op.theta_fmt.code_max if op.theta_fmt is not None else 0
     decay, i_decay, theta_decay = (int(neurons[path].codes.max()) if path else 0
                                    for path in (op.decay, op.current, op.theta_decay))

@@ -147,6 +147,7 @@ LEARNING_KINDS = ("x_pre", "x_post")
 
 def tensor_paths(network: Network, *, learning: bool = False) -> list[str]:
     """Paths of all tensors a plan must speak of, in execution order."""
+    need_kind("network", network, Network)
     paths: list[str] = []
     for population in network.populations:
         kinds = [k for k in INFERENCE_KINDS if k != "inhibition" or network.lateral_of(population.name)]
@@ -158,6 +159,7 @@ def tensor_paths(network: Network, *, learning: bool = False) -> list[str]:
 
 def layer_paths(network: LayeredNetwork) -> list[str]:
     """Paths of all tensors that a plan for a layered network must speak of, in execution order."""
+    need_kind("network", network, LayeredNetwork)
     paths: list[str] = []
     for layer in network.layers:
         into = network.into(layer.name)
@@ -189,6 +191,7 @@ def chosen_rules(plan: QuantPlan, paths: list[str], known: list[str], finer: Gra
         ConfigError: a rule matches no tensor (the nearest path is named), or changes nothing because earlier rules
             cover all its tensors; a tensor is matched by no rule; a key is set that no tensor of its rule uses.
     """
+    need_kind("plan", plan, QuantPlan)
     for i, rule in enumerate(plan.rules):
         if not any(matches(rule.tensor, path) for path in known):
             raise unknown_key(f"plan.rules[{i}].tensor", rule.tensor, known)

@@ -196,9 +196,11 @@ def _field(name: str, hint: Any) -> _Field:
         alike = len(set(items) - {Ellipsis}) == 1 and (items[0] in (bool, int) or _is_enum(items[0]))
         item, length = (items[0] if alike else None), (None if items[-1] is Ellipsis else len(items))
     enums = [m for m in simple if _is_enum(m)]
-    members = {member.value: member for member in enums[0]} if len(enums) == 1 and str not in simple else {}
+    by_word: dict[str, enum.Enum] = {}
+    if len(enums) == 1 and str not in simple:
+        by_word = {member.value: member for member in enums[0]}
     kinds = frozenset((*simple, *([str] if literal else [])))
-    return _Field(name, kinds - {int, float, str}, kinds, members, words, item, length)
+    return _Field(name, kinds - {int, float, str}, kinds, by_word, words, item, length)
 
 
 def _is_enum(kind: Any) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qspinn import cli
-from qspinn.errors import RunError, WriteError
+from qspinn.errors import ConfigError, RunError, WriteError
 from qspinn.explore import search
 from qspinn.explore.outcome import Judge, _nobody
 from qspinn.explore.space import Experiment
@@ -99,6 +99,14 @@ def test_synthetic_gestures_stand_for_recorded_ones_in_every_family(tmp_path: Pa
         path.write_text(f'name = "e"\nfamily = "{family}"\n[data]\nname = "dvs_gesture"\nn_bins = 4\n{told}')
         found = cli._experiment(path, None, "", [], synthetic=True)
         assert (found.name, found.data.name) == ("e-synthetic", "synthetic_gestures")
+
+
+def test_data_that_synthetic_gestures_would_stand_for_are_not_named(tmp_path: Path) -> None:
+    path = tmp_path / "e.toml"
+    path.write_text('name = "e"\nfamily = "layers"\n[data]\nname = "dvs_gesture"\nn_bins = 4\n'
+                    '[[network.layers]]\nkind = "dense"\n')
+    with pytest.raises(ConfigError, match=r"--synthetic: takes no data.*got 'here'.*leave one of the two out"):
+        cli._experiment(path, None, "here", [], synthetic=True)
 
 
 def test_wider_numbers_are_advised_where_lowering_failed() -> None:

@@ -50,11 +50,13 @@ def test_settings_that_no_reader_could_take(tmp_path: Path, named: dict, field: 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "no" / "a", tmp_path / "folder"):
-        with pytest.raises(DataError, match=r"cannot be written.*fix: make the folder, or choose another") as caught:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a", tmp_path / "folder"):
+        with pytest.raises(DataError, match=r"cannot be written.*fix: choose another place") as caught:
             write_aedat(path, at(1, 2))
         assert caught.value.where == str(path)
     assert not list((tmp_path / "folder").iterdir())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
 @pytest.mark.parametrize("t", [[2**62, 2**62 + 1], [2**63 - 1], [-1, 2], [-(2**62), 0]])

@@ -28,7 +28,8 @@ from qspinn.arrays import integer
 from qspinn.data._clock import LONGEST_US, Remedies
 from qspinn.data._files import path_of
 from qspinn.data.events import Events, assembled, checked, crop_time
-from qspinn.errors import ConfigError, DataError
+from qspinn.errors import ConfigError, DataError, WriteError
+from qspinn.files import replacing
 
 VERSION, END = b"#!AER-DAT3.1", b"#!END-HEADER"
 PACKET = np.dtype([("type", "<u2"), ("source", "<u2"), ("size", "<u4"), ("ts_offset", "<u4"), ("overflow", "<u4"),
@@ -230,19 +231,14 @@ def write_aedat(path: str | Path, events: Events | Iterable[Events], *, source: 
         raise ConfigError("write_aedat.source", "is no name of a camera", got=source,
                           allowed="1 to 1000 printable ASCII characters")
     blocks = [events] if isinstance(events, np.ndarray) else events
-    partial = path.with_name(f"{path.name}.partial")
     header = (VERSION, b"#Format: RAW", f"#Source 1: {source}".encode("ascii"), END)
     try:
-        with partial.open("wb") as file:
+        with replacing(path) as file:
             file.write(b"".join(line + b"\r\n" for line in header))
             for packet in _cut(blocks, packet_events):
                 file.write(packet)
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(str(path), "cannot be written", got=error.strerror,
-                        fix="make the folder, or choose another") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    except WriteError as error:
+        raise DataError(str(path), "cannot be written", got=error.got, fix="choose another place") from None
 
 
 def _cut(blocks: Iterable[Events], packet_events: int) -> Iterator[bytes]:

@@ -28,6 +28,8 @@ FILES = {
 """MD5 of the gzip files as published."""
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 N_VALIDATION = 10_000
+MOST_BYTES = 1 << 30
+"""Of an idx file, unpacked: 1.3 million images of 28 x 28. A small damaged gzip file can unpack to any length."""
 
 
 def load(folder: str | Path = "") -> Dataset:
@@ -106,11 +108,12 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     """
     path = path_of("read_idx.path", path)
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
+        with (gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
+            data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise DataError(str(path), "cannot be read", got=str(error), fix="copy the file anew") from None
+    if len(data) > MOST_BYTES:
+        raise DataError(str(path), "is too long, once unpacked", allowed=f"up to {MOST_BYTES:,} bytes")
     if len(data) < 4 or data[:3] != b"\0\0\x08":
         raise DataError(str(path), "is not an idx file of unsigned bytes", got=data[:4],
                         allowed="b'\\x00\\x00\\x08' + rank")

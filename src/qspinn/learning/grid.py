@@ -134,11 +134,16 @@ def prepare(
         LoweringError: potentials are signed, or widths do not fit together.
     """
     arrays.integer("seed", seed, low=0, high=(1 << 32) - 1)
+    arrays.need_kind("ranges", ranges, Ranges)
+    arrays.need_kind("start", start, Trained | None)
     if start is not None and parameters.of_competing(start.network) != parameters.of_competing(network):
         raise ConfigError("start.network", "is not of the network's size", got=start.network.name,
                           fix="start from the network that was trained as this one is declared")
     population, dense, lateral, stdp = plastic(network)
     rules = resolve(plan, network, learning=True)
+    if plan.fold_theta:
+        raise ConfigError("plan.fold_theta", "makes one tensor of thresholds that no longer move: possible once "
+                          "learning is over", got=True, allowed="False while learning")
     name, neuron = population.name, population.neuron
     rule = {kind: rules[f"{name}.{kind}"] for kind in ("w", "v", "v_th", "theta", "decay", "inhibition")}
     if neuron.v_min_mv < 0:
@@ -253,6 +258,8 @@ def fit(
         LoweringError: a learning constant vanishes or grows on the grid, no update could ever change a weight or a
             threshold, or the input sum of a step could overflow; names the constant and what would fit.
     """
+    arrays.need_kind("model", model, GridModel)
+    arrays.need_kind("training", training, StdpTraining)
     need_fit(model.network, spikes)
     if spikes.n_samples == 0:
         raise DataError("training data", "hold no samples")

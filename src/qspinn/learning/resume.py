@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ArtifactError, RunError
+from qspinn.files import entry_of, write_atomic
 from qspinn.learning.supervision import Supervision
-from qspinn.program import write_atomic
 from qspinn.records import canonical_json
 
 MODULE, OPTIMIZER, GENERATOR = "module.", "optimizer.", "generator"
@@ -83,7 +83,7 @@ def restore(path: Path, key: str, state: Training) -> int:
         if rest["key"] != key:
             raise of_another(path)
         _put_back(tensors, rest, state)
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(str(path), "cannot be read as an interrupted training", got=str(error)[:120],
                             fix="delete it to train from the start") from None
     return int(rest["n_done"])
@@ -96,9 +96,8 @@ def of_another(path: Path) -> RunError:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with safetensors.safe_open(path, framework="pt") as file:
-        rest = json.loads(file.metadata()["qspinn_training"])
-        return {name: file.get_tensor(name) for name in file.keys()}, rest  # noqa: SIM118
+    data = path.read_bytes()
+    return safetensors.torch.load(data), entry_of(data, "qspinn_training")
 
 
 def _put_back(tensors: dict[str, Tensor], rest: dict[str, Any], state: Training) -> None:

@@ -46,6 +46,7 @@ def plastic(network: Network) -> tuple[Population, Dense, Lateral, Stdp]:
     Raises:
         ConfigError: the network is not a single plastic winner-take-all population on unsigned potentials.
     """
+    arrays.need_kind("network", network, Network)
     if len(network.populations) != 1:
         raise ConfigError("network.populations", "STDP trains networks of one population",
                           got=[p.name for p in network.populations])
@@ -82,6 +83,7 @@ def train(
         ConfigError: the network is not one STDP trains, or the seed is no 32-bit number.
         DataError: there are no samples, they are not what the network takes, or weights became NaN or infinite.
     """
+    arrays.need_kind("training", training, StdpTraining)
     population, _, _, _ = plastic(network)
     need_fit(network, spikes)
     if spikes.n_samples == 0:

@@ -36,6 +36,7 @@ Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
 NUMERIC = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.float16, torch.bfloat16,
            torch.float32, torch.float64)
 """Types that spikes may have."""
+_PIECE = 1 << 16
 KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
 
 
@@ -294,10 +295,16 @@ def need_counts(network: LayeredNetwork, spikes: Tensor) -> None:
             raise DataError("spikes", "holds a value that is no count", got=low if not low >= 0 else high,
                             allowed=f"whole numbers, 0..{most}: network.input.max_count",
                             fix="declare a larger max_count, if sources spike several times in a step")
-        if spikes.is_floating_point() and not torch.equal(spikes, spikes.to(torch.uint8).to(spikes.dtype)):
+        if spikes.is_floating_point() and not _whole(spikes):
             part = spikes[spikes != spikes.round()]
             raise DataError("spikes", "holds a value that is no whole number", got=part.flatten()[0].item(),
                             allowed=f"whole numbers, 0..{most}")
+
+
+def _whole(x: Tensor) -> bool:
+    """Whether floats 0..255 are whole numbers; on the CPU in pieces that stay in its cache."""
+    pieces = x.reshape(-1).split(_PIECE) if x.device.type == "cpu" else (x,)
+    return all(torch.equal(piece, piece.to(torch.uint8).to(x.dtype)) for piece in pieces)
 
 
 def need_events(network: LayeredNetwork, data: Any, per_step: int = 1) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import integers
 from qspinn.errors import ArtifactError, ConfigError, QSpinnError
-from qspinn.files import write_atomic
+from qspinn.files import entry_of, write_atomic
 from qspinn.fixedpoint import QFormat
 from qspinn.ops import Op
 from qspinn.program.check import MAX_AXES, check, need_memory
@@ -188,12 +188,9 @@ def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]
     """The packed streams and the metadata entry; the container's own checks come first."""
     try:
         streams = safetensors.numpy.load(data)
-        size = struct.unpack("<Q", data[:8])[0]
-        text = msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn"]
-        entry = msgspec.json.decode(text)
+        entry = entry_of(data, "qspinn")
         msgspec.json.encode(entry)  # what is nested too deep to be written again
-    except (safetensors.SafetensorError, msgspec.DecodeError, struct.error, KeyError, TypeError, ValueError,
-            RecursionError) as error:
+    except (safetensors.SafetensorError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ArtifactError(where, "is truncated, damaged or not a .qspinn file", got=str(error)[:120]) from None
     if any(stream.dtype != np.uint8 or stream.ndim != 1 for stream in streams.values()):
         raise ArtifactError(where, "holds something else than packed bytes")

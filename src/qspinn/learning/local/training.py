@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from qspinn.arrays import integer
 from qspinn.data.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError, RunError
+from qspinn.files import entry_of, write_atomic
 from qspinn.layers import Shape
 from qspinn.learning.local import LocalLearning, LocalNetwork
 from qspinn.learning.local.start import LayerStart, raster_of
 from qspinn.optional import module
 from qspinn.plan import QuantPlan
-from qspinn.program import write_atomic
 from qspinn.records import canonical_json
 
 Progress = Callable[[int, int], None]
@@ -180,16 +180,15 @@ def _restored(path: Path, key: str, layers: Layers) -> int:
     if not path.exists():
         return 0
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            entry: dict[str, Any] = json.loads(file.metadata()["qspinn_local"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        data = path.read_bytes()
+        entry, state = entry_of(data, "qspinn_local"), safetensors.numpy.load(data)
         if entry["key"] != key:
             raise RunError(str(path), "is of another training, which was interrupted",
                            fix="choose another place, or delete it to train from the start")
         _need_state(state, layers.state())
         layers.put_back(state)
         return integer("n_done", entry["n_done"], low=0, error=ArtifactError)
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(str(path), "cannot be read as an interrupted training", got=str(error)[:120],
                             fix="delete it to train from the start") from None
 

@@ -29,6 +29,7 @@ from qspinn.runtime._vectors import FLOATS, LINE, aligned
 CROWDED = 0.4
 """Share of sources above which torch's dense convolution is faster than going from entry to entry."""
 _PART = 1 << 18  # numbers that are worth a call
+_CORES = os.cpu_count() or 1  # asking again takes as long as a small kernel
 _PAGE = 1 << 21  # bytes of a large page, which NumPy asks for where an array is large
 _NONE = np.zeros(0, np.float32)
 
@@ -79,7 +80,7 @@ def parts(batch: int, size: int, most: int = 8) -> list[tuple[int, int]]:
 
 def run(ranges: list[tuple[int, int]], work: Callable[..., Any]) -> list[Any]:
     """What work(number, start, stop) returns for all ranges, on as many threads as torch uses, of which this is one."""
-    n, n_threads = len(ranges), min(torch.get_num_threads(), os.cpu_count() or 1)
+    n, n_threads = len(ranges), min(torch.get_num_threads(), _CORES)
     return in_parts(lambda number, _: work(number, *ranges[number]), n, n, n_threads)
 
 

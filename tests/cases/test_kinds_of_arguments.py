@@ -1,0 +1,58 @@
+"""Functions say which argument is of the wrong class, before they look into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qspinn import architectures, plan
+from qspinn.errors import ConfigError
+from qspinn.learning import grid, stdp
+from qspinn.learning.surrogate import SurrogateNet, need_counts
+from qspinn.plan import QuantPlan, QuantRule
+from qspinn.ranges import Ranges
+from qspinn.spikes import from_dense
+from test_checkpoint import COMPETING, LAYERS
+
+SPIKES = from_dense(np.ones((4, 2, 5), np.uint8))
+PLAN = QuantPlan(rules=(QuantRule(tensor="*", bits=8),))
+RANGES = Ranges(input_rate=np.full(5, 0.1), busiest_step=5, threshold_max_mv={"exc": 20.0})
+
+
+@pytest.mark.parametrize(("call", "where"), [
+    (lambda: architectures.resnet19(0.5), "variant"),  # type: ignore[arg-type]
+    (lambda: architectures.vgg16({}), "variant"),  # type: ignore[arg-type]
+    (lambda: architectures.vggsnn(None), "variant"),  # type: ignore[arg-type]
+    (lambda: stdp.train(LAYERS, SPIKES, stdp.StdpTraining()), "network"),  # type: ignore[arg-type]
+    (lambda: stdp.train(COMPETING, SPIKES, 3), "training"),  # type: ignore[arg-type]
+    (lambda: grid.prepare(LAYERS, PLAN, RANGES), "network"),  # type: ignore[arg-type]
+    (lambda: grid.prepare(COMPETING, PLAN, {}), "ranges"),  # type: ignore[arg-type]
+    (lambda: grid.prepare(COMPETING, PLAN, RANGES, start=COMPETING), "start"),  # type: ignore[arg-type]
+    (lambda: grid.prepare(COMPETING, "8 bits", RANGES), "plan"),  # type: ignore[arg-type]
+    (lambda: grid.fit(COMPETING, SPIKES, stdp.StdpTraining()), "model"),  # type: ignore[arg-type]
+    (lambda: grid.fit(grid.prepare(COMPETING, PLAN, RANGES), SPIKES, {}), "training"),  # type: ignore[arg-type]
+    (lambda: plan.resolve(PLAN, LAYERS), "network"),  # type: ignore[arg-type]
+    (lambda: plan.tensor_paths(LAYERS), "network"),  # type: ignore[arg-type]
+    (lambda: plan.layer_paths(COMPETING), "network")])  # type: ignore[arg-type]
+def test_arguments_of_another_class_are_named(call: Callable[[], Any], where: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{where}: is of the wrong type"):
+        call()
+
+
+def test_thresholds_that_learn_are_no_single_tensor() -> None:
+    with pytest.raises(ConfigError, match=r"^plan\.fold_theta: .*once learning is over.*allowed: False while learning"):
+        grid.prepare(COMPETING, QuantPlan(rules=PLAN.rules, fold_theta=True), RANGES)
+
+
+@pytest.mark.parametrize("n", [7, 1 << 16, (1 << 17) + 3])
+def test_counts_as_floats_are_looked_at_to_the_last(n: int) -> None:
+    net = SurrogateNet(LAYERS)
+    x = torch.zeros(1, n, 2)
+    need_counts(net.network, x)
+    x[-1, -1, -1] = 0.5
+    with pytest.raises(Exception, match=r"holds a value that is no whole number; got 0\.5"):
+        need_counts(net.network, x)
