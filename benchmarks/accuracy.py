@@ -15,8 +15,8 @@ from typing import Any
 
 import qspinn
 from claims import ROOT, claim, write
-from qspinn import checkpoint
-from qspinn.explore.search import Outcome
+from qspinn.exploration.search import Outcome
+from qspinn.networks import checkpoint
 from qspinn.workflow import evaluate_float
 
 RUNS = ROOT / "runs" / "bench"

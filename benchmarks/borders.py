@@ -43,7 +43,7 @@ def competing() -> Callable[[], Any]:
 
 
 def _chain() -> Any:
-    from qspinn.models import ConvLink, DenseLink, chain
+    from qspinn.networks.models import ConvLink, DenseLink, chain
 
     return chain((2, 34, 34), (ConvLink(channels=16, kernel=5, stride=2, norm=True),
                                ConvLink(channels=32, kernel=3, stride=2, norm=True), DenseLink(norm=True)),
@@ -53,9 +53,9 @@ def _chain() -> Any:
 def layers() -> Callable[[], Any]:
     """The N-MNIST network of the README, 8-bit weights, 256 recordings at 5 % input."""
     import qspinn
-    from qspinn.lower_layers import lower_layers
-    from qspinn.plan import Granularity
-    from qspinn.ranges import LayerRanges
+    from qspinn.quantization.layered import lower_layers
+    from qspinn.quantization.plan import Granularity
+    from qspinn.quantization.ranges import LayerRanges
     from qspinn.spikes import from_dense
 
     network, rng = _chain(), np.random.default_rng(0)
@@ -87,8 +87,8 @@ def training() -> Callable[[], Any]:
 
 def stdp() -> Callable[[], Any]:
     """STDP training of 400 neurons on 784 inputs, 250 steps, 100 samples."""
-    from qspinn.learning.stdp import StdpTraining, train
-    from qspinn.models import diehl_cook
+    from qspinn.learning.stdp.training import StdpTraining, train
+    from qspinn.networks.models import diehl_cook
     from qspinn.spikes import from_dense
 
     network, rng = diehl_cook(784, 400, n_steps=250), np.random.default_rng(0)
@@ -153,9 +153,9 @@ def answer(work: Callable[[], Any]) -> None:
 def records() -> dict[str, float]:
     """Microseconds to construct each kind of record with its usual values."""
     from qspinn.fixedpoint import QFormat, Rounding
-    from qspinn.layers import Conv2d, Leaky
-    from qspinn.ops import LifOp
-    from qspinn.plan import QuantRule
+    from qspinn.networks.layered import Conv2d, Leaky
+    from qspinn.program.ops import LifOp
+    from qspinn.quantization.plan import QuantRule
 
     fmt = QFormat(bits=8, signed=True)
     makes: dict[str, Callable[[], Any]] = {
@@ -171,10 +171,10 @@ def records() -> dict[str, float]:
 def program_check() -> dict[str, float]:
     """Seconds to check a program of the size of ResNet-19, the first and the second time."""
     import qspinn
-    from qspinn.architectures import resnet19
-    from qspinn.lower_layers import lower_layers
+    from qspinn.networks.published import resnet19
     from qspinn.program import check
-    from qspinn.ranges import LayerRanges
+    from qspinn.quantization.layered import lower_layers
+    from qspinn.quantization.ranges import LayerRanges
 
     network = resnet19()
     rng, params = np.random.default_rng(0), {}

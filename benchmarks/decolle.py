@@ -21,9 +21,8 @@ import numpy as np
 
 import qspinn
 from claims import ROOT, claim, write
-from qspinn import checkpoint
 from qspinn.data import EventDataset, EventSet, load_recordings
-from qspinn.explore.local_space import LocalExperiment
+from qspinn.exploration.local.space import LocalExperiment
 from qspinn.fixedpoint import Rounding
 from qspinn.learning.local import model as local_model
 from qspinn.learning.local.formats import DEFAULT_PLAN
@@ -37,10 +36,11 @@ from qspinn.learning.local.memory import (
     saving,
     stdp_accounts,
 )
+from qspinn.learning.local.model import load_local
 from qspinn.learning.local.start import raster_of, start_of
 from qspinn.learning.local.training import layers_of
-from qspinn.models import diehl_cook
-from qspinn.plan import QuantPlan, QuantRule
+from qspinn.networks.models import diehl_cook
+from qspinn.quantization.plan import QuantPlan, QuantRule
 from qspinn.records import content_key
 
 RUNS = ROOT / "runs" / "bench" / "decolle"
@@ -69,7 +69,7 @@ def accuracy(experiment: LocalExperiment, dataset: EventDataset, split: EventSet
         trained, _ = qspinn.train(experiment, resume=path.with_suffix(".training"))
         qspinn.workflow.save_trained(trained, path)
         path.with_suffix(".training").unlink(missing_ok=True)
-    read = checkpoint.load_local(path)
+    read = load_local(path)
     said, _ = local_model.predictions(local_model.restored(read), split, read.network)
     found = float((said == split.labels).mean() * 100)
     print(f"{experiment.learning.arithmetic} seed {experiment.seed}: {found:.2f} %", flush=True)

@@ -13,6 +13,7 @@ import numpy as np
 from claims import RESULTS, ROOT
 from qspinn.fixedpoint import Rounding, requantize, stream_key
 from qspinn.report import plots, svg
+from qspinn.report.sections import SECTIONS
 from qspinn.report.source import read_run
 
 IMAGES = ROOT / "docs" / "img"
@@ -36,7 +37,7 @@ def store(name: str, text: str) -> None:
 
 def pareto(run: str = "runs/bench/mnist_stdp-0") -> None:
     """The Pareto plot of a run."""
-    picture = str(plots.pareto(read_run(Path(run)), 860))
+    picture = str(plots.pareto(read_run(Path(run), SECTIONS), 860))
     box = re.search(r'viewBox="0 0 (\d+) (\d+)"', picture)
     assert box, "the figure has a view box"
     store("pareto", standalone(picture, (int(box[1]), int(box[2]))))

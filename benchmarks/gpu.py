@@ -33,7 +33,7 @@ import torch
 
 from claims import RESULTS, ROOT, claim, machine
 from gpu_speed import speed
-from qspinn.program import write_atomic
+from qspinn.files import write_atomic
 from qspinn.runtime import backend_run, reference
 from qspinn.testing import Case, adversarial, random_case
 from qspinn.testing.contract import check_equal

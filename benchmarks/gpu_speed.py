@@ -31,8 +31,8 @@ import torch
 
 import qspinn
 from claims import ROOT
-from qspinn.data.event_set import EventSet, from_dense
-from qspinn.learning._device import repeatable
+from qspinn.data.events.event_set import EventSet, from_dense
+from qspinn.learning.device import repeatable
 from qspinn.testing.contract import check_equal
 from supervised_speed_cases import Case, Data, Job, quantized_step, raster, ready, training_step
 from supervised_speed_peers import case_arrays

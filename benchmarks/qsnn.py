@@ -20,10 +20,10 @@ import numpy as np
 import qspinn
 from claims import ROOT, claim, write
 from qspinn import program as programs
-from qspinn.explore import layered
-from qspinn.explore.evaluate import program_path
-from qspinn.explore.layered_space import LayeredCandidate, LayeredExperiment
-from qspinn.explore.search import Outcome
+from qspinn.exploration.layered import bench as layered
+from qspinn.exploration.layered.space import LayeredCandidate, LayeredExperiment
+from qspinn.exploration.search import Outcome
+from qspinn.exploration.tasks import program_path
 from qspinn.memory import MemoryRow
 from qspinn.records import from_plain
 

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from claims import claim, write
-from qspinn.architectures import Variant, resnet19, vgg16, vggsnn
-from qspinn.layers import LayeredNetwork
 from qspinn.memory import MemoryAccount, MemoryRow, Widths, float_layers_account, plan_account, published_account
-from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.networks.layered import LayeredNetwork
+from qspinn.networks.published import Variant, resnet19, vgg16, vggsnn
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 
 COMMAND = "python benchmarks/qsnn_memory.py"
 MB = 1e6

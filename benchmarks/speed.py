@@ -22,16 +22,17 @@ from numpy.typing import NDArray
 
 import qspinn
 from claims import ROOT, claim, write
-from qspinn.checkpoint import Trained
-from qspinn.data.encoders import poisson
+from qspinn.data.images.encoders import poisson
 from qspinn.fixedpoint import Rounding
-from qspinn.learning import grid, stdp
-from qspinn.lower import lower, poisson_op
-from qspinn.network import Network, Stdp
-from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.learning.stdp import grid
+from qspinn.learning.stdp import training as stdp
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Network, Stdp
 from qspinn.program import Program
-from qspinn.ranges import Ranges, calibrate
-from qspinn.runtime import numba_engine
+from qspinn.quantization.competing import lower, poisson_op
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
+from qspinn.quantization.ranges import Ranges, calibrate
+from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.spikes import Spikes
 
 PEER = ROOT / ".venv-peers" / "bin" / "python"

@@ -21,13 +21,13 @@ import qspinn
 from claims import ROOT, claim, write
 from qspinn import program as programs
 from qspinn.data import EventDataset
-from qspinn.explore import layered
-from qspinn.explore.evaluate import program_path
-from qspinn.explore.layered_space import LayeredCandidate, LayeredExperiment
-from qspinn.explore.search import Outcome
-from qspinn.learning import quantized
-from qspinn.learning.supervised import Supervision, fit, layer_ranges
-from qspinn.lower_layers import lower_layers
+from qspinn.exploration.layered import bench as layered
+from qspinn.exploration.layered.space import LayeredCandidate, LayeredExperiment
+from qspinn.exploration.search import Outcome
+from qspinn.exploration.tasks import program_path
+from qspinn.learning.gradients import quantized
+from qspinn.learning.gradients.training import Supervision, fit, layer_ranges
+from qspinn.quantization.layered import lower_layers
 from qspinn.records import from_plain
 
 RUNS = ROOT / "runs" / "bench"

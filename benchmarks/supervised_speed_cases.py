@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 import qspinn
-from qspinn.data import nmnist
-from qspinn.data._npz import find
-from qspinn.data.dvs_gesture import SENSOR
-from qspinn.data.event_set import EventSet, from_dense, pack
-from qspinn.data.events import Binned, bin_events, downsample, make
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
-from qspinn.learning.supervised import Supervision, fit, layer_ranges
-from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import lower_layers
-from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.data.events import nmnist
+from qspinn.data.events.dvs_gesture import SENSOR
+from qspinn.data.events.event_set import EventSet, from_dense, pack
+from qspinn.data.events.recording import Binned, bin_events, downsample, make
+from qspinn.data.npz import find
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.learning.gradients.training import Supervision, fit, layer_ranges
+from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
 from qspinn.program import Program
-from qspinn.ranges import LayerRanges
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges
 
 N_INPUTS, BATCH = 128, 64
 """Samples of a case, and those of them that make the training batch."""
@@ -206,7 +206,7 @@ def training_step(module: Any, events: EventSet, size: int = BATCH, device: str 
 
 def quantized_step(job: Job, size: int = BATCH, device: str = "cpu") -> Callable[[], None] | None:
     """A step of training on the grid (ITQ); None, with a line on the screen, where the package has no such module."""
-    name = "qspinn.learning.quantized"
+    name = "qspinn.learning.gradients.quantized"
     if importlib.util.find_spec(name) is None:
         print(f"  left out: quantized training step ({name} is missing)", flush=True)
         return None

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from claims import ROOT
-from qspinn.data.event_set import EventSet
-from qspinn.layers import Conv2d, Layer, LayeredNetwork, Pool2d, Weighted
-from qspinn.learning.surrogate import SurrogateNet
+from qspinn.data.events.event_set import EventSet
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Pool2d, Weighted
 from supervised_speed_cases import BATCH, GAIN, NEURON, Job, raster
 
 ENVIRONMENT = ROOT / ".venv-peers-torch"

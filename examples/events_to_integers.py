@@ -6,13 +6,13 @@ Run it with: python examples/events_to_integers.py (needs the torch extra; about
 from __future__ import annotations
 
 from qspinn import QuantPlan, QuantRule, run, save
-from qspinn.data.synthetic_gestures import synthetic_set
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.supervised import Supervision, fit, layer_ranges, scores
-from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import lower_layers
+from qspinn.data.events.synthetic_gestures import synthetic_set
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.learning.gradients.training import Supervision, fit, layer_ranges, scores
 from qspinn.memory import program_account
-from qspinn.plan import Granularity
+from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import Granularity
 
 # 1. Events: 11 motions before a simulated camera, in 30 bins of 50 ms, 32 x 32 pixels.
 events = {"bin_ms": 50, "n_bins": 30, "to": (32, 32)}

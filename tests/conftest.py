@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from qspinn.checkpoint import Trained
-from qspinn.models import diehl_cook
-from qspinn.network import Dense, Lif, Network, PoissonInput, Population, VoteReadout
-from qspinn.ranges import Ranges
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Dense, Lif, Network, PoissonInput, Population, VoteReadout
+from qspinn.networks.models import diehl_cook
+from qspinn.quantization.ranges import Ranges
 from qspinn.spikes import Spikes, from_dense
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small sums: torch's threads only wait for busy cores

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, requantize, stream_key
-from qspinn.learning.local import LocalLearning
 from qspinn.learning.local.formats import LayerGrid
 from qspinn.learning.local.integers import STREAM
+from qspinn.learning.local.settings import LocalLearning
 
 Ints = NDArray[np.int64]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qspinn.data import aedat, dvs_gesture, load_events
-from qspinn.data.aedat import read_aedat, write_aedat
-from qspinn.data.dvs_gesture import Recording, Skipped, gesture_recordings, gesture_set, labels_of
-from qspinn.data.events import EVENT, Events, bin_events, crop_time, downsample, join, make
+from qspinn.data import load_events
+from qspinn.data.events import aedat, dvs_gesture
+from qspinn.data.events.aedat import read_aedat, write_aedat
+from qspinn.data.events.dvs_gesture import Recording, Skipped, gesture_recordings, gesture_set, labels_of
+from qspinn.data.events.recording import EVENT, Events, bin_events, crop_time, downsample, join, make
 from qspinn.errors import ConfigError, DataError
 
 SAMPLES = Path(os.environ.get("QSPINN_DATA", "")) / "dvs_gesture_samples"

@@ -43,7 +43,7 @@ def test_import_rules(path: Path) -> None:
         assert within(name, *allowed) or not any(within(u, f"qspinn.{top}") for u in mine), f"imports {top}"
     if within(name, "qspinn.runtime", "qspinn.export"):
         assert not any(within(u, *(f"qspinn.{m}" for m in ("network", "plan", "lower", "explore"))) for u in mine)
-    if name in ("qspinn.fixedpoint", "qspinn.explore.pareto"):
+    if name in ("qspinn.fixedpoint", "qspinn.exploration.pareto"):
         others = {u.split(".")[0] for u in used} - set(sys.stdlib_module_names) - {"numpy", "qspinn"}
         assert others <= ({"msgspec"} if name == "qspinn.fixedpoint" else set())
         assert all(within(u, "qspinn.errors", "qspinn.arrays") for u in mine)

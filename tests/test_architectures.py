@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from qspinn.architectures import ARCHITECTURES, Variant, resnet19, vgg16, vggsnn
-from qspinn.data.event_set import EventSet, from_dense
-from qspinn.data.nmnist import read_packed
+from qspinn.data.events.event_set import EventSet, from_dense
+from qspinn.data.events.nmnist import read_packed
 from qspinn.errors import ConfigError
-from qspinn.explore.layered_space import LayersConfig
-from qspinn.layers import Conv2d, LayeredNetwork, Leaky, Linear, Pool2d, Skip
-from qspinn.learning.supervised import fit, layer_ranges
-from qspinn.learning.supervision import Supervision
-from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import lower_layers
+from qspinn.exploration.layered.space import LayersConfig
+from qspinn.learning.gradients.settings import Supervision
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.learning.gradients.training import fit, layer_ranges
 from qspinn.memory import plan_account, program_account
-from qspinn.models import DenseLink, chain
-from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.networks.layered import Conv2d, LayeredNetwork, Leaky, Linear, Pool2d, Skip
+from qspinn.networks.models import DenseLink, chain
+from qspinn.networks.published import ARCHITECTURES, Variant, resnet19, vgg16, vggsnn
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 from qspinn.records import from_plain
 from qspinn.runtime import run
 

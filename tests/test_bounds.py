@@ -10,8 +10,8 @@ import pytest
 
 BEYOND = """
 import numpy as np
-from qspinn.runtime._jit import kernel, part, piece
-from qspinn.runtime._vectors import load_words, store_words
+from qspinn.compiled.jit import kernel, part, piece
+from qspinn.compiled.vectors import load_words, store_words
 
 @piece
 def looked_up(x, at):
@@ -58,7 +58,7 @@ def test_elements_and_registers_beyond_an_array_are_noticed() -> None:
 
 @pytest.mark.parametrize("text", ["yes", "2", "-1", "true"])
 def test_the_switch_is_one_or_zero(text: str) -> None:
-    done = ran("import qspinn.runtime._jit", text)
+    done = ran("import qspinn.compiled.jit", text)
     assert done.returncode != 0
     assert "QSPINN_BOUNDSCHECK: is no switch" in done.stderr
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.calibrators import SHARES, potential_top, weight_tops
 from qspinn.errors import ConfigError
-from qspinn.plan import Calibrator, QuantRule
-from qspinn.ranges import BINS, LayerRanges, Sizes, sizes_of
+from qspinn.quantization.calibrators import SHARES, potential_top, weight_tops
+from qspinn.quantization.plan import Calibrator, QuantRule
+from qspinn.quantization.ranges import BINS, LayerRanges, Sizes, sizes_of
 
 
 def rule(calibrator: Calibrator, **settings: float) -> QuantRule:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.ops import ConvOp, EventsOp, LifOp, ReadOp, conv_shape
 from qspinn.program import Program
-from qspinn.runtime import numba_engine, reference
-from qspinn.runtime.layered import feed_kernel
-from qspinn.runtime.layered.cells import LARGEST, cells
-from qspinn.runtime.layered.field import field_of
-from qspinn.runtime.layered.strips import strips
+from qspinn.program.ops import ConvOp, EventsOp, LifOp, ReadOp, conv_shape
+from qspinn.runtime import reference
+from qspinn.runtime.numba_engine import engine as numba_engine
+from qspinn.runtime.numba_engine.kernels import feed as feed_kernel
+from qspinn.runtime.numba_engine.layered.cells import LARGEST, cells
+from qspinn.runtime.numba_engine.layered.field import field_of
+from qspinn.runtime.numba_engine.layered.strips import strips
 from qspinn.spikes import from_dense
 from qspinn.testing.contract import check_equal
 from qspinn.testing.programs import codes

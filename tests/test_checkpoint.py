@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from qspinn import checkpoint
-from qspinn.checkpoint import LocalDeclaration, Trained, TrainedLayers, TrainedLocal
 from qspinn.errors import ArtifactError, ConfigError, DataError
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
-from qspinn.learning.local import LocalLayer, LocalLearning, LocalNetwork
 from qspinn.learning.local.formats import DEFAULT_PLAN
-from qspinn.models import diehl_cook
+from qspinn.learning.local.model import LocalDeclaration, TrainedLocal, load_local
+from qspinn.learning.local.settings import LocalLearning
+from qspinn.networks import checkpoint
+from qspinn.networks.checkpoint import Trained, TrainedLayers
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
+from qspinn.networks.local import LocalLayer, LocalNetwork
+from qspinn.networks.models import diehl_cook
 
 COMPETING = diehl_cook(5, 3, n_steps=4, n_classes=2)
 LAYERS = LayeredNetwork(
@@ -55,8 +57,8 @@ def changed(params: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in (params | {k.replace("___", "."): v for k, v in change.items()}).items() if v is not None}
 
 
-SAVED = [(competing, checkpoint.load), (layers, checkpoint.load_layers), (local, checkpoint.load_local),
-         (lambda **change: local("float", **change), checkpoint.load_local)]
+SAVED = [(competing, checkpoint.load), (layers, checkpoint.load_layers), (local, load_local),
+         (lambda **change: local("float", **change), load_local)]
 BAD: list[tuple[int, dict[str, Any], str]] = [
     (0, {"exc___w": np.ones((3, 4))}, "exc.w"), (0, {"exc___w": np.full((3, 5), np.nan)}, "exc.w[0, 0]"),
     (0, {"exc___theta": None}, "exc.theta"), (0, {"exc___theta": np.array([0, np.inf, 0])}, "exc.theta[1]"),

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from qspinn.cli import main
-from qspinn.ops import EventsOp
 from qspinn.program import Note, save
+from qspinn.program.ops import EventsOp
 from qspinn.testing.programs import single
 from running import at
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.passes import node
-from qspinn.learning.passes.node import Plan, advance
-from qspinn.learning.passes.wiring import Room, Wiring, flat, parts, shaped
-from qspinn.learning.surrogate import KINDS, SurrogateNet, real_scan
+from qspinn.learning.gradients import node
+from qspinn.learning.gradients.node import Plan, advance
+from qspinn.learning.gradients.surrogate import KINDS, SurrogateNet, real_scan
+from qspinn.learning.gradients.wiring import Room, Wiring, flat, parts, shaped
+from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
 
 T, B = 6, 5
 WIRINGS = {

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from qspinn import data
-from qspinn.data import DataConfig, Split, mnist
+from qspinn.data import DataConfig, Split
+from qspinn.data.images import mnist
 from qspinn.errors import ConfigError, DataError
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from qspinn.data.encoders import INPUT_STREAM, poisson, poisson_reference
+from qspinn.data.images.encoders import INPUT_STREAM, poisson, poisson_reference
 from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import random_words, stream_key
-from qspinn.ops import POISSON_BOUNDS, PoissonOp
+from qspinn.program.ops import POISSON_BOUNDS, PoissonOp
 
 OP = PoissonOp(per_level=int(0.2 / 255 * 2**32), seed=7)
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 20)).astype(np.uint8)

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn.data.event_dataset import some_of_each
-from qspinn.data.event_set import EventSet, from_dense
+from qspinn.data.events.dataset import some_of_each
+from qspinn.data.events.event_set import EventSet, from_dense
 from qspinn.errors import ConfigError, DataError
 
 

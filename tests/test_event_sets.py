@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn.data import EventData, EventDataset, load_events, load_recordings, nmnist, tactile
-from qspinn.data.events import bin_events
-from qspinn.data.nmnist import nmnist_recordings, nmnist_set, read_nmnist, read_packed
+from qspinn.data import EventData, EventDataset, load_events, load_recordings
+from qspinn.data.events import nmnist, tactile
+from qspinn.data.events.nmnist import nmnist_recordings, nmnist_set, read_nmnist, read_packed
+from qspinn.data.events.recording import bin_events
 from qspinn.errors import ConfigError, DataError
 
 DATA = Path(os.environ.get("QSPINN_DATA", ""))

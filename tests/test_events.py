@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from qspinn.data.event_dataset import EventDataset, split_off
-from qspinn.data.event_set import EventSet, concatenate, from_dense, pack
-from qspinn.data.events import (
+from qspinn.data.events.dataset import EventDataset, split_off
+from qspinn.data.events.event_set import EventSet, concatenate, from_dense, pack
+from qspinn.data.events.recording import (
     EVENT,
     Events,
     bin_events,

@@ -18,11 +18,12 @@ import pytest
 
 from qspinn.data import DataConfig
 from qspinn.errors import RunError, TargetError
-from qspinn.explore.journal import Journal, scan
-from qspinn.explore.search import Event, Outcome, explore
-from qspinn.explore.space import Candidate, Experiment, NetworkConfig, Scheme, SearchConfig
+from qspinn.exploration.competing.space import Candidate, Experiment, NetworkConfig, SearchConfig
+from qspinn.exploration.journal import Journal, scan
+from qspinn.exploration.scheme import Scheme
+from qspinn.exploration.search import Event, Outcome, explore
 from qspinn.fixedpoint import Rounding
-from qspinn.learning.stdp import StdpTraining
+from qspinn.learning.stdp.training import StdpTraining
 from qspinn.program import load
 from qspinn.records import from_plain
 from running import die_at, inline, lasting
@@ -72,8 +73,8 @@ def test_outcome_is_consistent(whole: tuple[Path, Outcome, list[Event]]) -> None
 def test_a_candidate_can_be_evaluated_again_from_its_record(whole: tuple[Path, Outcome, list[Event]]) -> None:
     """Measured accuracy is what the stored program gives, by the reference engine."""
     from qspinn import data
-    from qspinn.data.encoders import poisson
-    from qspinn.ops import PoissonOp
+    from qspinn.data.images.encoders import poisson
+    from qspinn.program.ops import PoissonOp
     from qspinn.runtime import run
 
     folder, outcome, _ = whole

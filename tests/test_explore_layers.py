@@ -18,29 +18,29 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn import checkpoint
 from qspinn.data import EventData, load_recordings
 from qspinn.errors import ConfigError, RunError
-from qspinn.explore import layered
-from qspinn.explore.evaluate import open_worker
-from qspinn.explore.family import read_experiment
-from qspinn.explore.journal import scan
-from qspinn.explore.layered_space import ItqBits, LayeredCandidate, LayeredExperiment, LayeredSearch, LayersConfig
-from qspinn.explore.reuse import Reuse, layer_keys
-from qspinn.explore.search import Event, Outcome, explore
-from qspinn.explore.space import Scheme
+from qspinn.exploration.family import read_experiment
+from qspinn.exploration.journal import scan
+from qspinn.exploration.layered import bench as layered
+from qspinn.exploration.layered.reuse import Reuse, layer_keys
+from qspinn.exploration.layered.space import ItqBits, LayeredCandidate, LayeredExperiment, LayeredSearch, LayersConfig
+from qspinn.exploration.scheme import Scheme
+from qspinn.exploration.search import Event, Outcome, explore
+from qspinn.exploration.tasks import open_worker
 from qspinn.fixedpoint import Rounding
-from qspinn.layers import Leaky
-from qspinn.learning.supervised import responses
-from qspinn.learning.supervision import Supervision
-from qspinn.learning.surrogate import restored
-from qspinn.models import ConvLink, DenseLink
-from qspinn.ops import LifOp
-from qspinn.plan import Granularity, Levels
+from qspinn.learning.gradients.settings import Supervision
+from qspinn.learning.gradients.surrogate import restored
+from qspinn.learning.gradients.training import responses
+from qspinn.networks import checkpoint
+from qspinn.networks.layered import Leaky
+from qspinn.networks.models import ConvLink, DenseLink
 from qspinn.program import load
+from qspinn.program.ops import LifOp
+from qspinn.quantization.plan import Granularity, Levels
 from qspinn.records import from_plain, to_plain
 from qspinn.report import write_report
-from qspinn.report.layers import history
+from qspinn.report.sections.layered import history
 from qspinn.runtime import run
 from running import die_at, inline, lasting, with_value
 from test_report import read

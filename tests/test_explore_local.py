@@ -16,18 +16,21 @@ import numpy as np
 import pytest
 
 from qspinn import cli
-from qspinn.checkpoint import TrainedLocal, load_local
 from qspinn.data import EventData, EventDataset
 from qspinn.errors import ConfigError, RunError, TargetError
-from qspinn.explore import local, local_proposal
-from qspinn.explore.family import read_experiment
-from qspinn.explore.local_space import LocalCandidate, LocalExperiment, LocalSearch
-from qspinn.explore.search import Event, Outcome, explore, sweep
-from qspinn.learning.local import LocalLayer, LocalLearning, LocalNetwork, training
+from qspinn.exploration.family import read_experiment
+from qspinn.exploration.local import bench as local
+from qspinn.exploration.local import proposal as local_proposal
+from qspinn.exploration.local.space import LocalCandidate, LocalExperiment, LocalSearch
+from qspinn.exploration.search import Event, Outcome, explore, sweep
 from qspinn.learning.local import model as local_model
+from qspinn.learning.local import training
 from qspinn.learning.local.formats import default_rules, local_rules
 from qspinn.learning.local.memory import local_account
-from qspinn.plan import QuantPlan, QuantRule
+from qspinn.learning.local.model import TrainedLocal, load_local
+from qspinn.learning.local.settings import LocalLearning
+from qspinn.networks.local import LocalLayer, LocalNetwork
+from qspinn.quantization.plan import QuantPlan, QuantRule
 from qspinn.records import from_plain, to_plain
 from qspinn.report import write_report
 from running import inline, lasting, with_value

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qspinn.compiled import scalars as arithmetic
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import (
     MAX_BITS,
@@ -28,7 +29,6 @@ from qspinn.fixedpoint import (
     stream_key,
     wrap,
 )
-from qspinn.runtime import arithmetic
 
 TRUNCATE, NEAREST, STOCHASTIC, TOWARD_ZERO = (
     Rounding.TRUNCATE, Rounding.NEAREST, Rounding.STOCHASTIC, Rounding.TOWARD_ZERO)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qspinn.data.aedat import write_aedat
-from qspinn.data.dvs_gesture import CLASSES, SENSOR, gesture_set
-from qspinn.data.events import Events, crop_time, flip, join, make, shift
+from qspinn.data.events.aedat import write_aedat
+from qspinn.data.events.dvs_gesture import CLASSES, SENSOR, gesture_set
+from qspinn.data.events.recording import Events, crop_time, flip, join, make, shift
 from qspinn.program import load
 from qspinn.runtime import run
 from test_aedat import SAMPLES, needs_samples

@@ -11,17 +11,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn.checkpoint import Trained
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, random_words, requantize, stream_key
-from qspinn.learning.grid import GridModel, fit, learning_rate_codes, prepare, to_program
-from qspinn.learning.stdp import StdpTraining, sample_order
-from qspinn.models import diehl_cook
-from qspinn.network import Lif, Network, Stdp
-from qspinn.plan import Granularity, QuantPlan, QuantRule, tensor_paths
+from qspinn.learning.stdp.grid import GridModel, fit, learning_rate_codes, prepare, to_program
+from qspinn.learning.stdp.training import StdpTraining, sample_order
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Lif, Network, Stdp
+from qspinn.networks.models import diehl_cook
 from qspinn.program import CodeTensor
-from qspinn.ranges import Ranges
-from qspinn.runtime import numba_engine, reference
+from qspinn.quantization.paths import tensor_paths
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
+from qspinn.quantization.ranges import Ranges
+from qspinn.runtime import reference
+from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.spikes import Spikes, from_dense
 
 GLOBAL, PER_NEURON = Granularity.GLOBAL, Granularity.PER_NEURON
@@ -240,9 +242,9 @@ def test_blocks_of_samples_change_nothing(make_spikes: Callable[..., Spikes], mo
     network, spikes, training = network_of("two_sided", 0.03), make_spikes(13, 40, 1200), StdpTraining(n_passes=1)
     plan = plan_of(rounding=Rounding.STOCHASTIC)
     whole, parts = (prepare(network, plan, ranges_of(network), seed=1) for _ in range(2))
-    monkeypatch.setattr("qspinn.learning.grid.BLOCK", 5000)
+    monkeypatch.setattr("qspinn.learning.stdp.grid.BLOCK", 5000)
     fit(whole, spikes, training)
-    monkeypatch.setattr("qspinn.learning.grid.BLOCK", 3)
+    monkeypatch.setattr("qspinn.learning.stdp.grid.BLOCK", 3)
     fit(parts, spikes, training)
     np.testing.assert_array_equal(parts.w, whole.w)
     np.testing.assert_array_equal(parts.theta, whole.theta)

@@ -17,15 +17,15 @@ import hostile
 from hostile import answered, arrays, events, scalars
 from qspinn import arrays as borders
 from qspinn.data import Dataset, EventDataset, Split
-from qspinn.data import events as ev
-from qspinn.data.aedat import read_aedat, write_aedat
-from qspinn.data.dvs_gesture import microseconds
-from qspinn.data.encoders import poisson, poisson_reference
-from qspinn.data.event_dataset import some_of_each, split_off
-from qspinn.data.event_set import EventSet, concatenate, from_dense, pack
-from qspinn.data.nmnist import read_packed
+from qspinn.data.events import recording as ev
+from qspinn.data.events.aedat import read_aedat, write_aedat
+from qspinn.data.events.dataset import some_of_each, split_off
+from qspinn.data.events.dvs_gesture import microseconds
+from qspinn.data.events.event_set import EventSet, concatenate, from_dense, pack
+from qspinn.data.events.nmnist import read_packed
+from qspinn.data.images.encoders import poisson, poisson_reference
 from qspinn.errors import QSpinnError
-from qspinn.ops import PoissonOp
+from qspinn.program.ops import PoissonOp
 from qspinn.spikes import Spikes
 from qspinn.spikes import from_dense as spikes_from_dense
 

@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostile import answered, arrays, scalars
-from qspinn.checkpoint import Trained, TrainedLayers
 from qspinn.errors import QSpinnError
-from qspinn.explore.pareto import dominates, pareto_front
-from qspinn.explore.reward import Reward
-from qspinn.explore.statistics import paired_difference, wilson_interval
+from qspinn.exploration.pareto import dominates, pareto_front
+from qspinn.exploration.reward import Reward
+from qspinn.exploration.statistics import paired_difference, wilson_interval
 from qspinn.fixedpoint import (
     Overflow,
     QFormat,
@@ -30,20 +29,22 @@ from qspinn.fixedpoint import (
     sr_bits,
     wrap,
 )
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
-from qspinn.learning.grid_rates import learning_rate_codes
-from qspinn.learning.local import LocalLayer, LocalLearning, LocalNetwork
+from qspinn.learning.gradients.quantized import prepare
+from qspinn.learning.gradients.surrogate import SurrogateNet
 from qspinn.learning.local.formats import DEFAULT_PLAN
 from qspinn.learning.local.memory import local_account
+from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import drawn_layers
 from qspinn.learning.local.training import layers_of
-from qspinn.learning.quantized import prepare
-from qspinn.learning.stdp import mean_responses, respond
-from qspinn.learning.surrogate import SurrogateNet
+from qspinn.learning.stdp.grid_rates import learning_rate_codes
+from qspinn.learning.stdp.training import mean_responses, respond
 from qspinn.memory import MemoryAccount, MemoryRow, Widths, float_account, float_layers_account, published_account
-from qspinn.models import diehl_cook
-from qspinn.plan import QuantPlan, QuantRule
-from qspinn.rebalance import restore_rates
+from qspinn.networks.checkpoint import Trained, TrainedLayers
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
+from qspinn.networks.local import LocalLayer, LocalNetwork
+from qspinn.networks.models import diehl_cook
+from qspinn.quantization.plan import QuantPlan, QuantRule
+from qspinn.quantization.rates import restore_rates
 from qspinn.spikes import from_dense
 from qspinn.testing.programs import single
 

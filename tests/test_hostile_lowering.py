@@ -13,18 +13,18 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from hostile import answered, arrays, scalars
-from qspinn.checkpoint import Trained
 from qspinn.errors import QSpinnError
 from qspinn.fixedpoint import QFormat
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
-from qspinn.lower import lower, quantize
-from qspinn.lower_layers import lower_layers
-from qspinn.models import diehl_cook
-from qspinn.ops import LifOp
-from qspinn.plan import Calibrator, Granularity, QuantPlan, QuantRule
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
+from qspinn.networks.models import diehl_cook
 from qspinn.program import CodeTensor, Program, from_bytes, to_bytes
-from qspinn.ranges import BINS, LayerRanges, Ranges, Sizes, calibrate, sizes_of
-from qspinn.rebalance import measured_rates
+from qspinn.program.ops import LifOp
+from qspinn.quantization.competing import lower, quantize
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import Calibrator, Granularity, QuantPlan, QuantRule
+from qspinn.quantization.ranges import BINS, LayerRanges, Ranges, Sizes, calibrate, sizes_of
+from qspinn.quantization.rates import measured_rates
 from qspinn.runtime import reference, run
 from qspinn.spikes import from_dense
 from qspinn.testing.programs import constant, single

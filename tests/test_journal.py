@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qspinn.errors import RunError
-from qspinn.explore.journal import HEAD, MAGIC, Journal, scan
+from qspinn.exploration.journal import HEAD, MAGIC, Journal, scan
 
 RECORDS = [{"kind": "run", "key": "é", "n": 1}, {"kind": "candidate", "key": "k", "accuracy": 0.97}, {"a": [1, None]},
            {}]
@@ -119,7 +119,7 @@ def test_a_second_writer_is_refused(path: Path) -> None:
 
 
 def test_a_writer_in_another_process_is_refused_and_its_death_frees_the_folder(path: Path) -> None:
-    code = ("import sys, time; from pathlib import Path; from qspinn.explore.journal import Journal\n"
+    code = ("import sys, time; from pathlib import Path; from qspinn.exploration.journal import Journal\n"
             "journal = Journal(Path(sys.argv[1])); print('open', flush=True); time.sleep(60)")
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

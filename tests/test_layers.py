@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from qspinn.errors import ConfigError
-from qspinn.layers import (
+from qspinn.networks.layered import (
     Conv2d,
     EventInput,
     Layer,
@@ -20,7 +20,7 @@ from qspinn.layers import (
     Skip,
     conv1d,
 )
-from qspinn.models import Conv1dLink, ConvLink, DenseLink, Link, chain
+from qspinn.networks.models import Conv1dLink, ConvLink, DenseLink, Link, chain
 from qspinn.records import from_plain, to_plain
 
 CAMERA = EventInput(shape=(2, 10, 8))

@@ -15,24 +15,20 @@ from numba.core import types
 from numpy.typing import NDArray
 
 from decolle_oracle import Oracle
-from qspinn.data.event_set import EventSet, from_dense
+from qspinn.data.events.event_set import EventSet, from_dense
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.fixedpoint import Rounding
-from qspinn.learning.local import (
-    LocalLayer,
-    LocalLearning,
-    LocalNetwork,
-    _backward,
-    _forward,
-    _kernel,
-    _update,
-    sizes_of,
-)
 from qspinn.learning.local.formats import DEFAULT_PLAN, default_rules, local_rules, rate_codes
 from qspinn.learning.local.integers import IntegerLayers
+from qspinn.learning.local.kernels import backward as _backward
+from qspinn.learning.local.kernels import forward as _forward
+from qspinn.learning.local.kernels import step as _kernel
+from qspinn.learning.local.kernels import update as _update
+from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import LayerStart, raster_of, start_of
 from qspinn.learning.local.training import answers, fit, layers_of, said
-from qspinn.plan import QuantPlan, QuantRule, with_rule
+from qspinn.networks.local import LocalLayer, LocalNetwork, sizes_of
+from qspinn.quantization.plan import QuantPlan, QuantRule, with_rule
 
 SHAPE = (2, 9, 8)
 TWO = (LocalLayer(channels=3, kernel=3, padding=1, pool=2), LocalLayer(channels=5, kernel=3, padding=0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from qspinn.errors import ConfigError
-from qspinn.learning.local import LocalLayer, LocalNetwork
 from qspinn.learning.local.formats import DEFAULT_PLAN, default_rules
 from qspinn.learning.local.memory import (
     PUBLISHED,
@@ -17,8 +16,9 @@ from qspinn.learning.local.memory import (
     saving,
     stdp_accounts,
 )
-from qspinn.models import diehl_cook
-from qspinn.plan import QuantPlan, QuantRule
+from qspinn.networks.local import LocalLayer, LocalNetwork
+from qspinn.networks.models import diehl_cook
+from qspinn.quantization.plan import QuantPlan, QuantRule
 
 
 def published(plan: QuantPlan | None, **options: object) -> int:

@@ -16,16 +16,18 @@ import numpy as np
 import pytest
 
 import qspinn
-from qspinn import checkpoint
 from qspinn.data import EventDataset
-from qspinn.data.event_set import EventSet, from_dense
+from qspinn.data.events.event_set import EventSet, from_dense
 from qspinn.errors import ArtifactError, ConfigError, DataError, LoweringError, RunError
-from qspinn.explore.local_space import LocalExperiment
-from qspinn.learning.local import LocalLayer, LocalLearning, LocalNetwork
+from qspinn.exploration.local.space import LocalExperiment
 from qspinn.learning.local import model as local_model
 from qspinn.learning.local.formats import DEFAULT_PLAN
+from qspinn.learning.local.model import TrainedLocal, load_local
+from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import start_of
 from qspinn.learning.local.training import fit, layers_of
+from qspinn.networks import checkpoint
+from qspinn.networks.local import LocalLayer, LocalNetwork
 
 NETWORK = LocalNetwork(layers=(LocalLayer(channels=4, kernel=3, padding=1, pool=2), LocalLayer(channels=5, kernel=2)))
 LEARNING = LocalLearning(n_epochs=3, batch=8, burn_in=1, learning_rate=2.0**-6, shift=1, halve_every=1)
@@ -132,8 +134,8 @@ def test_stored_and_restored_says_the_same(arithmetic: Any, tmp_path: Path) -> N
     learning = msgspec.structs.replace(LEARNING, arithmetic=arithmetic)
     layers, told = local_model.trained_layers(dataset(), NETWORK, learning, DEFAULT_PLAN, 3)
     before, n_spikes = local_model.predictions(layers, dataset().test, told)
-    checkpoint.save(checkpoint.TrainedLocal(network=told, params=layers.state()), tmp_path / "a.safetensors")
-    read = checkpoint.load_local(tmp_path / "a.safetensors")
+    checkpoint.save(TrainedLocal(network=told, params=layers.state()), tmp_path / "a.safetensors")
+    read = load_local(tmp_path / "a.safetensors")
     assert read.network == told
     if arithmetic == "integer":
         assert {a.dtype.kind for a in read.params.values()} == {"i"}
@@ -172,7 +174,7 @@ def test_train_from_the_command_line(tmp_path: Path) -> None:
                               cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         said.append(json.loads(done.stdout))
-        trained = checkpoint.load_local(tmp_path / "out.safetensors")
+        trained = load_local(tmp_path / "out.safetensors")
         assert trained.network.learning.arithmetic == arithmetic
         assert trained.params["conv1.w"].dtype == (np.int16 if arithmetic == "integer" else np.float32)
     assert {s["split"] for s in said} == {"validation"}

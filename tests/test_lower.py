@@ -8,17 +8,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn.checkpoint import Trained
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, decode
-from qspinn.learning.stdp import respond
-from qspinn.lower import decay_codes, fitting_shift, lower, poisson_op, readout_votes, weight_codes
-from qspinn.models import diehl_cook
-from qspinn.network import Dense, Lif, Network, PoissonInput, Population, VoteReadout
-from qspinn.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
-from qspinn.plan import Granularity, QuantPlan, QuantRule, tensor_paths
-from qspinn.ranges import Ranges, calibrate
-from qspinn.runtime import numba_engine, reference
+from qspinn.learning.stdp.training import respond
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Dense, Lif, Network, PoissonInput, Population, VoteReadout
+from qspinn.networks.models import diehl_cook
+from qspinn.program.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
+from qspinn.quantization.competing import lower, poisson_op, readout_votes, unsigned_codes
+from qspinn.quantization.paths import tensor_paths
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
+from qspinn.quantization.ranges import Ranges, calibrate
+from qspinn.quantization.units import decay_codes, fitting_shift
+from qspinn.runtime import reference
+from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.spikes import Spikes
 from qspinn.testing.contract import check_equal
 
@@ -109,21 +112,21 @@ def test_thresholds_are_the_declared_ones_in_the_unit_of_v(tiny: Network, make_t
 
 def test_global_step_is_the_power_of_two_that_covers_the_weights() -> None:
     w = np.array([[0.0, 0.3, 0.74, 0.75]])
-    codes, unit = weight_codes(w, QuantRule(tensor="exc.w", bits=3), keep_sum=True)
+    codes, unit = unsigned_codes(w, QuantRule(tensor="exc.w", bits=3), keep_sum=True)
     assert codes.fmt == QFormat(bits=3, frac=3)
     assert codes.codes.tolist() == [[0, 2, 6, 6]]
     assert unit.tolist() == [0.125]
-    clipped, _ = weight_codes(w, QuantRule(tensor="exc.w", bits=3, clip=0.5), keep_sum=True)
+    clipped, _ = unsigned_codes(w, QuantRule(tensor="exc.w", bits=3, clip=0.5), keep_sum=True)
     assert clipped.codes.tolist() == [[0, 5, 7, 7]]
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 8, 16])
 def test_keep_sum_keeps_each_neurons_drive(bits: int) -> None:
     w = np.random.default_rng(1).random((7, 50))
-    codes, unit = weight_codes(w, QuantRule(tensor="exc.w", bits=bits, granularity=PER_NEURON), keep_sum=True)
+    codes, unit = unsigned_codes(w, QuantRule(tensor="exc.w", bits=bits, granularity=PER_NEURON), keep_sum=True)
     np.testing.assert_allclose(codes.codes.sum(axis=1) * unit, w.sum(axis=1), rtol=1e-12)
     assert codes.codes.max(axis=1).tolist() == [(1 << bits) - 1] * 7
-    _, plain = weight_codes(w, QuantRule(tensor="exc.w", bits=bits, granularity=PER_NEURON), keep_sum=False)
+    _, plain = unsigned_codes(w, QuantRule(tensor="exc.w", bits=bits, granularity=PER_NEURON), keep_sum=False)
     np.testing.assert_allclose(plain, w.max(axis=1) / ((1 << bits) - 1), rtol=1e-12)
 
 

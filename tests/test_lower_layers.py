@@ -11,14 +11,24 @@ import torch
 
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.fixedpoint import QFormat
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
-from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import lower_layers
+from qspinn.learning.gradients.surrogate import SurrogateNet
 from qspinn.memory import plan_account, program_account
-from qspinn.ops import LifOp
-from qspinn.plan import Granularity, Levels, QuantPlan, QuantRule
+from qspinn.networks.layered import (
+    Conv2d,
+    EventInput,
+    Layer,
+    LayeredNetwork,
+    Leaky,
+    Linear,
+    NeuronReadout,
+    Pool2d,
+    Skip,
+)
 from qspinn.program import from_bytes, to_bytes
-from qspinn.ranges import LayerRanges
+from qspinn.program.ops import LifOp
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import Granularity, Levels, QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 

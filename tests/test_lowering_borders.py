@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from qspinn.checkpoint import Trained
 from qspinn.errors import ConfigError, LoweringError, QSpinnError
-from qspinn.layer_grid import LayerGrid
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.quantized import convert, prepare
-from qspinn.lower import lower, poisson_op
-from qspinn.lower_layers import lower_layers
-from qspinn.network import Dense, Lateral, Lif, Network, PoissonInput, Population, VoteReadout
-from qspinn.ops import LifOp
-from qspinn.plan import Calibrator, Granularity, Levels, QuantPlan, QuantRule
+from qspinn.learning.gradients.quantized import convert, prepare
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Dense, Lateral, Lif, Network, PoissonInput, Population, VoteReadout
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
 from qspinn.program import Program, from_bytes, to_bytes
-from qspinn.ranges import LayerRanges, Ranges, Sizes, calibrate, sizes_of
+from qspinn.program.ops import LifOp
+from qspinn.quantization.competing import lower, poisson_op
+from qspinn.quantization.grid import LayerGrid
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import Calibrator, Granularity, Levels, QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges, Ranges, Sizes, calibrate, sizes_of
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 

@@ -11,22 +11,22 @@ import pytest
 import torch
 
 from qspinn import memory
-from qspinn.checkpoint import Trained
-from qspinn.data.event_set import EventSet
-from qspinn.data.event_set import from_dense as recordings
+from qspinn.data.events.event_set import EventSet
+from qspinn.data.events.event_set import from_dense as recordings
 from qspinn.errors import ConfigError, DataError, LoweringError, QSpinnError
-from qspinn.layer_grid import LayerGrid
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.quantized import convert, prepare
-from qspinn.learning.stdp import respond
-from qspinn.learning.supervised import layer_ranges
-from qspinn.learning.surrogate import SurrogateNet, frozen
-from qspinn.lower import quantize
-from qspinn.lower_layers import lower_layers
-from qspinn.network import Dense, Lateral, Lif, Network, PoissonInput, Population, Stdp, VoteReadout
-from qspinn.plan import Calibrator, Granularity, QuantPlan, QuantRule
-from qspinn.ranges import LayerRanges
-from qspinn.rebalance import measured_rates, restore_rates
+from qspinn.learning.gradients.quantized import convert, prepare
+from qspinn.learning.gradients.surrogate import SurrogateNet, frozen
+from qspinn.learning.gradients.training import layer_ranges
+from qspinn.learning.stdp.training import respond
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Dense, Lateral, Lif, Network, PoissonInput, Population, Stdp, VoteReadout
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
+from qspinn.quantization.competing import quantize
+from qspinn.quantization.grid import LayerGrid
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import Calibrator, Granularity, QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges
+from qspinn.quantization.rates import measured_rates, restore_rates
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 

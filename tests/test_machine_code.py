@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
-from qspinn.runtime import _jit, _kernels
-from qspinn.runtime._machine_code import MachineCode, sources_digest
+from qspinn.compiled import jit as _jit
+from qspinn.compiled.machine_code import MachineCode, sources_digest
+from qspinn.runtime.numba_engine.kernels import narrow as _kernels
 
 KERNEL = """
-from qspinn.runtime._jit import kernel
+from qspinn.compiled.jit import kernel
 from parts_of_kernels import BIAS, raised
 
 @kernel
@@ -24,7 +25,7 @@ def total(x):
     return raised(x[0]) + BIAS
 """
 PARTS = """
-from qspinn.runtime._jit import piece
+from qspinn.compiled.jit import piece
 BIAS = {bias}
 
 @piece

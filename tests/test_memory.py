@@ -7,11 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from qspinn.architectures import Variant, resnet19, vgg16, vggsnn
-from qspinn.checkpoint import Trained
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Skip
-from qspinn.lower import lower
-from qspinn.lower_layers import lower_layers
 from qspinn.memory import (
     Widths,
     counter_bits,
@@ -22,11 +17,17 @@ from qspinn.memory import (
     program_account,
     published_account,
 )
-from qspinn.models import ConvLink, DenseLink, PoolLink, chain, diehl_cook
-from qspinn.network import Lif, Network
-from qspinn.plan import Granularity, QuantPlan, QuantRule, layer_paths
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Lif, Network
+from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Skip
+from qspinn.networks.models import ConvLink, DenseLink, PoolLink, chain, diehl_cook
+from qspinn.networks.published import Variant, resnet19, vgg16, vggsnn
 from qspinn.program import to_bytes
-from qspinn.ranges import LayerRanges, Ranges
+from qspinn.quantization.competing import lower
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.paths import layer_paths
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges, Ranges
 
 NET = diehl_cook(784, 400, neuron=Lif(n_ref_steps=5))
 

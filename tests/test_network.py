@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from qspinn.errors import ConfigError
-from qspinn.models import diehl_cook, lif_for
-from qspinn.network import (
+from qspinn.networks.competing import (
     Dense,
     Lateral,
     Lif,
@@ -20,6 +19,7 @@ from qspinn.network import (
     VoteReadout,
     decay_factor,
 )
+from qspinn.networks.models import diehl_cook, lif_for
 
 A, B = Population(name="a", n=2), Population(name="b", n=3)
 INTO_A, A_TO_B = Dense(source="input", target="a"), Dense(source="a", target="b")

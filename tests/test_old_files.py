@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from qspinn import checkpoint
-from qspinn.data.encoders import poisson
-from qspinn.explore.journal import scan
-from qspinn.layers import Pool2d
-from qspinn.ops import PoissonOp
+from qspinn.data.images.encoders import poisson
+from qspinn.exploration.journal import scan
+from qspinn.networks import checkpoint
+from qspinn.networks.layered import Pool2d
 from qspinn.program import load, to_bytes
+from qspinn.program.ops import PoissonOp
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qspinn.errors import DataError
-from qspinn.explore.pareto import dominates, pareto_front
+from qspinn.exploration.pareto import dominates, pareto_front
 
 COSTS = st.tuples(st.integers(0, 12), st.integers(1, 4)).flatmap(
     lambda s: arrays(float, s, elements=st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.5, np.inf, -np.inf, np.nan])))

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from qspinn.learning.passes import backward_kernel, choice, forward_kernel
-from qspinn.learning.passes import usual_kernel as usual
-from qspinn.learning.passes.choice import Passes
-from qspinn.learning.passes.scan import Scan
-from qspinn.runtime._vectors import aligned
-from qspinn.runtime.arithmetic import NEAREST, STOCHASTIC, TRUNCATE
+from qspinn.compiled.scalars import NEAREST, STOCHASTIC, TRUNCATE
+from qspinn.compiled.vectors import aligned
+from qspinn.learning.gradients import choice
+from qspinn.learning.gradients.choice import Passes
+from qspinn.learning.gradients.kernels import backward as backward_kernel
+from qspinn.learning.gradients.kernels import forward as forward_kernel
+from qspinn.learning.gradients.kernels import usual
+from qspinn.learning.gradients.scan import Scan
 
 N_SAMPLES, N_STEPS = 3, 7
 NAMES = ("levels", "biases", "decays", "products")

@@ -6,22 +6,12 @@ import pytest
 
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
-from qspinn.models import diehl_cook
-from qspinn.network import Network
-from qspinn.plan import (
-    Calibrator,
-    Granularity,
-    Levels,
-    QuantPlan,
-    QuantRule,
-    chosen_rules,
-    layer_paths,
-    resolve,
-    tensor_paths,
-    wide_plan,
-    with_rule,
-)
+from qspinn.networks.competing import Network
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
+from qspinn.networks.models import diehl_cook
+from qspinn.quantization.competing import resolve, wide_plan
+from qspinn.quantization.paths import layer_paths, tensor_paths
+from qspinn.quantization.plan import Calibrator, Granularity, Levels, QuantPlan, QuantRule, chosen_rules, with_rule
 
 EVERY = QuantRule(tensor="*", bits=8)
 

@@ -8,8 +8,8 @@ import numba as nb
 import numpy as np
 import pytest
 
-from qspinn.runtime import _products as products
-from qspinn.runtime._vectors import ints_splat, load_ints, store_ints
+from qspinn.compiled import products
+from qspinn.compiled.vectors import ints_splat, load_ints, store_ints
 
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as save_tensors
 
 from qspinn.errors import ArtifactError, ConfigError
+from qspinn.files import write_atomic
 from qspinn.fixedpoint import QFormat
-from qspinn.ops import LifOp, VoteOp
 from qspinn.program import (
     FORMAT_VERSION,
     Program,
@@ -25,11 +25,11 @@ from qspinn.program import (
     save,
     to_bytes,
     unpack,
-    write_atomic,
 )
 from qspinn.program import file as program_file
+from qspinn.program.ops import LifOp, VoteOp
 from qspinn.records import to_plain
-from qspinn.runtime import numba_engine
+from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.testing import random_case
 from qspinn.testing.contract import check_equal
 from qspinn.testing.layered import random_layered

@@ -21,8 +21,8 @@ from safetensors.numpy import save as save_tensors
 from qspinn.data import Split
 from qspinn.errors import ArtifactError, ConfigError, DataError, QSpinnError
 from qspinn.fixedpoint import QFormat
-from qspinn.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, PoissonOp, PoolOp, ReadOp, SelectOp, VoteOp
 from qspinn.program import CodeTensor, Note, Program, check, from_bytes, load, pack, save, to_bytes
+from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, PoissonOp, PoolOp, ReadOp, SelectOp, VoteOp
 from qspinn.records import canonical_json, to_plain
 from qspinn.runtime import run
 from qspinn.spikes import from_dense

@@ -11,12 +11,22 @@ import torch
 
 from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import Rounding
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
-from qspinn.learning.quantized import QuantNet, convert, prepare
-from qspinn.learning.surrogate import SurrogateNet
-from qspinn.plan import Calibrator, Granularity, Levels, QuantPlan, QuantRule
+from qspinn.learning.gradients.quantized import QuantNet, convert, prepare
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.networks.layered import (
+    Conv2d,
+    EventInput,
+    Layer,
+    LayeredNetwork,
+    Leaky,
+    Linear,
+    NeuronReadout,
+    Pool2d,
+    Skip,
+)
 from qspinn.program import Program
-from qspinn.ranges import LayerRanges
+from qspinn.quantization.plan import Calibrator, Granularity, Levels, QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 

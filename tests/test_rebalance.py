@@ -10,9 +10,9 @@ import pytest
 
 from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.ops import ConvOp, DenseOp, EventsOp, LifOp, ReadOp
 from qspinn.program import Program
-from qspinn.rebalance import measured_rates, restore_rates
+from qspinn.program.ops import ConvOp, DenseOp, EventsOp, LifOp, ReadOp
+from qspinn.quantization.rates import measured_rates, restore_rates
 from qspinn.runtime import run
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing.programs import codes

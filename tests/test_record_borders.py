@@ -18,8 +18,8 @@ import pytest
 import qspinn
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
-from qspinn.plan import QuantRule
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
+from qspinn.quantization.plan import QuantRule
 from qspinn.records import Record, from_plain, to_plain
 
 

@@ -6,11 +6,12 @@ import msgspec
 import pytest
 
 from qspinn.errors import ConfigError, QSpinnError
-from qspinn.explore.space import Experiment, SearchConfig
-from qspinn.models import diehl_cook
-from qspinn.network import Network
-from qspinn.plan import QuantPlan, QuantRule
-from qspinn.records import canonical_json, content_key, from_plain, to_plain, with_override
+from qspinn.exploration.competing.space import Experiment, SearchConfig
+from qspinn.networks.competing import Network
+from qspinn.networks.models import diehl_cook
+from qspinn.plain import with_override
+from qspinn.quantization.plan import QuantPlan, QuantRule
+from qspinn.records import canonical_json, content_key, from_plain, to_plain
 
 
 @pytest.mark.parametrize(("kind", "data", "where", "near"), [

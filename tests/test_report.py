@@ -13,18 +13,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn import checkpoint, program
+from qspinn import program
 from qspinn.errors import RunError
-from qspinn.explore.search import Outcome
-from qspinn.explore.space import Candidate, Experiment, NetworkConfig, Scheme
-from qspinn.explore.statistics import Difference
+from qspinn.exploration.competing.space import Candidate, Experiment, NetworkConfig
+from qspinn.exploration.scheme import Scheme
+from qspinn.exploration.search import Outcome
+from qspinn.exploration.statistics import Difference
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.memory import float_account
-from qspinn.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
-from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.networks import checkpoint
 from qspinn.program import CodeTensor, Program
+from qspinn.program.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 from qspinn.records import to_plain
-from qspinn.report import fields, plots, source, svg, words, write_report
+from qspinn.report import images as fields
+from qspinn.report import plots, source, svg, words, write_report
 
 EVIL = '<script>alert("x")</script>'
 N, SIDE, CLASSES = 50, 5, 3

@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from qspinn import checkpoint
-from qspinn.data.event_set import EventSet, from_dense
+from qspinn.data.events.event_set import EventSet, from_dense
 from qspinn.errors import ArtifactError, RunError
-from qspinn.learning import quantized
-from qspinn.learning.supervised import fit, layer_ranges
-from qspinn.learning.supervision import Supervision
-from qspinn.learning.surrogate import SurrogateNet, frozen, restored
-from qspinn.models import ConvLink, DenseLink, chain
-from qspinn.plan import Granularity, QuantPlan, QuantRule
+from qspinn.learning.gradients import quantized
+from qspinn.learning.gradients.settings import Supervision
+from qspinn.learning.gradients.surrogate import SurrogateNet, frozen, restored
+from qspinn.learning.gradients.training import fit, layer_ranges
+from qspinn.networks import checkpoint
+from qspinn.networks.models import ConvLink, DenseLink, chain
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 from running import die_at
 
 TRAINING = Supervision(n_epochs=4, batch=8, learning_rate=1e-2, shift=1, flip=True)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from qspinn.errors import ConfigError
-from qspinn.explore.reward import Reward
+from qspinn.exploration.reward import Reward
 
 
 def test_additive() -> None:

@@ -16,22 +16,18 @@ from hypothesis import strategies as st
 from qspinn import program, runtime
 from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import QFormat, Rounding, random_words, stream_key
-from qspinn.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
 from qspinn.program import Program
-from qspinn.runtime import (
-    _bits_kernel,
-    _competing,
-    _kernels,
-    _torch_currents,
-    _torch_rounding,
-    _torch_signals,
-    numba_engine,
-    reference,
-    run,
-    torch_engine,
-)
-from qspinn.runtime.layered import general_kernel, lanes_kernel
-from qspinn.runtime.layered import proof as proofs
+from qspinn.program.ops import AddOp, ConvOp, DenseOp, LifOp, PoolOp, ReadOp, VoteOp
+from qspinn.runtime import reference, run
+from qspinn.runtime.numba_engine import engine as numba_engine
+from qspinn.runtime.numba_engine.engine import competing as _competing
+from qspinn.runtime.numba_engine.kernels import bits as _bits_kernel
+from qspinn.runtime.numba_engine.kernels import general as general_kernel
+from qspinn.runtime.numba_engine.kernels import lanes as lanes_kernel
+from qspinn.runtime.numba_engine.kernels import narrow as _kernels
+from qspinn.runtime.numba_engine.layered import proof as proofs
+from qspinn.runtime.torch_engine import currents, rounding
+from qspinn.runtime.torch_engine import engine as torch_engine
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
@@ -334,7 +330,7 @@ def test_torch_products_are_exact_at_every_width(n_inputs: int, bits: int, kinds
     """Sums at the upper and the lower end of what the codes allow, told apart by their last bits."""
     top = (1 << bits - 1) - 1
     w = np.array([[top] * n_inputs, [-top - 1] * n_inputs, [top] * (n_inputs - 1) + [top - 1]])
-    assert [d.dtype for d, _ in _torch_currents._digits(w.T, 255, torch.device("cpu"))] == kinds
+    assert [d.dtype for d, _ in currents._digits(w.T, 255, torch.device("cpu"))] == kinds
     base = single(np.ones((3, n_inputs)), v_bits=32, signed=True, v_min=-(1 << 31), v_th=1 << 16, winner=False)
     wide = with_codes(base, p0__w=w, p0__v_reset=np.zeros(1))
     spikes = from_dense(np.full((2, 3, n_inputs), 255), graded=True)
@@ -344,10 +340,10 @@ def test_torch_products_are_exact_at_every_width(n_inputs: int, bits: int, kinds
 
 
 def test_torch_uses_float32_only_where_torch_was_not_told_to_use_fewer_bits() -> None:
-    (plain,) = _torch_currents._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
+    (plain,) = currents._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
-    (careful,) = _torch_currents._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
+    (careful,) = currents._digits(np.ones((4, 1), np.int64), 1, torch.device("cpu"))
     torch.set_float32_matmul_precision(before)
     assert (plain[0].dtype, careful[0].dtype) == (torch.float32, torch.float64)
 
@@ -361,7 +357,7 @@ def test_torch_computes_exactly_where_it_was_told_to_compute_in_few_bits() -> No
 
 @pytest.mark.parametrize("direct", [True, False])
 def test_torch_convolves_in_both_ways(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_torch_currents, "_direct", lambda device: direct)
+    monkeypatch.setattr(currents, "_direct", lambda device: direct)
     for seed in range(40):
         case = random_layered(seed)
         many = from_dense(np.repeat(case.spikes.dense(), 16, axis=1), graded=True)
@@ -370,7 +366,7 @@ def test_torch_convolves_in_both_ways(direct: bool, monkeypatch: pytest.MonkeyPa
 
 def test_torch_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [random_layered(seed) for seed in range(30)]
-    monkeypatch.setattr(_torch_signals, "ROOM", 1)
+    monkeypatch.setattr(signals, "ROOM", 1)
     for case in cases:
         assert torch_engine._block(case.program, case.spikes.n_steps, torch.device("cpu")) == 1
         hold_torch(case.program, case.spikes, case.name)
@@ -393,7 +389,7 @@ def test_torch_takes_64_bits_where_32_may_not_do() -> None:
 
 
 def test_torch_draws_the_words_of_the_hash() -> None:
-    words = _torch_rounding.words_of(0xDEADBEEF, 35, 7, 3000, torch.device("cpu")).numpy()
+    words = rounding.words_of(0xDEADBEEF, 35, 7, 3000, torch.device("cpu")).numpy()
     for t in range(7):
         assert np.array_equal(words[t, 0], random_words(stream_key(0xDEADBEEF, 35, t), np.arange(3000)))
 
@@ -430,7 +426,7 @@ def test_cuda_numbers_that_do_not_exist_are_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "qspinn.runtime.torch_engine")
+    monkeypatch.delitem(sys.modules, "qspinn.runtime.torch_engine.engine")
     monkeypatch.delattr(runtime, "torch_engine")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigError, match=r"needs torch, which is not installed; fix: pip install qspinn\[torch\]"):

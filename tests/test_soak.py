@@ -13,7 +13,7 @@ import pytest
 
 from qspinn.errors import ArtifactError
 from qspinn.program import Program, from_bytes, to_bytes
-from qspinn.runtime import numba_engine
+from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.testing import random_case, soak
 from qspinn.testing.layered import random_layered
 from qspinn.testing.mutants import mutant, parts_of, signed

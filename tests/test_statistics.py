@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qspinn.errors import DataError
-from qspinn.explore.statistics import paired_difference
+from qspinn.exploration.statistics import paired_difference
 
 
 def paired(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

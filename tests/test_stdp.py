@@ -8,12 +8,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn.checkpoint import Trained
 from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import random_words, stream_key
-from qspinn.learning.stdp import StdpTraining, init_params, mean_responses, plastic, respond, sample_order, train
-from qspinn.models import diehl_cook
-from qspinn.network import Lif, Network, Stdp, decay_factor
+from qspinn.learning.stdp.training import (
+    StdpTraining,
+    init_params,
+    mean_responses,
+    plastic,
+    respond,
+    sample_order,
+    train,
+)
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Lif, Network, Stdp, decay_factor
+from qspinn.networks.models import diehl_cook
 from qspinn.spikes import Spikes, from_dense
 
 
@@ -114,9 +122,9 @@ def test_many_neurons_learn_in_stretches_of_steps(make_spikes: Callable[..., Spi
 def test_blocks_of_samples_change_nothing(make_spikes: Callable[..., Spikes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows follow columns by a log that is longer than a block, and shorter than a pass."""
     network, spikes, training = network_of("soft", 0.01), make_spikes(13, 40, 1200), StdpTraining(n_passes=1)
-    monkeypatch.setattr("qspinn.learning.stdp.BLOCK", 5000)
+    monkeypatch.setattr("qspinn.learning.stdp.training.BLOCK", 5000)
     whole = train(network, spikes, training, seed=1)
-    monkeypatch.setattr("qspinn.learning.stdp.BLOCK", 7)
+    monkeypatch.setattr("qspinn.learning.stdp.training.BLOCK", 7)
     assert train(network, spikes, training, seed=1).key() == whole.key()
 
 

@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from qspinn.data.event_set import EventSet, from_dense
+from qspinn.data.events.event_set import EventSet, from_dense
 from qspinn.errors import ConfigError, DataError, RunError
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.supervised import Supervision, channel_rates, distilled, fit, layer_ranges, regulation, scores
-from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import lower_layers
-from qspinn.plan import Granularity, QuantPlan, QuantRule
-from qspinn.rebalance import measured_rates, restore_rates
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.learning.gradients.training import (
+    Supervision,
+    channel_rates,
+    distilled,
+    fit,
+    layer_ranges,
+    regulation,
+    scores,
+)
+from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
+from qspinn.quantization.rates import measured_rates, restore_rates
 from qspinn.runtime import run
 
 

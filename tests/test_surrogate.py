@@ -8,8 +8,18 @@ import pytest
 import torch
 
 from qspinn.errors import ConfigError
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
-from qspinn.learning.surrogate import SurrogateNet
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.networks.layered import (
+    Conv2d,
+    EventInput,
+    Layer,
+    LayeredNetwork,
+    Leaky,
+    Linear,
+    NeuronReadout,
+    Pool2d,
+    Skip,
+)
 
 T, B = 9, 3
 SLOPES = {"arctan": lambda d, w: 0.5 * w / (1 + (torch.pi / 2 * w * d) ** 2),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.data import synthetic_gestures
-from qspinn.data.events import bin_events, check, crop_time, downsample
-from qspinn.data.synthetic_gestures import CLASSES, Camera, synthetic_recording, synthetic_set
+from qspinn.data.events import synthetic_gestures
+from qspinn.data.events.recording import bin_events, check, crop_time, downsample
+from qspinn.data.events.synthetic_gestures import CLASSES, Camera, synthetic_recording, synthetic_set
 from qspinn.errors import ConfigError
 
 

@@ -21,18 +21,19 @@ import test_quantized
 import test_resume
 import test_supervised
 import test_surrogate
+from qspinn.compiled.scalars import NEAREST, STOCHASTIC
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.learning.passes import torch_connection, torch_neurons
-from qspinn.learning.passes.scan import Scan, outer_numbers
-from qspinn.learning.quantized import QuantNet, convert, prepare
-from qspinn.learning.supervised import channel_rates, fit, layer_ranges, responses
-from qspinn.learning.supervision import Supervision
-from qspinn.learning.surrogate import Output, SurrogateNet, frozen, real_scan
-from qspinn.plan import Granularity
+from qspinn.learning.gradients.quantized import QuantNet, convert, prepare
+from qspinn.learning.gradients.scan import Scan, outer_numbers
+from qspinn.learning.gradients.settings import Supervision
+from qspinn.learning.gradients.surrogate import Output, SurrogateNet, frozen, real_scan
+from qspinn.learning.gradients.torch_passes import connection as torch_connection
+from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
+from qspinn.learning.gradients.training import channel_rates, fit, layer_ranges, responses
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
 from qspinn.program import to_bytes
-from qspinn.runtime.arithmetic import NEAREST, STOCHASTIC
+from qspinn.quantization.plan import Granularity
 from test_quantized import CASES, B
 
 Net = SurrogateNet | QuantNet

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from qspinn.errors import ConfigError, LoweringError
-from qspinn.learning._codes import coded_weights, sharpness_at
-from qspinn.plan import Granularity, Levels, QuantRule
-from qspinn.weight_codes import channel_tops, nearest_power, weight_codes, weight_format
+from qspinn.learning.gradients.codes import coded_weights, sharpness_at
+from qspinn.quantization.plan import Granularity, Levels, QuantRule
+from qspinn.quantization.weights import channel_tops, nearest_power, weight_codes, weight_format
 
 W = np.array([[1.0, 2.0, 3.0, 6.0], [-0.5, 0.5, -1.5, 1.5]])
 """Channel 0 has mean 3, so its third weight is exactly the mean; channel 1 has mean 0."""

@@ -13,46 +13,47 @@ from qspinn import optional
 from qspinn.version import __version__
 
 _HOME = {
-    "Candidate": "explore.space",
-    "convert": "learning.quantized",
+    "Candidate": "exploration.competing.space",
+    "convert": "learning.gradients.quantized",
     "DataConfig": "data",
-    "diehl_cook": "models",
+    "diehl_cook": "networks.models",
     "evaluate": "workflow",
     "EventData": "data",
-    "Experiment": "explore.space",
-    "fit": "learning.supervised",
-    "layer_ranges": "learning.supervised",
-    "LayeredExperiment": "explore.layered_space",
-    "LayeredNetwork": "layers",
+    "explore": "exploration.search",
+    "Experiment": "exploration.competing.space",
+    "fit": "learning.gradients.training",
+    "layer_ranges": "learning.gradients.training",
+    "LayeredExperiment": "exploration.layered.space",
+    "LayeredNetwork": "networks.layered",
     "load": "program",
     "load_data": "workflow",
     "load_events": "data",
     "load_experiment": "workflow",
-    "LocalExperiment": "explore.local_space",
-    "lower_layers": "lower_layers",
-    "Network": "network",
-    "prepare": "learning.quantized",
+    "LocalExperiment": "exploration.local.space",
+    "lower_layers": "quantization.layered",
+    "Network": "networks.competing",
+    "prepare": "learning.gradients.quantized",
     "Program": "program",
     "QFormat": "fixedpoint",
     "QSpinnError": "errors",
-    "quantize": "lower",
-    "QuantPlan": "plan",
-    "QuantRule": "plan",
-    "restore_rates": "rebalance",
+    "quantize": "quantization.competing",
+    "QuantPlan": "quantization.plan",
+    "QuantRule": "quantization.plan",
+    "restore_rates": "quantization.rates",
     "Rounding": "fixedpoint",
     "run": "runtime",
     "save": "program",
     "sensitivity": "workflow",
     "Spikes": "spikes",
-    "StdpTraining": "learning.stdp",
-    "Supervision": "learning.supervision",
-    "SurrogateNet": "learning.surrogate",
+    "StdpTraining": "learning.stdp.training",
+    "Supervision": "learning.gradients.settings",
+    "SurrogateNet": "learning.gradients.surrogate",
     "train": "workflow",
-    "Trained": "checkpoint",
+    "Trained": "networks.checkpoint",
     "write_report": "report",
 }
 
-__all__ = ["__version__", "explore", *sorted(_HOME)]
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 class _Package(types.ModuleType):
@@ -71,8 +72,6 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    if name == "explore":
-        return optional.module("qspinn.explore", "qspinn.explore")  # the package can be called: see its docstring
     if name not in _HOME:
         raise AttributeError(f"module 'qspinn' has no attribute {name!r}")
     return getattr(optional.module(f"qspinn.{_HOME[name]}", f"qspinn.{name}"), name)

@@ -34,7 +34,9 @@ from qspinn.errors import (
     TargetError,
     WriteError,
 )
+from qspinn.files import write_atomic
 from qspinn.optional import missing
+from qspinn.records import from_plain
 from qspinn.version import __version__
 
 err = Console(stderr=True)
@@ -123,7 +125,7 @@ def explore(
     Running the same command again continues an interrupted run. Where no candidate meets the target, the nearest ones
     are named (with --json under "nearest") and the exit code is 3.
     """
-    from qspinn.explore.search import explore as search
+    from qspinn.exploration.search import explore as search
 
     experiment = _experiment(config, seed, data, sets, synthetic)
     folder = _out_folder(out or Path("runs") / experiment.name)
@@ -222,7 +224,7 @@ def evaluate(
     measure = _evaluate_local if model.suffix == ".safetensors" else _evaluate_program
     accuracy, predicted = measure(model, seed, data, split, dataset, backend, device)
     if out:
-        qspinn.program.write_atomic(out, ("\n".join(map(str, predicted)) + "\n").encode())
+        write_atomic(out, ("\n".join(map(str, predicted)) + "\n").encode())
     if as_json:
         _print_json(msgspec.to_builtins(accuracy))
     else:
@@ -232,7 +234,7 @@ def evaluate(
 def _evaluate_program(model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
                       ) -> tuple[Any, Any]:
     """(accuracy, predictions) of an integer program."""
-    from qspinn.ops import EventsOp, PoissonOp
+    from qspinn.program.ops import EventsOp, PoissonOp
 
     program = qspinn.load(model)
     if seed is not None:
@@ -248,7 +250,7 @@ def _evaluate_program(model: Path, seed: int | None, data: str, split: str, data
 def _evaluate_local(model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
                     ) -> tuple[Any, Any]:
     """(accuracy, predictions) of layers that learned locally: there is nothing random in it, and one engine."""
-    from qspinn.checkpoint import load_local
+    from qspinn.learning.local.model import load_local
     from qspinn.workflow import evaluate_local
 
     for name, value, only in (("--seed", seed, None), ("--backend", backend, "numba"), ("--device", device, "cpu")):
@@ -276,7 +278,7 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
         "notes": [str(note) for note in program.notable()], "provenance": program.provenance,
     }
     if out:
-        qspinn.program.write_atomic(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
+        write_atomic(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
     if as_json:
         _print_json(found)
         return
@@ -387,11 +389,11 @@ def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: st
         raise ConfigError("--dataset", "unknown data set, or not of the model's kind", got=name,
                           allowed=", ".join(known))
     same = stored if name == stored.get("name") else {}
-    return qspinn.records.from_plain(kind, {**same, "name": name, "folder": folder or same.get("folder", "")}, "data")
+    return from_plain(kind, {**same, "name": name, "folder": folder or same.get("folder", "")}, "data")
 
 
 def _event(stage: str, done: int, total: int) -> Any:
-    from qspinn.explore.crew import Event
+    from qspinn.exploration.workers import Event
 
     return Event(stage=stage, done=done, total=total)
 
@@ -418,7 +420,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[Any], None]]:
 
 def _headline(outcome: Any) -> dict[str, Any]:
     """The result in a few numbers."""
-    from qspinn.explore.outcome import reasons
+    from qspinn.exploration.outcome import reasons
 
     winner = next(c for c in outcome.candidates if c["key"] == outcome.winner)
     return {

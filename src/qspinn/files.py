@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qspinn.errors import ConfigError, WriteError
-from qspinn.records import read_json
+from qspinn.plain import read_json
 
 
 def remove_parts(folder: Path) -> None:
@@ -92,3 +95,9 @@ def entry_of(data: bytes, tag: str) -> Any:
         raise ValueError(f"has no entry {tag!r} in its metadata") from None
     except ConfigError as error:
         raise ValueError(str(error)) from None
+
+
+def store_array(path: Path, array: NDArray) -> None:
+    """Writes an array as .npy, all or nothing; see `program.replacing`, also for errors."""
+    with replacing(path) as file:
+        np.save(file, array)

@@ -17,11 +17,12 @@ import msgspec
 
 from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError
-from qspinn.layers import LayeredNetwork, Skip
-from qspinn.network import Network
-from qspinn.ops import DenseOp, LifOp
-from qspinn.plan import SHIFT_BITS, Granularity, QuantPlan, chosen_rules, layer_paths
+from qspinn.networks.competing import Network
+from qspinn.networks.layered import LayeredNetwork, Skip
 from qspinn.program import Program
+from qspinn.program.ops import DenseOp, LifOp
+from qspinn.quantization.paths import layer_paths
+from qspinn.quantization.plan import SHIFT_BITS, Granularity, QuantPlan, chosen_rules
 
 FLOAT_BITS = 32
 

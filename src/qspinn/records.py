@@ -9,7 +9,6 @@ and the fix.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import functools
 import hashlib
@@ -25,24 +24,13 @@ import msgspec
 import numpy as np
 
 from qspinn.errors import ConfigError
+from qspinn.plain import MAX_DEPTH
+from qspinn.words import nearest, unknown_key
 
 T = TypeVar("T")
 
-OTHER_WORDS = {
-    "soft": "subtract", "hard": "value", "zero": "value", "avg": "average", "mean": "average", "floor": "truncate",
-    "round": "nearest", "half_up": "nearest", "fix": "toward_zero", "per_tensor": "global", "per_axis": "per_channel",
-    "absmax": "max", "qat": "itq", "count": "spikes", "beta": "decay", "alpha": "current_decay", "threshold": "v_th",
-    "v_threshold": "v_th", "theta": "v_th", "reset_mechanism": "reset", "kernel_size": "kernel", "t_ref": "n_ref_steps",
-    "refractory": "n_ref_steps", "time_steps": "n_steps", "timesteps": "n_steps", "name": "tensor",
-}
-"""Words of other libraries, and the word that stands for the same thing here."""
-REMARKS = {"zero": " with v_reset = 0"}
-"""What goes with the word here where the other library's word says more."""
-
 
 _LARGEST = (1 << 63) - 1
-MAX_DEPTH = 64
-"""Levels of tables and lists in a field that may hold anything."""
 
 
 class RecordType(msgspec.StructMeta):
@@ -454,71 +442,6 @@ def _in_words(kind: Any) -> str:
     return f"a {kind.__name__} record" if _is_struct(kind) else str(kind)
 
 
-def nearest(word: Any, known: typing.Iterable[str]) -> str:
-    """The advice that names the valid word nearest to another one; empty where none is near."""
-    known = [str(k) for k in known]
-    text = str(word).strip().lower().replace("-", "_").replace(" ", "_")
-    if OTHER_WORDS.get(text) in known:
-        return f"did you mean {OTHER_WORDS[text]!r}{REMARKS.get(text, '')}?"
-    near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else ""
-
-
-def unknown_key(where: str, key: str, known: list[str]) -> ConfigError:
-    """The error for a key that does not exist, naming the nearest one that does."""
-    return ConfigError(where, "unknown key", got=key, allowed=", ".join(known), fix=nearest(key, known) or "remove it")
-
-
-def read_json(text: str) -> Any:
-    """Plain data of JSON in which no key is given twice and every number is finite.
-
-    Raises:
-        ValueError: not such JSON.
-        RecursionError: tables or lists too deep within one another.
-    """
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    twice = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
-    if twice is not None:
-        raise ConfigError(twice[:120], "is given twice", fix="leave out one of them")
-    return dict(pairs)
-
-
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
-
-
-def with_override(data: dict, assignment: str) -> dict:
-    """A copy of plain data with one dotted assignment applied, e.g. ``network.n_neurons=100``.
-
-    The value is read as JSON where it is JSON, else as text, blanks around it left out. Intermediate tables are made
-    when missing; whether the key exists is checked when the record is built.
-
-    Raises:
-        ConfigError: no assignment, too deep, or it passes through something that is not a table.
-    """
-    path, eq, text = assignment.partition("=") if isinstance(assignment, str) else ("", "", "")
-    keys = path.strip().split(".")
-    if not eq or not path.strip():
-        raise ConfigError("--set", "not an assignment", got=assignment, allowed="path.to.key=value")
-    if len(keys) > MAX_DEPTH:
-        raise ConfigError("--set", "has a key of too many parts", got=path, allowed=f"{MAX_DEPTH} levels")
-    try:
-        value = read_json(text)
-    except RecursionError:
-        raise ConfigError(f"--set {path}", "holds tables or lists too deep within one another") from None
-    except ValueError:
-        value = text.strip()
-    return _assign(data, keys, value, path)
-
-
-def _assign(data: Any, keys: list[str], value: Any, path: str) -> dict:
-    if not isinstance(data, dict):
-        raise ConfigError(f"--set {path}", "passes through something that is not a table", got=data)
-    head, *rest = keys
-    copy = dict(data)
-    copy[head] = _assign(copy.get(head, {}), rest, value, path) if rest else value
-    return copy
+def need(ok: bool, where: str, got: object, allowed: str) -> None:
+    if not ok or (isinstance(got, float) and not math.isfinite(got)):
+        raise ConfigError(where, "value out of range", got=got, allowed=allowed)

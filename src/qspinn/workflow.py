@@ -9,24 +9,26 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn import checkpoint, data
-from qspinn.checkpoint import AnyTrained, Trained, TrainedLayers, TrainedLocal
-from qspinn.data.encoders import poisson
+from qspinn import data
+from qspinn.data.images.encoders import poisson
 from qspinn.errors import ConfigError, DataError
-from qspinn.explore.family import AnyDataset, AnyExperiment, checked, read_experiment
-from qspinn.explore.layered_space import LayeredExperiment
-from qspinn.explore.local_space import LocalExperiment
-from qspinn.explore.statistics import wilson_interval
-from qspinn.learning import stdp
-from qspinn.lower import poisson_op, readout_votes
-from qspinn.ops import EventsOp, PoissonOp
+from qspinn.exploration.family import AnyDataset, AnyExperiment, checked, read_experiment
+from qspinn.exploration.layered.space import LayeredExperiment
+from qspinn.exploration.local.space import LocalExperiment
+from qspinn.exploration.statistics import Accuracy, _share, summary
+from qspinn.learning.local.model import TrainedLocal
+from qspinn.learning.stdp import training as stdp
+from qspinn.networks import checkpoint
+from qspinn.networks.checkpoint import AnyTrained, Trained, TrainedLayers
 from qspinn.optional import module
+from qspinn.plain import MAX_DEPTH, read_json, with_override
 from qspinn.program import Program
-from qspinn.records import MAX_DEPTH, read_json, to_plain, with_override
+from qspinn.program.ops import EventsOp, PoissonOp
+from qspinn.quantization.competing import poisson_op, readout_votes
+from qspinn.records import to_plain
 from qspinn.runtime import run
 from qspinn.spikes import Spikes
 
@@ -87,17 +89,6 @@ def _read_plain(path: Path) -> Any:
         raise ConfigError(str(path), f"is not valid {kind}", got=str(error)) from None
 
 
-class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """Accuracy (share) on n samples of a split with a 95 % interval [low, high], and spikes per sample."""
-
-    split: str
-    n: int
-    accuracy: float
-    low: float
-    high: float
-    spikes_per_sample: float
-
-
 def train(
     experiment: AnyExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None,
     device: str = "cpu",
@@ -137,10 +128,10 @@ def train(
 def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None, resume: Path | None, device: str
                   ) -> tuple[TrainedLayers, Accuracy]:
     """The trained layered network and its validation accuracy."""
-    layered = module("qspinn.explore.layered", "training by gradients")
-    from qspinn.learning.supervised import responses
-    from qspinn.learning.surrogate import frozen
-    from qspinn.runtime.torch_engine import _device
+    layered = module("qspinn.exploration.layered.bench", "training by gradients")
+    from qspinn.learning.gradients.surrogate import frozen
+    from qspinn.learning.gradients.training import responses
+    from qspinn.runtime.torch_engine.engine import _device
 
     place = str(_device(device))
     dataset = layered.load(experiment)
@@ -266,20 +257,9 @@ def encoded_blocks(split: data.Split, op: PoissonOp, n_steps: int) -> Iterable[S
         yield poisson(split.images[at : at + BLOCK], op, n_steps, first_sample=split.first + at)
 
 
-def summary(name: str, right: NDArray[np.bool_], counts: NDArray[np.int64]) -> Accuracy:
-    """Accuracy record of a split."""
-    return _share(name, right, float(counts.sum(axis=1).mean()))
-
-
-def _share(name: str, right: NDArray[np.bool_], spikes_per_sample: float) -> Accuracy:
-    low, high = wilson_interval(int(right.sum()), right.size)
-    return Accuracy(split=name, n=right.size, accuracy=float(right.mean()), low=low, high=high,
-                    spikes_per_sample=spikes_per_sample)
-
-
 def sensitivity(experiment: AnyExperiment, out: str | Path, **options: Any) -> Any:
     """The ranked significance curves of an experiment; same folder, journal and options as `qspinn.explore`."""
-    from qspinn.explore.search import sweep
+    from qspinn.exploration.search import sweep
 
     return sweep(experiment, out, **options)
 

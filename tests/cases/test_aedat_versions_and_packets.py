@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qspinn.data.aedat import read_aedat, write_aedat
-from qspinn.data.events import join, make
+from qspinn.data.events.aedat import read_aedat, write_aedat
+from qspinn.data.events.recording import join, make
 from qspinn.errors import DataError
 
 START, END = b"#!AER-DAT3.1\r\n", b"#!END-HEADER\r\n"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.data._npz import multiple
-from qspinn.data.dvs_gesture import bins_of, microseconds
+from qspinn.data.events.dvs_gesture import bins_of, microseconds
+from qspinn.data.npz import multiple
 from qspinn.errors import ConfigError, DataError
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.data.event_set import pack
-from qspinn.data.events import bin_events, make
+from qspinn.data.events.event_set import pack
+from qspinn.data.events.recording import bin_events, make
 from qspinn.errors import ConfigError
 
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from qspinn.checkpoint import Trained
 from qspinn.data import Split
-from qspinn.data.event_set import from_dense
+from qspinn.data.events.event_set import from_dense
 from qspinn.errors import DataError
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
-from qspinn.lower_layers import lower_layers
-from qspinn.models import diehl_cook
-from qspinn.plan import QuantPlan, QuantRule
-from qspinn.ranges import LayerRanges
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
+from qspinn.networks.models import diehl_cook
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges
 from qspinn.workflow import evaluate, evaluate_float
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.data.events import check, make
+from qspinn.data.events.recording import check, make
 from qspinn.errors import ConfigError, DataError
 
 BITS = (16, 20, 23, 24, 28, 30, 31, 32, 40)

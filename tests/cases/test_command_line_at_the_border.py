@@ -13,10 +13,10 @@ import pytest
 
 from qspinn import cli
 from qspinn.errors import ConfigError, RunError, WriteError
-from qspinn.explore import search
-from qspinn.explore.outcome import Judge, _nobody
-from qspinn.explore.space import Experiment
-from qspinn.explore.statistics import wilson_interval
+from qspinn.exploration import search
+from qspinn.exploration.competing.space import Experiment
+from qspinn.exploration.outcome import Judge, _nobody
+from qspinn.exploration.statistics import wilson_interval
 
 
 def exit_code(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:

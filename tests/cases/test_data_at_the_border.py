@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from qspinn import data, spikes, workflow
-from qspinn.data import dvs_gesture, frames, mnist
-from qspinn.data.aedat import read_aedat
-from qspinn.data.dataset import Split
-from qspinn.data.dvs_gesture import CSV_HEADER, cut, labels_of
-from qspinn.data.event_dataset import EventDataset, split_off
-from qspinn.data.event_set import EventSet, concatenate, from_dense, pack
-from qspinn.data.events import bin_events, check, join, make
-from qspinn.data.synthetic_gestures import synthetic_recording
+from qspinn.data.events import dvs_gesture, frames
+from qspinn.data.events.aedat import read_aedat
+from qspinn.data.events.dataset import EventDataset, split_off
+from qspinn.data.events.dvs_gesture import CSV_HEADER, cut, labels_of
+from qspinn.data.events.event_set import EventSet, concatenate, from_dense, pack
+from qspinn.data.events.recording import bin_events, check, join, make
+from qspinn.data.events.synthetic_gestures import synthetic_recording
+from qspinn.data.images import mnist
+from qspinn.data.images.dataset import Split
 from qspinn.errors import ConfigError, DataError, QSpinnError, RunError
-from qspinn.explore.evaluate import keep_array, map_array
+from qspinn.exploration.tasks import keep_array, map_array
 from qspinn.spikes import Spikes
 
 
@@ -144,7 +145,7 @@ def test_valid_input_is_taken() -> None:
 
 
 def test_counts_of_others_do_not_matter() -> None:
-    from qspinn.learning.surrogate import need_events
+    from qspinn.learning.gradients.surrogate import need_events
 
     network: Any = SimpleNamespace(n_steps=4, input=SimpleNamespace(shape=(1, 2, 9), max_count=2))
     both = concatenate([store(2, most=2), store(2, most=7)])
@@ -157,8 +158,8 @@ def test_counts_of_others_do_not_matter() -> None:
 
 
 def test_moved_events_count_as_many_as_the_input_takes() -> None:
-    from qspinn.learning.supervised import _batches
-    from qspinn.learning.supervision import Supervision
+    from qspinn.learning.gradients.settings import Supervision
+    from qspinn.learning.gradients.training import _batches
 
     for most in (2, 255):
         batches = _batches(store(40, most), Supervision(jitter=2.0), np.random.default_rng(0), 2, most)

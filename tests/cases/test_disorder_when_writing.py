@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qspinn.data.aedat import read_aedat, write_aedat
-from qspinn.data.events import EVENT, check, join, make
+from qspinn.data.events.aedat import read_aedat, write_aedat
+from qspinn.data.events.recording import EVENT, check, join, make
 from qspinn.errors import ConfigError, DataError
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.data.event_set import from_dense
-from qspinn.data.events import downsample, flip, make, shift
+from qspinn.data.events.event_set import from_dense
+from qspinn.data.events.recording import downsample, flip, make, shift
 from qspinn.errors import DataError
 
 EVENTS = make(np.array([0, 3, 3, 3]), np.array([0, 3, 3, 3]), np.arange(4), np.array([1, 0, 0, 0]))

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from qspinn.errors import ConfigError, RunError
-from qspinn.explore import evaluate as ev
-from qspinn.explore.crew import Crew
-from qspinn.explore.journal import Journal
+from qspinn.exploration import tasks as ev
+from qspinn.exploration.journal import Journal
+from qspinn.exploration.workers import Crew
 
 TASKS = [(f"bits-{n}", str(n).encode()) for n in (2, 4, 8)]
 

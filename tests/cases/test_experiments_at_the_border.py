@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 
 import qspinn
-from qspinn.data import event_set
-from qspinn.data.event_set import EventSet
+from qspinn.data.events import event_set
+from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ConfigError, DataError, QSpinnError
-from qspinn.explore.family import checked
-from qspinn.explore.search import explore, sweep
-from qspinn.explore.space import Experiment, NetworkConfig
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
-from qspinn.learning.local import LocalLayer, LocalLearning, LocalNetwork
+from qspinn.exploration.competing.space import Experiment, NetworkConfig
+from qspinn.exploration.family import checked
+from qspinn.exploration.search import explore, sweep
 from qspinn.learning.local.formats import DEFAULT_PLAN
+from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import start_of
 from qspinn.learning.local.training import answers, fit, layers_of
-from qspinn.models import diehl_cook
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
+from qspinn.networks.local import LocalLayer, LocalNetwork
+from qspinn.networks.models import diehl_cook
 
 NETWORK = LayeredNetwork(
     name="n", input=EventInput(shape=(1, 1, 1)), layers=(Layer(name="p", shape=(2, 1, 1)),),

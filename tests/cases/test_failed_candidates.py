@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from qspinn.errors import ArtifactError, ConfigError, DataError, LoweringError, QSpinnError, RunError
-from qspinn.explore import evaluate as ev
-from qspinn.explore.stored import Stored
+from qspinn.exploration import tasks as ev
+from qspinn.exploration.artifacts import Stored
 from qspinn.memory import MemoryAccount, MemoryRow
 
 ACCOUNT = MemoryAccount(rows=(MemoryRow(path="a.w", role="parameter", count=10, bits=4),))

@@ -8,16 +8,19 @@ from types import ModuleType
 
 import pytest
 
-from qspinn import checkpoint
 from qspinn.data import DataConfig
 from qspinn.errors import ArtifactError
-from qspinn.explore import layered, local, outcome, search
-from qspinn.explore.search import explore
-from qspinn.explore.space import Candidate, Experiment, NetworkConfig, Scheme, SearchConfig, label_of
-from qspinn.explore.stored import PROGRAM
+from qspinn.exploration import outcome, search
+from qspinn.exploration.artifacts import PROGRAM
+from qspinn.exploration.competing.space import Candidate, Experiment, NetworkConfig, SearchConfig, label_of
+from qspinn.exploration.layered import bench as layered
+from qspinn.exploration.local import bench as local
+from qspinn.exploration.scheme import Scheme
+from qspinn.exploration.search import explore
 from qspinn.fixedpoint import Rounding
-from qspinn.learning.stdp import StdpTraining
-from qspinn.plan import Granularity
+from qspinn.learning.stdp.training import StdpTraining
+from qspinn.networks import checkpoint
+from qspinn.quantization.plan import Granularity
 from qspinn.records import from_plain
 from qspinn.version import __version__
 from running import inline, lasting

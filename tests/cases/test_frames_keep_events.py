@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qspinn.data.event_set import from_dense, pack
-from qspinn.data.events import bin_events, make
+from qspinn.data.events.event_set import from_dense, pack
+from qspinn.data.events.recording import bin_events, make
 from qspinn.errors import DataError
 from qspinn.spikes import from_dense as spikes_from_dense
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qspinn import checkpoint
 from qspinn.errors import ArtifactError
 from qspinn.files import entry_of
+from qspinn.learning.local.model import load_local
+from qspinn.networks import checkpoint
 from qspinn.program import from_bytes, to_bytes
 from qspinn.testing.programs import single
 from test_checkpoint import competing, layers, local
@@ -37,7 +38,7 @@ def doubled(data: bytes, key: str, *, outside: bool) -> bytes:
 PROGRAM = to_bytes(single(np.ones((3, 4), int), v_bits=8, in_shift=0, decay=3, decay_shift=2, v_th=6, n_steps=4))
 FILES: list[tuple[Callable[..., Any], Callable[..., Any], str]] = [
     (competing, checkpoint.load, "n_steps"), (layers, checkpoint.load_layers, "n_steps"),
-    (local, checkpoint.load_local, "n_classes")]
+    (local, load_local, "n_classes")]
 
 
 @pytest.mark.parametrize(("key", "outside"), [("n_steps", False), ("ops", False), ("sha256", False), ("bits", False),

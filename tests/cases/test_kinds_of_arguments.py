@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from qspinn import architectures, plan
 from qspinn.errors import ConfigError
-from qspinn.learning import grid, stdp
-from qspinn.learning.surrogate import SurrogateNet, need_counts
-from qspinn.plan import QuantPlan, QuantRule
-from qspinn.ranges import Ranges
+from qspinn.learning.gradients.surrogate import SurrogateNet, need_counts
+from qspinn.learning.stdp import grid
+from qspinn.learning.stdp import training as stdp
+from qspinn.networks import published as architectures
+from qspinn.quantization.competing import resolve
+from qspinn.quantization.paths import layer_paths, tensor_paths
+from qspinn.quantization.plan import QuantPlan, QuantRule
+from qspinn.quantization.ranges import Ranges
 from qspinn.spikes import from_dense
 from test_checkpoint import COMPETING, LAYERS
 
@@ -35,9 +38,9 @@ RANGES = Ranges(input_rate=np.full(5, 0.1), busiest_step=5, threshold_max_mv={"e
     (lambda: grid.prepare(COMPETING, "8 bits", RANGES), "plan"),  # type: ignore[arg-type]
     (lambda: grid.fit(COMPETING, SPIKES, stdp.StdpTraining()), "model"),  # type: ignore[arg-type]
     (lambda: grid.fit(grid.prepare(COMPETING, PLAN, RANGES), SPIKES, {}), "training"),  # type: ignore[arg-type]
-    (lambda: plan.resolve(PLAN, LAYERS), "network"),  # type: ignore[arg-type]
-    (lambda: plan.tensor_paths(LAYERS), "network"),  # type: ignore[arg-type]
-    (lambda: plan.layer_paths(COMPETING), "network")])  # type: ignore[arg-type]
+    (lambda: resolve(PLAN, LAYERS), "network"),  # type: ignore[arg-type]
+    (lambda: tensor_paths(LAYERS), "network"),  # type: ignore[arg-type]
+    (lambda: layer_paths(COMPETING), "network")])  # type: ignore[arg-type]
 def test_arguments_of_another_class_are_named(call: Callable[[], Any], where: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{where}: is of the wrong type"):
         call()

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 import qspinn
-from qspinn.data import event_set
-from qspinn.data.event_set import EventSet
+from qspinn.data.events import event_set
+from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ConfigError, DataError, QSpinnError
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Skip
-from qspinn.learning.quantized import QuantNet, prepare
-from qspinn.learning.supervised import channel_rates, fit, layer_ranges, responses, scores
-from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import lower_layers
-from qspinn.plan import QuantPlan, QuantRule
+from qspinn.learning.gradients.quantized import QuantNet, prepare
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.learning.gradients.training import channel_rates, fit, layer_ranges, responses, scores
+from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Skip
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import QuantPlan, QuantRule
 from qspinn.runtime import run
 
 PLAN = QuantPlan(rules=(QuantRule(tensor="*", bits=12),))

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qspinn.checkpoint import Trained
 from qspinn.fixedpoint import Rounding
-from qspinn.learning import grid, stdp
-from qspinn.learning.stdp import StdpTraining
-from qspinn.network import Dense, Lateral, Lif, Network, PoissonInput, Population, Stdp, VoteReadout
-from qspinn.plan import QuantPlan, QuantRule
-from qspinn.ranges import Ranges
+from qspinn.learning.stdp import grid
+from qspinn.learning.stdp import training as stdp
+from qspinn.learning.stdp.training import StdpTraining
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Dense, Lateral, Lif, Network, PoissonInput, Population, Stdp, VoteReadout
+from qspinn.quantization.plan import QuantPlan, QuantRule
+from qspinn.quantization.ranges import Ranges
 from qspinn.spikes import Spikes, from_dense
 
 HALVING = 1 / math.log(2)  # ms: a trace that halves in every step of 1 ms

@@ -10,12 +10,12 @@ import pytest
 
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
-from qspinn.lower_layers import lower_layers
-from qspinn.ops import DenseOp, LifOp
-from qspinn.plan import QuantPlan, QuantRule
+from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
 from qspinn.program import CodeTensor, Program
-from qspinn.ranges import LayerRanges
+from qspinn.program.ops import DenseOp, LifOp
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges
 from qspinn.runtime import run
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing.programs import constant, single

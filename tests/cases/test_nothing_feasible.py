@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from qspinn.errors import RunError, TargetError
-from qspinn.explore.outcome import Judge, _nobody
-from qspinn.explore.space import Experiment, SearchConfig
+from qspinn.exploration.competing.space import Experiment, SearchConfig
+from qspinn.exploration.outcome import Judge, _nobody
 
 NAN_RECORDS: list[dict[str, Any]] = [
     {"key": "N", "accuracy": math.nan, "bits": 50}, {"key": "I", "accuracy": math.inf, "bits": 50},

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qspinn.data.nmnist import read_nmnist, read_packed
+from qspinn.data.events.nmnist import read_nmnist, read_packed
 from qspinn.errors import DataError
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
 from qspinn.memory import (
     MemoryAccount,
     MemoryRow,
@@ -23,9 +22,10 @@ from qspinn.memory import (
     program_account,
     published_account,
 )
-from qspinn.models import diehl_cook
-from qspinn.plan import QuantPlan, QuantRule
+from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
+from qspinn.networks.models import diehl_cook
 from qspinn.program import pack
+from qspinn.quantization.plan import QuantPlan, QuantRule
 from qspinn.testing.programs import single
 
 LAYERS = LayeredNetwork(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.data.events import bin_events, check, make
+from qspinn.data.events.recording import bin_events, check, make
 from qspinn.errors import DataError
 
 ADDRESSES = np.array([1, 10, 100])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from qspinn.data.events import bin_events, check, crop_time, downsample, flip, join, make, shift
+from qspinn.data.events.recording import bin_events, check, crop_time, downsample, flip, join, make, shift
 from qspinn.errors import DataError
 
 DO: dict[str, Callable] = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.ops import LifOp
 from qspinn.program import Program
+from qspinn.program.ops import LifOp
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 from qspinn.testing.programs import constant, single

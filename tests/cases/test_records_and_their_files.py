@@ -12,20 +12,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn import checkpoint
-from qspinn.checkpoint import Trained, TrainedLayers
 from qspinn.cli import _data_config, _experiment
 from qspinn.errors import ArtifactError, ConfigError, DataError, QSpinnError
-from qspinn.explore.layered_space import ItqBits, LayeredSearch
-from qspinn.explore.local_space import LocalExperiment
-from qspinn.explore.space import Experiment, NetworkConfig, SearchConfig
+from qspinn.exploration.competing.space import Experiment, NetworkConfig, SearchConfig
+from qspinn.exploration.layered.space import ItqBits, LayeredSearch
+from qspinn.exploration.local.space import LocalExperiment
 from qspinn.files import remove_parts
-from qspinn.layers import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
+from qspinn.learning.gradients.settings import Supervision
 from qspinn.learning.local.formats import DEFAULT_PLAN, local_rules
-from qspinn.learning.supervision import Supervision
-from qspinn.models import DenseLink, PoolLink, chain, diehl_cook, lif_for
-from qspinn.network import Dense, Lif, Population, Stdp
-from qspinn.plan import Calibrator, Granularity, QuantRule
+from qspinn.networks import checkpoint
+from qspinn.networks.checkpoint import Trained, TrainedLayers
+from qspinn.networks.competing import Dense, Lif, Population, Stdp
+from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
+from qspinn.networks.models import DenseLink, PoolLink, chain, diehl_cook, lif_for
+from qspinn.quantization.plan import Calibrator, Granularity, QuantRule
 from qspinn.records import canonical_json, from_plain, to_plain
 from qspinn.workflow import load_experiment
 

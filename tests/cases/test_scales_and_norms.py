@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from qspinn.fixedpoint import QFormat, Rounding, requantize
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, NeuronReadout
-from qspinn.learning.surrogate import SurrogateNet
-from qspinn.lower_layers import lower_layers
-from qspinn.plan import QuantPlan, QuantRule
-from qspinn.ranges import LayerRanges
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, NeuronReadout
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges
 
 
 def normalized(bias: bool, gamma: float = 2.0, w: float = 1.5) -> SurrogateNet:

@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn.data.event_dataset import EventDataset
-from qspinn.data.event_set import EventSet, pack
-from qspinn.data.events import bin_events, make
+from qspinn.data.events.dataset import EventDataset
+from qspinn.data.events.event_set import EventSet, pack
+from qspinn.data.events.recording import bin_events, make
 from qspinn.errors import DataError
-from qspinn.ops import EventsOp
+from qspinn.program.ops import EventsOp
 from qspinn.runtime import run
 from qspinn.spikes import Spikes
 from qspinn.testing.programs import single

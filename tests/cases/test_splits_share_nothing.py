@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from qspinn.data import Dataset, EventDataset, EventSet, Split
-from qspinn.data.dvs_gesture import trials
-from qspinn.data.event_set import from_dense
+from qspinn.data.events.dvs_gesture import trials
+from qspinn.data.events.event_set import from_dense
 from qspinn.errors import DataError
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from qspinn.fixedpoint import QFormat, Rounding, encode, requantize, saturate
-from qspinn.lower import decay_codes
-from qspinn.plan import QuantRule
 from qspinn.program import Program
+from qspinn.quantization.plan import QuantRule
+from qspinn.quantization.units import decay_codes
 from qspinn.runtime import run
 from qspinn.testing.programs import constant, single
 

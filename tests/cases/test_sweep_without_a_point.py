@@ -8,11 +8,12 @@ import pytest
 
 from qspinn.data import DataConfig
 from qspinn.errors import LoweringError
-from qspinn.explore.search import explore
-from qspinn.explore.space import Experiment, NetworkConfig, Scheme, SearchConfig
+from qspinn.exploration.competing.space import Experiment, NetworkConfig, SearchConfig
+from qspinn.exploration.scheme import Scheme
+from qspinn.exploration.search import explore
 from qspinn.fixedpoint import Rounding
-from qspinn.learning.stdp import StdpTraining
-from qspinn.network import Lif
+from qspinn.learning.stdp.training import StdpTraining
+from qspinn.networks.competing import Lif
 from running import inline
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.data.events import bin_events, check, crop_time, downsample, flip, join, make, shift
+from qspinn.data.events.recording import bin_events, check, crop_time, downsample, flip, join, make, shift
 from qspinn.errors import ConfigError, DataError
 
 

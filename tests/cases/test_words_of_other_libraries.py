@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 
 from qspinn.errors import ConfigError
-from qspinn.layers import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d, Skip
-from qspinn.lower_layers import lower_layers
-from qspinn.network import Lif
-from qspinn.plan import QuantPlan, QuantRule
-from qspinn.ranges import LayerRanges
+from qspinn.networks.competing import Lif
+from qspinn.networks.layered import (
+    Conv2d,
+    EventInput,
+    Layer,
+    LayeredNetwork,
+    Leaky,
+    Linear,
+    NeuronReadout,
+    Pool2d,
+    Skip,
+)
+from qspinn.quantization.layered import lower_layers
+from qspinn.quantization.plan import QuantPlan, QuantRule
+from qspinn.quantization.ranges import LayerRanges
 from qspinn.records import from_plain
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from qspinn.files import replacing, write_atomic
 from qspinn.program.check import check
 from qspinn.program.file import FORMAT_VERSION, from_bytes, load, pack, save, to_bytes, unpack
 from qspinn.program.program import CodeTensor, Note, Program
 
-__all__ = ["FORMAT_VERSION", "CodeTensor", "Note", "Program", "check", "from_bytes", "load", "pack", "replacing",
-           "save", "to_bytes", "unpack", "write_atomic"]
+__all__ = ["FORMAT_VERSION", "CodeTensor", "Note", "Program", "check", "from_bytes", "load", "pack", "save",
+           "to_bytes", "unpack"]

@@ -15,7 +15,9 @@ import numpy as np
 
 from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError, QSpinnError
-from qspinn.ops import (
+from qspinn.program.faults import MAX_SIZE, Fault, named_tensor, pairs, ranges, shaped, vector
+from qspinn.program.neurons import MAX_COUNT, MAX_SHIFT, neuron_faults
+from qspinn.program.ops import (
     POISSON_BOUNDS,
     AddOp,
     ConvOp,
@@ -32,8 +34,6 @@ from qspinn.ops import (
     conv_shape,
     pool_shape,
 )
-from qspinn.program.faults import MAX_SIZE, Fault, named_tensor, pairs, ranges, shaped, vector
-from qspinn.program.neurons import MAX_COUNT, MAX_SHIFT, neuron_faults
 from qspinn.program.program import CodeTensor, Program
 
 MAX_STEPS = 1 << 15

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from qspinn.ops import Op
+from qspinn.program.ops import Op
 from qspinn.program.program import Program
 
 MAX_SIZE = 1 << 15

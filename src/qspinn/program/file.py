@@ -22,8 +22,8 @@ from qspinn.arrays import integers
 from qspinn.errors import ArtifactError, ConfigError, QSpinnError
 from qspinn.files import entry_of, write_atomic
 from qspinn.fixedpoint import QFormat
-from qspinn.ops import Op
 from qspinn.program.check import MAX_AXES, check, need_memory
+from qspinn.program.ops import Op
 from qspinn.program.program import CodeTensor, Note, Program
 from qspinn.records import Record, canonical_json, from_plain, to_plain
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.ops import LifOp, spread
 from qspinn.program.faults import MAX_SIZE, Fault, ranges, shaped, vector
+from qspinn.program.ops import LifOp, spread
 from qspinn.program.program import Program
 
 MAX_SHIFT = 31

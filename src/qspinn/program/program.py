@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qspinn.arrays import sealed
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat
-from qspinn.ops import Op
+from qspinn.program.ops import Op
 from qspinn.records import Record, from_plain
 
 

@@ -12,12 +12,11 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from qspinn.explore.space import Experiment, Scheme
+from qspinn.exploration.scheme import Scheme
+from qspinn.files import write_atomic
 from qspinn.fixedpoint import Rounding
-from qspinn.program import write_atomic
-from qspinn.report import competing, layers, local, plots, svg, words
-from qspinn.report.layer_facts import Layers
-from qspinn.report.local_facts import Local
+from qspinn.report import plots, svg, words
+from qspinn.report.sections import SECTIONS
 from qspinn.report.source import Point, Source, read_run
 
 FILTERS = {"size": words.size_text, "count": words.count_text, "percent": words.percent, "three": words.three,
@@ -37,7 +36,7 @@ def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path
     """
     folder = Path(run_folder)
     target = Path(path) if path is not None else folder / "report.html"
-    write_atomic(target, render(read_run(folder)).encode())
+    write_atomic(target, render(read_run(folder, SECTIONS)).encode())
     return target
 
 
@@ -46,9 +45,10 @@ def render(source: Source) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     environment.filters |= FILTERS
-    o, allowed, own = source.outcome, source.experiment.search.max_drop_points, _own(source)
+    o, allowed, family = source.outcome, source.experiment.search.max_drop_points, SECTIONS[type(source.experiment)]
+    own = family.view(source, source.own)
     common = {"o": o, "w": source.winner, "data": source.data}
-    section = Markup(environment.from_string(_resource(own["template"])).render(**common, **own))
+    section = Markup(environment.from_string(_resource(f"sections/{family.TEMPLATE}")).render(**common, **own))
     return environment.from_string(_resource("page.html.j2")).render(
         style=Markup(_resource("style.css")), symbols=svg.symbols(), e=source.experiment, allowed=allowed,
         head=words.headline(source), verdict=words.verdict(o.test_difference, source.data.n[2], allowed, own["noun"]),
@@ -57,16 +57,6 @@ def render(source: Source) -> str:
         schemes=_used(words.SCHEMES, {p.candidate.scheme for p in source.points}),
         roundings=_used(words.ROUNDINGS, {p.weights.rounding for p in source.points}),
         **common, **own, **_search(source), **_precision(source), **_result(source), **_repeat(source))
-
-
-def _own(source: Source) -> dict[str, Any]:
-    """What the page says of the run's family of networks alone."""
-    if isinstance(source.own, Layers):
-        return layers.view(source, source.own)
-    if isinstance(source.own, Local):
-        return local.view(source, source.own)
-    assert isinstance(source.experiment, Experiment)
-    return competing.view(source, source.own, source.experiment)
 
 
 def _resource(name: str) -> str:

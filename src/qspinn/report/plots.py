@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from markupsafe import Markup
 
-from qspinn.explore.sensitivity import Significance
-from qspinn.explore.space import Scheme
+from qspinn.exploration.scheme import Scheme
+from qspinn.exploration.sensitivity import Significance
 from qspinn.fixedpoint import Rounding
 from qspinn.memory import MemoryRow
 from qspinn.report import svg

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from qspinn import checkpoint
 from qspinn import program as program_file
 from qspinn.errors import ArtifactError, ConfigError, RunError
-from qspinn.explore.family import AnyCandidate, AnyExperiment, candidate_of, read_experiment
-from qspinn.explore.layered_space import LayeredExperiment, is_matrix
-from qspinn.explore.local_space import LocalExperiment
-from qspinn.explore.outcome import Outcome
-from qspinn.explore.sensitivity import Significance
-from qspinn.explore.space import Experiment
-from qspinn.explore.stored import PROGRAM
-from qspinn.memory import MemoryRow, float_account
-from qspinn.ops import DenseOp, SelectOp, VoteOp
-from qspinn.plan import QuantRule
-from qspinn.program import Program
-from qspinn.report.layer_facts import Layers, layers_of
-from qspinn.report.local_facts import Local, local_of
+from qspinn.exploration.artifacts import PROGRAM
+from qspinn.exploration.family import AnyCandidate, AnyExperiment, candidate_of, read_experiment
+from qspinn.exploration.outcome import Outcome
+from qspinn.exploration.sensitivity import Significance
+from qspinn.memory import MemoryRow
+from qspinn.quantization.paths import is_matrix
+from qspinn.quantization.plan import QuantRule
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,24 +78,6 @@ class FloatNetwork(msgspec.Struct, frozen=True, kw_only=True):
     spikes: float = 0.0
 
 
-class Fields(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Weights of the winner before and after, on the same neurons and inputs.
-
-    Attributes:
-        before: float [N, n_inputs]; after: codes as float [N, n_inputs], 0 where left out.
-        kept: bool [n_inputs]; which inputs the winner has.
-        votes_before, votes_after: class index that a neuron votes for, [N].
-        shape: height and width of the input image, (0, 0) where it is not an image.
-    """
-
-    before: NDArray[np.float64]
-    after: NDArray[np.float64]
-    kept: NDArray[np.bool_]
-    votes_before: NDArray[np.int64]
-    votes_after: NDArray[np.int64]
-    shape: tuple[int, int]
-
-
 class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Everything the page shows; `own` is what only the run's family of networks has, `notes` what lowering could not
     keep of the winner's tensors, one sentence each."""
@@ -118,12 +91,32 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     float_networks: tuple[FloatNetwork, ...]
     float_memory: tuple[MemoryRow, ...]
     float_learning_bits: int
-    own: Fields | Layers | Local
+    own: Any
     notes: tuple[str, ...] = ()
 
 
-def read_run(folder: Path) -> Source:
+class Section(Protocol):
+    """What a family of networks adds to a report: a module of `report.sections`.
+
+    Attributes:
+        TEMPLATE: the section's own template, beside its module.
+    """
+
+    TEMPLATE: str
+
+    def read(self, folder: Path, facts: dict[str, Any], model: Path) -> tuple[Any, int]:
+        """(what only this family has, bits that learning takes in float) from a run's folder, the facts that all
+        families have (fields of `Source`) and the winner's file."""
+
+    def view(self, source: Source, own: Any) -> dict[str, Any]:
+        """What the templates need besides what all families have."""
+
+
+def read_run(folder: Path, sections: Mapping[type, Section]) -> Source:
     """The content of a finished run.
+
+    Args:
+        sections: the section of a report by the type of the run's experiment (`report.sections.SECTIONS`).
 
     Raises:
         RunError: the folder, or a file of it, is missing, damaged or does not fit the others.
@@ -133,7 +126,7 @@ def read_run(folder: Path) -> Source:
         facts = _facts(outcome)
     except (ConfigError, msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
         raise _broken(folder / "result.json", f"{type(error).__name__}: {error}") from None
-    read = _READERS[type(facts["experiment"])]
+    read = sections[type(facts["experiment"])].read
     try:
         model = folder / outcome.model
         own, learning_bits = read(folder, facts, model)
@@ -145,32 +138,6 @@ def read_run(folder: Path) -> Source:
         raise _broken(folder / outcome.model, f"does not fit the float network: {error}") from None
     return Source(outcome=outcome, own=own, **facts, float_learning_bits=learning_bits,
                   notes=tuple(str(note) for note in notes))
-
-
-def _competing(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Fields, int]:
-    """(receptive fields, bits that float learning needs)."""
-    program = program_file.load(model)
-    n0, n = facts["experiment"].network.n_neurons, facts["winner"].candidate.n_neurons
-    base, trained = (checkpoint.load(folder / "float" / f"n{size}.safetensors") for size in (n0, n))
-    return _fields(program, trained.params, facts["data"]), float_account(base.network, learning=True).total_bits
-
-
-def _layered(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Layers, int]:
-    """(layers, 0: nothing is learned on the device)."""
-    program = program_file.load(model)
-    trained = checkpoint.load_layers(folder / "float" / "layers.safetensors")
-    winner: Point = facts["winner"]
-    return layers_of(trained, program, winner.candidate.plan, winner.rates, facts["float_networks"][0].rates,
-                     facts["float_memory"], winner.memory), 0
-
-
-def _local(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Local, int]:
-    """(widths, 0: all memory is that of learning)."""
-    return local_of(checkpoint.load_local(model).network, facts["float_memory"], facts["winner"].memory), 0
-
-
-_READERS: dict[type, Callable[[Path, dict[str, Any], Path], tuple[Fields | Layers | Local, int]]] = {
-    Experiment: _competing, LayeredExperiment: _layered, LocalExperiment: _local}
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:
@@ -217,15 +184,3 @@ def _point(outcome: Outcome, experiment: AnyExperiment, record: dict[str, Any]) 
     )
 
 
-def _fields(program: Program, params: checkpoint.Parameters, data: Data) -> Fields:
-    """Float weights and the winner's codes, both [N, n_inputs]; inputs the winner lacks have code 0."""
-    weight = program.ops_of(DenseOp)[0].weight
-    before = np.asarray(params[weight], dtype=np.float64)
-    select = program.ops_of(SelectOp)
-    kept = program.codes(select[0].kept).ravel() == 1 if select else np.ones(before.shape[1], dtype=bool)
-    after = np.zeros_like(before)
-    after[:, kept] = program.codes(weight)
-    is_image = len(data.shape) == 2 and data.shape[0] * data.shape[1] == before.shape[1]
-    return Fields(before=before, after=after, kept=kept, votes_before=params["readout.responses"].argmax(axis=1),
-                  votes_after=program.codes(program.ops_of(VoteOp)[0].votes).argmax(axis=1),
-                  shape=(data.shape[0], data.shape[1]) if is_image else (0, 0))

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from qspinn.explore.outcome import Outcome, reasons
-from qspinn.explore.reward import Reward
-from qspinn.explore.space import Scheme
-from qspinn.explore.statistics import Difference
+from qspinn.exploration.outcome import Outcome, reasons
+from qspinn.exploration.reward import Reward
+from qspinn.exploration.scheme import Scheme
+from qspinn.exploration.statistics import Difference
 from qspinn.fixedpoint import Rounding
-from qspinn.plan import Granularity
+from qspinn.quantization.plan import Granularity
 from qspinn.report.source import FloatNetwork, Point, Source
 
 SCHEMES = {Scheme.PTQ: "PTQ", Scheme.PTQ_ADAPT: "PTQ + adapt", Scheme.ITQ: "ITQ"}

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from qspinn import optional
 from qspinn.errors import ConfigError, DataError
-from qspinn.ops import EventsOp
 from qspinn.program import Program, check
+from qspinn.program.ops import EventsOp
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes, largest
 
@@ -67,9 +67,9 @@ def backend_run(name: str, device: str = "cpu") -> Callable[..., Result]:
         raise ConfigError("device", f"the {name} backend runs on the CPU only", got=device, allowed="cpu",
                           fix="choose the torch backend")
     if name == "numba":
-        from qspinn.runtime import numba_engine
+        from qspinn.runtime.numba_engine import engine
 
-        return numba_engine.run
+        return engine.run
     if name == "reference":
         from qspinn.runtime import reference
 
@@ -83,5 +83,5 @@ def _torch_run(device: str) -> Callable[..., Result]:
     Raises:
         ConfigError: torch is not installed.
     """
-    torch_engine = optional.module("qspinn.runtime.torch_engine", "backend 'torch'")
+    torch_engine = optional.module("qspinn.runtime.torch_engine.engine", "backend 'torch'")
     return functools.partial(torch_engine.run, device=device)

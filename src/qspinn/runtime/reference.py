@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import random_words, requantize, saturate, stream_key
-from qspinn.ops import (
+from qspinn.program import Program
+from qspinn.program.ops import (
     AddOp,
     ConvOp,
     DenseOp,
@@ -28,7 +29,6 @@ from qspinn.ops import (
     pool_shape,
     spread,
 )
-from qspinn.program import Program
 from qspinn.runtime.result import Result, vote
 from qspinn.spikes import Spikes
 

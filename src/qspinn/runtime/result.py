@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.ops import VoteOp
 from qspinn.program import Program
+from qspinn.program.ops import VoteOp
 
 
 class Counts(Mapping[str, NDArray[np.int64]]):

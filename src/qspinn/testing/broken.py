@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, random_words, requantize, stream_key
-from qspinn.ops import DenseOp, LifOp, SelectOp
 from qspinn.program import Program
+from qspinn.program.ops import DenseOp, LifOp, SelectOp
 from qspinn.runtime.reference import thresholds
 from qspinn.runtime.result import Result, vote
 from qspinn.spikes import Spikes

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from qspinn.fixedpoint import QFormat
-from qspinn.ops import (
+from qspinn.program import CodeTensor, Program
+from qspinn.program.ops import (
     AddOp,
     ConvOp,
     DenseOp,
@@ -23,7 +24,6 @@ from qspinn.ops import (
     conv_shape,
     pool_shape,
 )
-from qspinn.program import CodeTensor, Program
 from qspinn.runtime import reference
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes, from_dense

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.ops import LifOp
 from qspinn.program import Program, pack, to_bytes
+from qspinn.program.ops import LifOp
 from qspinn.records import to_plain
 from qspinn.testing.layered import random_layered
 from qspinn.testing.neurons import adversarial_neurons

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qspinn.fixedpoint import QFormat, Rounding, requantize, stream_key
-from qspinn.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp
 from qspinn.program import CodeTensor, Program
+from qspinn.program.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp
 from qspinn.runtime import reference
 from qspinn.spikes import Spikes, from_dense
 

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qspinn.errors import ArtifactError
-from qspinn.ops import EventsOp
 from qspinn.program import Program, from_bytes, to_bytes
+from qspinn.program.ops import EventsOp
 from qspinn.runtime import backend_run
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing.contract import check_equal

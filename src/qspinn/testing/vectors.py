@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.ops import (
+from qspinn.program import CodeTensor, Program
+from qspinn.program.ops import (
     AddOp,
     ConvOp,
     DenseOp,
@@ -21,7 +22,6 @@ from qspinn.ops import (
     ReadOp,
     conv_shape,
 )
-from qspinn.program import CodeTensor, Program
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing.programs import ROUNDINGS, Case, Ints, codes
 

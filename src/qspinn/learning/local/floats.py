@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from qspinn.layers import Shape
-from qspinn.learning.local import LocalLearning, LocalNetwork
+from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import LayerStart, Reals, gains, need_labels, need_raster
+from qspinn.networks.layered import Shape
+from qspinn.networks.local import LocalNetwork
 
 BETA, EPS = 0.95, 1e-8
 MARGIN, LEAST_MEAN = 0.01, 0.1

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode
-from qspinn.learning.local import LayerSize, LocalLearning, LocalNetwork
+from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import LayerStart, gains
-from qspinn.plan import Granularity, QuantPlan, QuantRule, chosen_rules, need_no_options
+from qspinn.networks.local import LayerSize, LocalNetwork
+from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule, chosen_rules, need_no_options
 
 DEFAULTS = {"w": 8, "q_trace": 10, "p_trace": 12, "r": 2, "u": 6, "readout": 6, "read": 6, "activation": 6, "error": 6,
             "gradient": 10}

@@ -24,18 +24,19 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn.compiled.products import PAIRED, PLACES
+from qspinn.compiled.scalars import MODE
+from qspinn.compiled.threads import in_parts
+from qspinn.compiled.vectors import INTS, aligned
 from qspinn.fixedpoint import Rounding, stream_key
-from qspinn.layers import Shape
-from qspinn.learning.local import LocalLearning, LocalNetwork
-from qspinn.learning.local import _kernel as kernels
-from qspinn.learning.local import _update as updates
 from qspinn.learning.local.formats import DECAY_BITS, LayerGrid, grid_of, local_rules
+from qspinn.learning.local.kernels import step as kernels
+from qspinn.learning.local.kernels import update as updates
+from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import LayerStart, need_labels, need_raster
-from qspinn.plan import QuantPlan
-from qspinn.runtime._products import PAIRED, PLACES
-from qspinn.runtime._threads import in_parts
-from qspinn.runtime._vectors import INTS, aligned
-from qspinn.runtime.arithmetic import MODE
+from qspinn.networks.layered import Shape
+from qspinn.networks.local import LocalNetwork
+from qspinn.quantization.plan import QuantPlan
 
 STREAM = 512
 NEVER = -(1 << 30)

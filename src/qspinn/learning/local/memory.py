@@ -13,13 +13,14 @@ from collections.abc import Mapping
 import msgspec
 
 from qspinn import arrays
-from qspinn.layers import Shape
-from qspinn.learning.local import LayerSize, LocalLayer, LocalNetwork, sizes_of
 from qspinn.learning.local.formats import DEFAULT_PLAN, DEFAULTS, local_rules
 from qspinn.memory import FLOAT_BITS, MemoryAccount, MemoryRow, counter_bits, float_account
-from qspinn.network import Network
-from qspinn.plan import QuantPlan, resolve
-from qspinn.records import unknown_key
+from qspinn.networks.competing import Network
+from qspinn.networks.layered import Shape
+from qspinn.networks.local import LayerSize, LocalLayer, LocalNetwork, sizes_of
+from qspinn.quantization.competing import resolve
+from qspinn.quantization.plan import QuantPlan
+from qspinn.words import unknown_key
 
 PUBLISHED = LocalNetwork(bias=False, layers=(
     LocalLayer(channels=64, kernel=7, padding=2, pool=2), LocalLayer(channels=128, kernel=7, padding=2, pool=1),

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.checkpoint import LocalDeclaration, TrainedLocal
-from qspinn.data.event_dataset import EventDataset
-from qspinn.data.event_set import EventSet
-from qspinn.errors import ArtifactError, DataError
-from qspinn.learning.local import LocalLearning, LocalNetwork
+from qspinn.data.events.dataset import EventDataset
+from qspinn.data.events.event_set import EventSet
+from qspinn.errors import ArtifactError, ConfigError, DataError
+from qspinn.learning.local.formats import local_rules
+from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import LayerStart, drawn_layers, start_of
 from qspinn.learning.local.training import Layers, Progress, answers, fit, layers_of
-from qspinn.plan import QuantPlan
-from qspinn.records import content_key
+from qspinn.networks import parameters
+from qspinn.networks.checkpoint import digest, read
+from qspinn.networks.layered import Shape
+from qspinn.networks.local import LocalNetwork, sizes_of
+from qspinn.networks.parameters import SPAN_64, Expected, Parameters
+from qspinn.quantization.plan import QuantPlan
+from qspinn.records import Record, content_key, from_plain, need, plain_table
 
 
 def trained_layers(
@@ -70,3 +76,102 @@ def predictions(layers: Layers, data: EventSet, told: LocalDeclaration) -> tuple
     if data.shape != told.shape:
         raise DataError("events", "do not fit the layers", got=data.shape, allowed=str(told.shape))
     return answers(layers, data, told.network.prediction, told.learning.burn_in)
+
+
+class LocalDeclaration(Record, frozen=True):
+    """Everything that locally learned arrays are the arrays of.
+
+    Attributes:
+        shape: of the input; step_ms: length of a step.
+        scales: of the layers, as their calibration chose them.
+    """
+
+    network: LocalNetwork
+    learning: LocalLearning
+    plan: QuantPlan
+    shape: Shape
+    n_classes: int
+    step_ms: float
+    seed: int
+    scales: tuple[int, ...]
+
+    def check(self) -> None:
+        need(min(self.shape) >= 1, "shape", self.shape, "positive")
+        need(self.n_classes >= 1, "n_classes", self.n_classes, ">= 1")
+        need(self.step_ms > 0, "step_ms", self.step_ms, "> 0")
+        need(0 <= self.seed < 1 << 32, "seed", self.seed, "0 <= seed < 2**32")
+        need(len(self.scales) == len(self.network.layers), "scales", self.scales, "one for each layer")
+
+
+class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Layers that learned locally and the arrays that learning changed: float32, or integer codes of the plan.
+
+    Attributes:
+        provenance: where it comes from, as plain data: the experiment, and of an exploration the candidate.
+
+    Raises:
+        DataError: an array is missing, none of these layers', of another shape, not finite, or a code out of its range.
+        ConfigError: the provenance cannot be written as JSON.
+    """
+
+    FAMILY: ClassVar[str] = "local"
+
+    network: LocalDeclaration
+    params: Parameters
+    provenance: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, LocalDeclaration):
+            raise ConfigError("network", "is no declaration of local layers", got=type(self.network).__name__,
+                              allowed="LocalDeclaration")
+        self.need_whole()
+        msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
+        msgspec.structs.force_setattr(self, "provenance", plain_table(self.provenance, "provenance"))
+
+    def need_whole(self) -> TrainedLocal:
+        """These layers, once every array is known to be there, of its shape and within its range.
+
+        Raises:
+            DataError: names the array.
+        """
+        declared = self.network
+        shapes = of_local(declared.network, declared.learning, declared.plan, declared.shape)
+        parameters.need_whole(self.params, shapes)
+        return self
+
+    def key(self) -> str:
+        """Content key (sha256, hex) of declaration and arrays."""
+        return digest(self.network, self.params, with_shapes=True)
+
+
+def load_local(path: str | Path) -> TrainedLocal:
+    """The checkpoint of locally learned layers at path; errors as for `load`."""
+    return read(path, lambda entry, params: TrainedLocal(
+        network=from_plain(LocalDeclaration, entry["network"], str(path)), params=params,
+        provenance=dict(entry.get("provenance", {}))))
+
+CODES_16 = (-(1 << 15), (1 << 15) - 1)
+
+
+def of_local(network: LocalNetwork, learning: LocalLearning, plan: QuantPlan, shape: tuple[int, int, int]
+             ) -> dict[str, Expected]:
+    """Arrays of layers that learn locally, in the arithmetic that they learn in: weights `<layer>.w` [C_out, C_in, k,
+    k] and biases `<layer>.b` [C_out], with the state of the optimizer or of the integer updates."""
+    sizes = sizes_of(network, shape)
+    found: dict[str, Expected] = {}
+    integer = learning.arithmetic == "integer"
+    rules = local_rules(plan, [size.name for size in sizes]) if integer else {}
+    if integer:
+        found["n_updates"] = Expected(((1,),), low=0, high=SPAN_64[1], whole=True)
+    for size in sizes:
+        c_out, kernel = size.target[0], size.layer.kernel
+        of_w, of_b = ((c_out, size.source[0], kernel, kernel),), ((c_out,),)
+        if not integer:
+            found |= {f"{size.name}.w": Expected(of_w), f"{size.name}.b": Expected(of_b),
+                      f"{size.name}.w_size": Expected(of_w, low=0.0), f"{size.name}.b_size": Expected(of_b, low=0.0)}
+            continue
+        top = (1 << (rules[f"{size.name}.gradient"].bits - 1)) - 1
+        found |= {f"{size.name}.{kind}": Expected(shapes, low=-top, high=top, whole=True)
+                  for kind, shapes in (("w", of_w), ("b", of_b))}
+        found[f"{size.name}.e_exponent"] = Expected(((1,),), low=CODES_16[0], high=CODES_16[1], whole=True)
+    return found

@@ -10,10 +10,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from qspinn.arrays import integer, integers
-from qspinn.data.event_set import EventSet
+from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ConfigError, DataError
-from qspinn.layers import Shape
-from qspinn.learning.local import LayerSize, LocalNetwork, sizes_of
+from qspinn.networks.layered import Shape
+from qspinn.networks.local import LayerSize, LocalNetwork, sizes_of
 
 Reals = NDArray[np.float64]
 CALIBRATION = 16

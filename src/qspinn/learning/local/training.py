@@ -14,14 +14,15 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from qspinn.arrays import integer
-from qspinn.data.event_set import EventSet
+from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError, RunError
 from qspinn.files import entry_of, write_atomic
-from qspinn.layers import Shape
-from qspinn.learning.local import LocalLearning, LocalNetwork
+from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import LayerStart, raster_of
+from qspinn.networks.layered import Shape
+from qspinn.networks.local import LocalNetwork
 from qspinn.optional import module
-from qspinn.plan import QuantPlan
+from qspinn.quantization.plan import QuantPlan
 from qspinn.records import canonical_json
 
 Progress = Callable[[int, int], None]

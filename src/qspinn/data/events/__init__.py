@@ -1,0 +1,1 @@
+"""Recordings of event cameras and other sensors of events: readers, bins, and data sets with their splits."""

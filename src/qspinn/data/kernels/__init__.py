@@ -1,0 +1,1 @@
+"""Compiled loops of data: Poisson encoding and a simulated event camera."""

@@ -1,0 +1,328 @@
+"""What is searched for layered networks: the experiment record, its candidates, and the plans they stand for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from qspinn.data.events.dataset import EventData
+from qspinn.errors import ConfigError
+from qspinn.exploration.reward import Reward
+from qspinn.exploration.scheme import Scheme, need_header
+from qspinn.fixedpoint import Rounding
+from qspinn.learning.gradients.settings import Supervision
+from qspinn.networks.layered import LayeredNetwork, Leaky, Shape
+from qspinn.networks.models import Link, Of, chain
+from qspinn.networks.published import ARCHITECTURES, NEURON, Architecture, Variant
+from qspinn.quantization.paths import is_matrix, layer_paths, state_paths
+from qspinn.quantization.plan import WIDE_BITS, Calibrator, Granularity, Levels, QuantPlan, QuantRule
+from qspinn.records import Record, content_key, need
+
+LEAST_BITS = 2
+"""Potentials and biases have a sign and a zero; weights of one bit are binary."""
+SKIP_BITS = 8
+"""Of residual connections beside binary weights: one factor per channel, which binary codes could not hold."""
+CURRENT_BITS = 8
+"""How many more bits a synaptic current gets than the weights it is a sum of: it counts in their steps."""
+Widths = dict[str, int]
+
+
+class LayersConfig(Record, frozen=True):
+    """The searched architecture: `models.chain` of these layers, or a published one by its name; sizes of inputs and
+    classes come from the data.
+
+    Attributes:
+        architecture: see `qspinn.networks.published`; without layers.
+        width: what the channels of a published architecture are multiplied by.
+        neuron: of every layer that has none of its own; without it the architecture's, `Leaky()` in a chain.
+        readout: what the classes are compared by, in the last layer; without it the architecture's, spikes in a chain.
+    """
+
+    layers: tuple[Link, ...] = ()
+    architecture: Architecture | Literal["chain"] = "chain"
+    width: float = 1.0
+    neuron: Leaky | None = None
+    readout: Of | None = None
+
+    def check(self) -> None:
+        need((self.architecture == "chain") == bool(self.layers), "network.layers", len(self.layers),
+              'at least one layer for architecture = "chain", none for the others')
+        need(self.width == 1 or self.architecture != "chain", "network.width", self.width,
+              "1 in a chain, whose layers say how wide they are")
+
+    def build(self, shape: Shape, n_steps: int, n_classes: int, *, max_count: int, step_ms: float, name: str
+              ) -> LayeredNetwork:
+        """The declared network for data of this shape."""
+        if self.architecture == "chain":
+            return chain(shape, self.layers, n_classes=n_classes, n_steps=n_steps, neuron=self.neuron,
+                         readout=self.readout or "spikes", max_count=max_count, step_ms=step_ms, name=name)
+        return ARCHITECTURES[self.architecture](Variant(
+            shape=shape, n_classes=n_classes, width=self.width, n_steps=n_steps, max_count=max_count,
+            neuron=self.neuron or NEURON, readout=self.readout or "v_last", step_ms=step_ms, name=name))
+
+
+class ItqBits(Record, frozen=True):
+    """Widths of one ITQ candidate, in bits.
+
+    Attributes:
+        weights, states: of all weights, and of potentials between steps.
+        first_bits, last_bits, accumulator_bits: as in `LayeredSearch`, for this candidate alone; 0: as there.
+    """
+
+    weights: int
+    states: int
+    first_bits: int = 0
+    last_bits: int = 0
+    accumulator_bits: int = 0
+
+    def within(self, search: LayeredSearch) -> LayeredSearch:
+        """The search as it holds for this candidate."""
+        own = {f: getattr(self, f) or getattr(search, f) for f in ("first_bits", "last_bits", "accumulator_bits")}
+        return msgspec.structs.replace(search, **own)
+
+
+class LayeredSearch(Record, frozen=True):
+    """The candidates that are tried, and how they are judged.
+
+    Attributes:
+        schemes: PTQ and ITQ, here training that goes on from the float network with quantization in the loop.
+        roundings, weight_bits, granularities, state_bits: their product, with state widths that significance finds
+            harmless ("lean") beside state_bits, is the grid for PTQ. Where potentials are read out, the weights of
+            the last layer have one step for all.
+        constant_bits: least width of thresholds, decays and biases beside states of a given width: there are few.
+        weight_calibrator, state_calibrator, quantile: which weight, and which potential on calibration data, counts as
+            the largest in PTQ; itq_calibrator, itq_quantile: the same for ITQ, which learns to do without large
+            potentials (a quantile near 0 leaves the threshold as the largest). See `plan.Calibrator`.
+        first_bits, last_bits: width of the first and last layer's weights in every candidate; 0: as the others.
+        itq_bits: (weights, states) of the ITQ candidates, with the first granularity; or these two by name, with a
+            first_bits, last_bits or accumulator_bits of its own, see `ItqBits`.
+        itq_roundings: how states are rounded in ITQ, each tried; what is trained is rounded to nearest.
+        itq_epochs, itq_learning_rate: of their training; the rest is as in float training.
+        itq_spike_regulation: of their training, in place of that of float training; see `Supervision`.
+        itq_distillation, itq_temperature: how far their training follows the float network's answers instead of the
+            labels; see `Supervision`.
+        itq_estimator: gradient of binary and ternary weights; see `learning.quantized.prepare`.
+        standardize, power_of_two: for binary and ternary weights; see `plan.QuantRule`. Weights of one bit are binary.
+        ternary_weights, ternary_states: weights, and what is kept of potentials, at 2 bits are -1, 0 and +1.
+        accumulator_bits: width in which a step computes potentials, where they are kept in fewer bits; 0: as they are
+            kept. See `plan.QuantRule`.
+        shared_step: potentials count in steps of the weights themselves.
+        calibration_samples: training samples from which ranges are taken; 0 for all.
+        max_drop_points: accuracy a candidate may lose against float, on validation.
+        sensitivity_bits: widths of the one-tensor-at-a-time sweep, under every rounding.
+        sensitivity_samples: validation samples for the sweep; 0 for all.
+        harmless_points: a width is harmless while the sweep loses no more than this.
+        hopeless_points: PTQ candidates are skipped where quantizing some weights alone loses more than this.
+    """
+
+    schemes: tuple[Scheme, ...] = (Scheme.PTQ, Scheme.ITQ)
+    roundings: tuple[Rounding, ...] = (Rounding.NEAREST, Rounding.TRUNCATE)
+    weight_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
+    granularities: tuple[Granularity, ...] = (Granularity.PER_CHANNEL, Granularity.GLOBAL)
+    state_bits: tuple[int, ...] = (12, 8)
+    constant_bits: int = 10
+    weight_calibrator: Calibrator = Calibrator.MSE
+    state_calibrator: Calibrator = Calibrator.PERCENTILE
+    quantile: float = 0.97
+    itq_calibrator: Calibrator = Calibrator.MSE
+    itq_quantile: float = 0.3
+    first_bits: int = 0
+    last_bits: int = 0
+    itq_bits: tuple[tuple[int, int] | ItqBits, ...] = ((4, 8), (3, 6), (2, 4))
+    itq_roundings: tuple[Rounding, ...] = (Rounding.TRUNCATE,)
+    itq_epochs: int = 6
+    itq_learning_rate: float = 3e-3
+    itq_spike_regulation: float = 0.0
+    itq_distillation: float = 0.0
+    itq_temperature: float = 2.0
+    itq_estimator: Literal["straight_through", "annealed"] = "straight_through"
+    standardize: bool = True
+    power_of_two: bool = False
+    ternary_weights: bool = False
+    ternary_states: bool = False
+    accumulator_bits: int = 0
+    shared_step: bool = False
+    calibration_samples: int = 500
+    max_drop_points: float = 1.0
+    sensitivity_bits: tuple[int, ...] = (16, 12, 10, 8, 6, 5, 4, 3, 2)
+    sensitivity_samples: int = 1000
+    harmless_points: float = 0.5
+    hopeless_points: float = 20.0
+
+    def check(self) -> None:
+        points = self.itq_points
+        each: list[LayeredSearch | ItqBits] = [self, *points]
+        widths = {"state_bits": self.state_bits, "itq_bits": [p.states for p in points],
+                  "constant_bits": [self.constant_bits], "sensitivity_bits": self.sensitivity_bits,
+                  "accumulator_bits": [w.accumulator_bits or LEAST_BITS for w in each]}
+        of_weights = {"weight_bits": self.weight_bits, "itq_bits": [p.weights for p in points],
+                      "first_bits": [w.first_bits or 1 for w in each],
+                      "last_bits": [w.last_bits or 1 for w in each]}
+        for least, group in ((LEAST_BITS, widths), (1, of_weights)):
+            for name, found in group.items():
+                for bits in found:
+                    need(least <= bits <= WIDE_BITS, f"search.{name}", bits, f"{least}..{WIDE_BITS}")
+        for name in ("schemes", "roundings", "itq_roundings", "weight_bits", "granularities", "sensitivity_bits"):
+            need(len(getattr(self, name)) > 0, f"search.{name}", getattr(self, name), "at least one entry")
+        for name in ("itq_epochs", "calibration_samples", "max_drop_points", "sensitivity_samples", "harmless_points",
+                     "hopeless_points"):
+            need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
+        need(self.state_calibrator is not Calibrator.MEAN_ABS, "search.state_calibrator", "mean_abs",
+              "max, percentile, mse")
+        for name in ("weight_calibrator", "itq_calibrator"):
+            need(getattr(self, name) is not Calibrator.THRESHOLD, f"search.{name}", "threshold",
+                  "max, percentile, mse, mean_abs")
+        need(self.itq_epochs <= 10_000, "search.itq_epochs", self.itq_epochs, "0..10000")
+        for p in points:
+            need(p.accumulator_bits == 0 or p.accumulator_bits >= p.states, "search.itq_bits", p.accumulator_bits,
+                  f"accumulator_bits of 0, or at least the {p.states} bits of states")
+        for name in ("quantile", "itq_quantile"):
+            need(0 < getattr(self, name) <= 1, f"search.{name}", getattr(self, name), "above 0, at most 1")
+        need(self.itq_spike_regulation >= 0, "search.itq_spike_regulation", self.itq_spike_regulation,
+              ">= 0; 0 for none")
+        need(0 <= self.itq_distillation <= 1, "search.itq_distillation", self.itq_distillation, "0..1; 0 for none")
+        need(self.itq_temperature > 0, "search.itq_temperature", self.itq_temperature, "> 0")
+        need(self.itq_learning_rate > 0, "search.itq_learning_rate", self.itq_learning_rate, "> 0")
+        need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", Scheme.PTQ_ADAPT.value, "ptq, itq")
+        need(Granularity.PER_NEURON not in self.granularities, "search.granularities", "per_neuron",
+              "per_channel, global")
+
+    @property
+    def itq_points(self) -> tuple[ItqBits, ...]:
+        """`itq_bits`, all of them by name."""
+        return tuple(p if isinstance(p, ItqBits) else ItqBits(weights=p[0], states=p[1]) for p in self.itq_bits)
+
+
+class LayeredExperiment(Record, frozen=True):
+    """A whole exploration of a layered network as one file: data, network, training, search, reward."""
+
+    name: str
+    family: Literal["layers"]
+    data: EventData
+    network: LayersConfig
+    training: Supervision = Supervision()
+    search: LayeredSearch = LayeredSearch()
+    reward: Reward = Reward()
+    seed: int = 0
+    version: int = 1
+
+    def check(self) -> None:
+        need_header(self.name, self.seed, self.version)
+
+    def on_synthetic_data(self) -> LayeredExperiment:
+        """The same experiment on synthetic gestures of the same shape, named so.
+
+        Raises:
+            ConfigError: there is no synthetic data of this shape.
+        """
+        return msgspec.structs.replace(self, name=f"{self.name}-synthetic", data=synthetic(self.data))
+
+
+def synthetic(data: EventData) -> EventData:
+    """Synthetic gestures in place of recorded ones.
+
+    Raises:
+        ConfigError: there are none of this kind.
+    """
+    if data.name not in ("dvs_gesture", "synthetic_gestures"):
+        raise ConfigError("--synthetic", "there are no synthetic data of this kind", got=data.name,
+                          allowed="experiments on dvs_gesture")
+    return msgspec.structs.replace(data, name="synthetic_gestures", folder="", on_error="stop")
+
+
+class LayeredCandidate(Record, frozen=True):
+    """One point of the search: a plan, a scheme and a seed. Its key is the hash of its content."""
+
+    scheme: Scheme
+    plan: QuantPlan
+    seed: int
+    label: str
+
+    def key(self) -> str:
+        return content_key(self)[:16]
+
+
+def layers_plan(
+    network: LayeredNetwork, weights: Widths, states: Widths, rounding: Rounding, granularity: Granularity,
+    search: LayeredSearch, scheme: Scheme = Scheme.PTQ,
+) -> QuantPlan:
+    """A plan for all tensors of a network: the one place where rules for layers are made.
+
+    Args:
+        weights, states: width of each path; weights of both kinds of connection, everything else in states.
+    """
+    in_training = scheme is Scheme.ITQ
+    of_weights = search.itq_calibrator if in_training else search.weight_calibrator
+    rules = []
+    for path in layer_paths(network):
+        kind, bits = path.split(".")[-1], weights[path] if path in weights else states[path]
+        levels = _levels(path, bits, search)
+        uniform = levels.get("levels", Levels.UNIFORM) is Levels.UNIFORM
+        calibrator = of_weights if is_matrix(path) and uniform else Calibrator.MAX
+        calibrator = search.state_calibrator if kind == "v" else calibrator
+        if calibrator is Calibrator.PERCENTILE:
+            levels["quantile"] = search.itq_quantile if in_training else search.quantile
+        rules.append(QuantRule(
+            tensor=path, bits=bits, **levels,
+            rounding=Rounding.NEAREST if in_training and kind not in ("v", "i") else rounding,
+            granularity=step_of(network, path, granularity), calibrator=calibrator))
+    return QuantPlan(rules=tuple(rules))
+
+
+def _levels(path: str, bits: int, search: LayeredSearch) -> dict[str, Any]:
+    """The keys of a rule that only some weights and potentials have."""
+    if is_matrix(path):
+        levels = Levels.BINARY if bits == 1 else Levels.TERNARY if bits == 2 and search.ternary_weights else None
+        return {} if levels is None else {"levels": levels, "standardize": search.standardize,
+                                          "power_of_two": search.power_of_two}
+    if not path.endswith(".v"):
+        return {}
+    levels = Levels.TERNARY if bits == 2 and search.ternary_states else Levels.UNIFORM
+    return {"levels": levels, "shared_step": search.shared_step,
+            "accumulator_bits": search.accumulator_bits if bits < search.accumulator_bits else 0}
+
+
+def step_of(network: LayeredNetwork, path: str, granularity: Granularity) -> Granularity:
+    """The granularity that weights can have: one step for all where potentials are compared, and of skips."""
+    compared = network.readout.of != "spikes" and path.startswith(f"{network.readout.source}.")
+    return Granularity.GLOBAL if compared or not is_matrix(path) else granularity
+
+
+def wide_weights(network: LayeredNetwork) -> Widths:
+    """The widths under which a sweep leaves the weights: all bits there are, less what a current's sum needs."""
+    return {network.weight_path(c): WIDE_BITS - (CURRENT_BITS if layer.neuron.current_decay is not None else 0)
+            for layer in network.layers for c in network.into(layer.name)}
+
+
+def weight_widths(network: LayeredNetwork, bits: int, search: LayeredSearch) -> Widths:
+    """The width of all weights, with the exceptions for the first and the last layer."""
+    first, last = network.layers[0].name, network.readout.source
+    exceptions = {first: search.first_bits, last: search.last_bits}
+    found = {network.weight_path(c): exceptions.get(layer.name, 0) or bits
+             for layer in network.layers for c in network.into(layer.name)}
+    return {path: SKIP_BITS if width == 1 and not is_matrix(path) else width for path, width in found.items()}
+
+
+def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_bits: int) -> Widths:
+    """One width for all potentials, constants at least as wide as told; currents have as many more bits than weights as
+    their sums need."""
+    widest = {layer.name: max(weights[network.weight_path(c)] for c in network.into(layer.name))
+              for layer in network.layers}
+    found = dict.fromkeys(state_paths(network), max(bits, constant_bits))
+    for path in found:
+        name, _, kind = path.partition(".")
+        if kind == "v":
+            found[path] = bits
+        if kind == "i":
+            found[path] = min(WIDE_BITS, max(bits, widest[name] + CURRENT_BITS))
+    return found
+
+
+def label_of(scheme: Scheme, bits: int, states: str, rounding: Rounding, granularity: Granularity,
+             search: LayeredSearch) -> str:
+    """A short readable name, unique within a search."""
+    parts = [scheme.value, f"w{bits}", "per-channel" if granularity is Granularity.PER_CHANNEL else "global",
+             rounding.value, states]
+    parts += [f"{name}{own}" for name, own in (("first", search.first_bits), ("last", search.last_bits)) if own]
+    return " ".join(parts)

@@ -1,0 +1,1 @@
+"""The part of an exploration that belongs to layers that learn locally, in integers."""

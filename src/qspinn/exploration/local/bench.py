@@ -1,0 +1,176 @@
+"""Layers that learn from themselves alone: their part of an exploration, see `family.Family`. Needs the torch extra.
+
+The float baseline learns in torch; every candidate learns in integers, from the same start, and is kept as the layers
+that it then has, which can go on learning. Memory is therefore that of learning on the device.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.data import EventDataset, EventSet, load_recordings
+from qspinn.errors import ArtifactError
+from qspinn.exploration import event_splits
+from qspinn.exploration.artifacts import Stored
+from qspinn.exploration.event_splits import mapped
+from qspinn.exploration.family import Files
+from qspinn.exploration.local import proposal as local_proposal
+from qspinn.exploration.local.space import LocalCandidate, LocalExperiment
+from qspinn.exploration.sensitivity import Significance
+from qspinn.learning.device import one_thread
+from qspinn.learning.local import model as local_model
+from qspinn.learning.local.memory import local_account
+from qspinn.learning.local.model import TrainedLocal, load_local
+from qspinn.learning.local.settings import LocalLearning
+from qspinn.learning.local.start import LayerStart, start_of
+from qspinn.memory import MemoryAccount
+from qspinn.networks import checkpoint
+from qspinn.networks.local import sizes_of
+from qspinn.quantization.plan import QuantPlan
+from qspinn.records import to_plain
+
+LIBRARIES = ("numpy", "numba", "torch")
+curves, describe = local_proposal.curves, event_splits.describe
+
+
+def learning_memory(trained: TrainedLocal) -> MemoryAccount:
+    """What the layers need to go on learning, at the widths of their plan."""
+    told = trained.network
+    return local_account(told.network, told.shape, told.n_classes, told.plan)
+
+
+STORED = Stored(suffix=".safetensors", save=checkpoint.save, load=load_local, account=learning_memory)
+
+
+class Bench(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What candidates are measured with; the start of all trainings is drawn when first needed."""
+
+    folder: Path
+    experiment: LocalExperiment
+    labels: tuple[str, ...]
+    train: EventSet
+    validation: EventSet
+    bin_ms: float
+    known: dict[str, tuple[LayerStart, ...]]
+
+    def start(self) -> tuple[LayerStart, ...]:
+        """The layers before training, of float and of every plan."""
+        if "start" not in self.known:
+            told = self.experiment
+            self.known["start"] = start_of(told.network, self.train, len(self.labels), step_ms=self.bin_ms,
+                                           burn_in=told.learning.burn_in, seed=told.seed)
+        return self.known["start"]
+
+
+def float_path(folder: Path) -> Path:
+    return folder / "float" / "local.safetensors"
+
+
+def load(experiment: LocalExperiment) -> EventDataset:
+    return load_recordings(experiment.data)
+
+
+def account(experiment: LocalExperiment, dataset: EventDataset) -> MemoryAccount:
+    return local_account(experiment.network, dataset.shape, len(dataset.labels), None)
+
+
+def float_tasks(experiment: LocalExperiment) -> list[tuple[str, Any]]:
+    return [("float", None)]
+
+
+def points(experiment: LocalExperiment, dataset: EventDataset) -> list[LocalCandidate]:
+    return local_proposal.points(experiment, _names(experiment, dataset))
+
+
+def propose(experiment: LocalExperiment, dataset: EventDataset, found: list[Significance]) -> list[LocalCandidate]:
+    return local_proposal.propose(experiment, _names(experiment, dataset), found)
+
+
+def _names(experiment: LocalExperiment, dataset: EventDataset) -> list[str]:
+    return [size.name for size in sizes_of(experiment.network, dataset.shape)]
+
+
+def store(folder: Path, experiment: LocalExperiment, dataset: EventDataset) -> Files:
+    return event_splits.store(folder, experiment.data, dataset)
+
+
+def open_bench(folder: Path, experiment: LocalExperiment, labels: tuple[str, ...], files: Files) -> Bench:
+    train, validation = (mapped(files[name]) for name in ("train", "validation"))
+    return Bench(folder=folder, experiment=experiment, labels=labels, train=train, validation=validation,
+                 bin_ms=files["train"]["bin_ms"], known={})
+
+
+def train_float(bench: Bench, task: None) -> dict[str, Any]:
+    """Trains the float layers, going on where an interrupted run was, and stores them; returns their record."""
+    begin, path = time.perf_counter(), float_path(bench.folder)
+    resumed = path.with_suffix(".training")
+    learning = _learning(bench.experiment, "float")
+    trained = _trained(bench, learning, bench.experiment.plan, bench.train, resumed)
+    checkpoint.save(trained, path)
+    said, n_spikes = _answers(trained, bench.validation)
+    resumed.unlink(missing_ok=True)
+    return {"accuracy": float((said == bench.validation.labels).mean()), "epochs": learning.n_epochs,
+            "spikes": n_spikes, "seconds": round(time.perf_counter() - begin, 3)}
+
+
+def has_float(folder: Path, task: None) -> bool:
+    try:
+        load_local(float_path(folder))
+    except ArtifactError:
+        return False
+    return True
+
+
+def sweep_accuracy(bench: Bench, candidate: LocalCandidate) -> float:
+    """Of a short training on some recordings."""
+    search = bench.experiment.search
+    learning = msgspec.structs.replace(_learning(bench.experiment), n_epochs=search.sensitivity_epochs)
+    train, validation = (part.slice(0, min(search.sensitivity_samples or part.n_samples, part.n_samples))
+                         for part in (bench.train, bench.validation))
+    said, _ = _answers(_trained(bench, learning, candidate.plan, train), validation)
+    return float((said == validation.labels).mean())
+
+
+def build(bench: Bench, candidate: LocalCandidate) -> tuple[TrainedLocal, MemoryAccount | None]:
+    resumed = STORED.path(bench.folder, candidate).with_suffix(".training")
+    trained = _trained(bench, _learning(bench.experiment), candidate.plan, bench.train, resumed)
+    resumed.unlink(missing_ok=True)
+    told = {"candidate": to_plain(candidate), "experiment": to_plain(bench.experiment)}
+    return msgspec.structs.replace(trained, provenance=told), None
+
+
+def measure(bench: Bench, candidate: LocalCandidate, built: TrainedLocal) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """Besides the answers: spikes per recording, and epochs trained."""
+    said, n_spikes = _answers(built, bench.validation)
+    return said == bench.validation.labels, {"spikes": n_spikes, "epochs": built.network.learning.n_epochs}
+
+
+def test(bench: Bench, dataset: EventDataset, built: TrainedLocal) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    real, _ = _answers(load_local(float_path(bench.folder)), dataset.test)
+    return real == dataset.test.labels, _answers(built, dataset.test)[0]
+
+
+def _learning(experiment: LocalExperiment, arithmetic: Literal["integer", "float"] = "integer") -> LocalLearning:
+    return msgspec.structs.replace(experiment.learning, arithmetic=arithmetic)
+
+
+def _trained(bench: Bench, learning: LocalLearning, plan: QuantPlan, train: EventSet, resume: Path | None = None
+             ) -> TrainedLocal:
+    """Layers trained from the common start, on one thread: the others have candidates of their own."""
+    told = bench.experiment
+    with one_thread():
+        layers, declaration = local_model.trained_from(bench.start(), train, bench.bin_ms, told.network, learning, plan,
+                                                       told.seed, n_threads=1, resume=resume)
+    return TrainedLocal(network=declaration, params=layers.state())
+
+
+def _answers(trained: TrainedLocal, data: EventSet) -> tuple[NDArray[np.int64], float]:
+    """(class of every recording, spikes per recording) of the layers as they are stored."""
+    with one_thread():
+        return local_model.predictions(local_model.restored(trained, n_threads=1), data, trained.network)

@@ -1,0 +1,115 @@
+"""What is searched for local learning (`family = "local"`): the experiment record and its candidates.
+
+The widths are a plan; what is tried are other widths of its kinds of tensors, see `learning.local.formats`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from qspinn.data.events.dataset import EventData
+from qspinn.exploration.layered.space import synthetic
+from qspinn.exploration.reward import Reward
+from qspinn.exploration.scheme import Scheme, need_header
+from qspinn.learning.local.formats import DEFAULT_PLAN, SPANS
+from qspinn.learning.local.settings import LocalLearning
+from qspinn.networks.local import LocalNetwork
+from qspinn.quantization.plan import QuantPlan, need_no_options
+from qspinn.records import Record, content_key, need
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "weight_bits": ("w",), "gradient_bits": ("gradient",), "trace_bits": ("q_trace", "p_trace"), "state_bits": ("u",),
+    "refractory_bits": ("r",), "readout_bits": ("readout",), "error_bits": ("read", "error")}
+"""The kinds of tensors whose width each key of a search sets."""
+
+
+class LocalSearch(Record, frozen=True):
+    """The candidates that are tried, and how they are judged.
+
+    Every candidate learns anew, in integers, from the start that the seed draws. Tried are the experiment's plan, the
+    plan at the widths that significance finds harmless ("lean"), and from both of them every combination of the widths
+    asked for here. Roundings stay those of the plan, and so does the width of the activation, which no account counts.
+
+    Attributes:
+        weight_bits: of w. gradient_bits: of gradient, the learned weights; at least as wide as w.
+        trace_bits: of q_trace and p_trace. state_bits: of u, the potentials. refractory_bits: of r.
+        readout_bits: of both random matrices. error_bits: of the values read out and the errors.
+        All empty where the width is that of the plan.
+        max_drop_points: accuracy a candidate may lose against float, on validation.
+        sensitivity_bits: widths of the one-kind-at-a-time sweep, all other kinds as in the plan; only those below the
+            plan's are tried. Empty for no sweep.
+        sensitivity_epochs: of the training that each point of the sweep is.
+        sensitivity_samples: how many recordings a point learns from, and how many of validation it is judged by; 0 for
+            all.
+        harmless_points: a width is harmless while the sweep loses no more than this; trainings scatter.
+    """
+
+    weight_bits: tuple[int, ...] = (6, 4)
+    gradient_bits: tuple[int, ...] = ()
+    trace_bits: tuple[int, ...] = (8,)
+    state_bits: tuple[int, ...] = ()
+    refractory_bits: tuple[int, ...] = ()
+    readout_bits: tuple[int, ...] = ()
+    error_bits: tuple[int, ...] = ()
+    max_drop_points: float = 1.0
+    sensitivity_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
+    sensitivity_epochs: int = 1
+    sensitivity_samples: int = 1000
+    harmless_points: float = 2.0
+
+    def check(self) -> None:
+        for name, kinds in GROUPS.items():
+            low, high = (max(SPANS[k][0] for k in kinds), min(SPANS[k][1] for k in kinds))
+            for bits in getattr(self, name):
+                need(low <= bits <= high, f"search.{name}", bits, f"{low}..{high}")
+        for bits in self.sensitivity_bits:
+            need(1 <= bits <= 16, "search.sensitivity_bits", bits, "1..16")
+        need(self.sensitivity_epochs >= 1, "search.sensitivity_epochs", self.sensitivity_epochs, ">= 1")
+        for name in ("max_drop_points", "sensitivity_samples", "harmless_points"):
+            need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
+
+
+class LocalExperiment(Record, frozen=True):
+    """Local learning of a convolutional network as one file.
+
+    Attributes:
+        learning: `arithmetic` is for training alone; an exploration takes float for the baseline, else integers.
+        plan: widths of the integer version; see `learning.local.formats` for the tensors.
+    """
+
+    name: str
+    family: Literal["local"]
+    data: EventData
+    network: LocalNetwork
+    learning: LocalLearning = LocalLearning()
+    plan: QuantPlan = DEFAULT_PLAN
+    search: LocalSearch = LocalSearch()
+    reward: Reward = Reward()
+    seed: int = 0
+    version: int = 1
+
+    def check(self) -> None:
+        need_header(self.name, self.seed, self.version)
+        need_no_options(self.plan, "local learning")
+
+    def on_synthetic_data(self) -> LocalExperiment:
+        """The same experiment on synthetic gestures of the same shape, named so.
+
+        Raises:
+            ConfigError: there is no synthetic data of this shape.
+        """
+        return msgspec.structs.replace(self, name=f"{self.name}-synthetic", data=synthetic(self.data))
+
+
+class LocalCandidate(Record, frozen=True):
+    """One point of the search: a plan to learn by and a seed. Its key is the hash of its content."""
+
+    plan: QuantPlan
+    seed: int
+    label: str
+    scheme: Scheme = Scheme.ITQ
+
+    def key(self) -> str:
+        return content_key(self)[:16]

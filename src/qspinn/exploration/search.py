@@ -1,0 +1,172 @@
+"""The exploration of any family: float training, significance, candidates, front, reward, one report on test.
+
+Every finished piece of work is one record of the run's journal; what is there is not done again, so running the same
+command after an interruption continues. Work goes to anything with the `concurrent.futures.Executor` interface.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from qspinn.errors import ArtifactError, ConfigError, LoweringError, RunError
+from qspinn.exploration import tasks as ev
+from qspinn.exploration.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of
+from qspinn.exploration.journal import Journal
+from qspinn.exploration.outcome import Judge, Outcome, conclude, ranked, reasons, versions_of
+from qspinn.exploration.sensitivity import Significance
+from qspinn.exploration.workers import Crew, Event, Executors, OnEvent, is_measured, local_processes
+from qspinn.files import remove_parts, write_atomic
+from qspinn.records import canonical_json, content_key, to_plain
+from qspinn.version import __version__
+
+__all__ = ["Event", "Outcome", "explore", "local_processes", "sweep"]
+
+
+def explore(
+    experiment: AnyExperiment, out: str | Path, *, n_workers: int = 0, on_event: OnEvent | None = None,
+    executors: Executors = local_processes,
+) -> Outcome:
+    """Runs, or continues, the exploration of an experiment in the folder out, and returns its result.
+
+    Writes `journal`, `float/`, `cache/`, `candidates/`, the winner (`Outcome.model`) and `result.json` into out.
+
+    Args:
+        n_workers: worker processes; 0 for one per core.
+        on_event: called after every finished piece of work.
+        executors: makes the executor from (n_workers, initializer, its arguments).
+
+    Raises:
+        ConfigError: not an experiment, or a library that it needs is not installed.
+        RunError: the folder belongs to another experiment, is in use or cannot be written, or a worker died. A
+            candidate that fails is recorded with its reason, and the others go on.
+        TargetError: no candidate meets the target; names the nearest.
+        DataError: the data are missing or damaged.
+    """
+    start = time.perf_counter()
+    report = on_event or _silent
+    with _opened(experiment, out, n_workers, report, executors) as job:
+        judge = _candidates(job, *_floats_and_sweep(job))
+        worker = ev.open_worker(job.folder, experiment, job.dataset.labels, job.files)
+        report(Event(stage="test", done=0, total=1))
+        outcome = conclude(worker, job.dataset, job.crew.journal.records, judge, time.perf_counter() - start)
+    write_atomic(job.folder / "result.json", msgspec.json.format(msgspec.json.encode(outcome), indent=1))
+    report(Event(stage="test", done=1, total=1))
+    return outcome
+
+
+def sweep(
+    experiment: AnyExperiment, out: str | Path, *, n_workers: int = 0, on_event: OnEvent | None = None,
+    executors: Executors = local_processes,
+) -> list[Significance]:
+    """Runs, or continues, the part of `explore` up to the ranked significance curves, and returns those."""
+    with _opened(experiment, out, n_workers, on_event or _silent, executors) as job:
+        return _floats_and_sweep(job)[1]
+
+
+def _silent(event: Event) -> None:
+    """Nobody listens."""
+
+
+class _Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """An opened run: folder, experiment with its family, data, stored splits, and the workers."""
+
+    folder: Path
+    experiment: AnyExperiment
+    family: Family
+    dataset: AnyDataset
+    files: Files
+    crew: Crew
+
+
+@contextlib.contextmanager
+def _opened(
+    experiment: AnyExperiment, out: str | Path, n_workers: int, report: OnEvent, executors: Executors
+) -> Iterator[_Job]:
+    """Loads and encodes the data, opens the journal and starts the workers; stops them again whatever happens."""
+    experiment = checked(experiment)
+    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or not 0 <= n_workers <= 1024:
+        raise ConfigError("n_workers", "is no number of processes", got=n_workers, allowed="0 (one per core) to 1024")
+    folder = Path(out).resolve()
+    report(Event(stage="data", done=0, total=1))
+    family = family_of(experiment)
+    dataset = family.load(experiment)
+    n_workers = n_workers or os.cpu_count() or 1
+    with Journal(folder / "journal") as journal:
+        _claim(journal, experiment, dataset, folder)
+        for own in (folder, *(folder / name for name in ("float", "cache", "candidates"))):  # this run holds the lock
+            remove_parts(own)
+        files = family.store(folder, experiment, dataset)
+        report(Event(stage="data", done=1, total=1))
+        arguments = (str(folder), canonical_json(experiment), dataset.labels, files)
+        with executors(n_workers, ev.start_worker, arguments) as pool:
+            crew = Crew(journal=journal, pool=pool, report=report, room=2 * n_workers)
+            try:
+                yield _Job(folder=folder, experiment=experiment, family=family, dataset=dataset, files=files, crew=crew)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, folder: Path) -> None:
+    """Writes what this run is about as its first record, or checks that it is the same."""
+    mine = {"kind": "run", "key": content_key(experiment), "experiment": to_plain(experiment),
+            "data": dataset.checksum(), "version": __version__}
+    if not journal.records:
+        journal.append(mine)
+        return
+    first = journal.records[0]
+    if (first.get("key"), first.get("data")) != (mine["key"], mine["data"]):
+        same = first.get("data") == mine["data"]  # a folder of data that was moved is another experiment
+        raise RunError(str(folder), "holds a run of another experiment or other data",
+                       got="the same data, and another experiment" if same else "other data",
+                       fix="choose another folder with --out, or delete this one; data.folder counts as it is written")
+    if versions_of(journal.records)[-1] != __version__:
+        journal.append(mine)  # so that the result names every version that worked on it
+
+
+def _floats_and_sweep(job: _Job) -> tuple[Judge, list[Significance]]:
+    """Float networks and the significance sweep."""
+    experiment, family = job.experiment, job.family
+    tasks = family.float_tasks(experiment)
+    by_key = dict(tasks)
+    floats = job.crew.run("float training", "float", [(key, msgspec.json.encode(task)) for key, task in tasks],
+                          has_file=lambda record: family.has_float(job.folder, by_key[record["key"]]))
+    account = family.account(experiment, job.dataset)
+    points = family.points(experiment, job.dataset)
+    job.crew.run("significance", "sensitivity", [(c.key(), canonical_json(c)) for c in points])
+    judge = Judge(experiment=experiment, float_accuracy=floats[tasks[0][0]]["accuracy"], float_bits=account.total_bits)
+    return judge, ranked(experiment, job.crew.journal.records, account)
+
+
+def _candidates(job: _Job, judge: Judge, curves: list[Significance]) -> Judge:
+    """All candidates; their records are in the journal afterwards."""
+    crew = job.crew
+
+    def best() -> str:
+        found = crew.done("candidate").get(judge.winner(crew.measured()))
+        return f"{found['accuracy'] * 100:.2f} % at {judge.float_bits / found['bits']:.1f}x" if found else ""
+
+    try:
+        proposed = job.family.propose(job.experiment, job.dataset, curves)
+    except LoweringError as error:
+        why = [r for r in crew.done("sensitivity").values() if r["label"].startswith(f"{error.where}|")]
+        raise LoweringError(error.where, error.problem, got=reasons(why)[0][0], fix=error.fix) from None
+    by_key = {c.key(): c for c in proposed}
+
+    def has_file(record: dict[str, Any]) -> bool:
+        try:
+            job.family.STORED.kept(job.folder, by_key[record["key"]], record["bits"])
+        except ArtifactError:
+            return False
+        return True
+
+    crew.run("candidates", "candidate", [(key, canonical_json(c)) for key, c in by_key.items()], best,
+             lambda record: not is_measured(record) or has_file(record))
+    return judge

@@ -1,0 +1,112 @@
+"""The workers of a run: tasks go out to processes, their records come back into the journal, progress is told."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import math
+import multiprocessing
+import multiprocessing.context
+import sys
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from qspinn.errors import RunError
+from qspinn.exploration import tasks as ev
+from qspinn.exploration.journal import Journal
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Progress of a run: which stage, how much is done of how much, and the best candidate so far."""
+
+    stage: str
+    done: int
+    total: int
+    best: str = ""
+
+
+OnEvent = Callable[[Event], None]
+Executors = Callable[..., concurrent.futures.Executor]
+
+
+class _WorkerProcess(multiprocessing.context.SpawnProcess):
+    """A fresh process that does not import the caller's main module: workers need nothing of it, and so a script
+    without a main guard, a notebook, or code read from a pipe can call `explore` all the same."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # the hook's name is multiprocessing's
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            return multiprocessing.context.SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _WorkerContext(multiprocessing.context.SpawnContext):
+    Process = _WorkerProcess
+
+
+def local_processes(n_workers: int, initializer: Callable[..., None], arguments: tuple) -> concurrent.futures.Executor:
+    """One fresh Python process per worker on this machine."""
+    return concurrent.futures.ProcessPoolExecutor(n_workers, mp_context=_WorkerContext(), initializer=initializer,
+                                                  initargs=arguments)
+
+
+class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Hands tasks to the workers and their records to the journal."""
+
+    journal: Journal
+    pool: concurrent.futures.Executor
+    report: OnEvent
+    room: int
+
+    def done(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Finished records of a kind, by key."""
+        return {r["key"]: r for r in self.journal.records if r.get("kind") == kind and "key" in r}
+
+    def measured(self) -> list[dict[str, Any]]:
+        """Records of the candidates that were measured."""
+        return [r for r in self.done("candidate").values() if is_measured(r)]
+
+    def run(self, stage: str, kind: str, tasks: Iterable[tuple[str, bytes]], best: Callable[[], str] = str,
+            has_file: Callable[[dict[str, Any]], bool] = lambda record: True) -> dict[str, dict[str, Any]]:
+        """Records of all tasks (key, argument), computing those that are missing, or whose file is, by `has_file` of
+        the record; order does not matter."""
+        todo = dict(tasks)
+        total, wanted = len(todo), set(todo)
+        for key, record in self.done(kind).items():
+            if key in todo and has_file(record):
+                del todo[key]
+        self.report(Event(stage=stage, done=total - len(todo), total=total, best=best()))
+        waiting = list(todo.items())
+        running: dict[concurrent.futures.Future, str] = {}
+        finished = total - len(todo)
+        while waiting or running:
+            while waiting and len(running) < self.room:
+                key, argument = waiting.pop(0)
+                running[self.pool.submit(ev.work, kind, key, argument)] = key
+            ready, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in ready:
+                running.pop(future)
+                self.journal.append(_result_of(future))
+                finished += 1
+                self.report(Event(stage=stage, done=finished, total=total, best=best()))
+        return {k: r for k, r in self.done(kind).items() if k in wanted}
+
+
+def is_measured(record: dict[str, Any]) -> bool:
+    """Whether a record holds an accuracy and a memory to be compared by; NaN, which JSON has as null, is none."""
+    numbers = (record.get("accuracy"), record.get("bits"))
+    return "rejected" not in record and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers)
+
+
+def _result_of(future: concurrent.futures.Future) -> dict[str, Any]:
+    try:
+        return future.result()
+    except concurrent.futures.BrokenExecutor:
+        raise RunError("worker", "a worker process died (killed, or out of memory)",
+                       fix="run the same command again: it continues; --workers 1 needs less memory") from None

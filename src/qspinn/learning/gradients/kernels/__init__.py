@@ -1,0 +1,1 @@
+"""Compiled passes of a layer over all steps, forward and backward."""

@@ -1,0 +1,285 @@
+"""A layer over all steps as one node for autograd: a connection, its normalization, and the neurons, on top of the
+compiled passes. Only the connection's currents are kept for the backward pass, which runs the neurons again. On other
+devices than the CPU the same is a few nodes of torch operations, see `torch_neurons`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from qspinn.compiled.vectors import aligned
+from qspinn.learning.gradients.choice import Passes
+from qspinn.learning.gradients.kernels import conv as feeding
+from qspinn.learning.gradients.kernels import conv_back as returning
+from qspinn.learning.gradients.kernels.forward import PLAIN
+from qspinn.learning.gradients.scan import Scan, outer_numbers, tiled
+from qspinn.learning.gradients.torch_passes import connection as torch_connection
+from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
+from qspinn.learning.gradients.wiring import (
+    CROWDED,
+    Entries,
+    Room,
+    Wiring,
+    entries_of,
+    images,
+    parts,
+    run,
+    shaped,
+    taps,
+)
+from qspinn.networks.layered import Shape
+
+_NONE = np.zeros(0, np.float32)
+_NONE_2, _NONE_3 = _NONE.reshape(0, 0), _NONE.reshape(0, 0, 0)
+
+
+class Plan(NamedTuple):
+    """How one layer computes. wiring: of the connection that is part of the node, if any; norm: its normalization;
+    keeps: potentials left are returned."""
+
+    shape: Shape
+    scan: Scan
+    room: Room
+    wiring: Wiring | None = None
+    norm: nn.BatchNorm2d | None = None
+    keeps: bool = True
+
+    @property
+    def places(self) -> int:
+        return self.shape[1] * self.shape[2]
+
+
+class Found(NamedTuple):
+    """Of a layer over all steps: spikes, potentials left (if kept), synaptic currents and adaptive thresholds (or no
+    entries), [T, B, C, H, W]; rate: mean of the spikes."""
+
+    spikes: Tensor
+    left: Tensor | None
+    i_left: Tensor
+    thetas: Tensor
+    rate: Tensor
+
+
+def advance(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None, rows: Tensor | None, level: Tensor,
+            bias: Tensor, decay: Tensor) -> Found:
+    """A layer over all steps.
+
+    Args:
+        x, w: the signal [T, B, C, H, W] and weights of the plan's connection; None without one.
+        extra: what else reaches each neuron, [B, T, N] as it lies in memory; None for nothing.
+        rows: weights [N, N] of the layer's own spikes of the step before, by target, channel-last.
+        level, bias: [C]; threshold, and constant input (to the synaptic current where there is one).
+        decay: the factor as a real number, for its gradient only.
+
+    Raises:
+        ConfigError: the tensors are neither on the CPU nor on a CUDA device, or the latter lacks a switch of the layer.
+    """
+    if torch_neurons.serves(next(t for t in (x, extra) if t is not None).device):
+        return _advance_by_torch(plan, x, w, extra, rows, level, bias, decay)
+    gamma, beta = (plan.norm.weight, plan.norm.bias) if plan.norm is not None else (None, None)
+    spikes, left, i_left, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
+    return _found(plan, spikes, left, i_left, thetas, rate)
+
+
+def _found(plan: Plan, spikes: Tensor, left: Tensor, i_left: Tensor, thetas: Tensor, rate: Tensor) -> Found:
+    """From [B, T, N]."""
+    i_left, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (i_left, thetas))
+    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape) if plan.keeps else None, i_left, thetas, rate)
+
+
+def _advance_by_torch(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None, rows: Tensor | None,
+                      level: Tensor, bias: Tensor, decay: Tensor) -> Found:
+    """The same in torch operations, on any device."""
+    torch_neurons.check(plan.scan)
+    received = [] if extra is None else [extra]
+    if x is not None and w is not None and plan.wiring is not None:
+        current = torch_connection.current(plan.wiring, x, w, codes=plan.scan.mode != PLAIN)
+        if plan.norm is not None:
+            current = _unshaped(plan.norm(images(shaped(current, plan.shape))), current)
+        received.append(current)
+    spent = torch_neurons.neurons(plan.scan, sum(received[1:], start=received[0]), rows, level, bias, decay,
+                                  outer_numbers(plan.shape[0], plan.places))
+    return _found(plan, *spent)
+
+
+def _unshaped(pictures: Tensor, like: Tensor) -> Tensor:
+    """[B * T, C, H, W] as [B, T, N], channel-last."""
+    return pictures.permute(0, 2, 3, 1).reshape(like.shape)
+
+
+class Normal(NamedTuple):
+    """Batch normalization by channel, float64: statistics in use, and whether they are the batch's."""
+
+    mean: NDArray
+    factor: NDArray
+    by_batch: bool
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor | None, w: Tensor | None, gamma: Tensor | None, beta: Tensor | None,
+                extra: Tensor | None, rows: Tensor | None, level: Tensor, bias: Tensor, decay: Tensor, plan: Plan
+                ) -> Any:
+        entries, normal, gain, shift = None, None, _NONE, bias.numpy()
+        current: Any = extra
+        if x is not None and w is not None:
+            entries, current, moments = _fed(plan, x, w)
+            if gamma is not None and beta is not None:
+                normal = _normal(plan, current, moments)
+                factor = normal.factor * gamma.numpy()
+                gain = tiled(factor, plan.places, np.float32)
+                shift = shift + beta.numpy() - normal.mean * factor
+        total = current
+        if extra is not None and x is not None:
+            total = current * torch.from_numpy(gain) + extra if gain.size else current + extra
+            gain = _NONE
+        kept = _NONE_2.astype(plan.scan.kind) if rows is None else np.ascontiguousarray(
+            rows.numpy(), dtype=plan.scan.kind)
+        shape = tuple(total.shape)
+        passing = Passes(plan.scan, level.numpy(), shift, total.numpy(), gain, np.ascontiguousarray(kept.T))
+        spikes, left = plan.room.take(shape), plan.room.take(shape) if plan.keeps or not passing.usual else _NONE_3
+        i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
+        thetas = plan.room.take(shape) if plan.scan.adapts else _NONE_3
+        counts = run(parts(shape[0], spikes.size), passing.forward(spikes, left, i_left, thetas))
+        ctx.save_for_backward(x, w, gamma, current, total, torch.from_numpy(spikes) if kept.size else None)
+        ctx.kept = (plan, entries, normal, passing, kept)
+        ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
+        ctx.set_materialize_grads(False)
+        rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
+        return *(torch.from_numpy(a) for a in (spikes, left, i_left, thetas)), rate
+
+    @staticmethod
+    def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
+                 theta_grad: Tensor | None, rate_grad: Tensor | None) -> Any:
+        x, w, gamma, current, total, spikes = ctx.saved_tensors
+        plan, entries, normal, passing, kept = ctx.kept
+        needs = ctx.needs_input_grad
+        up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, left_grad))
+        every = np.float32(0 if rate_grad is None else rate_grad.item() / total.numel())
+        grad = plan.room.take(tuple(total.shape))
+        n, ranges = total.shape[2], parts(len(total), total.numel())
+        around = _NONE if normal is None else tiled(normal.mean, plan.places, np.float32)
+        levels, biases, decays, products = (np.zeros((len(ranges), m), np.float32) for m in (
+            n if needs[6] else 0, n, n if needs[8] else 0, n if normal is not None else 0))
+        run(ranges, passing.backward(up, every, across, kept, current.numpy(), around, grad, levels, biases, decays,
+                                     products))
+        level_grad, bias_grad, product = (_by_channel(a, plan) for a in (levels, biases, products))
+        grads = torch.from_numpy(grad)
+        rows_grad = None
+        if kept.size:  # the spikes of one step meet the currents of the next
+            rows_grad = grads[:, 1:].flatten(0, 1).T @ spikes[:, :-1].flatten(0, 1)
+        extra_grad = grads
+        by, gamma_grad, beta_grad = _NONE_2, None, None
+        if normal is not None:
+            gamma_grad, beta_grad = torch.from_numpy(product * normal.factor), torch.from_numpy(bias_grad)
+            by = _settling(normal, gamma.numpy(), bias_grad, product, total.numel() // plan.shape[0])
+        source_grad, w_grad = (None, None) if x is None else _back(plan, x, w, entries, grads, current, by, needs[:2])
+        found = (source_grad, w_grad, gamma_grad, beta_grad, extra_grad if needs[4] else None, rows_grad,
+                 torch.from_numpy(level_grad) if needs[6] else None, torch.from_numpy(bias_grad),
+                 torch.tensor(decays.sum(dtype=np.float64)) if needs[8] else None)
+        return *(None if g is None else g.to(kind) for g, kind in zip(found, ctx.types, strict=True)), None
+
+
+_apply: Any = _Layer.apply
+
+
+def _by_channel(sums: NDArray, plan: Plan) -> NDArray[np.float64]:
+    """Sums [parts, N], channel-last, as [C]; in one order, so that they repeat."""
+    return np.add.reduce(sums.reshape(-1, plan.shape[0]), axis=0, dtype=np.float64) if sums.size else np.zeros(0)
+
+
+def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tuple[NDArray, ...]]:
+    """(entries, currents [B, T, N], moments) of the connection; without entries where torch is faster."""
+    wiring, room = plan.wiring, plan.room
+    assert wiring is not None
+    n_steps, batch = x.shape[:2]
+    n = plan.places * plan.shape[0]
+    wants = plan.norm is not None and plan.norm.training
+    moments = tuple(np.zeros((batch, plan.shape[0]) if wants else (0, 0), np.float32) for _ in range(2))
+    ranges = parts(batch, batch * n_steps * n)
+    entries = entries_of(x, room) if wiring.sparse else None
+    if entries is None or entries.ends[:, -1].sum(dtype=np.int64) > CROWDED * x.numel():
+        current = wiring.dense(x, w)
+        if wants:
+            numbers = current.numpy().reshape(-1)
+            run(ranges, lambda _, a, b: feeding.moments_of(numbers, n, n_steps, a, b, *moments))
+        return None, current, moments
+    found, weights = room.take((batch, n_steps, n)), w.numpy()
+    start = np.zeros(plan.shape[0], np.float32)
+    start[:] = 0 * weights.reshape(len(start), -1).sum(axis=1)  # weights that are no numbers are noticed
+    to = found.reshape(-1), *moments
+    if entries.starts.size:
+        rows = wiring.rows(weights)
+        run(ranges, lambda _, a, b: feeding.gather(
+            entries.which, entries.starts, entries.value.reshape(-1), rows, wiring.geometry, start, a, b, *to))
+    else:
+        lists = entries.which, entries.ends, entries.value, taps(wiring, entries.by_channel)
+        blocks = wiring.weights(weights)
+        run(ranges, lambda _, a, b: feeding.feed(*lists, blocks, wiring.frame, plan.shape[1:], start, a, b, *to))
+    return entries, torch.from_numpy(found), moments
+
+
+def _back(plan: Plan, x: Tensor, w: Tensor, entries: Entries | None, grad: Tensor, current: Tensor, by: NDArray,
+          needs: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the connection by source and weights, from that of its currents."""
+    wiring, room = plan.wiring, plan.room
+    assert wiring is not None
+    batch, n_steps, _ = grad.shape
+    c, height, width = wiring.source
+    sparse = entries is not None
+    n_source = c * height * width
+    lists = (entries.which, entries.ends, entries.starts, entries.value) if entries is not None else (
+        np.zeros((0, 0), np.int32), np.zeros((batch, n_steps), np.int32), np.zeros((0, 0, 0), np.int32), _NONE_2)
+    source = room.take((batch, n_steps, n_source)) if needs[0] and sparse else _NONE
+    by_place = entries is not None and entries.starts.size > 0
+    n_rows = wiring.n_rows(by_place)
+    ranges = parts(batch, grad.numel(), max(2, min(16, (1 << 22) // n_rows)))
+    d_rows = aligned((len(ranges), n_rows if sparse and needs[1] else 0), np.float32)
+    by_channel = entries is not None and entries.by_channel
+    fixed = (*lists, taps(wiring, by_channel), wiring.frame, wiring.turned(w.numpy()) if source.size else _NONE,
+             wiring.geometry, plan.shape[0])
+    pair = grad.numpy().reshape(-1), current.numpy().reshape(-1)
+    if not sparse:
+        settled = room.take(tuple(grad.shape)) if by.size else grad.numpy()
+        if by.size:
+            run(ranges, lambda _, a, b: returning.settle_samples(*pair, n_steps * grad.shape[2], a, b, by.reshape(-1),
+                                                                 settled.reshape(-1)))
+        return wiring.dense_gradients(torch.from_numpy(settled), x, w, needs)
+    run(ranges, lambda k, a, b: returning.backward(*fixed, a, b, by.reshape(-1), *pair, d_rows[k], source.reshape(-1)))
+    source_grad = shaped(torch.from_numpy(source), wiring.source) if needs[0] else None
+    if not needs[1]:
+        return source_grad, None
+    summed = d_rows.sum(axis=0)
+    rows = wiring.rows_back(summed) if by_place else wiring.weights_back(summed)
+    return source_grad, torch.from_numpy(rows).view(w.shape)
+
+
+def _normal(plan: Plan, current: Tensor, moments: tuple[NDArray, ...]) -> Normal:
+    """The normalization to use; in training, that of the batch, whose statistics are added to the running ones."""
+    norm: Any = plan.norm
+    if not norm.training:
+        mean, var = (a.double().numpy() for a in (norm.running_mean, norm.running_var))
+        return Normal(mean, 1 / np.sqrt(var + norm.eps), False)
+    means, squares = (a.astype(np.float64) for a in moments)
+    each = current.shape[1] * plan.places
+    n = each * len(means)
+    mean = means.mean(axis=0)
+    var = (squares + each * (means - mean) ** 2).sum(axis=0) / n
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
+        for kept, new in ((norm.running_mean, mean), (norm.running_var, var * (n / max(n - 1, 1)))):
+            kept.lerp_(torch.from_numpy(new.astype(np.float32)), share)
+    return Normal(mean, 1 / np.sqrt(var + norm.eps), True)
+
+
+def _settling(normal: Normal, gamma: NDArray, summed: NDArray, product: NDArray, n: int) -> NDArray[np.float32]:
+    """(a, b, c) [3, C]: with them, the gradient of the currents is a * gradient + b * current + c."""
+    a = normal.factor * gamma
+    b = -a * normal.factor**2 * product / n if normal.by_batch else 0 * a
+    c = -a * summed / n - b * normal.mean if normal.by_batch else 0 * a
+    return np.ascontiguousarray(np.stack([a, b, c]), dtype=np.float32)

@@ -1,0 +1,117 @@
+"""What a pass over time must know of a layer's neurons."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.compiled.scalars import NEAREST
+
+
+class Scan(NamedTuple):
+    """What a pass needs to know of a layer besides tensors that carry gradients; see `forward_kernel.advance`.
+
+    Attributes:
+        kind: np.float32 or np.float64, in which the forward pass computes.
+        decay, decay_scale: factor of the potential, as a code and 2**-shift (a real factor and 1).
+        in_scale, reset, unit: [C]; unit is the real number a code of the potential stands for.
+        delayed: a spike's reset takes place in the next step.
+        has_current: a synaptic current with factor i_decay * i_scale within i_min..i_max.
+        theta_step: by which a spike raises the threshold's adaptive part, [C], or [0] without one; that has the factor
+            theta_decay * theta_scale, stays below theta_max and counts theta_unit codes of the potential.
+        mode: rounding mode of `runtime.arithmetic`, or PLAIN.
+        store_shift, store_min, store_max: bits dropped from what is kept between steps, and the codes that can be
+            kept; no shift where it is kept as it is.
+    """
+
+    kind: Any
+    decay: float
+    decay_scale: float
+    in_scale: NDArray
+    reset: NDArray
+    unit: NDArray
+    v_min: float
+    v_max: float
+    strict: bool
+    subtract: bool
+    delayed: bool
+    n_ref: int
+    spiking: bool
+    has_current: bool
+    i_decay: float
+    i_scale: float
+    i_min: float
+    i_max: float
+    theta_step: NDArray
+    theta_decay: float
+    theta_scale: float
+    theta_max: float
+    theta_unit: float
+    mode: int
+    seed: int
+    stream: int
+    surrogate: int
+    width: float
+    store_shift: int | None = None
+    store_min: int = 0
+    store_max: int = 0
+
+    @property
+    def adapts(self) -> bool:
+        return self.theta_step.size > 0
+
+    def step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
+        """Argument of `advance`; level, bias [C]."""
+        f = self.kind
+        same = self.in_scale[:1] if np.all(self.in_scale == self.in_scale[0]) else tiled(self.in_scale, places, f)
+        return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), tiled(level, places, f),
+                tiled(bias, places, f), tiled(self.reset, places, f), f(self.v_min), f(self.v_max), self.strict,
+                self.subtract, self.delayed, self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f),
+                f(self.i_min), f(self.i_max), tiled(self.theta_step, places, f), f(self.theta_decay),
+                np.array([self.theta_scale], f), f(self.theta_max), f(self.theta_unit), self.mode,
+                np.uint32(self.seed), self.stream,
+                np.full(0 if self.store_shift is None else 1, 2.0 ** -(self.store_shift or 0), f), f(self.store_min),
+                f(self.store_max))
+
+    def factors(self, level: NDArray, places: int) -> tuple:
+        """Argument of `back_in_time`; level [C]."""
+        f = np.float32
+        return (f(self.decay * self.decay_scale), tiled(self.in_scale, places, f), tiled(level, places, f),
+                tiled(self.unit, places, f), f(self.v_min), f(self.v_max), self.subtract,
+                self.delayed, f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max),
+                tiled(self.theta_step, places, f), f(self.theta_decay * self.theta_scale), f(self.theta_max),
+                f(self.theta_unit), self.surrogate, f(self.width), *self._kept())
+
+    def usual_step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
+        """Argument of `usual_kernel.forward`; level, bias [C]."""
+        f = np.float32
+        half = f(0.5 if self.mode == NEAREST else 0)
+        return (f(self.decay), f(self.decay_scale), half, tiled(self.in_scale, places, f), tiled(level, places, f),
+                tiled(bias, places, f), f(self.v_min), f(self.v_max), self.strict)
+
+    def usual_factors(self, places: int) -> tuple:
+        """Argument of `usual_kernel.backward`."""
+        f = np.float32
+        return (f(self.decay * self.decay_scale), tiled(self.in_scale, places, f), tiled(self.unit, places, f),
+                self.surrogate, f(self.width))
+
+    def _kept(self) -> tuple[np.float32, np.float32]:
+        """Potentials from the first up to the second are rounded, not clipped, to what is kept."""
+        if self.store_shift is None:
+            return np.float32(-np.inf), np.float32(np.inf)
+        unit = 2.0**self.store_shift
+        return np.float32((self.store_min - 0.5) * unit), np.float32((self.store_max + 0.5) * unit)
+
+
+def tiled(x: NDArray, places: int, kind: Any) -> NDArray:
+    """Numbers by channel, [C], as numbers by neuron, [N], channel-last."""
+    found = np.empty((places, len(x)), kind)
+    found[:] = x
+    return found.reshape(-1)
+
+
+def outer_numbers(n_channels: int, places: int) -> NDArray[np.int64]:
+    """Number of each neuron, channel after channel, by its place in channel-last memory."""
+    return np.ascontiguousarray(np.arange(n_channels * places).reshape(n_channels, places).T).reshape(-1)

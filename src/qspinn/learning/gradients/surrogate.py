@@ -1,0 +1,419 @@
+"""Layered networks as torch modules: backpropagation through time with surrogate gradients.
+
+A layer runs over all steps at once, as a single node for autograd: its first connection goes from spike to spike, its
+normalization and its neurons follow in compiled passes. On a CUDA device (`net.to("cuda")`) the same is torch
+operations. Needs the `torch` extra.
+Source: Neftci, Mostafa & Zenke (2019); surrogates: arctan (Fang et al. 2021), fast sigmoid (Zenke & Ganguli 2018),
+triangle (Bellec et al. 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qspinn.arrays import integer, need_kind
+from qspinn.data.events.event_set import EventSet
+from qspinn.errors import ConfigError, DataError
+from qspinn.learning.device import device_of, need_single, need_together
+from qspinn.learning.gradients.convolution import convolved
+from qspinn.learning.gradients.kernels.backward import ARCTAN, FAST_SIGMOID, TRIANGLE
+from qspinn.learning.gradients.kernels.forward import PLAIN
+from qspinn.learning.gradients.node import Found, Plan, advance
+from qspinn.learning.gradients.scan import Scan
+from qspinn.learning.gradients.wiring import Room, flat, images, wiring_of
+from qspinn.networks.checkpoint import TrainedLayers
+from qspinn.networks.layer_arrays import has_bias
+from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
+from qspinn.spikes import largest
+
+Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
+NUMERIC = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.float16, torch.bfloat16,
+           torch.float32, torch.float64)
+"""Types that spikes may have."""
+_PIECE = 1 << 16
+KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
+
+
+class Output(NamedTuple):
+    """What a forward pass returns.
+
+    scores [B, n_classes]: spikes per step, final potential, or mean potential of the read-out neurons.
+    rates: mean spikes per neuron and step of every spiking layer, by name, as tensors that carry gradients.
+    spikes: of every layer, [T, B, C, H, W].
+    potentials: what is left of potentials after each step, [T, B, C, H, W]: of every layer where asked for, otherwise
+        of those that are read out.
+    currents: the synaptic currents of the layers that have one, likewise.
+    thetas: the adaptive parts of the thresholds that move, as they were compared, likewise.
+    """
+
+    scores: Tensor
+    rates: dict[str, Tensor]
+    spikes: dict[str, Tensor]
+    potentials: dict[str, Tensor]
+    currents: dict[str, Tensor]
+    thetas: dict[str, Tensor]
+
+
+def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict[str, Tensor], bool], Found], *,
+         potentials: bool, averages: bool = True) -> Output:
+    """A forward pass over all steps, layer by layer; `advance` runs one layer, given the signals made before, and
+    whether to keep its potentials.
+
+    Args:
+        spikes: of the input, [T, B, n_inputs], any numeric type.
+        potentials: all are kept.
+        averages: average pooling divides (otherwise it adds up, and the division is the next weights').
+    """
+    n_steps, batch = spikes.shape[:2]
+    spikes = spikes if spikes.dtype is torch.uint8 else spikes.to(torch.float32)
+    signals = {"input": spikes.view(n_steps, batch, *network.input.shape)}
+    rates: dict[str, Tensor] = {}
+    left: dict[str, Tensor] = {}
+    currents: dict[str, Tensor] = {}
+    thetas: dict[str, Tensor] = {}
+    read = network.readout
+    for layer in network.layers:
+        _pool(network, signals, averages)
+        found = advance(layer, signals, potentials or (layer.name == read.source and read.of != "spikes"))
+        signals[layer.name] = found.spikes
+        if found.left is not None:
+            left[layer.name] = found.left
+        if layer.neuron.current_decay is not None:
+            currents[layer.name] = found.i_left
+        if layer.neuron.adapts:
+            thetas[layer.name] = found.thetas
+        if layer.neuron.spiking:
+            rates[layer.name] = found.rate
+    scores = {"spikes": lambda: signals[read.source].mean(0), "v_last": lambda: left[read.source][-1],
+              "v_sum": lambda: left[read.source].mean(0)}[read.of]()
+    made = {layer.name: signals[layer.name] for layer in network.layers}
+    return Output(scores=scores.flatten(1), rates=rates, spikes=made, potentials=left, currents=currents, thetas=thetas)
+
+
+def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -> None:
+    """Adds the pooled signals whose sources exist by now."""
+    for c in network.connections:
+        if isinstance(c, Pool2d) and c.source in signals and c.target not in signals:
+            x = signals[c.source]
+            pictures = images(x).to(torch.float32)
+            if c.of == "max":
+                y = functional.max_pool2d(pictures, c.kernel, c.stride)
+            else:
+                adds = c.of == "sum" or not averages
+                y = functional.avg_pool2d(pictures, c.kernel, c.stride, divisor_override=1 if adds else None)
+            signals[c.target] = y.view(x.shape[1], x.shape[0], *y.shape[1:]).transpose(0, 1)
+
+
+class _Way(NamedTuple):
+    """What is always the same about a layer: its plan, the connection that is part of its node, those beside it and
+    those from itself, thresholds and zeros [C], decay."""
+
+    plan: Plan
+    main: Linear | Conv2d | None
+    beside: tuple[Linear | Conv2d | Skip, ...]
+    loops: tuple[Linear | Conv2d, ...]
+    level: Tensor
+    zeros: Tensor
+    decay: Tensor
+
+
+class SurrogateNet(nn.Module):
+    """A layered network that trains in any torch loop.
+
+    Parameters are named by tensor path with dots as double underscores: `a__w`, `a__bias`; batch normalization lives in
+    `norms`. Weights start uniform in ±sqrt(gain / fan-in).
+
+    The bias is one parameter of a layer, however many connections with `bias = True` feed it: it is added once to what
+    the layer receives in a step, here, in `params()`, on the grid and in the integer program.
+
+    With OMP_WAIT_POLICY=PASSIVE in the environment before torch is imported, a step is up to a quarter shorter: torch's
+    idle threads then do not spin on the cores that the compiled passes use.
+
+    Args:
+        surrogate, width: shape of the derivative that stands for the spike's, and its steepness.
+
+    Raises:
+        ConfigError: no network of layers, neurons without a gradient, an unknown surrogate, or a number out of range.
+    """
+
+    def __init__(self, network: LayeredNetwork, *, seed: int = 0, surrogate: Surrogate = "arctan", width: float = 2.0,
+                 gain: float = 3.0) -> None:
+        super().__init__()
+        check_trainable(network)
+        integer("seed", seed, low=-(1 << 63), high=(1 << 63) - 1)
+        need_positive("gain", gain)
+        self.network, self.kind, self.width = network, kind_of(surrogate), need_positive("width", width)
+        self.norms, self._room = nn.ModuleDict(), Room()
+        self._ways: dict[tuple[str, int, float], _Way] = {}
+        generator = torch.Generator().manual_seed(seed)
+        for layer in network.layers:
+            for c in network.into(layer.name):
+                if isinstance(c, Skip):
+                    continue
+                shape = network.weight_shape(c)
+                bound = (gain / int(np.prod(shape[1:]))) ** 0.5
+                w = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+                self.register_parameter(network.weight_path(c).replace(".", "__"), nn.Parameter(w))
+                if c.bias and self._bias(layer) is None:
+                    self.register_parameter(f"{layer.name}__bias", nn.Parameter(torch.zeros(layer.shape[0])))
+                if c.norm:
+                    self.norms[network.weight_path(c).replace(".", "__")] = nn.BatchNorm2d(shape[0])
+
+    def weight(self, c: Weighted) -> Tensor:
+        return getattr(self, self.network.weight_path(c).replace(".", "__"))
+
+    def params(self) -> dict[str, np.ndarray]:
+        """Arrays by tensor path, batch normalization folded: w <- w * g / s, bias <- bias + (beta - mean * g / s) for
+        each normalized connection."""
+        found: dict[str, np.ndarray] = {}
+        for layer in self.network.layers:
+            declared = self._bias(layer)
+            bias = np.zeros(layer.shape[0]) if declared is None else declared.detach().cpu().double().numpy()
+            for c in self.network.into(layer.name):
+                if isinstance(c, Skip):
+                    continue
+                path = self.network.weight_path(c)
+                w = self.weight(c).detach().cpu().double().numpy()
+                if c.norm:
+                    norm: Any = self.norms[path.replace(".", "__")]
+                    mean, var, g, beta = (x.detach().cpu().double().numpy() for x in (
+                        norm.running_mean, norm.running_var, norm.weight, norm.bias))
+                    factor = g / np.sqrt(var + norm.eps)
+                    w, bias = w * factor.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
+                found[path] = w
+            if has_bias(self.network, layer.name):
+                found[f"{layer.name}.bias"] = bias
+        return found
+
+    def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
+        """spikes [T, B, n_inputs], whole numbers of any type, on the module's device -> scores, rates and signals;
+        potentials: those of every layer, too.
+
+        Raises:
+            ConfigError: the module and the spikes lie on different devices.
+            DataError: spikes of another shape, none, or values that are no counts up to the input's max_count.
+        """
+        need_shape(self.network, spikes)
+        need_together(self, spikes)
+        need_counts(self.network, spikes)
+        return self.run(spikes, potentials=potentials)
+
+    def run(self, spikes: Tensor, *, potentials: bool = False) -> Output:
+        """`forward` of spikes whose values are known to be counts."""
+        need_shape(self.network, spikes)
+        return walk(self.network, spikes, self._advance, potentials=potentials)
+
+    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
+        """One layer over all steps: the first connection is part of the layer's node, others add to it."""
+        key = layer.name, self.kind, self.width
+        if key not in self._ways:
+            self._ways[key] = self._way(layer)
+        way, device = self._ways[key], device_of(self)
+        main, plan, bias = way.main, way.plan._replace(keeps=keeps), self._bias(layer)
+        if bias is None:
+            bias = way.zeros.to(device)
+        if main is not None and main.norm:
+            plan = plan._replace(norm=self._norm(main))
+        extra = [flat(self._current(c, signals[c.source], layer)) for c in way.beside]
+        rows = [feedback(self.weight(c), layer) for c in way.loops]
+        return advance(plan, signals[main.source] if main else None, self.weight(main) if main else None, total(extra),
+                       total(rows), way.level.to(device), bias, way.decay)
+
+    def _way(self, layer: Layer) -> _Way:
+        """The first connection that can be part of the layer's node is; see `joins`."""
+        into, neuron = self.network.into(layer.name), layer.neuron
+        forward = [c for c in into if c.source != layer.name]
+        main = next((c for c in forward if not isinstance(c, Skip) and joins(c, layer)), None)
+        plan = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room)
+        if main is not None:
+            plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape))
+        level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0)
+        return _Way(plan, main, tuple(c for c in forward if c is not main),
+                    tuple(c for c in into if c.source == layer.name and not isinstance(c, Skip)), level,
+                    torch.zeros(layer.shape[0]), torch.tensor(neuron.decay))
+
+    def _bias(self, layer: Layer) -> Tensor | None:
+        """The constant input to a layer, [C]; None where no connection into it has a bias."""
+        return self._parameters.get(f"{layer.name}__bias")
+
+    def _norm(self, c: Weighted) -> Any:
+        return self.norms[self.network.weight_path(c).replace(".", "__")]
+
+    def _current(self, c: Linear | Conv2d | Skip, x: Tensor, layer: Layer) -> Tensor:
+        """Input currents [T, B, C, H, W] by a connection beside the first."""
+        if isinstance(c, Skip):
+            return x * c.weight
+        w, pictures = self.weight(c), images(x).to(torch.float32)
+        if isinstance(c, Linear):
+            y = functional.linear(pictures.flatten(1), w).view(-1, *layer.shape)
+        else:
+            y = convolved(pictures, w, c.stride, c.padding, c.dilation, c.groups)
+        if c.norm:
+            y = self._norm(c)(y)
+        return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)
+
+
+def need_shape(network: LayeredNetwork, spikes: Tensor) -> None:
+    """Checks that spikes are [T, B, n_inputs] with T steps of the network and a sample at least.
+
+    Raises:
+        DataError: they are not.
+    """
+    if not isinstance(spikes, Tensor):
+        raise DataError("spikes", "are no tensor", got=type(spikes).__name__, allowed="torch.Tensor",
+                        fix="torch.from_numpy(...)")
+    allowed = f"[T, B, n] = ({network.n_steps}, B, {network.input.n})"
+    if spikes.ndim != 3 or spikes.shape[2] != network.input.n or spikes.shape[0] != network.n_steps:
+        turned = spikes.ndim == 3 and spikes.shape[1] == network.n_steps and spikes.shape[2] == network.input.n
+        raise DataError("spikes", "wrong shape", got=tuple(spikes.shape), allowed=allowed,
+                        fix="steps come before samples: spikes.transpose(0, 1)" if turned else "")
+    if spikes.shape[1] == 0:
+        raise DataError("spikes", "hold no samples", got=tuple(spikes.shape), allowed=allowed + " with B >= 1")
+
+
+def need_counts(network: LayeredNetwork, spikes: Tensor) -> None:
+    """Checks that spikes are counts up to the declared one: the integer program takes nothing else.
+
+    Raises:
+        DataError: a value is negative, not finite, no whole number, or too large.
+    """
+    most = network.input.max_count
+    if spikes.dtype not in NUMERIC or spikes.layout is not torch.strided:
+        raise DataError("spikes", "are no dense tensor of real numbers", got=f"{spikes.dtype} {spikes.layout}",
+                        allowed=", ".join(map(str, NUMERIC)))
+    if spikes.dtype is torch.bool or spikes.device.type == "meta":  # the latter has no values
+        return
+    with torch.no_grad():
+        low, high = (x.item() for x in torch.aminmax(spikes))
+        if not (low >= 0 and high <= most):  # NaN is neither
+            raise DataError("spikes", "holds a value that is no count", got=low if not low >= 0 else high,
+                            allowed=f"whole numbers, 0..{most}: network.input.max_count",
+                            fix="declare a larger max_count, if sources spike several times in a step")
+        if spikes.is_floating_point() and not _whole(spikes):
+            part = spikes[spikes != spikes.round()]
+            raise DataError("spikes", "holds a value that is no whole number", got=part.flatten()[0].item(),
+                            allowed=f"whole numbers, 0..{most}")
+
+
+def _whole(x: Tensor) -> bool:
+    """Whether floats 0..255 are whole numbers; on the CPU in pieces that stay in its cache."""
+    pieces = x.reshape(-1).split(_PIECE) if x.device.type == "cpu" else (x,)
+    return all(torch.equal(piece, piece.to(torch.uint8).to(x.dtype)) for piece in pieces)
+
+
+def need_events(network: LayeredNetwork, data: Any, per_step: int = 1) -> None:
+    """Checks that recordings are what the network takes, from their list of events; per_step bins make a step.
+
+    Raises:
+        DataError: other recordings, none, or a source that spikes more often in a step than declared.
+    """
+    if not isinstance(data, EventSet):
+        raise DataError("events", "are no recordings", got=type(data).__name__, allowed="an EventSet",
+                        fix="qspinn.data.events.event_set.from_dense makes one of an array "
+                            "[B, T, channels, height, width]")
+    n_steps = -(-data.n_steps // per_step)
+    if data.shape != network.input.shape or n_steps != network.n_steps:
+        raise DataError("events", "do not fit the network's input", got=(data.shape, n_steps),
+                        allowed=f"{network.input.shape} over {network.n_steps} steps")
+    if data.n_samples == 0:
+        raise DataError("events", "holds no recordings", got=0, allowed="at least one")
+    most = largest(data) if data.count is None else largest(data.rebinned(per_step))
+    if most > network.input.max_count:
+        raise DataError("events.count", "a source spikes more often in a step than was declared", got=most,
+                        allowed=f"at most {network.input.max_count}: network.input.max_count")
+
+
+def check_trainable(network: LayeredNetwork) -> None:
+    """Raises:
+        ConfigError: no network of layers, or a layer whose neurons have no gradient here; named.
+    """
+    if not isinstance(network, LayeredNetwork):
+        raise ConfigError("network", "is no network of layers", got=type(network).__name__,
+                          allowed="qspinn.LayeredNetwork")
+    for layer in network.layers:
+        if layer.neuron.spiking and layer.neuron.max_spikes > 1:
+            raise ConfigError(f"network.{layer.name}.neuron.max_spikes",
+                              "neurons that spike several times in a step cannot be trained by gradients",
+                              got=layer.neuron.max_spikes, allowed="1",
+                              fix="train with max_spikes = 1, and lower the arrays under the network with more")
+
+
+def kind_of(surrogate: Surrogate) -> int:
+    """The number of a surrogate in compiled code.
+
+    Raises:
+        ConfigError: there is no such surrogate.
+    """
+    if not isinstance(surrogate, str) or surrogate not in KINDS:
+        raise ConfigError("surrogate", "unknown surrogate", got=surrogate, allowed=", ".join(KINDS))
+    return KINDS[surrogate]
+
+
+def need_positive(where: str, value: float) -> float:
+    """A number above 0.
+
+    Raises:
+        ConfigError: it is none, or not above 0 and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+        raise ConfigError(where, "is out of range", got=value, allowed="a number above 0")
+    return float(value)
+
+
+def joins(c: Linear | Conv2d | Skip, layer: Layer) -> bool:
+    """Whether a connection can be part of the layer's node; all-to-all ones make no places."""
+    return isinstance(c, Conv2d) or (isinstance(c, Linear) and layer.n == layer.shape[0])
+
+
+def feedback(w: Tensor, layer: Layer) -> Tensor:
+    """Weights [N, N] of a layer's own spikes, channel-last both ways."""
+    outer = torch.arange(layer.n, device=w.device).view(layer.shape).permute(1, 2, 0).flatten()
+    return w[outer][:, outer]
+
+
+def total(tensors: list[Tensor]) -> Tensor | None:
+    """Their sum, None of nothing."""
+    return sum(tensors[1:], start=tensors[0]) if tensors else None
+
+
+def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
+    """How a layer of the float network steps: real numbers, nothing rounded or clipped."""
+    neuron, one = layer.neuron, np.ones(layer.shape[0], np.float32)
+    return Scan(
+        kind=np.float32, decay=neuron.decay, decay_scale=1.0, in_scale=one, reset=one * neuron.v_reset, unit=one,
+        v_min=-np.inf, v_max=np.inf, strict=neuron.strict, subtract=neuron.reset == "subtract",
+        delayed=neuron.reset_delay, n_ref=neuron.n_ref_steps, spiking=neuron.spiking,
+        has_current=neuron.current_decay is not None, i_decay=neuron.current_decay or 0.0, i_scale=1.0, i_min=-np.inf,
+        i_max=np.inf, theta_step=one * neuron.theta_step if neuron.adapts else one[:0],
+        theta_decay=neuron.theta_decay, theta_scale=1.0, theta_max=np.inf, theta_unit=1.0, mode=PLAIN, seed=0, stream=0,
+        surrogate=surrogate, width=width)
+
+
+def frozen(net: SurrogateNet) -> TrainedLayers:
+    """The module's declaration and state as plain arrays, for `checkpoint.save`.
+
+    Raises:
+        ConfigError: not a SurrogateNet, or one that does not compute in float32.
+    """
+    need_kind("net", net, SurrogateNet)
+    need_single(net)
+    state = {name: t.detach().cpu().numpy().copy() for name, t in net.state_dict().items()}
+    return TrainedLayers(network=net.network, params=state)
+
+
+def restored(trained: TrainedLayers) -> SurrogateNet:
+    """The module of a checkpoint, ready to answer or to learn on.
+
+    Raises:
+        ConfigError: not a checkpoint of layers.
+    """
+    need_kind("trained", trained, TrainedLayers)
+    net = SurrogateNet(trained.network)
+    net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in trained.params.items()})
+    return net.eval()

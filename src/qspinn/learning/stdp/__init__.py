@@ -1,0 +1,1 @@
+"""Spike-timing-dependent plasticity of competing populations: `training` in float32, `grid` in integers."""

@@ -1,0 +1,194 @@
+"""A trained float network of any family: its declaration with its arrays, and the file that holds both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from qspinn.errors import ArtifactError, ConfigError, QSpinnError
+from qspinn.files import entry_of, write_atomic
+from qspinn.networks import parameters
+from qspinn.networks.competing import Network
+from qspinn.networks.layered import LayeredNetwork
+from qspinn.networks.parameters import Parameters
+from qspinn.records import canonical_json, from_plain
+
+T = TypeVar("T", bound="AnyTrained")
+
+
+class AnyTrained(Protocol):
+    """A trained network of any family, as a checkpoint holds it.
+
+    Attributes:
+        FAMILY: the family's word in a checkpoint's entry; empty for competing populations, whose files have none.
+    """
+
+    FAMILY: ClassVar[str]
+
+    @property
+    def network(self) -> Any:
+        """The declaration, a record."""
+
+    @property
+    def params(self) -> Parameters:
+        """The learned arrays by path."""
+
+    def need_whole(self) -> AnyTrained:
+        """This network, once every array is known to be there, of its shape and finite."""
+
+    def key(self) -> str:
+        """Content key (sha256, hex) of declaration and arrays."""
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A network and its learned arrays by tensor path.
+
+    `<pop>.w` float32 [N_post, N_pre]; `<pop>.theta` float32 [N], mV; `readout.responses` float64 [N, n_classes], the
+    mean spike count per sample of each class on labelled training data (absent before assignment).
+
+    Raises:
+        DataError: an array is none of this network's, or no NumPy array of real numbers. Shapes and values are checked
+            where the arrays are used, see `need_whole`.
+    """
+
+    FAMILY: ClassVar[str] = ""
+
+    network: Network
+    params: Parameters
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, Network):
+            raise ConfigError("network", "is no network of competing populations", got=type(self.network).__name__,
+                              allowed="qspinn.Network")
+        parameters.need_arrays(self.params, parameters.of_competing(self.network))
+        msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
+
+    def need_whole(self) -> Trained:
+        """This network, once every array is known to be there, of its shape and finite.
+
+        Raises:
+            DataError: names the array.
+        """
+        parameters.need_whole(self.params, parameters.of_competing(self.network))
+        return self
+
+    def with_params(self, **changed: NDArray) -> Trained:
+        """The same network with some arrays replaced; dots in paths are written as double underscores."""
+        new = {k.replace("__", "."): v for k, v in changed.items()}
+        return Trained(network=self.network, params={**self.params, **new})
+
+    def key(self) -> str:
+        """Content key (sha256, hex) of declaration and arrays."""
+        return digest(self.network, self.params, with_shapes=False)
+
+
+class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A layered network and the state of the module that was trained, batch normalization with its statistics and not
+    folded, so that training can go on from it (`learning.surrogate.restored`).
+
+    Raises:
+        DataError: an array is missing, none of this network's, of another shape or not finite.
+    """
+
+    FAMILY: ClassVar[str] = "layers"
+
+    network: LayeredNetwork
+    params: Parameters
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, LayeredNetwork):
+            raise ConfigError("network", "is no network of layers", got=type(self.network).__name__,
+                              allowed="qspinn.LayeredNetwork")
+        self.need_whole()
+        msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
+
+    def need_whole(self) -> TrainedLayers:
+        """This network, once every array is known to be there, of its shape and finite.
+
+        Raises:
+            DataError: names the array.
+        """
+        parameters.need_whole(self.params, parameters.of_module(self.network))
+        return self
+
+    def key(self) -> str:
+        """Content key (sha256, hex) of declaration and arrays."""
+        return digest(self.network, self.params, with_shapes=True)
+
+
+def digest(declaration: Any, params: Parameters, *, with_shapes: bool) -> str:
+    """sha256 (hex) of a declaration, as a record or as the plain data of a file, and of arrays.
+
+    Files are checked by the data that they hold: a declaration whose fields got other names since has another record.
+    """
+    sha = hashlib.sha256(canonical_json(declaration))
+    for name, array in sorted(params.items()):
+        label = f"{name} {array.dtype} {array.shape}" if with_shapes else f"{name}{array.dtype}"
+        sha.update(label.encode() + np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def save(trained: AnyTrained, path: str | Path) -> None:
+    """Writes the checkpoint (safetensors; the declaration, and a checksum, in its metadata).
+
+    Raises:
+        DataError: an array is missing, of the wrong shape or not finite: the file could not be read again.
+        ConfigError: not a trained network.
+        ArtifactError: the disk is full or the place is not writable.
+    """
+    if not hasattr(type(trained), "FAMILY"):
+        raise ConfigError("trained", "is no trained network", got=type(trained).__name__,
+                          allowed="Trained, TrainedLayers, TrainedLocal")
+    trained.need_whole()
+    arrays = {k: np.require(v, requirements="C") for k, v in trained.params.items()}
+    family: dict[str, Any] = {"family": trained.FAMILY} if trained.FAMILY else {}
+    if provenance := getattr(trained, "provenance", None):
+        family |= {"provenance": provenance}
+    entry = msgspec.json.encode({"network": msgspec.to_builtins(trained.network), "sha256": trained.key()} | family)
+    write_atomic(path, safetensors.numpy.save(arrays, metadata={"qspinn_float": entry.decode()}))
+
+
+def load(path: str | Path) -> Trained:
+    """The checkpoint of competing populations at path.
+
+    Raises:
+        ArtifactError: missing, truncated, altered or not such a checkpoint.
+    """
+    return read(path, lambda entry, params: Trained(
+        network=from_plain(Network, entry["network"], str(path)), params=params).need_whole())
+
+
+def load_layers(path: str | Path) -> TrainedLayers:
+    """The checkpoint of a layered network at path; errors as for `load`."""
+    return read(path, lambda entry, params: TrainedLayers(
+        network=from_plain(LayeredNetwork, entry["network"], str(path)), params=params))
+
+
+def read(path: str | Path, make: Callable[[Any, Parameters], T]) -> T:
+    """The checkpoint of any family at path.
+
+    Args:
+        make: makes the trained network of the file's entry and its arrays.
+
+    Raises:
+        ArtifactError: missing, truncated, altered or not such a checkpoint.
+    """
+    try:
+        data = Path(path).read_bytes()
+        params = dict(safetensors.numpy.load(data))
+        entry = entry_of(data, "qspinn_float")
+        trained = make(entry, params)
+    except (OSError, safetensors.SafetensorError, LookupError, TypeError, ValueError, OverflowError, RecursionError,
+            QSpinnError) as error:
+        raise ArtifactError(str(path), "cannot be read as a float checkpoint", got=str(error)[:120]) from None
+    if entry.get("sha256") != digest(entry["network"], params, with_shapes="family" in entry):
+        raise ArtifactError(str(path), "checksum does not match: the file was damaged or edited")
+    return trained

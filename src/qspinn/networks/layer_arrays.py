@@ -1,0 +1,111 @@
+"""The real arrays of a layered network: every key known, none missing, shapes and values as the declaration asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.arrays import LARGEST_SIZE, need_kind, reals
+from qspinn.errors import LoweringError
+from qspinn.networks.layered import Layer, LayeredNetwork, Pool2d, Skip
+from qspinn.words import nearest
+
+Floats = NDArray[np.float64]
+
+
+def layer_arrays(network: LayeredNetwork, params: Mapping[str, NDArray]) -> dict[str, Floats]:
+    """The arrays of a network by path, float64: weights; `<layer>.bias` [C] where a connection declares one (zeros are
+    taken for none elsewhere); and where given, `<layer>.v_th` [C] and `<layer>.decay` [1] in place of the declared
+    numbers.
+
+    Raises:
+        LoweringError: names the path of an array that is unknown, missing, of the wrong shape, not finite, or out of
+            its range (thresholds above 0, decays within 0..1).
+    """
+    need_kind("network", network, LayeredNetwork)
+    if not isinstance(params, Mapping):
+        raise LoweringError("params", "is no table of arrays by path", got=type(params).__name__, allowed="a dict")
+    needed, optional = _shapes(network)
+    known = needed | optional
+    for path in params:
+        if path not in known and not _is_no_bias(network, str(path), params[path]):
+            raise LoweringError(str(path), "is not an array of this network", allowed=", ".join(sorted(known)),
+                                fix=_fix(network, str(path), known))
+    for path in needed:
+        if path not in params:
+            raise LoweringError(path, "is not among the trained arrays", allowed=", ".join(sorted(params)))
+    return {path: _array(path, params[path], known[path]) for path in known if path in params}
+
+
+def _is_no_bias(network: LayeredNetwork, path: str, x: NDArray) -> bool:
+    """Whether an array that is not declared is a bias of zeros, which says the same as none."""
+    layer = next((layer for layer in network.layers if path == f"{layer.name}.bias"), None)
+    return layer is not None and not reals(path, x, shape=(layer.shape[0],), error=LoweringError).any()
+
+
+def has_bias(network: LayeredNetwork, layer: str) -> bool:
+    """Whether some connection into a layer declares a bias, or a normalization whose offset becomes one."""
+    return any(not isinstance(c, Skip) and (c.bias or c.norm) for c in network.into(layer))
+
+
+def thresholds_of(layer: Layer, arrays: Mapping[str, Floats]) -> Floats:
+    """The threshold of every channel [C], as given or as declared."""
+    return np.broadcast_to(arrays.get(f"{layer.name}.v_th", np.asarray(layer.neuron.v_th)), layer.shape[0]).copy()
+
+
+def decay_of(layer: Layer, arrays: Mapping[str, Floats]) -> float:
+    """The decay of a layer's potentials, as given or as declared."""
+    return float(arrays[f"{layer.name}.decay"].ravel()[0]) if f"{layer.name}.decay" in arrays else layer.neuron.decay
+
+
+def most_spikes(network: LayeredNetwork, signal: str) -> int:
+    """How often a source of a signal may spike in one step."""
+    if signal == "input":
+        return network.input.max_count
+    pool = next((c for c in network.connections if isinstance(c, Pool2d) and c.target == signal), None)
+    if pool is None:
+        neuron = next(layer.neuron for layer in network.layers if layer.name == signal)
+        return neuron.max_spikes if neuron.spiking else 1
+    windows = 1 if pool.of == "max" else pool.kernel[0] * pool.kernel[1]
+    return windows * most_spikes(network, pool.source)
+
+
+def _shapes(network: LayeredNetwork) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """(shapes of the arrays that must be there, of those that may be there), by path."""
+    needed: dict[str, tuple[int, ...]] = {}
+    optional: dict[str, tuple[int, ...]] = {}
+    for layer in network.layers:
+        channels = layer.shape[0]
+        for c in network.into(layer.name):
+            if not isinstance(c, Skip):
+                needed[network.weight_path(c)] = network.weight_shape(c)
+        if has_bias(network, layer.name):
+            needed[f"{layer.name}.bias"] = (channels,)
+        if layer.neuron.spiking:
+            optional[f"{layer.name}.v_th"] = (channels,)
+        optional[f"{layer.name}.decay"] = (1,)
+    return needed, optional
+
+
+def _array(path: str, x: NDArray, shape: tuple[int, ...]) -> Floats:
+    """An array of its shape; one number stands for all channels of a threshold, and for a decay."""
+    kind = path.rpartition(".")[2]
+    found = reals(path, x, low=-LARGEST_SIZE, high=LARGEST_SIZE, error=LoweringError)
+    if kind in ("v_th", "decay") and found.size == 1:
+        found = found.reshape(1)
+    elif found.shape != shape:
+        raise LoweringError(path, "has the wrong shape", got=found.shape, allowed=str(shape))
+    if kind == "v_th" and found.min() <= 0:
+        raise LoweringError(path, "holds a threshold that silence reaches", got=float(found.min()), allowed="above 0")
+    if kind == "decay" and not (found.min() >= 0 and found.max() <= 1):
+        raise LoweringError(path, "is no decay factor", got=float(found[0]), allowed="0..1")
+    return found
+
+
+def _fix(network: LayeredNetwork, path: str, known: Mapping[str, object]) -> str:
+    layer, _, kind = path.rpartition(".")
+    if kind == "bias" and any(layer == x.name for x in network.layers):
+        return f"declare it (bias = True on a connection into {layer}), or leave it out"
+    return nearest(path, known) or "leave it out"

@@ -1,0 +1,387 @@
+"""(trained network, plan, ranges) -> Program: the only border between floats and integers.
+
+Each population counts its potential in units of its own weight step times a power of two, so a step per neuron costs
+no multiplier at run time: thresholds, inhibition and reset are divided by that unit here, once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.arrays import LARGEST_SIZE, integer, need_kind, reals
+from qspinn.errors import LoweringError
+from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
+from qspinn.networks.checkpoint import Trained
+from qspinn.networks.competing import Lif, Network, Population, decay_factor
+from qspinn.program import CodeTensor, Note, Program, check
+from qspinn.program.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp, spread
+from qspinn.quantization.paths import tensor_paths
+from qspinn.quantization.plan import WIDE_BITS, Granularity, QuantPlan, QuantRule, chosen_rules
+from qspinn.quantization.ranges import Ranges, calibrate
+from qspinn.quantization.units import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes, fitting_shift
+from qspinn.spikes import Spikes
+
+Floats = NDArray[np.float64]
+
+
+def poisson_op(network: Network, seed: int) -> PoissonOp:
+    """The integer encoder of the declared Poisson input.
+
+    Raises:
+        LoweringError: rate and step would need a spike probability above 1.
+    """
+    need_kind("network", network, Network)
+    integer("seed", seed, low=0, high=(1 << 32) - 1)
+    per_level = round(network.input.rate_hz * network.dt_ms / 1000 / 255 * 2**32)
+    if per_level < 1:
+        least = 1000 / network.dt_ms * 255 / 2**32
+        raise LoweringError("network.input.rate_hz", "is so small that no input ever spikes",
+                            got=network.input.rate_hz, allowed=f"from {least:.3g} Hz at dt = {network.dt_ms:g} ms")
+    if per_level * 255 >= 1 << 32:
+        raise LoweringError("network.input.rate_hz", "more than one spike per step", got=network.input.rate_hz,
+                            allowed=f"below {1000 / network.dt_ms:g} Hz at dt = {network.dt_ms:g} ms")
+    return PoissonOp(per_level=per_level, seed=seed)
+
+
+def lower(
+    trained: Trained,
+    plan: QuantPlan,
+    ranges: Ranges,
+    *,
+    seed: int = 0,
+    labels: tuple[str, ...] = (),
+    provenance: dict[str, Any] | None = None,
+) -> Program:
+    """The integer program of a trained network under a plan.
+
+    Raises:
+        ConfigError: the plan does not fit the network's tensors.
+        LoweringError: an accumulator could overflow 32 bits, or a tensor is missing or not finite.
+    """
+    for where, x, kind in (("trained", trained, Trained), ("plan", plan, QuantPlan), ("ranges", ranges, Ranges)):
+        need_kind(where, x, kind)
+    integer("seed", seed, low=0, high=(1 << 32) - 1)
+    network, rules = trained.network, resolve(plan, trained.network)
+    if len(ranges.input_rate) != network.input.n:
+        raise LoweringError("ranges.input_rate", "does not match the network's inputs", got=len(ranges.input_rate),
+                            allowed=str(network.input.n), fix="calibrate this network on samples of its own")
+    strangers = sorted(ranges.threshold_max_mv.keys() - {p.name for p in network.populations})
+    if strangers:
+        raise LoweringError(f"ranges.threshold_max_mv.{strangers[0]}", "is no population of this network",
+                            allowed=", ".join(p.name for p in network.populations),
+                            fix="calibrate this network on samples of its own")
+    tensors: dict[str, CodeTensor] = {}
+    ops: list[Op] = [poisson_op(network, seed)]
+    source = "input"
+    kept = kept_inputs(plan, ranges)
+    notes: list[Note] = []
+    if not kept.all():
+        tensors["input.kept"] = CodeTensor(codes=kept.astype(np.int32), fmt=QFormat(bits=1))
+        ops.append(SelectOp(source="input", target="kept", kept="input.kept"))
+        source = "kept"
+    for number, population in enumerate(network.populations):
+        dense = network.dense_into(population.name)
+        w = _array(trained, f"{population.name}.w", (population.n, network.size_of(dense.source)))
+        from_input = dense.source == "input"
+        w = w[:, kept] if from_input and source == "kept" else w
+        stream = STREAMS_PER_POPULATION * (number + 1)
+        new, op = _lower_population(trained, population, w, rules, plan, seed, stream)
+        new = _reachable(op, new)
+        if clipped := _n_clipped(w, rules[f"{population.name}.w"], new[f"{population.name}.w"].fmt):
+            notes.append(Note(path=f"{population.name}.w", problem="clipped", count=clipped, total=w.size))
+        tensors |= new
+        ops += [DenseOp(source=source if from_input else dense.source, target=population.name,
+                        weight=f"{population.name}.w"), op]
+        _prove_accumulator(op, new)
+    votes = readout_votes(trained)
+    tensors["readout.votes"] = _unit_interval_codes(votes, rules["readout.votes"])
+    ops.append(VoteOp(source=network.readout.source, votes="readout.votes"))
+    program = Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
+                      tensors=tensors, labels=labels, provenance={} if provenance is None else provenance,
+                      notes=tuple(notes))
+    check(program, network.name, error=LoweringError)
+    return program
+
+
+def quantize(trained: Trained, plan: QuantPlan, spikes: Spikes, *, seed: int = 0) -> Program:
+    """The integer program of a trained network: calibrated on encoded samples, then lowered.
+
+    This is post-training quantization in one call; see `lower` for the errors.
+    """
+    return lower(trained, plan, calibrate(trained, spikes), seed=seed)
+
+
+def kept_inputs(plan: QuantPlan, ranges: Ranges) -> NDArray[np.bool_]:
+    """Which inputs spike often enough to take part, bool [n_inputs].
+
+    Raises:
+        LoweringError: none does.
+    """
+    need_kind("plan", plan, QuantPlan)
+    need_kind("ranges", ranges, Ranges)
+    kept = np.asarray(ranges.input_rate) >= plan.min_input_rate
+    if not kept.any():
+        raise LoweringError("plan.min_input_rate", "leaves no input", got=plan.min_input_rate,
+                            allowed=f"below {float(np.max(ranges.input_rate)):.3g}")
+    return kept
+
+
+def _array(trained: Trained, path: str, shape: tuple[int, ...]) -> Floats:
+    """The array at path, checked for shape and finiteness."""
+    if path not in trained.params:
+        raise LoweringError(path, "is not among the trained arrays", allowed=", ".join(sorted(trained.params)))
+    array = np.asarray(trained.params[path], dtype=np.float64)
+    if array.shape != shape:
+        raise LoweringError(path, "has the wrong shape", got=array.shape, allowed=str(shape))
+    if not np.isfinite(array).all():
+        raise LoweringError(path, "holds NaN or infinity", fix="train again with a smaller learning rate")
+    return reals(path, array, low=-LARGEST_SIZE, high=LARGEST_SIZE, error=LoweringError)
+
+
+def unsigned_codes(
+    w: Floats, rule: QuantRule, *, keep_sum: bool, key: int = 0, path: str = "w"
+) -> tuple[CodeTensor, Floats]:
+    """(codes [N_post, N_pre], unit [N_post] in mV per code) of non-negative weights.
+
+    GLOBAL: one power-of-two step, 2**-bits of the smallest power of two that clip * max does not exceed; the largest
+    code is one step below that power. PER_NEURON: levels 0..clip * max of the neuron's weights;
+    with keep_sum the unit is then sum(w) / sum(codes), so the neuron's total drive is what it was.
+    """
+    if w.min(initial=0.0) < 0:
+        raise LoweringError(path, "negative weights are not covered by unsigned formats", got=float(w.min()),
+                            allowed="weights of 0 and above")
+    tops = w.max(axis=1, initial=0.0)
+    tiny = (tops > 0) & (tops * rule.clip < 1 / LARGEST_SIZE)
+    if tiny.any():
+        raise LoweringError(path, f"the weights of neuron {int(tiny.argmax())} are too small to have a step",
+                            got=float(tops[tiny][0]), allowed=f"0, or sizes from {1 / LARGEST_SIZE:g} (times clip)")
+    if rule.granularity is Granularity.GLOBAL:
+        top = float(w.max(initial=0.0)) * rule.clip or 1.0
+        fmt = QFormat(bits=rule.bits, frac=rule.bits - math.ceil(math.log2(top)))
+        codes, _ = encode(w, fmt, rule.rounding, key=key)
+        return CodeTensor(codes=codes.astype(np.int32), fmt=fmt), np.full(len(w), fmt.delta)
+    fmt = QFormat(bits=rule.bits)
+    top_of = w.max(axis=1) * rule.clip
+    unit = np.where(top_of > 0, top_of, 1.0) / fmt.code_max
+    codes, _ = encode(w, fmt, rule.rounding, scale=unit[:, None], key=key)
+    total = codes.sum(axis=1)
+    if keep_sum:
+        unit = np.where((total > 0) & (w.sum(axis=1) > 0), w.sum(axis=1) / np.maximum(total, 1), unit)
+    return CodeTensor(codes=codes.astype(np.int32), fmt=fmt), unit
+
+
+def _n_clipped(w: Floats, rule: QuantRule, fmt: QFormat) -> int:
+    """How many weights lie more than half a step beyond the value of the largest code."""
+    step = w.max(axis=1, keepdims=True) * rule.clip / fmt.code_max
+    step = np.full_like(step, fmt.delta) if rule.granularity is Granularity.GLOBAL else step
+    return int(np.count_nonzero(w > (fmt.code_max + 0.5) * step))
+
+
+class _Coder(msgspec.Struct):
+    """Encodes a population's potentials: real mV over the unit of each neuron, at a common power-of-two shift."""
+
+    unit: Floats
+    uniform: bool
+    seed: int
+    stream: int
+
+    def potential(self, mv: Floats, rule: QuantRule) -> tuple[CodeTensor, int]:
+        """(codes, left shift) of a potential that must fit rule.bits; [1] where all neurons share one value."""
+        ratio = np.broadcast_to(mv, self.unit.shape) / self.unit
+        if self.uniform and np.all(ratio == ratio[0]):
+            ratio = ratio[:1]
+        shift = max(0, fitting_shift(float(ratio.max(initial=0.0)), rule.bits))
+        self.stream += 1
+        codes, _ = encode(ratio, QFormat(bits=rule.bits, frac=-shift), rule.rounding,
+                          key=stream_key(self.seed, self.stream, 0))
+        return CodeTensor(codes=codes.astype(np.int32), fmt=QFormat(bits=rule.bits, frac=-shift)), shift
+
+
+def _lower_population(
+    trained: Trained, population: Population, w: Floats, rules: dict[str, QuantRule], plan: QuantPlan, seed: int,
+    stream: int,
+) -> tuple[dict[str, CodeTensor], LifOp]:
+    """The tensors and the operation of one population of LIF neurons."""
+    name, neuron = population.name, population.neuron
+    rule = {kind: rules.get(f"{name}.{kind}") for kind in ("w", "v", "v_th", "theta", "decay", "inhibition")}
+    w_rule, v_rule = rules[f"{name}.w"], rules[f"{name}.v"]
+    weights, w_unit = unsigned_codes(w, w_rule, keep_sum=plan.keep_sum,
+                                   key=stream_key(seed, stream + LOWERING_STREAM, 0), path=f"{name}.w")
+    theta = _array(trained, f"{name}.theta", (population.n,))
+    if theta.min() < 0:
+        raise LoweringError(f"{name}.theta", "holds a negative value", got=float(theta.min()), allowed="0 and above")
+    threshold = neuron.v_th_mv + theta
+    v_fmt, in_shift = _potential_format(neuron, threshold / w_unit, v_rule.bits, w_unit)
+    unit = w_unit * 2.0**in_shift
+    uniform = w_rule.granularity is Granularity.GLOBAL
+    coder = _Coder(unit=unit, uniform=uniform, seed=seed, stream=stream + LOWERING_STREAM)
+    tensors = {f"{name}.w": weights}
+
+    def put(kind: str, mv: Floats, own: QuantRule | None) -> int:
+        assert own is not None
+        tensors[f"{name}.{kind}"], shift = coder.potential(mv, own)
+        return shift
+
+    v_th_shift = put("v_th", threshold if plan.fold_theta else np.full(population.n, neuron.v_th_mv), rule["v_th"])
+    theta_shift = 0 if plan.fold_theta else put("theta", theta, rule["theta"])
+    lateral = trained.network.lateral_of(name)
+    inhibition_shift = 0
+    if lateral is not None:
+        span = v_fmt.code_max - v_fmt.code_min
+        if np.all(lateral.strength_mv >= span * unit):
+            own = rules[f"{name}.inhibition"]
+            code, inhibition_shift = inhibition_code(float(span), span, own)
+            tensors[f"{name}.inhibition"] = CodeTensor(codes=np.array([code], dtype=np.int32),
+                                                       fmt=QFormat(bits=own.bits, frac=-inhibition_shift))
+        else:  # more than the whole range clears v all the same
+            inhibition_shift = put("inhibition", np.minimum(lateral.strength_mv, span * unit), rule["inhibition"])
+    reset, outside = encode(np.full(population.n, neuron.v_reset_mv), v_fmt, scale=unit)
+    if outside:
+        raise LoweringError(f"{name}.v_reset", "does not fit the potential's format", got=neuron.v_reset_mv,
+                            allowed=str(v_fmt), fix="more bits for v, or v_min_mv <= v_reset_mv < v_th_mv")
+    tensors[f"{name}.v_reset"] = CodeTensor(
+        codes=(reset[:1] if np.all(reset == reset[0]) else reset).astype(np.int32), fmt=v_fmt)
+    decay_rule = rules[f"{name}.decay"]
+    tensors[f"{name}.decay"] = decay_codes(decay_factor(neuron.tau_ms, trained.network.dt_ms), decay_rule)
+    op = LifOp(
+        name=name, n=population.n, v_fmt=v_fmt, v_min=_lower_bound(name, neuron, unit, v_fmt), in_shift=in_shift,
+        decay=f"{name}.decay", decay_shift=decay_rule.bits, rounding=v_rule.rounding, v_th=f"{name}.v_th",
+        v_th_shift=v_th_shift, v_reset=f"{name}.v_reset", n_ref=neuron.n_ref_steps, winner=lateral is not None,
+        stream=stream, theta="" if plan.fold_theta else f"{name}.theta", theta_shift=theta_shift,
+        inhibition=f"{name}.inhibition" if lateral else "", inhibition_shift=inhibition_shift,
+    )
+    return tensors, op
+
+
+def _lower_bound(name: str, neuron: Lif, unit: Floats, v_fmt: QFormat) -> int:
+    """The least code of a potential: the declared bound in potential units, where the format reaches so far.
+
+    Raises:
+        LoweringError: neurons with units of their own would need different codes.
+    """
+    if neuron.v_min_mv >= 0:
+        return 0
+    codes = np.maximum(np.floor(neuron.v_min_mv / unit + 0.5), v_fmt.code_min)
+    if codes.min() != codes.max():
+        raise LoweringError(f"{name}.v", "v_min_mv is another code for every neuron, as each has a unit of its own",
+                            got=f"codes {int(codes.min())} to {int(codes.max())}", allowed="one code for all",
+                            fix="granularity = 'global' for w, or v_min_mv = 0")
+    return int(codes[0])
+
+
+def inhibition_code(ratio: float, span: int, rule: QuantRule) -> tuple[int, int]:
+    """(code, left shift) of an inhibition of `ratio` potential codes; the top code where it spans the whole range: a
+    spike then clears everybody."""
+    top = (1 << rule.bits) - 1
+    if ratio >= span:
+        return top, max(0, (span // top).bit_length())
+    shift = max(0, fitting_shift(ratio, rule.bits))
+    code, _ = encode([ratio], QFormat(bits=rule.bits, frac=-shift), rule.rounding)
+    return int(code[0]), shift
+
+
+def _potential_format(neuron: Lif, threshold: Floats, bits: int, w_unit: Floats) -> tuple[QFormat, int]:
+    """(format of v, in_shift): as many guard bits as the largest threshold, and the lower bound, leave room for."""
+    if neuron.v_min_mv >= 0:
+        return QFormat(bits=bits), fitting_shift(float(threshold.max()), bits)
+    if bits < 2:
+        raise LoweringError("v", "a potential with negative values needs 2 bits at least", got=bits,
+                            fix="raise the bits of v, or set v_min_mv = 0")
+    reach = max(float(threshold.max()), float((-neuron.v_min_mv / w_unit).max()))
+    return QFormat(bits=bits, signed=True), fitting_shift(reach, bits - 1)
+
+
+def readout_votes(trained: Trained) -> Floats:
+    """Votes [N, n_classes] in [0, 1] from the mean responses, by the declared rule; silent neurons have none."""
+    need_kind("trained", trained, Trained)
+    readout = trained.network.readout
+    n = trained.network.population(readout.source).n
+    responses = _array(trained, "readout.responses", (n, readout.n_classes))
+    if responses.min() < 0:
+        raise LoweringError("readout.responses", "holds a negative response", got=float(responses.min()),
+                            allowed="mean spike counts: 0 and above")
+    total = responses.sum(axis=1, keepdims=True)
+    if readout.rule == "proportion":
+        return np.divide(responses, total, out=np.zeros_like(responses), where=total > 0)
+    best = np.zeros_like(responses)
+    best[np.arange(n), responses.argmax(axis=1)] = total[:, 0] > 0
+    return best / np.maximum(best.sum(axis=0), 1)
+
+
+def _unit_interval_codes(x: Floats, rule: QuantRule) -> CodeTensor:
+    """Non-negative x scaled so that the largest value takes the largest code; scores keep their order."""
+    fmt = QFormat(bits=rule.bits)
+    top = float(x.max(initial=0.0)) * rule.clip or 1.0
+    codes, _ = encode(x, fmt, rule.rounding, scale=top / fmt.code_max)
+    return CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
+
+
+def _reachable(op: LifOp, tensors: dict[str, CodeTensor]) -> dict[str, CodeTensor]:
+    """The tensors with thresholds that silence does not reach and some potential does: rounding of v_th and theta may
+    have brought a code to 0, or their sum above the largest potential.
+
+    Raises:
+        LoweringError: there are no such codes, or a neuron would spike again at once after a spike.
+    """
+    top, v_th = op.v_fmt.code_max, tensors[op.v_th]
+    most = top >> op.v_th_shift
+    if most < 1:
+        raise LoweringError(f"{op.name}.v_th", "has no code that a potential reaches and silence does not",
+                            got=f"a shift of {op.v_th_shift} into {op.v_fmt}", allowed="codes from 1",
+                            fix="more bits for v_th, or for v")
+    changed = {op.v_th: np.clip(v_th.codes, 1, most)}
+    level = spread(changed[op.v_th], op.n) << op.v_th_shift
+    if op.theta:
+        theta = spread(tensors[op.theta].codes, op.n)
+        changed[op.theta] = np.minimum(theta, top - level >> op.theta_shift)
+        level = level + (changed[op.theta] << op.theta_shift)
+    reset = spread(tensors[op.v_reset].codes, op.n)
+    if np.any(level <= reset):
+        raise LoweringError(f"{op.name}.v_reset", "is as high as the threshold: a neuron would spike again at once",
+                            got=int(reset.max()), allowed=f"below {int(level[(level <= reset).argmax()])}",
+                            fix="more bits for v, or a lower v_reset")
+    return tensors | {name: CodeTensor(codes=codes.astype(np.int32), fmt=tensors[name].fmt)
+                      for name, codes in changed.items() if np.any(codes != tensors[name].codes)}
+
+
+def _prove_accumulator(op: LifOp, tensors: dict[str, CodeTensor]) -> None:
+    """Every intermediate of the step fits 32 bits even if all inputs spike at once: the decay product unsigned where
+    potentials are unsigned, everything else signed.
+
+    Raises:
+        LoweringError: with the bound that failed.
+    """
+    signed_limit = (1 << 31) - 1
+    decay = int(tensors[op.decay].codes.max())
+    current = int(np.abs(tensors[f"{op.name}.w"].codes.astype(np.int64)).sum(axis=1).max())
+    bounds = {
+        "decay * v": max(op.v_fmt.code_max, -op.v_fmt.code_min) * decay + (1 << op.decay_shift) - 1,
+        "input current": (current << max(0, -op.in_shift)) + (1 << max(0, op.in_shift)) + op.v_fmt.code_max,
+        "threshold": sum(int(tensors[name].codes.max()) << shift
+                         for name, shift in ((op.v_th, op.v_th_shift), (op.theta, op.theta_shift)) if name),
+    }
+    for what, bound in bounds.items():
+        limit = (1 << 32) - 1 if what == "decay * v" and not op.v_fmt.signed else signed_limit
+        if bound > limit:
+            raise LoweringError(f"{op.name}.v", f"the accumulator of {what} may overflow 32 bits", got=bound,
+                                allowed=f"at most {limit}", fix="fewer bits for v, decay or the weights")
+    if max(op.in_shift, op.decay_shift) > 31:
+        raise LoweringError(f"{op.name}.v", "input is shifted out of the potential", got=op.in_shift, allowed="<= 31",
+                            fix="more bits for v")
+
+
+def resolve(plan: QuantPlan, network: Network, *, learning: bool = False) -> dict[str, QuantRule]:
+    """The rule of every tensor path of a network of competing populations; see `chosen_rules` for the errors."""
+    return chosen_rules(plan, tensor_paths(network, learning=learning), tensor_paths(network, learning=True),
+                        Granularity.PER_NEURON)
+
+
+def wide_plan(network: Network, *, rounding: Rounding = Rounding.NEAREST) -> QuantPlan:
+    """Every tensor at 16 bits: the integer stand-in for the float network in single-group sweeps."""
+    rules = tuple(QuantRule(tensor=p, bits=WIDE_BITS, rounding=rounding) for p in tensor_paths(network, learning=True))
+    return QuantPlan(rules=rules)

@@ -1,0 +1,330 @@
+"""(layered network, arrays, plan, ranges) -> Program: the border between floats and integers for layers.
+
+Each channel counts its potential in units of its own weight step times a power of two; thresholds, biases and resets
+are divided by that unit here, once, so a step per channel costs no multiplier at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.arrays import integer, need_kind
+from qspinn.errors import ConfigError, LoweringError
+from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
+from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes, thresholds_of
+from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
+from qspinn.program import CodeTensor, Note, Program, check
+from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
+from qspinn.quantization.calibrators import Floats
+from qspinn.quantization.grid import (
+    LayerGrid,
+    bias_shift,
+    check_grids,
+    layer_grids,
+    lower_bound,
+    potential_format,
+    real_weights,
+    store_format,
+    theta_shift,
+    threshold_limits,
+    threshold_shift,
+)
+from qspinn.quantization.paths import layer_paths
+from qspinn.quantization.plan import SHIFT_BITS, Granularity, QuantPlan, QuantRule, chosen_rules, need_no_options
+from qspinn.quantization.ranges import LayerRanges
+from qspinn.quantization.units import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
+from qspinn.quantization.weights import n_clipped, weight_codes, weight_format
+
+GLOBAL = Granularity.GLOBAL
+SHIFT_FMT = QFormat(bits=SHIFT_BITS, signed=True)
+
+
+def lower_layers(
+    network: LayeredNetwork, params: Mapping[str, NDArray], plan: QuantPlan, ranges: LayerRanges, *, seed: int = 0,
+    labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None,
+    grids: Mapping[str, LayerGrid] | None = None,
+) -> Program:
+    """The integer program of a trained layered network under a plan.
+
+    Args:
+        params: `<layer>.w…` and `<layer>.bias` by path, batch normalization folded (`SurrogateNet.params`). Optional:
+            `<layer>.v_th` [C] and `<layer>.decay`, in place of the declared ones.
+        grids: steps and shifts by layer, where they were learned; otherwise they follow from weights and ranges.
+
+    Raises:
+        ConfigError: the plan does not fit the network's tensors.
+        LoweringError: an accumulator could overflow, a tensor is missing or not finite, or a read-out by potential
+            would compare unlike units.
+    """
+    integer("seed", seed, low=0, high=(1 << 32) - 1)
+    need_kind("ranges", ranges, LayerRanges)
+    rules = layer_rules(network, plan)
+    arrays = layer_arrays(network, params)
+    grids = grids if grids is not None else layer_grids(network, arrays, rules, ranges)
+    check_grids(network, grids)
+    _check_units(network, grids)
+    tensors: dict[str, CodeTensor] = {}
+    ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
+    made, notes = {"input"}, []
+    for number, layer in enumerate(network.layers):
+        _add_pools(network, made, ops)
+        stream = STREAMS_PER_POPULATION * (number + 1)
+        try:
+            new, own = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
+        except ConfigError as error:  # of a format or a scale, which do not know whose they are
+            raise LoweringError(f"{layer.name}: {error.where}", error.problem, got=error.got, allowed=error.allowed,
+                                fix="look at the sizes of this layer's arrays beside one another") from None
+        tensors |= new
+        ops += own
+        notes += _notes(network, arrays, layer, rules, grids[layer.name])
+        if layer.neuron.current_decay is not None and layer.name not in ranges.i:
+            notes += _current_notes(network, new, next(op for op in own if isinstance(op, LifOp)))
+        made.add(layer.name)
+    _add_pools(network, made, ops)
+    ops.append(ReadOp(source=network.readout.source, of=network.readout.of))
+    program = Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
+                      tensors=tensors, labels=labels, provenance={} if provenance is None else provenance,
+                      notes=tuple(notes))
+    check(program, network.name, error=LoweringError)
+    return program
+
+
+def _check_units(network: LayeredNetwork, grids: Mapping[str, LayerGrid]) -> None:
+    """A read-out by potential compares neurons in one unit.
+
+    Raises:
+        LoweringError: channels of its layer have different ones.
+    """
+    unit = grids[network.readout.source].unit
+    if network.readout.of != "spikes" and np.any(unit != unit[0]):
+        raise LoweringError(f"grids.{network.readout.source}", "a read-out by potential compares neurons, which needs "
+                            "one unit for all", got=f"units from {unit.min():.4g} to {unit.max():.4g}",
+                            fix="one step and one shift for all channels of this layer")
+
+
+def _notes(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule],
+           grid: LayerGrid) -> list[Note]:
+    """How many weights of the connections into a layer the largest code cuts off."""
+    counts = {path: (n_clipped(w, rules[path], grid.step), w.size)
+              for path, w in real_weights(network, arrays, layer).items()}
+    return [Note(path=path, problem="clipped", count=n, total=size) for path, (n, size) in counts.items() if n]
+
+
+def _current_notes(network: LayeredNetwork, tensors: dict[str, CodeTensor], op: LifOp) -> list[Note]:
+    """How many channels' synaptic currents may exceed their format, where no range of currents was measured.
+
+    A current gains at most the sum of the sizes of its weights and its bias in a step, one more by rounding, and decays
+    by a factor d: it stays below that gain / (1 - d).
+    """
+    assert op.current_fmt is not None
+    gain = np.ones(1, np.int64)
+    for c in network.into(op.name):
+        gain = gain + _row_sums(tensors[network.weight_path(c)]) * most_spikes(network, c.source)
+    if op.bias:
+        gain = gain + (np.abs(tensors[op.bias].codes.astype(np.int64)) << op.bias_shift)
+    kept = (1 << op.current_shift) - tensors[op.current].codes.astype(np.int64)
+    above = (gain << op.current_shift) > op.current_fmt.code_max * kept
+    problem = "no range of synaptic currents was given, so the format may cut off"
+    return [Note(path=f"{op.name}.i", problem=problem, count=int(above.sum()), total=above.size)] if above.any() else []
+
+
+def _row_sums(tensor: CodeTensor) -> NDArray[np.int64]:
+    """The sum of the sizes of the weights into each channel."""
+    return np.abs(tensor.codes.astype(np.int64)).reshape(len(tensor.codes), -1).sum(axis=1)
+
+
+def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule]:
+    """The rule of every tensor of a layered network.
+
+    Raises:
+        ConfigError: the plan does not fit the network's tensors, or speaks of what only competing populations have.
+        LoweringError: a read-out by potential would compare unlike units.
+    """
+    need_kind("network", network, LayeredNetwork)
+    need_no_options(plan, "layers")
+    paths = layer_paths(network)
+    rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+    read = network.readout
+    by_channel = [p for p, r in rules.items() if p.startswith(f"{read.source}.w") and r.granularity is not GLOBAL]
+    if read.of != "spikes" and by_channel:
+        raise LoweringError(by_channel[0], "a read-out by potential compares neurons, which needs one unit for all",
+                            fix="use granularity = 'global' for the weights into this layer")
+    return rules
+
+
+def _add_pools(network: LayeredNetwork, made: set[str], ops: list[Op]) -> None:
+    """Operations of the pooled signals whose sources exist by now."""
+    for c in network.connections:
+        if isinstance(c, Pool2d) and c.source in made and c.target not in made:
+            ops.append(PoolOp(source=c.source, target=c.target, kind="max" if c.of == "max" else "sum",
+                              shape=network.shape_of(c.source), kernel=c.kernel, stride=c.stride))
+            made.add(c.target)
+
+
+class _Lowering(msgspec.Struct, frozen=True):
+    """What lowering one layer needs to know."""
+
+    network: LayeredNetwork
+    arrays: Mapping[str, Floats]
+    rules: dict[str, QuantRule]
+    ranges: LayerRanges
+    seed: int
+    stream: int
+
+    def layer(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], list[Op]]:
+        """(tensors, operations) of one layer and the connections into it."""
+        into = self.network.into(layer.name)
+        weights = real_weights(self.network, self.arrays, layer)
+        tensors = {path: self._encoded(path, w, grid.step, number) for number, (path, w) in enumerate(weights.items())}
+        neurons, op = self._neurons(layer, grid)
+        _prove(layer.name, op, [tensors[path] for path in weights], neurons, self.network)
+        return tensors | neurons, [*(self._connection(c) for c in into), op]
+
+    def _encoded(self, path: str, w: Floats, step: Floats, number: int) -> CodeTensor:
+        rule = self.rules[path]
+        codes = weight_codes(path, w, rule, step, stream_key(self.seed, self.stream + LOWERING_STREAM, number))
+        return CodeTensor(codes=codes.astype(np.int32), fmt=weight_format(rule))
+
+    def _neurons(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], LifOp]:
+        name, neuron = layer.name, layer.neuron
+        v = self.rules[f"{name}.v"]
+        v_fmt, (store_fmt, store_min) = potential_format(v), store_format(v)
+        step, shifts, unit = grid.step, grid.shifts, grid.unit
+        tensors: dict[str, CodeTensor] = {}
+
+        def put(kind: str, value: Any, fmt: QFormat, rounding: Rounding = Rounding.NEAREST,
+                limits: tuple[int, int] | None = None) -> str:
+            codes, outside = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
+            if outside:
+                raise LoweringError(f"{name}.{kind}", "does not fit its format", got=np.max(value), allowed=str(fmt),
+                                    fix="more bits, or a larger range of potentials")
+            codes = np.clip(codes, *limits) if limits else codes
+            codes = codes[:1] if np.all(codes == codes[0]) else codes
+            tensors[f"{name}.{kind}"] = CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
+            return f"{name}.{kind}"
+
+        settings: dict[str, Any] = {"in_shift": int(shifts[0]), "v_th_shift": 0}
+        if np.any(shifts != shifts[0]):
+            tensors[f"{name}.in_shifts"] = CodeTensor(codes=shifts.astype(np.int32), fmt=SHIFT_FMT)
+            settings["in_shifts"] = f"{name}.in_shifts"
+        if neuron.spiking:
+            rule = self.rules[f"{name}.v_th"]
+            v_th = thresholds_of(layer, self.arrays)
+            shift = threshold_shift(v_th, unit, rule.bits)
+            limits = threshold_limits(neuron, v_fmt, shift, name)
+            settings |= {"v_th": put("v_th", v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding, limits),
+                         "v_th_shift": shift}
+        else:
+            settings["v_th"] = put("v_th", 0.0, QFormat(bits=1))
+        if neuron.adapts:
+            settings |= self._adaptation(layer, unit, put, tensors)
+        settings |= self._decays(layer, step, tensors)
+        bias = self.arrays.get(f"{name}.bias", np.zeros(1))
+        if bias.any():
+            rule = self.rules[f"{name}.bias"]
+            scale = unit / step if neuron.current_decay is not None else 1.0  # a current counts in weight steps
+            shift = bias_shift(bias, unit / scale, rule.bits)
+            fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
+            settings |= {"bias": put("bias", bias * scale, fmt, rule.rounding), "bias_shift": shift}
+        v_reset = put("v_reset", neuron.v_reset, v_fmt)
+        if neuron.spiking and neuron.reset == "value":
+            _check_reset(name, tensors[v_reset].codes, tensors[settings["v_th"]].codes << settings["v_th_shift"])
+        return tensors, LifOp(
+            name=name, n=layer.n, v_fmt=v_fmt, v_min=lower_bound(v), rounding=v.rounding, v_reset=v_reset,
+            n_ref=neuron.n_ref_steps, winner=False, stream=self.stream, strict=neuron.strict,
+            reset=neuron.reset, reset_delay=neuron.reset_delay, spiking=neuron.spiking,
+            max_spikes=neuron.max_spikes if neuron.spiking else 1, store_fmt=store_fmt, store_min=store_min,
+            **settings)
+
+    def _adaptation(self, layer: Layer, unit: Floats, put: Callable[..., str], tensors: dict[str, CodeTensor]
+                    ) -> dict[str, Any]:
+        """The moving part of the threshold, in units of the potential times a power of two that lets it fit."""
+        name, neuron = layer.name, layer.neuron
+        width, step, decay = (self.rules[f"{name}.{kind}"] for kind in ("theta", "theta_step", "theta_decay"))
+        shift = theta_shift(layer, self.ranges, unit, self.rules)
+        tensors[f"{name}.theta_decay"] = decay_codes(neuron.theta_decay, decay)
+        path = put("theta_step", neuron.theta_step, QFormat(bits=step.bits, frac=-shift), step.rounding)
+        if tensors[path].codes.min() < 1:
+            raise LoweringError(path, "rounds to 0, so thresholds would never move", got=neuron.theta_step,
+                                allowed=f"from about {float(unit.max()) * 2.0**shift / 2:.3g}",
+                                fix="more bits for v, or a smaller range of potentials")
+        return {"theta_fmt": QFormat(bits=width.bits, frac=-shift), "theta_shift": shift, "theta_step": path,
+                "theta_decay": f"{name}.theta_decay", "theta_decay_shift": decay.bits}
+
+    def _decays(self, layer: Layer, step: Floats, tensors: dict[str, CodeTensor]) -> dict[str, Any]:
+        """Decay of the potential and, where there is one, the synaptic current; no leak is a factor of one."""
+        name, neuron = layer.name, layer.neuron
+        rule = self.rules[f"{name}.decay"]
+        decay = decay_of(layer, self.arrays)
+        whole = decay == 1.0
+        tensors[f"{name}.decay"] = (CodeTensor(codes=np.ones(1, np.int32), fmt=QFormat(bits=1)) if whole
+                                    else decay_codes(decay, rule))
+        settings: dict[str, Any] = {"decay": f"{name}.decay", "decay_shift": 0 if whole else rule.bits}
+        if neuron.current_decay is None:
+            return settings
+        own, width = self.rules[f"{name}.i_decay"], self.rules[f"{name}.i"]
+        fmt = QFormat(bits=width.bits, signed=True)
+        if name in self.ranges.i and self.ranges.i[name] / float(step.min()) > fmt.code_max:
+            raise LoweringError(f"{name}.i", "the synaptic current does not fit",
+                                got=float(self.ranges.i[name] / step.min()),
+                                allowed=f"at most {fmt.code_max} weight steps", fix="more bits for i, fewer for w")
+        tensors[f"{name}.i_decay"] = decay_codes(neuron.current_decay, own)
+        return settings | {"current": f"{name}.i_decay", "current_shift": own.bits, "current_fmt": fmt}
+
+    def _connection(self, c: Linear | Conv2d | Skip) -> Op:
+        path = self.network.weight_path(c)
+        if isinstance(c, Linear):
+            return DenseOp(source=c.source, target=c.target, weight=path)
+        if isinstance(c, Skip):
+            return AddOp(source=c.source, target=c.target, weight=path)
+        return ConvOp(source=c.source, target=c.target, weight=path, shape=self.network.shape_of(c.source),
+                      stride=c.stride, padding=c.padding, dilation=c.dilation, groups=c.groups)
+
+
+def _check_reset(name: str, reset: NDArray, level: NDArray) -> None:
+    """A spike brings the potential below its threshold.
+
+    Raises:
+        LoweringError: rounding brought both to the same code.
+    """
+    if np.any(reset >= level):
+        raise LoweringError(f"{name}.v_reset", "is as high as the threshold: a neuron would spike again at once",
+                            got=int(reset.max()), allowed=f"below {int(level.min())}",
+                            fix="more bits for v, or a lower v_reset")
+
+
+_MEND = {"the synaptic current": ("i", "fewer bits for i, i_decay or the weights"),
+         "decay * theta": ("theta", "fewer bits for theta or theta_decay")}
+"""By sum that may overflow: the tensor to name, and what helps."""
+
+
+def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, CodeTensor], network: LayeredNetwork
+           ) -> None:
+    """Every intermediate fits 31 bits even if all sources spike at once, as often as they may; theta * decay, which is
+    unsigned, 32. Multiples of a threshold are compared one after the other, up to the first beyond the potential.
+
+    Raises:
+        LoweringError: with the bound that failed.
+    """
+    current = 0
+    for c, tensor in zip(network.into(name), weights, strict=True):
+        current += int(_row_sums(tensor).max()) * most_spikes(network, c.source)
+    fmt, theta = op.current_fmt, op.theta_fmt.code_max if op.theta_fmt is not None else 0
+    decay, i_decay, theta_decay = (int(neurons[path].codes.max()) if path else 0
+                                   for path in (op.decay, op.current, op.theta_decay))
+    level = (int(neurons[op.v_th].codes.max()) << op.v_th_shift) + (theta << op.theta_shift)
+    bounds = {"the input current": current << max(0, -op.in_shift),
+              "decay * v": -op.v_fmt.code_min * decay,
+              "the synaptic current": 0 if fmt is None else -fmt.code_min * i_decay + current,
+              "the threshold": level + op.v_fmt.code_max, "decay * theta": theta * theta_decay}
+    for what, bound in bounds.items():
+        limit = 1 << 32 if what == "decay * theta" else 1 << 31
+        if bound >= limit:
+            kind, fix = _MEND.get(what, ("v", "fewer bits for v, decay or the weights"))
+            raise LoweringError(f"{name}.{kind}", f"the accumulator of {what} may overflow 32 bits", got=bound,
+                                allowed=f"below {limit}", fix=fix)

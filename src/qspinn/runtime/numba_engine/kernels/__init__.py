@@ -1,0 +1,1 @@
+"""Compiled runs of a population over all steps of a sample."""

@@ -1,0 +1,1 @@
+"""The batched engine in torch operations, on CPUs and CUDA devices: `engine` runs a program."""
