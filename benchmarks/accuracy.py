@@ -27,13 +27,17 @@ POINTS = "points"
 def float_baselines(seeds: list[int], sizes: list[int]) -> None:
     """Float accuracy on the 10,000 test images, by N."""
     stored = ROOT / "benchmarks" / "results" / "float.json"
-    records = [r for r in (json.loads(stored.read_text()) if stored.exists() else [])
-               if not any(f"N = {n}," in r["claim"] for n in sizes)]
+    records = [
+        r
+        for r in (json.loads(stored.read_text()) if stored.exists() else [])
+        if not any(f"N = {n}," in r["claim"] for n in sizes)
+    ]
     for n in sizes:
         hits = []
         for seed in seeds:
             experiment = qspinn.load_experiment(
-                ROOT / "experiments" / "mnist_stdp.toml", [f"network.n_neurons={n}", f"seed={seed}"])
+                ROOT / "experiments" / "mnist_stdp.toml", [f"network.n_neurons={n}", f"seed={seed}"]
+            )
             stored_net = RUNS / f"mnist_sizes-{seed}" / "float" / f"n{n}.safetensors"  # the same training, done before
             trained = checkpoint.load(stored_net) if stored_net.exists() else qspinn.train(experiment)[0]
             test = evaluate_float(trained, qspinn.load_data(experiment.data).test, "test", seed=seed)
@@ -43,8 +47,17 @@ def float_baselines(seeds: list[int], sizes: list[int]) -> None:
         target = f"at least {least}, aim {aim}" if least else f"aim {aim}"
         passes = experiment.training.n_passes
         text = f"float baseline, N = {n}, {passes} passes over 50,000, 10,000 test images"
-        records.append(claim(text, hits, "%", target, median(hits) >= (least or aim), seeds=seeds[: len(hits)],
-                             command="python benchmarks/accuracy.py float"))
+        records.append(
+            claim(
+                text,
+                hits,
+                "%",
+                target,
+                median(hits) >= (least or aim),
+                seeds=seeds[: len(hits)],
+                command="python benchmarks/accuracy.py float",
+            )
+        )
         write("float", sorted(records, key=lambda r: int(r["claim"].split("N = ")[1].split(",")[0])))
 
 
@@ -61,8 +74,12 @@ def label_parts(record: dict[str, Any]) -> dict[str, Any]:
     """Scheme, weight bits, rounding, granularity of a candidate record."""
     rule = record["candidate"]["plan"]["rules"]
     w = next(r for r in rule if r["tensor"] == "exc.w")
-    return {"scheme": record["candidate"]["scheme"], "bits": w["bits"], "rounding": w.get("rounding", "nearest"),
-            "n": record["candidate"]["n_neurons"]}
+    return {
+        "scheme": record["candidate"]["scheme"],
+        "bits": w["bits"],
+        "rounding": w.get("rounding", "nearest"),
+        "n": record["candidate"]["n_neurons"],
+    }
 
 
 def best_drop(outcome: Outcome, keep: Callable[[dict[str, Any], dict[str, Any]], bool]) -> float | None:
@@ -79,32 +96,87 @@ def search(seeds: list[int]) -> None:
     saved = [o.float_bits / w["bits"] for o, w in zip(outcomes, winners, strict=True)]
     lost = [-o.test_difference.points for o in outcomes]
     per_weight = [next(r for r in w["memory"] if r["path"] == "exc.w")["count"] / (784 * 400) for w in winners]
-    intervals = "; ".join(f"seed {s}: {o.test_difference.low:+.2f} to {o.test_difference.high:+.2f} "
-                          f"({next(c for c in o.candidates if c['key'] == o.winner)['candidate']['label']})"
-                          for s, o in zip(seeds, outcomes, strict=True))
+    intervals = "; ".join(
+        f"seed {s}: {o.test_difference.low:+.2f} to {o.test_difference.high:+.2f} "
+        f"({next(c for c in o.candidates if c['key'] == o.winner)['candidate']['label']})"
+        for s, o in zip(seeds, outcomes, strict=True)
+    )
     records = [
-        claim("N = 400, all tensors quantized, winner: inference memory", saved, "times less", "at least 24, aim 30",
-              min(saved) >= 24, seeds=seeds, command=command, digits=1),
-        claim("the same winner: accuracy lost on test", lost, POINTS, "at most 0.5, aim 0", median(lost) <= 0.5,
-              seeds=seeds, command=command, note=f"95 % intervals of the difference: {intervals}"),
-        claim("the same winner: bits stored per declared weight", per_weight, "bit", "below 1", max(per_weight) < 1,
-              seeds=seeds, command=command, digits=3),
-        claim("the same winner: test accuracy", [o.winner_test * 100 for o in outcomes], "%", "", None, seeds=seeds,
-              command=command),
-        claim("float, the same seeds: test accuracy", [o.float_test * 100 for o in outcomes], "%", "", None,
-              seeds=seeds, command=command),
+        claim(
+            "N = 400, all tensors quantized, winner: inference memory",
+            saved,
+            "times less",
+            "at least 24, aim 30",
+            min(saved) >= 24,
+            seeds=seeds,
+            command=command,
+            digits=1,
+        ),
+        claim(
+            "the same winner: accuracy lost on test",
+            lost,
+            POINTS,
+            "at most 0.5, aim 0",
+            median(lost) <= 0.5,
+            seeds=seeds,
+            command=command,
+            note=f"95 % intervals of the difference: {intervals}",
+        ),
+        claim(
+            "the same winner: bits stored per declared weight",
+            per_weight,
+            "bit",
+            "below 1",
+            max(per_weight) < 1,
+            seeds=seeds,
+            command=command,
+            digits=3,
+        ),
+        claim(
+            "the same winner: test accuracy",
+            [o.winner_test * 100 for o in outcomes],
+            "%",
+            "",
+            None,
+            seeds=seeds,
+            command=command,
+        ),
+        claim(
+            "float, the same seeds: test accuracy",
+            [o.float_test * 100 for o in outcomes],
+            "%",
+            "",
+            None,
+            seeds=seeds,
+            command=command,
+        ),
     ]
     for scheme, bits, limit in (("itq", 4, 1.0), ("itq", 2, 2.0)):
         drops = [best_drop(o, lambda p, c, s=scheme, b=bits: p["scheme"] == s and p["bits"] == b) for o in outcomes]
         found = [d for d in drops if d is not None]
-        records.append(claim(f"{bits}-bit weights learned on the grid (ITQ), best rounding: lost on validation", found,
-                             POINTS, f"at most {limit}", median(found) <= limit, seeds=seeds, command=command))
+        records.append(
+            claim(
+                f"{bits}-bit weights learned on the grid (ITQ), best rounding: lost on validation",
+                found,
+                POINTS,
+                f"at most {limit}",
+                median(found) <= limit,
+                seeds=seeds,
+                command=command,
+            )
+        )
     for factor in (4, 8, 16, 24):
         for scheme in ("ptq", "itq"):
             for rounding in ("truncate", "nearest", "stochastic"):
-                drops = [best_drop(o, lambda p, c, s=scheme, r=rounding, f=factor, m=o.float_bits:
-                                   p["scheme"] == s and p["rounding"] == r and m / c["bits"] >= f * 0.97)
-                         for o in outcomes]
+                drops = [
+                    best_drop(
+                        o,
+                        lambda p, c, s=scheme, r=rounding, f=factor, m=o.float_bits: (
+                            p["scheme"] == s and p["rounding"] == r and m / c["bits"] >= f * 0.97
+                        ),
+                    )
+                    for o in outcomes
+                ]
                 found = [d for d in drops if d is not None]
                 if found:
                     text = f"at {factor} times less memory: {scheme.upper()}, {rounding}: lost on validation"
@@ -124,11 +196,21 @@ def sizes(seeds: list[int]) -> None:
     met = median(shares) <= 0.125
     records = [claim(text, shares, "", "at most 0.125", met, seeds=seeds, command=command, digits=4)]
     top = [max(o.candidates, key=lambda c: c["accuracy"]) for o in outcomes]
-    records.append(claim("most accurate candidate of the size search: above float N = 400 (validation)",
-                         [(c["accuracy"] - o.float_validation) * 100 for c, o in zip(top, outcomes, strict=True)],
-                         POINTS, "", None, seeds=seeds, command=command,
-                         note="; ".join(f"{c['candidate']['label']} at {o.float_bits / c['bits']:.1f}x"
-                                        for c, o in zip(top, outcomes, strict=True))))
+    records.append(
+        claim(
+            "most accurate candidate of the size search: above float N = 400 (validation)",
+            [(c["accuracy"] - o.float_validation) * 100 for c, o in zip(top, outcomes, strict=True)],
+            POINTS,
+            "",
+            None,
+            seeds=seeds,
+            command=command,
+            note="; ".join(
+                f"{c['candidate']['label']} at {o.float_bits / c['bits']:.1f}x"
+                for c, o in zip(top, outcomes, strict=True)
+            ),
+        )
+    )
     write("sizes", records)
 
 

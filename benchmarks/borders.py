@@ -36,8 +36,17 @@ def competing() -> Callable[[], Any]:
     from qspinn.testing.programs import single
 
     rng = np.random.default_rng(0)
-    program = single(rng.integers(0, 256, (400, 784)), v_bits=14, in_shift=3, decay=253, decay_shift=8, v_th=6000,
-                     inhibition=16000, n_ref=2, n_steps=250)
+    program = single(
+        rng.integers(0, 256, (400, 784)),
+        v_bits=14,
+        in_shift=3,
+        decay=253,
+        decay_shift=8,
+        v_th=6000,
+        inhibition=16000,
+        n_ref=2,
+        n_steps=250,
+    )
     spikes = from_dense((rng.random((250, 64, 784)) < 0.02).astype(np.uint8))
     return lambda: run(program, spikes)
 
@@ -45,9 +54,16 @@ def competing() -> Callable[[], Any]:
 def _chain() -> Any:
     from qspinn.networks.models import ConvLink, DenseLink, chain
 
-    return chain((2, 34, 34), (ConvLink(channels=16, kernel=5, stride=2, norm=True),
-                               ConvLink(channels=32, kernel=3, stride=2, norm=True), DenseLink(norm=True)),
-                 n_classes=8, n_steps=15)
+    return chain(
+        (2, 34, 34),
+        (
+            ConvLink(channels=16, kernel=5, stride=2, norm=True),
+            ConvLink(channels=32, kernel=3, stride=2, norm=True),
+            DenseLink(norm=True),
+        ),
+        n_classes=8,
+        n_steps=15,
+    )
 
 
 def layers() -> Callable[[], Any]:
@@ -59,8 +75,12 @@ def layers() -> Callable[[], Any]:
     from qspinn.spikes import from_dense
 
     network, rng = _chain(), np.random.default_rng(0)
-    plan = qspinn.QuantPlan(rules=(qspinn.QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_CHANNEL),
-                                   qspinn.QuantRule(tensor="*", bits=12)))
+    plan = qspinn.QuantPlan(
+        rules=(
+            qspinn.QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_CHANNEL),
+            qspinn.QuantRule(tensor="*", bits=12),
+        )
+    )
     net = qspinn.SurrogateNet(network, seed=0)
     program = lower_layers(network, net.params(), plan, LayerRanges(v={x.name: 2.0 for x in network.layers}))
     spikes = from_dense((rng.random((15, 256, network.input.n)) < 0.05).astype(np.uint8))
@@ -125,8 +145,13 @@ class Version:
 
     def __init__(self, name: str, source: Path) -> None:
         env = os.environ | {"PYTHONPATH": str(source), "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen([sys.executable, __file__, "--work", name], env=env, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--work", name],
+            env=env,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def seconds(self) -> float:
         """CPU seconds of one call."""
@@ -159,12 +184,27 @@ def records() -> dict[str, float]:
 
     fmt = QFormat(bits=8, signed=True)
     makes: dict[str, Callable[[], Any]] = {
-        "LifOp": lambda: LifOp(name="p", n=3, v_fmt=fmt, v_min=0, in_shift=0, decay="d", decay_shift=8,
-                               rounding=Rounding.NEAREST, v_th="t", v_th_shift=0, v_reset="r", n_ref=0, winner=False,
-                               stream=16),
-        "Leaky": Leaky, "QuantRule": lambda: QuantRule(tensor="*", bits=8),
+        "LifOp": lambda: LifOp(
+            name="p",
+            n=3,
+            v_fmt=fmt,
+            v_min=0,
+            in_shift=0,
+            decay="d",
+            decay_shift=8,
+            rounding=Rounding.NEAREST,
+            v_th="t",
+            v_th_shift=0,
+            v_reset="r",
+            n_ref=0,
+            winner=False,
+            stream=16,
+        ),
+        "Leaky": Leaky,
+        "QuantRule": lambda: QuantRule(tensor="*", bits=8),
         "QuantRule, rounding as a word": lambda: QuantRule(tensor="*", bits=8, rounding="nearest"),  # type: ignore[arg-type]
-        "Conv2d": lambda: Conv2d(source="a", target="b")}
+        "Conv2d": lambda: Conv2d(source="a", target="b"),
+    }
     return {name: best(lambda make=make: [make() for _ in range(1000)], 0.5) * 1e3 for name, make in makes.items()}
 
 
@@ -184,8 +224,12 @@ def program_check() -> dict[str, float]:
                 params[network.weight_path(c)] = rng.standard_normal(network.weight_shape(c)) * 0.05
                 if c.bias or c.norm:
                     params[f"{layer.name}.bias"] = np.zeros(layer.shape[0])
-    program = lower_layers(network, params, qspinn.QuantPlan(rules=(qspinn.QuantRule(tensor="*", bits=8),)),
-                           LayerRanges(v={x.name: 2.0 for x in network.layers}))
+    program = lower_layers(
+        network,
+        params,
+        qspinn.QuantPlan(rules=(qspinn.QuantRule(tensor="*", bits=8),)),
+        LayerRanges(v={x.name: 2.0 for x in network.layers}),
+    )
     import msgspec
 
     fresh = msgspec.structs.replace(program)
@@ -201,9 +245,18 @@ def check_claims(command: str) -> list[dict[str, Any]]:
     """Claims of checking a program."""
     found = program_check()
     text = f"checking a program of the size of ResNet-19, {found['codes']:,} codes, "
-    return [claim(text + "the first time", [found["first_s"]], "s", "<= 0.3", found["first_s"] <= CHECK_S,
-                  command=command, digits=3),
-            claim(text + "the second time", [found["second_s"] * 1e6], "us", "", None, command=command, digits=1)]
+    return [
+        claim(
+            text + "the first time",
+            [found["first_s"]],
+            "s",
+            "<= 0.3",
+            found["first_s"] <= CHECK_S,
+            command=command,
+            digits=3,
+        ),
+        claim(text + "the second time", [found["second_s"] * 1e6], "us", "", None, command=command, digits=1),
+    ]
 
 
 def ratios(name: str, before: Path, rounds: int) -> list[float]:
@@ -227,8 +280,15 @@ def ratios(name: str, before: Path, rounds: int) -> list[float]:
 def ratio_claim(name: str, found: list[float], command: str) -> dict[str, Any]:
     """The claim that a piece of work is not slower than before."""
     target, met = ("<= 1.02", statistics.median(found) <= SLOWER) if name != "reference" else ("", None)
-    return claim(f"checks at every border, CPU time after / before: {WORK[name].__doc__}", found, "x", target, met,
-                 command=command, digits=3)
+    return claim(
+        f"checks at every border, CPU time after / before: {WORK[name].__doc__}",
+        found,
+        "x",
+        target,
+        met,
+        command=command,
+        digits=3,
+    )
 
 
 def main() -> None:
@@ -242,8 +302,10 @@ def main() -> None:
         answer(WORK[arguments.work]())
         return
     command = "python benchmarks/borders.py" + (" --before CHECKOUT" if arguments.before else "")
-    made = [claim(f"constructing a record: {name}", [us], "us", "<= 20", us <= RECORD_US, command=command)
-            for name, us in records().items()]
+    made = [
+        claim(f"constructing a record: {name}", [us], "us", "<= 20", us <= RECORD_US, command=command)
+        for name, us in records().items()
+    ]
     made += check_claims(command)
     for record in made:
         print(record["claim"], record["value"], record["unit"], flush=True)

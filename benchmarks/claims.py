@@ -18,6 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def commit() -> str:
     """Short hash of the commit that is measured, marked where the tree differs from it; empty without git."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -38,14 +39,32 @@ def machine() -> str:
 
 
 def claim(
-    text: str, values: list[float], unit: str, target: str, met: bool | None, *, command: str,
-    seeds: list[int] | None = None, peer: str | None = None, digits: int = 2, note: str | None = None,
+    text: str,
+    values: list[float],
+    unit: str,
+    target: str,
+    met: bool | None,
+    *,
+    command: str,
+    seeds: list[int] | None = None,
+    peer: str | None = None,
+    digits: int = 2,
+    note: str | None = None,
 ) -> dict[str, Any]:
     """One record; value is the median of the values, spread their range."""
     return {
-        "claim": text, "value": round(median(values), digits), "unit": unit, "target": target, "met": met,
-        "spread": [round(min(values), digits), round(max(values), digits)], "seeds": seeds or [], "command": command,
-        "commit": commit(), "machine": machine(), "peer": peer, "note": note,
+        "claim": text,
+        "value": round(median(values), digits),
+        "unit": unit,
+        "target": target,
+        "met": met,
+        "spread": [round(min(values), digits), round(max(values), digits)],
+        "seeds": seeds or [],
+        "command": command,
+        "commit": commit(),
+        "machine": machine(),
+        "peer": peer,
+        "note": note,
         "date": datetime.date.today().isoformat(),
     }
 

@@ -46,9 +46,18 @@ from qspinn.records import content_key
 RUNS = ROOT / "runs" / "bench" / "decolle"
 TOPIC = "decolle"
 TRACE_BITS = (4, 6, 7, 8, 9, 10, 11, 12)
-GESTURES = ["data.name=synthetic_gestures", "data.size=32", "data.bin_ms=10", "data.n_bins=64", "data.n_train=660",
-            "data.n_validation=330", "data.n_test=11", "learning.burn_in=16", "network.tau_mem_ms=[50.0,350.0]",
-            "network.tau_syn_ms=[50.0,100.0]"]
+GESTURES = [
+    "data.name=synthetic_gestures",
+    "data.size=32",
+    "data.bin_ms=10",
+    "data.n_bins=64",
+    "data.n_train=660",
+    "data.n_validation=330",
+    "data.n_test=11",
+    "learning.burn_in=16",
+    "network.tau_mem_ms=[50.0,350.0]",
+    "network.tau_syn_ms=[50.0,100.0]",
+]
 BATCHES, ROUNDS = 8, 5
 COMMAND = "python benchmarks/decolle.py"
 
@@ -85,37 +94,63 @@ def error(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
             dataset = load_recordings(experiment.data)
             rates.setdefault(arithmetic, []).append(accuracy(experiment, dataset, dataset.test))
     more = [f - i for f, i in zip(rates["float"], rates["integer"], strict=True)]
-    accounts = [local_account(experiment.network, dataset.shape, len(dataset.labels), plan)
-                for plan in (experiment.plan, None)]
+    accounts = [
+        local_account(experiment.network, dataset.shape, len(dataset.labels), plan) for plan in (experiment.plan, None)
+    ]
     command = f"{COMMAND} error"
     return [
         claim("nmnist8: float DECOLLE, test accuracy", rates["float"], "%", "", None, seeds=seeds, command=command),
         claim("nmnist8: integer DECOLLE, test accuracy", rates["integer"], "%", "", None, seeds=seeds, command=command),
-        claim("nmnist8: integer DECOLLE against float, test error added", more, "points", "at most 1.04",
-              bool(median(more) <= 1.04), seeds=seeds, command=command,
-              note=f"seed by seed: {', '.join(f'{x:+.2f}' for x in more)}"),
-        claim("the same: memory of learning saved", [saving(*accounts)], "%", "at least 73.78, aim 80",
-              saving(*accounts) >= 73.78, command=command,
-              note=f"{accounts[0].total_bits:,} against {accounts[1].total_bits:,} bits"),
+        claim(
+            "nmnist8: integer DECOLLE against float, test error added",
+            more,
+            "points",
+            "at most 1.04",
+            bool(median(more) <= 1.04),
+            seeds=seeds,
+            command=command,
+            note=f"seed by seed: {', '.join(f'{x:+.2f}' for x in more)}",
+        ),
+        claim(
+            "the same: memory of learning saved",
+            [saving(*accounts)],
+            "%",
+            "at least 73.78, aim 80",
+            saving(*accounts) >= 73.78,
+            command=command,
+            note=f"{accounts[0].total_bits:,} against {accounts[1].total_bits:,} bits",
+        ),
     ]
 
 
-def precision(seeds: list[int], sets: list[str], command: str = "precision", widths: tuple[int, ...] = TRACE_BITS
-              ) -> list[dict[str, Any]]:
+def precision(
+    seeds: list[int], sets: list[str], command: str = "precision", widths: tuple[int, ...] = TRACE_BITS
+) -> list[dict[str, Any]]:
     """Validation accuracy by the width of both traces."""
     found: dict[int, list[float]] = {bits: [] for bits in widths}
     for seed in seeds:
         experiment = experiment_of(seed, "integer", sets)
         dataset = load_recordings(experiment.data)
         for bits in widths:
-            rules = tuple(QuantRule(tensor=f"*.{kind}", bits=bits, rounding=Rounding.NEAREST)
-                          for kind in ("q_trace", "p_trace"))
+            rules = tuple(
+                QuantRule(tensor=f"*.{kind}", bits=bits, rounding=Rounding.NEAREST) for kind in ("q_trace", "p_trace")
+            )
             plan = QuantPlan(rules=(*rules, *(r for r in experiment.plan.rules if not r.tensor.endswith("_trace"))))
             narrow = msgspec.structs.replace(experiment, plan=plan)
             found[bits].append(accuracy(narrow, dataset, dataset.validation))
     name = experiment.data.name
-    return [claim(f"{name}: integer DECOLLE, P and Q of {bits} bits, validation accuracy", values, "%", "", None,
-                  seeds=seeds, command=f"{COMMAND} {command}") for bits, values in found.items()]
+    return [
+        claim(
+            f"{name}: integer DECOLLE, P and Q of {bits} bits, validation accuracy",
+            values,
+            "%",
+            "",
+            None,
+            seeds=seeds,
+            command=f"{COMMAND} {command}",
+        )
+        for bits, values in found.items()
+    ]
 
 
 def gestures(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
@@ -133,12 +168,23 @@ def speed(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
     dataset = load_recordings(experiment.data)
     size = experiment.learning.batch
     data = dataset.train.slice(0, min(size * BATCHES, dataset.train.n_samples))
-    start = start_of(experiment.network, dataset.train, len(dataset.labels), step_ms=dataset.bin_ms,
-                     burn_in=experiment.learning.burn_in)
-    layers = {kind: layers_of(experiment.network, msgspec.structs.replace(experiment.learning, arithmetic=kind), start,
-                              experiment.plan) for kind in kinds}
-    rasters = [(raster_of(part), part.labels) for part in (data.slice(at, at + size)
-               for at in range(0, data.n_samples - size + 1, size))]
+    start = start_of(
+        experiment.network,
+        dataset.train,
+        len(dataset.labels),
+        step_ms=dataset.bin_ms,
+        burn_in=experiment.learning.burn_in,
+    )
+    layers = {
+        kind: layers_of(
+            experiment.network, msgspec.structs.replace(experiment.learning, arithmetic=kind), start, experiment.plan
+        )
+        for kind in kinds
+    }
+    rasters = [
+        (raster_of(part), part.labels)
+        for part in (data.slice(at, at + size) for at in range(0, data.n_samples - size + 1, size))
+    ]
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     reading = []
     for round_number in range(ROUNDS + 1):  # the first compiles and warms up
@@ -159,15 +205,24 @@ def speed(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
     return [
         claim(f"integer DECOLLE, training, {per}", rates["integer"], "samples/s", "", None, command=command, digits=0),
         claim(f"integer DECOLLE, forward pass alone, {per}", reading, "samples/s", "", None, command=command, digits=0),
-        claim(f"float DECOLLE (torch), training, {per}", rates["float"], "samples/s", "", None, command=command,
-              digits=0),
-        claim("integer DECOLLE against float, same cores, by turns: training speed", ratio, "times", "at least 2",
-              bool(np.median(ratio) >= 2), command=command, peer=f"torch {torch.__version__}"),
+        claim(
+            f"float DECOLLE (torch), training, {per}", rates["float"], "samples/s", "", None, command=command, digits=0
+        ),
+        claim(
+            "integer DECOLLE against float, same cores, by turns: training speed",
+            ratio,
+            "times",
+            "at least 2",
+            bool(np.median(ratio) >= 2),
+            command=command,
+            peer=f"torch {torch.__version__}",
+        ),
     ]
 
 
 def cost(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
     """What on-device learning costs in bits: published DECOLLE, ours, and STDP on the grid."""
+
     def published(plan: QuantPlan | None, outputs: dict[str, int]) -> Any:
         return local_account(PUBLISHED, PUBLISHED_SHAPE, PUBLISHED_CLASSES, plan, outputs=outputs)
 
@@ -177,12 +232,24 @@ def cost(seeds: list[int], sets: list[str]) -> list[dict[str, Any]]:
         "DECOLLE, DVS Gesture, as published": tuple(published(p, PUBLISHED_SLIP) for p in (None, DEFAULT_PLAN)),
         "DECOLLE, DVS Gesture, outputs of layer 1 corrected": tuple(published(p, {}) for p in (None, DEFAULT_PLAN)),
         "DECOLLE, nmnist8, this experiment": tuple(
-            local_account(experiment.network, (2, 34, 34), 8, p) for p in (None, experiment.plan)),
-        "STDP on the grid, MNIST, N = 400, weights 4 bit, all else 8 bit": stdp_accounts(diehl_cook(784, 400), stdp)}
+            local_account(experiment.network, (2, 34, 34), 8, p) for p in (None, experiment.plan)
+        ),
+        "STDP on the grid, MNIST, N = 400, weights 4 bit, all else 8 bit": stdp_accounts(diehl_cook(784, 400), stdp),
+    }
     print(cost_table(systems))  # type: ignore[arg-type]
-    return [claim(f"learning memory saved: {name}", [saving(integer, real)], "%", "", None, command=f"{COMMAND} cost",
-                  digits=3, note=f"{integer.total_bits:,} against {real.total_bits:,} bits")
-            for name, (real, integer) in systems.items()]
+    return [
+        claim(
+            f"learning memory saved: {name}",
+            [saving(integer, real)],
+            "%",
+            "",
+            None,
+            command=f"{COMMAND} cost",
+            digits=3,
+            note=f"{integer.total_bits:,} against {real.total_bits:,} bits",
+        )
+        for name, (real, integer) in systems.items()
+    ]
 
 
 TOPICS = {"error": error, "precision": precision, "gestures": gestures, "speed": speed, "cost": cost}

@@ -52,20 +52,36 @@ def chart(name: str, series: dict[str, list[tuple[float, float]]], x_name: str, 
     ticks = (svg.log_ticks if log else svg.nice_ticks)(y.low, y.high)
     parts = [svg.line(x.start, y.at(v), x.end, y.at(v), "grid") for v in ticks]
     parts += [svg.text(x.start - 7, y.at(v) + 4, f"{v:g}", "tick", "end") for v in ticks]
-    parts += [svg.text(x.at(v), y.start + 19, f"{v:g}", "tick", "middle")
-              for v in (svg.log_ticks if log else svg.nice_ticks)(x.low, x.high)]
+    parts += [
+        svg.text(x.at(v), y.start + 19, f"{v:g}", "tick", "middle")
+        for v in (svg.log_ticks if log else svg.nice_ticks)(x.low, x.high)
+    ]
     for i, (label, line) in enumerate(series.items()):
         colour = f"var(--{COLOURS[i]})"
         d = "M" + " L".join(f"{x.at(a):.1f} {y.at(b):.1f}" for a, b in line)
-        parts.append(svg.tag("path", d=d, style=f"fill:none;stroke:{colour};stroke-width:2.5",
-                             stroke_dasharray=DASHES[i]))
+        parts.append(
+            svg.tag("path", d=d, style=f"fill:none;stroke:{colour};stroke-width:2.5", stroke_dasharray=DASHES[i])
+        )
         key_y = 30.0 + 22 * i
-        parts.append(svg.tag("path", d=f"M{x.end + 12} {key_y} h24", style=f"stroke:{colour};stroke-width:2.5",
-                             stroke_dasharray=DASHES[i]))
+        parts.append(
+            svg.tag(
+                "path",
+                d=f"M{x.end + 12} {key_y} h24",
+                style=f"stroke:{colour};stroke-width:2.5",
+                stroke_dasharray=DASHES[i],
+            )
+        )
         parts.append(svg.text(x.end + 42, key_y + 4, label, "small"))
     parts.append(svg.text((x.start + x.end) / 2, y.start + 42, x_name, "axis", "middle"))
-    parts.append(svg.tag("text", y_name, class_="axis", text_anchor="middle",
-                         transform=f"translate(14 {(y.start + y.end) / 2:.0f}) rotate(-90)"))
+    parts.append(
+        svg.tag(
+            "text",
+            y_name,
+            class_="axis",
+            text_anchor="middle",
+            transform=f"translate(14 {(y.start + y.end) / 2:.0f}) rotate(-90)",
+        )
+    )
     store(name, standalone(str(svg.picture(width, height, y_name, *parts)), (width, height)))
 
 
@@ -80,8 +96,13 @@ def rounding() -> None:
             mean = requantize(x, shift, mode, key=stream_key(0, 3, 1), index=np.arange(n)).mean()
             line.append((float(w), float(mean)))
         series[mode.value.replace("_", " ")] = line
-    chart("rounding_stdp", series, "wanted update, in steps of the weight grid", "mean update applied, in steps",
-          log=False)
+    chart(
+        "rounding_stdp",
+        series,
+        "wanted update, in steps of the weight grid",
+        "mean update applied, in steps",
+        log=False,
+    )
 
 
 def growth() -> None:

@@ -78,8 +78,18 @@ class Check:
         self.say(f"left out: {what}: {why}")
         self.store()
 
-    def add(self, text: str, values: list[float], unit: str, target: str = "", met: bool | None = None, *,
-            peer: str | None = None, note: str | None = None, **more: Any) -> None:
+    def add(
+        self,
+        text: str,
+        values: list[float],
+        unit: str,
+        target: str = "",
+        met: bool | None = None,
+        *,
+        peer: str | None = None,
+        note: str | None = None,
+        **more: Any,
+    ) -> None:
         """Stores one more record, as `claim` makes it."""
         record = claim(text, values, unit, target, met, command=COMMAND, peer=peer, note=note)
         self.records.append(record | more)
@@ -91,10 +101,22 @@ class Check:
         if self.out is None:
             return
         took = time.perf_counter() - self.start
-        note = "; ".join([*(f"{k} {v}" for k, v in self.environment.items()),
-                          *(f"left out: {k} ({v})" for k, v in self.skipped.items())])
-        first = claim(f"check on {self.device}", [took], "s", f"at most {self.seconds:g}", took <= self.seconds,
-                      command=COMMAND, digits=0, note=note)
+        note = "; ".join(
+            [
+                *(f"{k} {v}" for k, v in self.environment.items()),
+                *(f"left out: {k} ({v})" for k, v in self.skipped.items()),
+            ]
+        )
+        first = claim(
+            f"check on {self.device}",
+            [took],
+            "s",
+            f"at most {self.seconds:g}",
+            took <= self.seconds,
+            command=COMMAND,
+            digits=0,
+            note=note,
+        )
         first |= {"environment": self.environment, "skipped": self.skipped}
         where = f"{self.environment.get('card', self.device)}; {machine()}"
         everything = [r | {"machine": where, "commit": self.commit or r["commit"]} for r in [first, *self.records]]
@@ -106,9 +128,13 @@ def look_around(check: Check) -> None:
     found = {"card": "none"}
     if torch.device(check.device).type == "cuda":
         about = torch.cuda.get_device_properties(check.device)
-        found = {"card": f"{about.name}, {about.total_memory / 2**30:.0f} GiB", "driver": driver(),
-                 "multiprocessors": str(about.multi_processor_count), "CUDA of torch": str(torch.version.cuda),
-                 "cuDNN": str(torch.backends.cudnn.version())}
+        found = {
+            "card": f"{about.name}, {about.total_memory / 2**30:.0f} GiB",
+            "driver": driver(),
+            "multiprocessors": str(about.multi_processor_count),
+            "CUDA of torch": str(torch.version.cuda),
+            "cuDNN": str(torch.backends.cudnn.version()),
+        }
     found |= {"python": platform.python_version(), "torch": torch.__version__}
     for name in ("numpy", "numba", "msgspec", "triton", "snntorch", "spikingjelly"):
         try:
@@ -123,8 +149,13 @@ def look_around(check: Check) -> None:
 def driver() -> str:
     """Version of the card's driver."""
     try:
-        asked = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-                               capture_output=True, text=True, timeout=20, check=True)
+        asked = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
         return asked.stdout.splitlines()[0].strip()
     except (OSError, subprocess.SubprocessError, IndexError):
         return "unknown"
@@ -154,9 +185,16 @@ def equality(check: Check) -> None:
                 break
             done += 1
             wrong += difference(run, case)
-        check.add(f"{kind} that differ between torch on {check.device} and the reference", [len(wrong)],
-                  f"of {done} cases", "0", not wrong, note="; ".join(wrong[:SHOWN]) or None, cases=done,
-                  differences=len(wrong))
+        check.add(
+            f"{kind} that differ between torch on {check.device} and the reference",
+            [len(wrong)],
+            f"of {done} cases",
+            "0",
+            not wrong,
+            note="; ".join(wrong[:SHOWN]) or None,
+            cases=done,
+            differences=len(wrong),
+        )
 
 
 def difference(run: Any, case: Case) -> list[str]:
@@ -180,11 +218,26 @@ def start_tests(folder: Path) -> dict[Path, subprocess.Popen[bytes]]:
         if "mark.cuda" not in path.read_text():
             continue
         log = folder / f"gpu.{path.stem}.log"
-        command = [sys.executable, "-m", "pytest", f"tests/{path.name}", "-m", "cuda", "-vv", "-rfEs", "--tb=short",
-                   "-W", "default", "-p", "no:cacheprovider", "--durations=10"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            f"tests/{path.name}",
+            "-m",
+            "cuda",
+            "-vv",
+            "-rfEs",
+            "--tb=short",
+            "-W",
+            "default",
+            "-p",
+            "no:cacheprovider",
+            "--durations=10",
+        ]
         with log.open("wb") as file:
-            found[log] = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, stdout=file,
-                                          stderr=subprocess.STDOUT)
+            found[log] = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, stdout=file, stderr=subprocess.STDOUT
+            )
     return found
 
 
@@ -195,10 +248,17 @@ def end_tests(check: Check, tests: dict[Path, subprocess.Popen[bytes]]) -> None:
             check.skip(f"the rest of the tests in {log.name}", "no time left")
         number, bad = outcomes(log.read_text(errors="replace"))
         text = ", ".join(f"{n} {kind}" for kind, n in number.items()) or "none ran"
-        check.add(f"tests marked cuda that fail, {log.stem.partition('.')[2]}", [len(bad)],
-                  f"of {sum(number.values())} tests", "0",
-                  not bad and number["passed"] > 0 and process.returncode == 0, note="; ".join([text, *bad]),
-                  tests=dict(number), failed=bad, status=process.returncode)
+        check.add(
+            f"tests marked cuda that fail, {log.stem.partition('.')[2]}",
+            [len(bad)],
+            f"of {sum(number.values())} tests",
+            "0",
+            not bad and number["passed"] > 0 and process.returncode == 0,
+            note="; ".join([text, *bad]),
+            tests=dict(number),
+            failed=bad,
+            status=process.returncode,
+        )
 
 
 def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -45,9 +45,17 @@ DENSITY, LAYERS = 0.05, 0.15
 INFER, FLOAT, TRAIN, GRID = "integer inference", "float inference", "training step", "quantized training step"
 ON_CPU = ", CPU"
 PEERS = ("snntorch", "spikingjelly")
-RATIOS = ((INFER, INFER + ON_CPU), (TRAIN, TRAIN + ON_CPU), (GRID, GRID + ON_CPU), (GRID, TRAIN),
-          *((ours, f"{peer}, {theirs}") for peer in PEERS
-            for ours, theirs in ((INFER, FLOAT), (FLOAT, FLOAT), (TRAIN, TRAIN), (GRID, TRAIN))))
+RATIOS = (
+    (INFER, INFER + ON_CPU),
+    (TRAIN, TRAIN + ON_CPU),
+    (GRID, GRID + ON_CPU),
+    (GRID, TRAIN),
+    *(
+        (ours, f"{peer}, {theirs}")
+        for peer in PEERS
+        for ours, theirs in ((INFER, FLOAT), (FLOAT, FLOAT), (TRAIN, TRAIN), (GRID, TRAIN))
+    ),
+)
 
 Rate = Callable[[], float]
 """Measures once: samples per second."""
@@ -61,8 +69,18 @@ class Notebook(Protocol):
 
     def say(self, text: str) -> None: ...
     def skip(self, what: str, why: str) -> None: ...
-    def add(self, text: str, values: list[float], unit: str, target: str = "", met: bool | None = None, *,
-            peer: str | None = None, note: str | None = None, **more: Any) -> None: ...
+    def add(
+        self,
+        text: str,
+        values: list[float],
+        unit: str,
+        target: str = "",
+        met: bool | None = None,
+        *,
+        peer: str | None = None,
+        note: str | None = None,
+        **more: Any,
+    ) -> None: ...
 
 
 def speed(check: Notebook, left: Callable[[], float]) -> None:
@@ -123,8 +141,12 @@ def peers_of(check: Notebook, job: Job, file: Path) -> dict[str, Any]:
             check.skip(name, f"not measured: {type(error).__name__}: {str(error)[:200]}")
             continue
         same = float((counts.argmax(1) == job.counts[:n].argmax(1)).mean())
-        check.add(f"{name} on {check.device} chooses our float network's class", [100 * same], "%",
-                  note="its neuron resets a step later" if name == "snntorch" else kernels(check.device))
+        check.add(
+            f"{name} on {check.device} chooses our float network's class",
+            [100 * same],
+            "%",
+            note="its neuron resets a step later" if name == "snntorch" else kernels(check.device),
+        )
     return found
 
 
@@ -156,8 +178,13 @@ def one_size(check: Notebook, job: Job, workers: dict[str, Any], size: int, left
         for name, work in works.items():
             rates.setdefault(name, []).append(work())
     for name, values in rates.items():
-        check.add(f"{check.device}, batches of {size}: {name}", values, "samples/s",
-                  peer=name.partition(",")[0] if name.startswith(PEERS) else None, batch=size)
+        check.add(
+            f"{check.device}, batches of {size}: {name}",
+            values,
+            "samples/s",
+            peer=name.partition(",")[0] if name.startswith(PEERS) else None,
+            batch=size,
+        )
     for ours, theirs in RATIOS:
         if ours in rates and theirs in rates:
             ratios = [a / b for a, b in zip(rates[ours], rates[theirs], strict=True)]
@@ -168,12 +195,22 @@ def same_results(check: Notebook, job: Job, size: int) -> None:
     """Counts and scores of the integer program on the device against the compiled engine."""
     spikes, wrong = job.events.slice(0, size).spikes(), None
     try:
-        check_equal(qspinn.run(job.program, spikes, backend="torch", device=check.device, record=True),
-                    qspinn.run(job.program, spikes, record=True), f"batch of {size}")
+        check_equal(
+            qspinn.run(job.program, spikes, backend="torch", device=check.device, record=True),
+            qspinn.run(job.program, spikes, record=True),
+            f"batch of {size}",
+        )
     except Exception as error:
         wrong = f"{type(error).__name__}: {str(error)[:300]}"
-    check.add(f"{check.device}, batch of {size}: the program of the speed check differs from the compiled engine",
-              [float(wrong is not None)], "of 1 cases", "0", wrong is None, note=wrong, batch=size)
+    check.add(
+        f"{check.device}, batch of {size}: the program of the speed check differs from the compiled engine",
+        [float(wrong is not None)],
+        "of 1 cases",
+        "0",
+        wrong is None,
+        note=wrong,
+        batch=size,
+    )
 
 
 def things(check: Notebook, job: Job, workers: dict[str, Any], size: int) -> dict[str, Callable[[], Rate]]:
@@ -182,13 +219,16 @@ def things(check: Notebook, job: Job, workers: dict[str, Any], size: int) -> dic
     part, device = job.events.slice(0, size), check.device
     spikes = part.spikes()
     found: dict[str, Callable[[], Rate]] = {
-        INFER: lambda: rate(lambda: qspinn.run(job.program, spikes, backend="torch", device=device), size, device,
-                            least),
+        INFER: lambda: rate(
+            lambda: qspinn.run(job.program, spikes, backend="torch", device=device), size, device, least
+        ),
         INFER + ON_CPU: lambda: rate(lambda: qspinn.run(job.program, spikes), size, "cpu", least),
-        FLOAT: lambda: rate(float_inference(job, part, device), size, device, least)}
+        FLOAT: lambda: rate(float_inference(job, part, device), size, device, least),
+    }
     for where, end in ((device, ""), ("cpu", ON_CPU)):
         found[TRAIN + end] = lambda w=where: trained(
-            training_step(copy.deepcopy(job.net), part, size, w), size, w, least)
+            training_step(copy.deepcopy(job.net), part, size, w), size, w, least
+        )
         found[GRID + end] = lambda w=where: trained(quantized_step(job, size, w), size, w, least)
     for name, worker in workers.items():
         for what, task, kind in ((FLOAT, "infer", "float"), (TRAIN, "train", "train")):
@@ -221,6 +261,7 @@ def trained(step: Callable[[], Any], size: int, device: str, least: float) -> Ra
 
 def rate(work: Callable[[], Any], size: int, device: str, least: float) -> Rate:
     """Samples per second of calls that fill `least` seconds by the clock, after one that is not counted."""
+
     def now() -> float:
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize(device)

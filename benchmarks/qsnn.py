@@ -46,8 +46,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     def record(self, state_bits: int) -> dict[str, Any]:
         """The candidate of one-bit weights and this width of potentials."""
-        return next(c for c in self.outcome.candidates
-                    if {"w1", f"s{state_bits}"} <= set(c["candidate"]["label"].split()))
+        return next(
+            c for c in self.outcome.candidates if {"w1", f"s{state_bits}"} <= set(c["candidate"]["label"].split())
+        )
 
     def test_accuracy(self, program: qspinn.Program) -> float:
         """Share of test recordings that the integer engine gets right."""
@@ -78,14 +79,33 @@ def widths(name: str, seeds: list[int], overrides: list[str], command: str) -> l
         lost = [(r.outcome.float_test - r.test_accuracy(r.stored(bits))) * 100 for r in runs]
         validation = [(r.outcome.float_validation - r.record(bits)["accuracy"]) * 100 for r in runs]
         judged = bool(np.median(lost) <= limit) if name == NAMES[0] else None
-        found.append(claim(f"{name}: one-bit weights, potentials of {bits} bits, accuracy lost on test", lost, "points",
-                           f"at most {limit:g}" if judged is not None else "", judged, seeds=seeds, command=command,
-                           note=f"on validation: {', '.join(f'{x:.2f}' for x in validation)}; {rates(runs, bits)}"))
+        found.append(
+            claim(
+                f"{name}: one-bit weights, potentials of {bits} bits, accuracy lost on test",
+                lost,
+                "points",
+                f"at most {limit:g}" if judged is not None else "",
+                judged,
+                seeds=seeds,
+                command=command,
+                note=f"on validation: {', '.join(f'{x:.2f}' for x in validation)}; {rates(runs, bits)}",
+            )
+        )
     saved = [r.outcome.float_bits / r.record(2)["bits"] for r in runs]
     judged = bool(np.median(saved) >= LEAST_FACTOR) if name == NAMES[0] else None
-    found.append(claim(f"{name}: one-bit weights, potentials of 2 bits, parameters and all states, batch 1", saved,
-                       "times less", f"at least {LEAST_FACTOR:g}" if judged is not None else "", judged, seeds=seeds,
-                       command=command, digits=1, note=shares(runs[0])))
+    found.append(
+        claim(
+            f"{name}: one-bit weights, potentials of 2 bits, parameters and all states, batch 1",
+            saved,
+            "times less",
+            f"at least {LEAST_FACTOR:g}" if judged is not None else "",
+            judged,
+            seeds=seeds,
+            command=command,
+            digits=1,
+            note=shares(runs[0]),
+        )
+    )
     return found
 
 
@@ -104,8 +124,10 @@ def shares(run: Run) -> str:
     weights = {r["path"]: r["count"] for r in run.outcome.float_memory if ".w" in r["path"]}
     ends = (run.experiment.search.first_bits, run.experiment.search.last_bits)
     hidden = sum(r.count for r in rows if r.path in weights and r.bits == 1) / sum(weights.values())
-    return (f"{total / 8000:.2f} kB, {state / total:.0%} of it potentials; {hidden:.1%} of the weights have one bit, "
-            f"those of the first and last layer {ends[0]} and {ends[1]}")
+    return (
+        f"{total / 8000:.2f} kB, {state / total:.0%} of it potentials; {hidden:.1%} of the weights have one bit, "
+        f"those of the first and last layer {ends[0]} and {ends[1]}"
+    )
 
 
 def regulation(name: str, seeds: list[int], overrides: list[str], command: str) -> list[dict[str, Any]]:
@@ -117,8 +139,18 @@ def regulation(name: str, seeds: list[int], overrides: list[str], command: str) 
         on, off = (run.test_accuracy(p) * 100 for p in (run.stored(2), plain))
         gains.append(on - off)
         told.append(f"{on:.2f} against {off:.2f}")
-    return [claim(f"{name}: weight and spike regulation at one-bit weights and potentials of 2 bits, gain on test",
-                  gains, "points", "reported as it is", None, seeds=seeds, command=command, note="; ".join(told))]
+    return [
+        claim(
+            f"{name}: weight and spike regulation at one-bit weights and potentials of 2 bits, gain on test",
+            gains,
+            "points",
+            "reported as it is",
+            None,
+            seeds=seeds,
+            command=command,
+            note="; ".join(told),
+        )
+    ]
 
 
 def without(run: Run) -> qspinn.Program:
@@ -141,8 +173,13 @@ def main() -> None:
     parser.add_argument("topic", choices=["widths", "regulation"])
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--set", dest="overrides", nargs="+", default=[],
-                        help="Override keys, for a try: its runs lie apart and no result is stored.")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        nargs="+",
+        default=[],
+        help="Override keys, for a try: its runs lie apart and no result is stored.",
+    )
     arguments = parser.parse_args()
     topic = {"widths": widths, "regulation": regulation}[arguments.topic]
     new = []

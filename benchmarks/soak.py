@@ -23,10 +23,20 @@ TELL_S = 5.0
 def record(verdicts: list[Verdict], seed: int, seconds: float, command: str) -> dict[str, Any]:
     """The summary of a trial."""
     faults = [v for v in verdicts if v.outcome.fault]
-    made = claim(f"{len(verdicts)} changed program files, neither refused by name nor alike in all engines",
-                 [len(faults)], "", "0", not faults, seeds=[seed], command=command)
-    return made | {"outcomes": counted(verdicts), "seconds": round(seconds),
-                   "faults": [f"{seed} {v.number} {v.outcome.value}: {v.detail}" for v in faults[:50]]}
+    made = claim(
+        f"{len(verdicts)} changed program files, neither refused by name nor alike in all engines",
+        [len(faults)],
+        "",
+        "0",
+        not faults,
+        seeds=[seed],
+        command=command,
+    )
+    return made | {
+        "outcomes": counted(verdicts),
+        "seconds": round(seconds),
+        "faults": [f"{seed} {v.number} {v.outcome.value}: {v.detail}" for v in faults[:50]],
+    }
 
 
 def trial(arguments: argparse.Namespace) -> list[Verdict]:
@@ -60,8 +70,12 @@ def main() -> int:
     started = time.monotonic()
     verdicts = trial(arguments)
     amount = f"--mutations {arguments.mutations}" if arguments.mutations else f"--seconds {arguments.seconds:g}"
-    made = record(verdicts, arguments.seed, time.monotonic() - started,
-                  f"python benchmarks/soak.py {amount} --seed {arguments.seed}")
+    made = record(
+        verdicts,
+        arguments.seed,
+        time.monotonic() - started,
+        f"python benchmarks/soak.py {amount} --seed {arguments.seed}",
+    )
     print(json.dumps(made["outcomes"]))
     if not arguments.dry:
         path = RESULTS / "soak.json"

@@ -68,16 +68,27 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def grid_plan(bits: int) -> QuantPlan:
     """Learning on the grid: stochastic weight updates, 15-bit potentials."""
-    return QuantPlan(rules=(
-        QuantRule(tensor="exc.w", bits=bits, rounding=Rounding.STOCHASTIC), QuantRule(tensor="exc.v", bits=15),
-        QuantRule(tensor="exc.x_*", bits=8, rounding=Rounding.TRUNCATE), QuantRule(tensor="exc.decay", bits=12),
-        QuantRule(tensor="*", bits=16)))
+    return QuantPlan(
+        rules=(
+            QuantRule(tensor="exc.w", bits=bits, rounding=Rounding.STOCHASTIC),
+            QuantRule(tensor="exc.v", bits=15),
+            QuantRule(tensor="exc.x_*", bits=8, rounding=Rounding.TRUNCATE),
+            QuantRule(tensor="exc.decay", bits=12),
+            QuantRule(tensor="*", bits=16),
+        )
+    )
 
 
 def inference_plan(bits: int) -> QuantPlan:
-    return QuantPlan(fold_theta=True, rules=(
-        QuantRule(tensor="exc.w", bits=bits, granularity=Granularity.PER_NEURON), QuantRule(tensor="exc.v", bits=12),
-        QuantRule(tensor="exc.decay", bits=8), QuantRule(tensor="*", bits=12)))
+    return QuantPlan(
+        fold_theta=True,
+        rules=(
+            QuantRule(tensor="exc.w", bits=bits, granularity=Granularity.PER_NEURON),
+            QuantRule(tensor="exc.v", bits=12),
+            QuantRule(tensor="exc.decay", bits=8),
+            QuantRule(tensor="*", bits=12),
+        ),
+    )
 
 
 def program_of(trained: Trained, ranges: Ranges, bits: int) -> Program:
@@ -87,9 +98,23 @@ def program_of(trained: Trained, ranges: Ranges, bits: int) -> Program:
 
 def peer(spikes_file: Path, mode: str, batch: int, n: int, threads: int, *, sparse: bool = False) -> float:
     """Images per second of BindsNET in its own environment; `sparse` switches its sparse_compute option on."""
-    call = [str(PEER), str(ROOT / "benchmarks/peers/bindsnet_stdp.py"), "--spikes", str(spikes_file), "--mode", mode,
-            "--batch", str(batch), "--images", str(n), "--threads", str(threads), "--neurons", str(N),
-            *(["--sparse-compute"] if sparse else [])]
+    call = [
+        str(PEER),
+        str(ROOT / "benchmarks/peers/bindsnet_stdp.py"),
+        "--spikes",
+        str(spikes_file),
+        "--mode",
+        mode,
+        "--batch",
+        str(batch),
+        "--images",
+        str(n),
+        "--threads",
+        str(threads),
+        "--neurons",
+        str(N),
+        *(["--sparse-compute"] if sparse else []),
+    ]
     done = subprocess.run(call, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["results"][0]["images_per_second"]
 
@@ -124,8 +149,13 @@ def peers(rounds: int) -> None:
         for _ in range(rounds):
             for name, work in ours.items():
                 own[name].append(spikes.n_samples / seconds(work))
-            for mode, batch, n in (("train", 1, 30), ("train", 32, 64), ("train", 128, 128), ("train", 256, 256),
-                                   ("infer", 1, 40)):
+            for mode, batch, n in (
+                ("train", 1, 30),
+                ("train", 32, 64),
+                ("train", 128, 128),
+                ("train", 256, 256),
+                ("infer", 1, 40),
+            ):
                 other.setdefault((mode, batch), []).append(peer(file, mode, batch, n, threads))
             for mode in ("train", "infer"):
                 rate = peer(file, mode, 1, 30, threads, sparse=True)
@@ -134,8 +164,9 @@ def peers(rounds: int) -> None:
     write("speed", speed_records(own, other, threads))
 
 
-def speed_records(own: dict[str, list[float]], other: dict[tuple[str, int], list[float]], threads: int
-                  ) -> list[dict[str, Any]]:
+def speed_records(
+    own: dict[str, list[float]], other: dict[tuple[str, int], list[float]], threads: int
+) -> list[dict[str, Any]]:
     """Claims from the rates of all rounds."""
     name = f"bindsnet 0.3.4, torch 2.13.0, {threads} thread(s), the faster of 1 and 2"
     best_batch = max((b for m, b in other if m == "train"), key=lambda b: median(other["train", b]))
@@ -145,32 +176,85 @@ def speed_records(own: dict[str, list[float]], other: dict[tuple[str, int], list
 
     def record(text: str, ours: str, mode: str, batch: int, least: int) -> dict[str, Any]:
         values = ratio(ours, mode, batch)
-        return claim(text, values, "times", f"at least {least:,}", median(values) >= least, command=COMMAND, peer=name,
-                     digits=0)
+        return claim(
+            text, values, "times", f"at least {least:,}", median(values) >= least, command=COMMAND, peer=name, digits=0
+        )
 
-    records = [claim(f"{what}, N = {N}, T = {T}", values, "images/s", "", None, command=COMMAND, digits=0)
-               for what, values in own.items()]
-    records += [claim(f"BindsNET DiehlAndCook2015 {mode}, batch {batch}", values, "images/s", "", None, command=COMMAND,
-                      peer=name, digits=2) for (mode, batch), values in other.items()]
-    for mode, ours in (("train", "float32 training"), ("train", "8-bit training"),
-                       ("infer", "8-bit inference, both cores")):
+    records = [
+        claim(f"{what}, N = {N}, T = {T}", values, "images/s", "", None, command=COMMAND, digits=0)
+        for what, values in own.items()
+    ]
+    records += [
+        claim(
+            f"BindsNET DiehlAndCook2015 {mode}, batch {batch}",
+            values,
+            "images/s",
+            "",
+            None,
+            command=COMMAND,
+            peer=name,
+            digits=2,
+        )
+        for (mode, batch), values in other.items()
+    ]
+    for mode, ours in (
+        ("train", "float32 training"),
+        ("train", "8-bit training"),
+        ("infer", "8-bit inference, both cores"),
+    ):
         values = ratio(ours, f"{mode}, sparse_compute", 1)
-        records.append(claim(f"{ours} against BindsNET batch 1 with its sparse_compute option on", values, "times", "",
-                             None, command=COMMAND, peer=name, digits=0))
+        records.append(
+            claim(
+                f"{ours} against BindsNET batch 1 with its sparse_compute option on",
+                values,
+                "times",
+                "",
+                None,
+                command=COMMAND,
+                peer=name,
+                digits=0,
+            )
+        )
     for kind in ("float32", "8-bit"):
-        records.append(record(f"{kind} training, one core, against BindsNET batch 1", f"{kind} training", "train", 1,
-                              1000))
-        records.append(record(f"{kind} training, one core, against BindsNET's best batch ({best_batch})",
-                              f"{kind} training", "train", best_batch, 30))
-    records.append(record("8-bit inference, both cores, against BindsNET batch 1", "8-bit inference, both cores",
-                          "infer", 1, 2000))
+        records.append(
+            record(f"{kind} training, one core, against BindsNET batch 1", f"{kind} training", "train", 1, 1000)
+        )
+        records.append(
+            record(
+                f"{kind} training, one core, against BindsNET's best batch ({best_batch})",
+                f"{kind} training",
+                "train",
+                best_batch,
+                30,
+            )
+        )
+    records.append(
+        record("8-bit inference, both cores, against BindsNET batch 1", "8-bit inference, both cores", "infer", 1, 2000)
+    )
     records[-1]["note"] = PROTOCOL
     one, eight = own["1-bit inference, both cores"], own["8-bit inference, both cores"]
     gain = [a / b for a, b in zip(one, eight, strict=True)]
-    records.append(claim("1-bit engine against 8-bit engine, both cores", gain, "times", "at least 3",
-                         median(gain) >= 3, command=COMMAND, note=ONE_BIT))
-    records.append(claim("one PTQ candidate (8 bit) on 10,000 images", [10_000 / r for r in eight], "s", "at most 1",
-                         10_000 / median(eight) <= 1, command=COMMAND))
+    records.append(
+        claim(
+            "1-bit engine against 8-bit engine, both cores",
+            gain,
+            "times",
+            "at least 3",
+            median(gain) >= 3,
+            command=COMMAND,
+            note=ONE_BIT,
+        )
+    )
+    records.append(
+        claim(
+            "one PTQ candidate (8 bit) on 10,000 images",
+            [10_000 / r for r in eight],
+            "s",
+            "at most 1",
+            10_000 / median(eight) <= 1,
+            command=COMMAND,
+        )
+    )
     return records
 
 
@@ -205,21 +289,34 @@ def growth() -> None:
         count = max(100, int(2000 * 400 / n * 250 / t / density) // 4)
         spikes = poisson(source[np.arange(count) % len(source)], poisson_op(network, 0), t)
         w = rng.random((n, 784), dtype=np.float32) ** 6
-        trained = Trained(network=network, params={
-            "exc.w": w * (78.4 / w.sum(axis=1, keepdims=True)), "exc.theta": np.full(n, 110 * density, np.float32)})
+        trained = Trained(
+            network=network,
+            params={
+                "exc.w": w * (78.4 / w.sum(axis=1, keepdims=True)),
+                "exc.theta": np.full(n, 110 * density, np.float32),
+            },
+        )
         ranges = calibrate(trained, spikes)
         for bits in (8, 1):
             program = program_of(trained, ranges, bits)
             numba_engine.run(program, spikes.slice(0, 2), n_threads=1)
-            took = [seconds(lambda p=program, s=spikes: numba_engine.run(p, s, n_threads=1)) / count
-                    for _ in range(3)]
+            took = [seconds(lambda p=program, s=spikes: numba_engine.run(p, s, n_threads=1)) / count for _ in range(3)]
             row_bytes = -(-n // 32) * 32 if bits == 8 else -(-n // 512) * 64
             moved = spikes.n_events / count * row_bytes + t * n * 2 * 4  # v in and out, input sum, threshold
             floor = moved / bandwidth(row_bytes * 784 + n * 8)
-            records.append(claim(
-                f"{bits}-bit inference, one core: N = {n}, T = {t}, {spikes.n_events / count / t:.1f} inputs a step",
-                [1e6 * s for s in took], "µs/image", "", None, command=command, digits=1,
-                note=f"{median(took) / floor:.1f} times the floor of moving {moved / 1e3:.0f} kB once"))
+            records.append(
+                claim(
+                    f"{bits}-bit inference, one core: N = {n}, T = {t}, "
+                    f"{spikes.n_events / count / t:.1f} inputs a step",
+                    [1e6 * s for s in took],
+                    "µs/image",
+                    "",
+                    None,
+                    command=command,
+                    digits=1,
+                    note=f"{median(took) / floor:.1f} times the floor of moving {moved / 1e3:.0f} kB once",
+                )
+            )
             print(records[-1]["claim"], records[-1]["value"], records[-1]["note"], flush=True)
     write("growth", records)
 

@@ -33,11 +33,20 @@ from qspinn.records import from_plain
 RUNS = ROOT / "runs" / "bench"
 TOPIC = "supervised"
 TARGETS: dict[str, tuple[float | None, float | None, float | None]] = {
-    "nmnist8": (98.5, 12, 1.0), "braille": (94, 8, 1.5), "dvs_gesture": (90, 4, 1.0),
-    "ev_containers": (None, None, None), "mnist_conv": (None, None, None)}
+    "nmnist8": (98.5, 12, 1.0),
+    "braille": (94, 8, 1.5),
+    "dvs_gesture": (90, 4, 1.0),
+    "ev_containers": (None, None, None),
+    "mnist_conv": (None, None, None),
+}
 """Least float test accuracy [%], least memory factor, largest loss on test [points]."""
-WIDTHS = {"nmnist8": (("ptq w4 per-channel nearest s12", 0.3), ("itq w3 per-channel nearest s6", 0.3),
-                      ("itq w2 per-channel nearest s4", 1.0))}
+WIDTHS = {
+    "nmnist8": (
+        ("ptq w4 per-channel nearest s12", 0.3),
+        ("itq w3 per-channel nearest s6", 0.3),
+        ("itq w2 per-channel nearest s4", 1.0),
+    )
+}
 """Candidates of fixed widths that are measured on test besides the winner, and what they may lose."""
 PROVEN = ("itq w2 per-channel nearest s4", "itq w1 per-channel nearest s3 first3")
 """Candidates of nmnist8 whose modules are compared with the engine."""
@@ -68,9 +77,11 @@ def search(name: str, seeds: list[int]) -> list[dict[str, Any]]:
     floats = [o.float_test * 100 for o in outcomes]
     saved = [o.float_bits / w["bits"] for o, w in zip(outcomes, winners, strict=True)]
     lost = [-o.test_difference.points for o in outcomes]
-    note = "; ".join(f"seed {s}: {w['candidate']['label']}, {w['bits'] / 8000:.2f} kB, 95 % interval of the difference "
-                     f"{o.test_difference.low:+.2f} to {o.test_difference.high:+.2f}, search {o.seconds:.0f} s"
-                     for s, w, o in zip(seeds, winners, outcomes, strict=True))
+    note = "; ".join(
+        f"seed {s}: {w['candidate']['label']}, {w['bits'] / 8000:.2f} kB, 95 % interval of the difference "
+        f"{o.test_difference.low:+.2f} to {o.test_difference.high:+.2f}, search {o.seconds:.0f} s"
+        for s, w, o in zip(seeds, winners, outcomes, strict=True)
+    )
 
     def judged(values: list[float], limit: float | None, sign: int) -> bool | None:
         return None if limit is None else bool(sign * np.median(values) >= sign * limit)
@@ -79,18 +90,42 @@ def search(name: str, seeds: list[int]) -> list[dict[str, Any]]:
         return "" if limit is None else f"{words} {limit:g}"
 
     return [
-        claim(f"{title}: float test accuracy", floats, "%", target("at least", least), judged(floats, least, 1),
-              seeds=seeds, command=command),
-        claim(f"{title}: winner, parameters and all states", saved, "times less", target("at least", factor),
-              judged(saved, factor, 1), seeds=seeds, command=command, digits=1),
-        claim(f"{title}: the same winner, accuracy lost on test", lost, "points", target("at most", loss),
-              judged(lost, loss, -1), seeds=seeds, command=command, note=note),
+        claim(
+            f"{title}: float test accuracy",
+            floats,
+            "%",
+            target("at least", least),
+            judged(floats, least, 1),
+            seeds=seeds,
+            command=command,
+        ),
+        claim(
+            f"{title}: winner, parameters and all states",
+            saved,
+            "times less",
+            target("at least", factor),
+            judged(saved, factor, 1),
+            seeds=seeds,
+            command=command,
+            digits=1,
+        ),
+        claim(
+            f"{title}: the same winner, accuracy lost on test",
+            lost,
+            "points",
+            target("at most", loss),
+            judged(lost, loss, -1),
+            seeds=seeds,
+            command=command,
+            note=note,
+        ),
         *(fixed(name, label, limit, outcomes, seeds, command) for label, limit in WIDTHS.get(name, ())),
     ]
 
 
-def fixed(name: str, label: str, limit: float, outcomes: list[Outcome], seeds: list[int], command: str
-          ) -> dict[str, Any]:
+def fixed(
+    name: str, label: str, limit: float, outcomes: list[Outcome], seeds: list[int], command: str
+) -> dict[str, Any]:
     """What the candidate of this label, stored by the search, loses on test."""
     lost, rates = [], []
     for seed, outcome in zip(seeds, outcomes, strict=True):
@@ -101,9 +136,16 @@ def fixed(name: str, label: str, limit: float, outcomes: list[Outcome], seeds: l
         right = qspinn.run(program, dataset.test.graded()).predictions() == dataset.test.labels
         lost.append((outcome.float_test - right.mean()) * 100)
         rates.append((outcome.float_validation - record["accuracy"]) * 100)
-    return claim(f"{name}: {label}, accuracy lost on test", lost, "points", f"at most {limit:g}",
-                 bool(np.median(lost) <= limit), seeds=seeds, command=command,
-                 note=f"on validation: {', '.join(f'{x:.2f}' for x in rates)}")
+    return claim(
+        f"{name}: {label}, accuracy lost on test",
+        lost,
+        "points",
+        f"at most {limit:g}",
+        bool(np.median(lost) <= limit),
+        seeds=seeds,
+        command=command,
+        note=f"on validation: {', '.join(f'{x:.2f}' for x in rates)}",
+    )
 
 
 def identity(seeds: list[int]) -> list[dict[str, Any]]:
@@ -126,11 +168,26 @@ def identity(seeds: list[int]) -> list[dict[str, Any]]:
         qspinn.run(lower_layers(net.network, net.params(), plan, ranges, seed=seed), dataset.test.graded())
         seconds.append(time.perf_counter() - start)
     return [
-        claim("nmnist8, 2,000 test recordings: predictions, spikes and final states in which the module of in-training "
-              "quantization differs from the engine", differing, "", "0", not any(differing), seeds=seeds,
-              command=command, note="each of: " + "; ".join(PROVEN)),
-        claim("one PTQ candidate on 2,000 nmnist8 test recordings, lowering included", seconds, "s", "at most 3",
-              bool(np.median(seconds) <= 3), seeds=seeds, command=command),
+        claim(
+            "nmnist8, 2,000 test recordings: predictions, spikes and final states in which the module of in-training "
+            "quantization differs from the engine",
+            differing,
+            "",
+            "0",
+            not any(differing),
+            seeds=seeds,
+            command=command,
+            note="each of: " + "; ".join(PROVEN),
+        ),
+        claim(
+            "one PTQ candidate on 2,000 nmnist8 test recordings, lowering included",
+            seconds,
+            "s",
+            "at most 3",
+            bool(np.median(seconds) <= 3),
+            seeds=seeds,
+            command=command,
+        ),
     ]
 
 
@@ -172,8 +229,11 @@ def main() -> None:
     arguments = parser.parse_args()
     stored = ROOT / "benchmarks" / "results" / f"{TOPIC}.json"
     records = json.loads(stored.read_text()) if stored.exists() else []
-    new = identity(arguments.seeds) if arguments.topic == "identity" else [
-        r for name in arguments.names for r in search(name, arguments.seeds)]
+    new = (
+        identity(arguments.seeds)
+        if arguments.topic == "identity"
+        else [r for name in arguments.names for r in search(name, arguments.seeds)]
+    )
     replaced = {r["command"] for r in new}
     write(TOPIC, [r for r in records if r["command"] not in replaced] + new)
 

@@ -55,7 +55,8 @@ def things(job: Job, peers: dict[str, Peer], least: float) -> dict[str, Callable
     """Everything a round measures, in turn: a function for each that returns samples per second."""
     spikes = job.events.spikes()
     found: dict[str, Callable[[], float]] = {
-        INFER: lambda: spikes.n_samples / timed(lambda: qspinn.run(job.program, spikes), least)}
+        INFER: lambda: spikes.n_samples / timed(lambda: qspinn.run(job.program, spikes), least)
+    }
     for key in (FLOAT, ONE, STATES):
         found |= {f"{n}, {key}": lambda p=p, key=key: p.rate(key, least) for n, p in peers.items() if key in p.chosen}
     step = training_step(copy.deepcopy(job.net), job.events)
@@ -73,9 +74,11 @@ def measure(case: Case, rounds: int, environment: Path, quick: bool) -> list[dic
     job = ready(case, quick)
     with peers_of(job, environment) as peers:
         facts: dict[str, Any] = {
-            "case": case.name, "densities": {k: round(v, 4) for k, v in job.densities.items()},
+            "case": case.name,
+            "densities": {k: round(v, 4) for k, v in job.densities.items()},
             "agreement": {"integers": f"class {job.same_class:.1%}"} | agreement(job, peers, 32 if quick else N_INPUTS),
-            "losses": losses(job, peers)}
+            "losses": losses(job, peers),
+        }
         print(f"  {facts}", flush=True)
         prepare(peers, job, quick)
         facts["versions"] = versions(peers)
@@ -85,8 +88,11 @@ def measure(case: Case, rounds: int, environment: Path, quick: bool) -> list[dic
             for name, work in todo.items():
                 rates.setdefault(name, []).append(work())
             print("  " + ", ".join(f"{k}: {v[-1]:.4g}/s" for k, v in rates.items()), flush=True)
-        chosen = {f"{n}, {key}": f"batch {c['batch']}, {c['threads']} thread(s)"
-                  for n, p in peers.items() for key, c in p.chosen.items()}
+        chosen = {
+            f"{n}, {key}": f"batch {c['batch']}, {c['threads']} thread(s)"
+            for n, p in peers.items()
+            for key, c in p.chosen.items()
+        }
     return records(case, facts, rates, chosen)
 
 
@@ -100,8 +106,9 @@ def versions(peers: dict[str, Peer]) -> dict[str, str]:
     return found
 
 
-def records(case: Case, facts: dict[str, Any], rates: dict[str, list[float]], chosen: dict[str, str]
-            ) -> list[dict[str, Any]]:
+def records(
+    case: Case, facts: dict[str, Any], rates: dict[str, list[float]], chosen: dict[str, str]
+) -> list[dict[str, Any]]:
     """Claims of a case: rates, then ratios within rounds; the facts go with the first."""
     made = []
     for name, values in rates.items():
@@ -113,12 +120,29 @@ def records(case: Case, facts: dict[str, Any], rates: dict[str, list[float]], ch
             if ours not in rates or name not in rates:
                 continue
             values = [a / b for a, b in zip(rates[ours], rates[name], strict=True)]
-            made.append(claim(f"{case.name}: {ours} against {name}", values, "times", *judged(case, ours, name, values),
-                              command=COMMAND, peer=chosen[name]) | {"ratio": [ours, name]})
+            made.append(
+                claim(
+                    f"{case.name}: {ours} against {name}",
+                    values,
+                    "times",
+                    *judged(case, ours, name, values),
+                    command=COMMAND,
+                    peer=chosen[name],
+                )
+                | {"ratio": [ours, name]}
+            )
     if GRID in rates:
         values = [a / b for a, b in zip(rates[GRID], rates[TRAIN], strict=True)]
-        made.append(claim(f"{case.name}: {GRID} against {TRAIN}", values, "times", *judged(case, GRID, TRAIN, values),
-                          command=COMMAND) | {"ratio": [GRID, TRAIN]})
+        made.append(
+            claim(
+                f"{case.name}: {GRID} against {TRAIN}",
+                values,
+                "times",
+                *judged(case, GRID, TRAIN, values),
+                command=COMMAND,
+            )
+            | {"ratio": [GRID, TRAIN]}
+        )
     for record in made:
         record["case"] = case.name
     made[0] |= facts | {"note": note(facts), "rounds": len(rates[INFER])}
@@ -129,16 +153,19 @@ def judged(case: Case, ours: str, theirs: str, ratios: list[float]) -> tuple[str
     """(target, whether the median meets it) of a ratio of speeds; no target: ("", None)."""
     sparse = case.density is not None and case.density <= 0.02
     least = {(INFER, FLOAT): 20 if sparse else 1, (INFER, STATES): 1000, (TRAIN, STEP): 2, (GRID, TRAIN): 0.77}.get(
-        (ours, theirs.split(", ", 1)[-1]))
+        (ours, theirs.split(", ", 1)[-1])
+    )
     return ("", None) if least is None else (f"at least {least:g}", median(ratios) >= least)
 
 
 def note(facts: dict[str, Any]) -> str:
     """Densities, agreement and versions in one line."""
-    parts = ["spikes per neuron and step: " + ", ".join(f"{k} {v:.1%}" for k, v in facts["densities"].items()),
-             "agreement with our float network: " + "; ".join(f"{k}: {v}" for k, v in facts["agreement"].items()),
-             "loss before the first update: " + ", ".join(f"{k} {v:g}" for k, v in facts["losses"].items()),
-             ", ".join(f"{k} {v}" for k, v in facts["versions"].items())]
+    parts = [
+        "spikes per neuron and step: " + ", ".join(f"{k} {v:.1%}" for k, v in facts["densities"].items()),
+        "agreement with our float network: " + "; ".join(f"{k}: {v}" for k, v in facts["agreement"].items()),
+        "loss before the first update: " + ", ".join(f"{k} {v:g}" for k, v in facts["losses"].items()),
+        ", ".join(f"{k} {v}" for k, v in facts["versions"].items()),
+    ]
     return ". ".join(parts)
 
 
@@ -158,8 +185,11 @@ def main() -> None:
     chosen = parser.parse_args()
     if "OMP_WAIT_POLICY" not in os.environ:  # libgomp reads it when torch is imported
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
-    fresh = {c.name: measure(c, 1 if chosen.quick else chosen.rounds, chosen.environment, chosen.quick)
-             for c in CASES if chosen.case is None or c.name in chosen.case}
+    fresh = {
+        c.name: measure(c, 1 if chosen.quick else chosen.rounds, chosen.environment, chosen.quick)
+        for c in CASES
+        if chosen.case is None or c.name in chosen.case
+    }
     if chosen.quick:
         print(json.dumps([r for made in fresh.values() for r in made], indent=1, ensure_ascii=False))
     else:

@@ -29,8 +29,9 @@ from qspinn.quantization.ranges import LayerRanges
 N_INPUTS, BATCH = 128, 64
 """Samples of a case, and those of them that make the training batch."""
 LEARNING_RATE, GAIN = 1e-3, 10.0  # as in peers/worker.py
-PLAN = QuantPlan(rules=(QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_CHANNEL),
-                        QuantRule(tensor="*", bits=12)))
+PLAN = QuantPlan(
+    rules=(QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_CHANNEL), QuantRule(tensor="*", bits=12))
+)
 NEURON = Leaky(decay=0.9)
 
 
@@ -83,8 +84,10 @@ def gestures(side: int, n_steps: int = 20, bin_ms: int = 10) -> Data:
         with np.load(find("", f"dvs_gesture_samples/class{label + 1:02d}.npz")) as file:
             events = downsample(make(file["x"], file["y"], file["t"], file["p"]), SENSOR, (side, side))
         first, last = int(events["t"].min()), int(events["t"].max())
-        windows += [(bin_events(events, (side, side), bin_ms * 1000, n_steps, start_us=start), label)
-                    for start in range(first, last - n_steps * bin_ms * 1000, 10_000)]
+        windows += [
+            (bin_events(events, (side, side), bin_ms * 1000, n_steps, start_us=start), label)
+            for start in range(first, last - n_steps * bin_ms * 1000, 10_000)
+        ]
     order = np.random.default_rng(0).permutation(len(windows))
     everything = pack((windows[i] for i in order), n_steps, (side, side))
     return Data(everything, everything.slice(0, N_INPUTS))
@@ -120,11 +123,17 @@ def network_of(case: Case, events: EventSet) -> LayeredNetwork:
     b = second.shape_after(*a)
     pool = (Pool2d(source="b", target="p", of="average"),) if case.pool else ()
     return LayeredNetwork(
-        name="bench", input=EventInput(shape=events.shape), n_steps=events.n_steps,
-        layers=(Layer(name="a", shape=(16, *a), neuron=NEURON), Layer(name="b", shape=(32, *b), neuron=NEURON),
-                Layer(name="out", shape=(case.n_classes, 1, 1), neuron=NEURON)),
+        name="bench",
+        input=EventInput(shape=events.shape),
+        n_steps=events.n_steps,
+        layers=(
+            Layer(name="a", shape=(16, *a), neuron=NEURON),
+            Layer(name="b", shape=(32, *b), neuron=NEURON),
+            Layer(name="out", shape=(case.n_classes, 1, 1), neuron=NEURON),
+        ),
         connections=(first, second, *pool, Linear(source="p" if pool else "b", target="out", norm=True)),
-        readout=NeuronReadout(source="out"))
+        readout=NeuronReadout(source="out"),
+    )
 
 
 def raster(events: EventSet) -> torch.Tensor:
@@ -166,8 +175,16 @@ def ready(case: Case, quick: bool) -> Job:
     result = qspinn.run(program, events.spikes())
     densities = {"input": events.n_events / (events.n_samples * events.n_steps * events.n)}
     densities |= {layer.name: float(result.counts[layer.name].mean()) / network.n_steps for layer in network.layers}
-    return Job(case=case, net=net, program=program, ranges=ranges, events=events, counts=counts, densities=densities,
-               same_class=float((result.predictions() == counts.argmax(1)).mean()))
+    return Job(
+        case=case,
+        net=net,
+        program=program,
+        ranges=ranges,
+        events=events,
+        counts=counts,
+        densities=densities,
+        same_class=float((result.predictions() == counts.argmax(1)).mean()),
+    )
 
 
 def float_counts(net: SurrogateNet, events: EventSet) -> NDArray[np.int64]:

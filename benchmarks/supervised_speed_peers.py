@@ -38,8 +38,9 @@ class Peer:
         script = ROOT / "benchmarks" / "peers" / f"{name}_speed.py"
         self.name = name
         own = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-        self.process = subprocess.Popen([str(python), str(script), str(file)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, env=own)
+        self.process = subprocess.Popen(
+            [str(python), str(script), str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own
+        )
         self.chosen: dict[str, dict[str, Any]] = {}
         """Batch and threads by measured thing."""
 
@@ -58,7 +59,8 @@ class Peer:
         """Chooses the fastest batch and number of threads for one thing."""
         options = [{"batch": b, "threads": t} for b in batches for t in sorted({1, CORES})]
         self.chosen[key] = request | max(
-            options, key=lambda o: self.ask(**request, **o, least=least)["samples_per_second"])
+            options, key=lambda o: self.ask(**request, **o, least=least)["samples_per_second"]
+        )
 
     def rate(self, key: str, least: float) -> float:
         """Samples per second of one thing as chosen."""
@@ -93,12 +95,18 @@ def case_arrays(job: Job) -> dict[str, Any]:
     for layer in network.layers:
         (c,) = (c for c in network.into(layer.name) if isinstance(c, Weighted))
         norm: Any = job.net.norms[f"{layer.name}__w"]
-        arrays |= {f"raw.{layer.name}.{key}": x.detach().numpy() for key, x in (
-            ("w", job.net.weight(c)), ("gamma", norm.weight), ("beta", norm.bias))}
+        arrays |= {
+            f"raw.{layer.name}.{key}": x.detach().numpy()
+            for key, x in (("w", job.net.weight(c)), ("gamma", norm.weight), ("beta", norm.bias))
+        }
         layers.append(described(network, layer, c))
     declared = {"shape": network.input.shape, "neuron": {"decay": NEURON.decay, "v_th": NEURON.v_th}, "layers": layers}
-    return arrays | {"network": json.dumps(declared), "offsets": spikes.offsets, "index": spikes.index,
-                     "labels": job.events.labels}
+    return arrays | {
+        "network": json.dumps(declared),
+        "offsets": spikes.offsets,
+        "index": spikes.index,
+        "labels": job.events.labels,
+    }
 
 
 def described(network: LayeredNetwork, layer: Layer, c: Weighted) -> dict[str, Any]:
@@ -107,8 +115,13 @@ def described(network: LayeredNetwork, layer: Layer, c: Weighted) -> dict[str, A
     theirs = network.shape_of(c.source)
     conv = isinstance(c, Conv2d)
     own = {"kernel": c.kernel, "stride": c.stride} if isinstance(c, Conv2d) else {}
-    return own | {"name": layer.name, "kind": "conv" if conv else "linear", "n_out": layer.shape[0],
-                  "n_in": theirs[0] if conv else math.prod(theirs), "pool": pool.kernel if pool is not None else None}
+    return own | {
+        "name": layer.name,
+        "kind": "conv" if conv else "linear",
+        "n_out": layer.shape[0],
+        "n_in": theirs[0] if conv else math.prod(theirs),
+        "pool": pool.kernel if pool is not None else None,
+    }
 
 
 def delayed_counts(net: SurrogateNet, events: EventSet) -> NDArray[np.int64]:
@@ -147,13 +160,16 @@ def agreement(job: Job, peers: dict[str, Peer], samples: int) -> dict[str, str]:
         SystemExit: a peer computes something else than the same neuron does on our side.
     """
     with torch.no_grad():
-        delayed_ones = np.concatenate([delayed_counts(job.net, job.events.slice(a, a + 32))
-                                       for a in range(0, samples, 32)])
+        delayed_ones = np.concatenate(
+            [delayed_counts(job.net, job.events.slice(a, a + 32)) for a in range(0, samples, 32)]
+        )
     found = {}
     for name, kind, what, ours, needed in (
-            ("spikingjelly", "float", "", job.counts, True), ("snntorch", "float", "", job.counts, False),
-            ("snntorch", "float", " with our weights under its rule", delayed_ones, True),
-            ("snntorch", "quantized", "", job.counts, False)):
+        ("spikingjelly", "float", "", job.counts, True),
+        ("snntorch", "float", "", job.counts, False),
+        ("snntorch", "float", " with our weights under its rule", delayed_ones, True),
+        ("snntorch", "quantized", "", job.counts, False),
+    ):
         n = min(samples, 8) if kind == "quantized" else samples
         theirs = np.array(peers[name].ask(task="outputs", kind=kind, samples=n)["counts"])
         same = float((theirs.argmax(1) == ours[:n].argmax(1)).mean())

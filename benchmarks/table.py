@@ -31,22 +31,47 @@ def row(record: dict) -> str:
     mark = {True: "yes", False: "**no**", None: "-"}[record["met"]]
     low, high = record["spread"]
     spread = f"{low:g} … {high:g}" if low != high else ""
-    cells = [record["claim"], f"{record['value']:g} {record['unit']}".strip(), spread, record["target"], mark,
-             record["peer"] or "", f"`{record['command']}`"]
+    cells = [
+        record["claim"],
+        f"{record['value']:g} {record['unit']}".strip(),
+        spread,
+        record["target"],
+        mark,
+        record["peer"] or "",
+        f"`{record['command']}`",
+    ]
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
 
 START, END = "<!-- results -->", "<!-- /results -->"
-SHORT = ("float baseline", "N = 400, all tensors", "the same winner", "4-bit weights learned", "2-bit weights learned",
-         "memory of the cheapest", "float32 training, one core, against", "8-bit training, one core, against",
-         "8-bit inference, both cores, against", "1-bit engine", "one PTQ candidate", "nmnist8: float test",
-         "nmnist8: winner", "nmnist8: the same winner", "nmnist8: ptq", "nmnist8: itq", "dvs_gesture", "braille: ",
-         "qsnn_nmnist8: ", "nmnist8: integer DECOLLE against float", "the same: memory of learning saved",
-         "integer DECOLLE against float, same cores",
-         "nmnist8, 5 ms, layers at 1.5 %: 8-bit integers against spikingjelly, float",
-         "gestures, 32 x 32, layers at 1.5 %: 8-bit integers against snntorch, float",
-         "gestures, 128 x 128, layers at 1.5 %: 8-bit integers against spikingjelly, float",
-         "nmnist8, 20 ms: training step against")
+SHORT = (
+    "float baseline",
+    "N = 400, all tensors",
+    "the same winner",
+    "4-bit weights learned",
+    "2-bit weights learned",
+    "memory of the cheapest",
+    "float32 training, one core, against",
+    "8-bit training, one core, against",
+    "8-bit inference, both cores, against",
+    "1-bit engine",
+    "one PTQ candidate",
+    "nmnist8: float test",
+    "nmnist8: winner",
+    "nmnist8: the same winner",
+    "nmnist8: ptq",
+    "nmnist8: itq",
+    "dvs_gesture",
+    "braille: ",
+    "qsnn_nmnist8: ",
+    "nmnist8: integer DECOLLE against float",
+    "the same: memory of learning saved",
+    "integer DECOLLE against float, same cores",
+    "nmnist8, 5 ms, layers at 1.5 %: 8-bit integers against spikingjelly, float",
+    "gestures, 32 x 32, layers at 1.5 %: 8-bit integers against snntorch, float",
+    "gestures, 128 x 128, layers at 1.5 %: 8-bit integers against spikingjelly, float",
+    "nmnist8, 20 ms: training step against",
+)
 
 
 def short_table(records: list[dict]) -> str:
@@ -55,9 +80,13 @@ def short_table(records: list[dict]) -> str:
     for r in records:
         if r["claim"].startswith(SHORT):
             lines.append(row(r).rsplit(" | ", 2)[0] + " |")
-    lines += ["", "Medians over three seeds or three rounds on 2 cores; MNIST where no data are named, test data "
-              "unless said otherwise. Every figure, its command and what is not met: "
-              "[benchmarks/README.md](benchmarks/README.md).", ""]
+    lines += [
+        "",
+        "Medians over three seeds or three rounds on 2 cores; MNIST where no data are named, test data "
+        "unless said otherwise. Every figure, its command and what is not met: "
+        "[benchmarks/README.md](benchmarks/README.md).",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -69,9 +98,13 @@ def cases_table(records: list[dict]) -> list[str]:
     ratios = {(r["case"], " against ".join(r["ratio"])): r for r in records if "ratio" in r}
     columns = list(dict.fromkeys(name for _, name in ratios))
     layers = max((list(r["densities"]) for r in cases.values()), key=len)
-    lines = ["Spikes per neuron and step; how many times the speed of the other: median (smallest … largest ratio of a "
-             "round).", "",
-             "| case | " + " | ".join([*layers, *columns]) + " |", "|" + "---|" * (1 + len(layers) + len(columns))]
+    lines = [
+        "Spikes per neuron and step; how many times the speed of the other: median (smallest … largest ratio of a "
+        "round).",
+        "",
+        "| case | " + " | ".join([*layers, *columns]) + " |",
+        "|" + "---|" * (1 + len(layers) + len(columns)),
+    ]
     for name in cases:
         densities = [f"{cases[name]['densities'].get(layer, 0):.1%}" for layer in layers]
         found = [ratios.get((name, column)) for column in columns]
@@ -86,9 +119,13 @@ def memory_table(records: list[dict]) -> list[str]:
     if not rows:
         return []
     widths = ("32/32", "1w-8u", "1w-4u", "1w-2u")
-    lines = ["Memory in MB (10^6 bytes): as published / by `published_account` / of what a program keeps, states of "
-             "all layers, normalization folded (`plan_account`; at 32/32 `float_layers_account`).", "",
-             "| network | batch | " + " | ".join(widths) + " |", "|---|---|" + "---|" * len(widths)]
+    lines = [
+        "Memory in MB (10^6 bytes): as published / by `published_account` / of what a program keeps, states of "
+        "all layers, normalization folded (`plan_account`; at 32/32 `float_layers_account`).",
+        "",
+        "| network | batch | " + " | ".join(widths) + " |",
+        "|---|---|" + "---|" * len(widths),
+    ]
     for row in rows:
         figures = zip(row["published"], row["account"], row["program"], strict=True)
         cells = [f"{printed} / {own:.3f} / {kept:.3f}" for printed, own, kept in figures]
@@ -105,14 +142,24 @@ def main() -> None:
     lines, missed = [HEAD], []
     for path in sorted(RESULTS.glob("*.json")):
         records = json.loads(path.read_text())
-        lines += [f"## {path.stem}", "", *cases_table(records), *memory_table(records),
-                  "| what | value | spread | target | met | peer | command |",
-                  "|---|---|---|---|---|---|---|", *map(row, records), ""]
+        lines += [
+            f"## {path.stem}",
+            "",
+            *cases_table(records),
+            *memory_table(records),
+            "| what | value | spread | target | met | peer | command |",
+            "|---|---|---|---|---|---|---|",
+            *map(row, records),
+            "",
+        ]
         first = records[0]
         lines += [f"Machine: {first['machine']}. Commit {first['commit']}, {first['date']}.", ""]
         lines += [f"- {r['claim']}: {r['note']}" for r in records if r.get("note")] + [""]
-        missed += [f"- {path.stem}: {r['claim']}: {r['value']:g} {r['unit']}, target {r['target']}"
-                   for r in records if r["met"] is False]
+        missed += [
+            f"- {path.stem}: {r['claim']}: {r['value']:g} {r['unit']}, target {r['target']}"
+            for r in records
+            if r["met"] is False
+        ]
     if (ROOT / "docs" / "img" / "growth.svg").exists():
         lines += ["![Time per image over N](../docs/img/growth.svg)", ""]
     lines += ["## Not met", "", *(missed or ["Every target above is met."]), ""]

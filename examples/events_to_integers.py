@@ -22,26 +22,42 @@ test = synthetic_set(10, seed=0, first=80, **events)
 # 2. The network, as a declaration.
 neuron = Leaky(decay=0.9)
 network = LayeredNetwork(
-    name="gestures", input=EventInput(shape=(2, 32, 32)), n_steps=30, step_ms=50.0,
-    layers=(Layer(name="a", shape=(16, 14, 14), neuron=neuron), Layer(name="b", shape=(32, 6, 6), neuron=neuron),
-            Layer(name="out", shape=(11, 1, 1), neuron=neuron)),
-    connections=(Conv2d(source="input", target="a", kernel=(5, 5), stride=(2, 2), norm=True),
-                 Conv2d(source="a", target="b", stride=(2, 2), norm=True),
-                 Linear(source="b", target="out", norm=True)),
-    readout=NeuronReadout(source="out"))
+    name="gestures",
+    input=EventInput(shape=(2, 32, 32)),
+    n_steps=30,
+    step_ms=50.0,
+    layers=(
+        Layer(name="a", shape=(16, 14, 14), neuron=neuron),
+        Layer(name="b", shape=(32, 6, 6), neuron=neuron),
+        Layer(name="out", shape=(11, 1, 1), neuron=neuron),
+    ),
+    connections=(
+        Conv2d(source="input", target="a", kernel=(5, 5), stride=(2, 2), norm=True),
+        Conv2d(source="a", target="b", stride=(2, 2), norm=True),
+        Linear(source="b", target="out", norm=True),
+    ),
+    readout=NeuronReadout(source="out"),
+)
 
 # 3. Training in floats.
 net = SurrogateNet(network, seed=0)
-fit(net, train, Supervision(n_epochs=16, batch=32, shift=1),
-    progress=lambda done, total, loss: print(f"epoch {done}/{total}: loss {loss:.3f}"))
+fit(
+    net,
+    train,
+    Supervision(n_epochs=16, batch=32, shift=1),
+    progress=lambda done, total, loss: print(f"epoch {done}/{total}: loss {loss:.3f}"),
+)
 right = scores(net, test).argmax(axis=1) == test.labels
 print(f"float: {right.mean():.1%}")
 
 # 4. Integers: which tensor gets how many bits, then one call; the engine runs what a microcontroller would.
-plan = QuantPlan(rules=(QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_CHANNEL),
-                        QuantRule(tensor="*", bits=14)))
+plan = QuantPlan(
+    rules=(QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_CHANNEL), QuantRule(tensor="*", bits=14))
+)
 program = lower_layers(network, net.params(), plan, layer_ranges(net, train))
 result = run(program, test.spikes())
-print(f"integers: {(result.predictions() == test.labels).mean():.1%}, "
-      f"{program_account(program).total_bytes / 1000:.1f} kB with all states")
+print(
+    f"integers: {(result.predictions() == test.labels).mean():.1%}, "
+    f"{program_account(program).total_bytes / 1000:.1f} kB with all states"
+)
 save(program, "gestures.qspinn")

@@ -52,8 +52,11 @@ def make_ranges() -> Callable[[Network], Ranges]:
     """Ranges under which every input spikes in every tenth step."""
 
     def make(network: Network) -> Ranges:
-        return Ranges(input_rate=np.full(network.input.n, 0.1), busiest_step=network.input.n,
-                      threshold_max_mv={p.name: p.neuron.v_th_mv + 4.0 for p in network.populations})
+        return Ranges(
+            input_rate=np.full(network.input.n, 0.1),
+            busiest_step=network.input.n,
+            threshold_max_mv={p.name: p.neuron.v_th_mv + 4.0 for p in network.populations},
+        )
 
     return make
 
@@ -69,9 +72,13 @@ def two_layers() -> Network:
     """Two populations in a row, the first with negative potentials; nothing lateral."""
     signed = Lif(v_th_mv=4.0, v_reset_mv=-2.0, v_min_mv=-6.0, n_ref_steps=1)
     return Network(
-        name="two", input=PoissonInput(n=12), n_steps=20, readout=VoteReadout(source="b", n_classes=3),
+        name="two",
+        input=PoissonInput(n=12),
+        n_steps=20,
+        readout=VoteReadout(source="b", n_classes=3),
         populations=(Population(name="a", n=8, neuron=signed), Population(name="b", n=4, neuron=Lif(v_th_mv=3.0))),
-        connections=(Dense(source="input", target="a"), Dense(source="a", target="b")))
+        connections=(Dense(source="input", target="a"), Dense(source="a", target="b")),
+    )
 
 
 @pytest.fixture

@@ -16,12 +16,56 @@ from hypothesis import strategies as st
 
 from qspinn.errors import QSpinnError
 
-DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
-          "float64", "longdouble", "complex64", "complex128", "object", "U3", "S3", "M8[s]", "m8[s]",
-          ">i2", ">i4", ">i8", ">u2", ">f4", ">f8")
+DTYPES = (
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "longdouble",
+    "complex64",
+    "complex128",
+    "object",
+    "U3",
+    "S3",
+    "M8[s]",
+    "m8[s]",
+    ">i2",
+    ">i4",
+    ">i8",
+    ">u2",
+    ">f4",
+    ">f8",
+)
 TAME = (0, 1)
-WILD = (0, 1, 2, 3, -1, 7, 127, 128, 255, 256, 65535, 65536, 2**31 - 1, 2**31, -(2**31), 2**62, 2**63 - 1, -(2**63),
-        2**64 - 1)
+WILD = (
+    0,
+    1,
+    2,
+    3,
+    -1,
+    7,
+    127,
+    128,
+    255,
+    256,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    -(2**31),
+    2**62,
+    2**63 - 1,
+    -(2**63),
+    2**64 - 1,
+)
 WILD_FLOATS = (0.0, 1.0, -0.0, 0.5, 2.7, -1.0, np.nan, np.inf, -np.inf, 255.0, 256.0, 1e-40, 65504.0, 1e30, 1e300)
 LAYOUTS = ("plain", "plain", "plain", "read-only", "strided", "reversed", "fortran", "masked", "list", "matrix")
 
@@ -66,8 +110,13 @@ def _laid_out(values: np.ndarray, layout: str, rng: np.random.Generator) -> Any:
 
 
 @st.composite
-def arrays(draw: st.DrawFn, *, n_dims: Sequence[int] = (0, 1, 2, 3, 5), sides: Sequence[int] = (0, 1, 2, 3, 4),
-           shape: tuple[int, ...] | None = None) -> Any:
+def arrays(
+    draw: st.DrawFn,
+    *,
+    n_dims: Sequence[int] = (0, 1, 2, 3, 5),
+    sides: Sequence[int] = (0, 1, 2, 3, 4),
+    shape: tuple[int, ...] | None = None,
+) -> Any:
     """An array, masked array or nested list; half of them hold zeros and ones only, so that types and layouts are
     reached that a value would be refused for."""
     if shape is None:
@@ -79,9 +128,38 @@ def arrays(draw: st.DrawFn, *, n_dims: Sequence[int] = (0, 1, 2, 3, 5), sides: S
 
 def scalars() -> st.SearchStrategy[Any]:
     """A single value: a small number mostly, else one of the wrong kind or size."""
-    return st.one_of(st.integers(0, 4), st.sampled_from([
-        None, True, False, -1, 1.0, 1.5, np.nan, np.inf, "1", "", b"1", [], [1], (1, 2), {}, 2**31, 2**63, 2**70,
-        -(2**70), np.int8(3), np.uint64(2), np.float32(2), np.array(2), np.array([1, 2]), 1j]))
+    return st.one_of(
+        st.integers(0, 4),
+        st.sampled_from(
+            [
+                None,
+                True,
+                False,
+                -1,
+                1.0,
+                1.5,
+                np.nan,
+                np.inf,
+                "1",
+                "",
+                b"1",
+                [],
+                [1],
+                (1, 2),
+                {},
+                2**31,
+                2**63,
+                2**70,
+                -(2**70),
+                np.int8(3),
+                np.uint64(2),
+                np.float32(2),
+                np.array(2),
+                np.array([1, 2]),
+                1j,
+            ]
+        ),
+    )
 
 
 @st.composite

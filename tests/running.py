@@ -34,6 +34,7 @@ def inline(n_workers: int, initializer: Callable[..., None], arguments: tuple) -
 
 def die_at(moment: int, lost: int, folder: Path) -> None:
     """This process kills itself at that moment (see `at`); where it is a sync, the last lost bytes never land."""
+
     def die(file: int | None) -> None:
         if file is not None:
             os.ftruncate(file, max(os.fstat(file).st_size - lost, 0))

@@ -17,23 +17,41 @@ from qspinn.data.events.recording import EVENT, Events, bin_events, crop_time, d
 from qspinn.errors import ConfigError, DataError
 
 SAMPLES = Path(os.environ.get("QSPINN_DATA", "")) / "dvs_gesture_samples"
-needs_samples = pytest.mark.skipif(not (os.environ.get("QSPINN_DATA") and SAMPLES.is_dir()),
-                                   reason="QSPINN_DATA does not name a folder with dvs_gesture_samples")
+needs_samples = pytest.mark.skipif(
+    not (os.environ.get("QSPINN_DATA") and SAMPLES.is_dir()),
+    reason="QSPINN_DATA does not name a folder with dvs_gesture_samples",
+)
 TEXT = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"
 
 
 def events_of(n: int, seed: int = 0, span_us: int = 1_000_000, start_us: int = 0) -> Events:
     rng = np.random.default_rng([seed, 8])
-    return make(rng.integers(0, 128, n), rng.integers(0, 128, n), start_us + np.sort(rng.integers(0, span_us, n)),
-                rng.random(n) < 0.5)
+    return make(
+        rng.integers(0, 128, n),
+        rng.integers(0, 128, n),
+        start_us + np.sort(rng.integers(0, span_us, n)),
+        rng.random(n) < 0.5,
+    )
 
 
 def packet(events: Events, **fields: int) -> bytes:
     """A packet written with struct alone; `fields` replace those of its header."""
-    values = {"type": 1, "source": 1, "size": 8, "ts_offset": 4, "overflow": 0, "capacity": len(events),
-              "number": len(events), "valid": len(events)} | fields
-    body = b"".join(struct.pack("<Ii", int(e["x"]) << 17 | int(e["y"]) << 2 | int(e["p"]) << 1 | 1,
-                                int(e["t"]) - (values["overflow"] << 31)) for e in events)
+    values = {
+        "type": 1,
+        "source": 1,
+        "size": 8,
+        "ts_offset": 4,
+        "overflow": 0,
+        "capacity": len(events),
+        "number": len(events),
+        "valid": len(events),
+    } | fields
+    body = b"".join(
+        struct.pack(
+            "<Ii", int(e["x"]) << 17 | int(e["y"]) << 2 | int(e["p"]) << 1 | 1, int(e["t"]) - (values["overflow"] << 31)
+        )
+        for e in events
+    )
     return struct.pack("<HHIIIIII", *values.values()) + body
 
 
@@ -113,8 +131,11 @@ def test_a_wrapped_timestamp_goes_into_the_overflow_counter(tmp_path: Path) -> N
     n_first = int(np.searchsorted(events["t"], 2**31))
     wrapped = events.copy()
     wrapped["t"][n_first:] -= 2**31  # a camera that forgot to count
-    refused(path, TEXT + packet(wrapped[:n_first]) + packet(wrapped[n_first:]),
-            f"byte {len(TEXT) + 28 + 8 * n_first + 32}: time of the packet is out of order")
+    refused(
+        path,
+        TEXT + packet(wrapped[:n_first]) + packet(wrapped[n_first:]),
+        f"byte {len(TEXT) + 28 + 8 * n_first + 32}: time of the packet is out of order",
+    )
     with pytest.raises(DataError, match=rf"t\[{n_first}\]: timestamps wrapped"):
         write_aedat(path, wrapped)
 
@@ -172,11 +193,19 @@ def test_flipped_header_bits_are_refused_or_harmless(tmp_path: Path) -> None:
     assert seen >= 2 * (28 - 4) * 8 - 8
 
 
-@pytest.mark.parametrize(("field", "value", "offset", "message"), [
-    ("type", 0x8001, 0, r"unknown event type \(or compressed packet\)"), ("type", 14, 0, "unknown event type"),
-    ("size", 16, 4, "wrong event size"), ("ts_offset", 0, 8, "wrong place of the timestamp"),
-    ("overflow", 1 << 31, 12, "timestamp overflow is negative"), ("capacity", 5, 16, "capacity is below the number"),
-    ("valid", 7, 24, "more valid events than events"), ("valid", 0, 24, "wrong number of valid events")])
+@pytest.mark.parametrize(
+    ("field", "value", "offset", "message"),
+    [
+        ("type", 0x8001, 0, r"unknown event type \(or compressed packet\)"),
+        ("type", 14, 0, "unknown event type"),
+        ("size", 16, 4, "wrong event size"),
+        ("ts_offset", 0, 8, "wrong place of the timestamp"),
+        ("overflow", 1 << 31, 12, "timestamp overflow is negative"),
+        ("capacity", 5, 16, "capacity is below the number"),
+        ("valid", 7, 24, "more valid events than events"),
+        ("valid", 0, 24, "wrong number of valid events"),
+    ],
+)
 def test_headers_that_break_the_format(tmp_path: Path, field: str, value: int, offset: int, message: str) -> None:
     body = packet(events_of(6))[28:]
     broken = packet(events_of(0), **({"capacity": 6, "number": 6, "valid": 6} | {field: value}))
@@ -194,12 +223,17 @@ def test_sources_and_times_that_cannot_be(tmp_path: Path) -> None:
     refused(path, bytes(bad), f"byte {len(TEXT) + 28 + 8 * 4 + 4}: timestamp is negative")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "byte 0: is not an AEDAT 3.1 file"), (b"#!AER-DAT2.0\r\n" + TEXT[14:], "byte 0: is not an AEDAT 3.1 file"),
-    (TEXT.replace(b"RAW", b"Serial-TS"), "byte 14: format is not supported"),
-    (TEXT.replace(b"#Source", b"Source"), "byte 28: text header is damaged"),
-    (TEXT[:14] + b"#" * 5000, "byte 14: text header is damaged"),
-    (TEXT[:14] + b"#a\r\n" * 2000, "byte 4106: text header does not end; got '1024 lines'")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "byte 0: is not an AEDAT 3.1 file"),
+        (b"#!AER-DAT2.0\r\n" + TEXT[14:], "byte 0: is not an AEDAT 3.1 file"),
+        (TEXT.replace(b"RAW", b"Serial-TS"), "byte 14: format is not supported"),
+        (TEXT.replace(b"#Source", b"Source"), "byte 28: text header is damaged"),
+        (TEXT[:14] + b"#" * 5000, "byte 14: text header is damaged"),
+        (TEXT[:14] + b"#a\r\n" * 2000, "byte 4106: text header does not end; got '1024 lines'"),
+    ],
+)
 def test_text_headers(tmp_path: Path, content: bytes, message: str) -> None:
     refused(tmp_path / "x.aedat", content, message)
 
@@ -215,8 +249,12 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     pause["t"][5:] += 1 << 31
     negative = events.copy()
     negative["t"][0] = -5
-    for bad, message in (([events[5:], events[:5]], "not in order"), (events[::-1], "not in order"),
-                         (pause, "pause for too long"), (negative, "wrapped")):
+    for bad, message in (
+        ([events[5:], events[:5]], "not in order"),
+        (events[::-1], "not in order"),
+        (pause, "pause for too long"),
+        (negative, "wrapped"),
+    ):
         with pytest.raises(DataError, match=message):
             write_aedat(path, bad)
         assert list(tmp_path.iterdir()) == []
@@ -236,6 +274,7 @@ def test_real_recordings_survive_writing_and_reading(tmp_path: Path, name: str) 
 
 
 # DVS128 Gesture
+
 
 def folder_of(tmp_path: Path, users: int = 6, n: int = 400) -> Path:
     """Recordings of 11 gestures, 1 s each with pauses of 0.1 s; the last user is for test."""
@@ -336,10 +375,12 @@ DAMAGES = {
     r"user02_led\.aedat: byte \d+: packet is cut short": cut_short,
     r"user02_led\.aedat: recording is empty": lambda f: write_aedat(f / "user02_led.aedat", events_of(0)),
     r"user02_led\.aedat: gesture has no events": lambda f: write_aedat(
-        f / "user02_led.aedat", join([events_of(9, 0, 400, 3_000_000), events_of(99, 0, 9 * 10**6, 6 * 10**6)])),
+        f / "user02_led.aedat", join([events_of(9, 0, 400, 3_000_000), events_of(99, 0, 9 * 10**6, 6 * 10**6)])
+    ),
     r"user02_led\.aedat gesture 0\.x\[\d+\]: is outside the sensor": lambda f: write_aedat(
-        f / "user02_led.aedat", make(*(np.array([v] * 2) for v in (128, 3)), np.array([3_000_000, 3_000_600]),
-                                     np.ones(2))),
+        f / "user02_led.aedat",
+        make(*(np.array([v] * 2) for v in (128, 3)), np.array([3_000_000, 3_000_600]), np.ones(2)),
+    ),
 }
 
 
@@ -352,8 +393,9 @@ def test_damaged_files_stop_or_are_skipped_by_name(tmp_path: Path, message: str)
     with pytest.raises(DataError, match=message):
         list(gesture_recordings(folder, "train"))
     found = list(gesture_recordings(folder, "train", on_error="skip"))
-    assert [getattr(f, "file", None) for f in found] == \
-        ["user01_led.aedat"] * 11 + ["user02_led.aedat"] + ["user03_led.aedat"] * 11
+    assert [getattr(f, "file", None) for f in found] == ["user01_led.aedat"] * 11 + ["user02_led.aedat"] + [
+        "user03_led.aedat"
+    ] * 11
     assert isinstance(found[11], Skipped)
     assert str(folder) in found[11].reason
     binned = gesture_set(folder, "train", on_error="skip")

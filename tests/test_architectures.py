@@ -28,9 +28,14 @@ from qspinn.runtime import run
 
 DATA = Path(os.environ.get("QSPINN_DATA", ""))
 NAMES = list(ARCHITECTURES)
-PLAN = QuantPlan(rules=(
-    QuantRule(tensor="out.w", bits=8), QuantRule(tensor="*.w*", bits=2, granularity=Granularity.PER_CHANNEL),
-    QuantRule(tensor="*.v", bits=8), QuantRule(tensor="*", bits=12)))
+PLAN = QuantPlan(
+    rules=(
+        QuantRule(tensor="out.w", bits=8),
+        QuantRule(tensor="*.w*", bits=2, granularity=Granularity.PER_CHANNEL),
+        QuantRule(tensor="*.v", bits=8),
+        QuantRule(tensor="*", bits=12),
+    )
+)
 
 
 def sizes(network: LayeredNetwork) -> dict[str, int]:
@@ -45,9 +50,15 @@ def sizes(network: LayeredNetwork) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize(("network", "expected"), [
-    (resnet19(), (3_456, 12_550_144, 5_130, 10_496)), (vgg16(), (1_728, 14_708_736, 5_130, 8_448)),
-    (vggsnn(), (1_152, 9_216_000, 5_130, 5_504)), (vggsnn(Variant()), (1_728, 9_216_000, 5_130, 5_504))])
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (resnet19(), (3_456, 12_550_144, 5_130, 10_496)),
+        (vgg16(), (1_728, 14_708_736, 5_130, 8_448)),
+        (vggsnn(), (1_152, 9_216_000, 5_130, 5_504)),
+        (vggsnn(Variant()), (1_728, 9_216_000, 5_130, 5_504)),
+    ],
+)
 def test_published_sizes(network: LayeredNetwork, expected: tuple[int, ...]) -> None:
     assert tuple(sizes(network).values()) == expected
 
@@ -57,8 +68,7 @@ def test_blocks_of_the_residual_network() -> None:
     network = resnet19()
     shapes = {layer.name: layer.shape for layer in network.layers}
     assert len(shapes) == 18
-    assert [shapes[f"block{n}_2"] for n in range(1, 9)] == [
-        (128, 32, 32)] * 3 + [(256, 16, 16)] * 3 + [(512, 8, 8)] * 2
+    assert [shapes[f"block{n}_2"] for n in range(1, 9)] == [(128, 32, 32)] * 3 + [(256, 16, 16)] * 3 + [(512, 8, 8)] * 2
     before = ["conv1", *(f"block{n}_2" for n in range(1, 8))]
     for n, source in enumerate(before, 1):
         past = next(c for c in network.into(f"block{n}_2") if c.source == source)
@@ -72,9 +82,11 @@ def test_blocks_of_the_residual_network() -> None:
     assert network.layers[-1].neuron == Leaky(decay=1.0, reset="value", spiking=False)
 
 
-@pytest.mark.parametrize(("network", "expected"), [
-    (vgg16(), [32, 32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2]), (vggsnn(), [48, 48, 24, 24, 12, 12, 6, 6])],
-    ids=["vgg16", "vggsnn"])
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [(vgg16(), [32, 32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2]), (vggsnn(), [48, 48, 24, 24, 12, 12, 6, 6])],
+    ids=["vgg16", "vggsnn"],
+)
 def test_stages_of_the_plain_networks(network: LayeredNetwork, expected: list[int]) -> None:
     assert [layer.shape[1] for layer in network.layers[:-1]] == expected
     pools = [c for c in network.connections if isinstance(c, Pool2d)]
@@ -120,14 +132,19 @@ def test_narrow_ones_in_integers(name: str) -> None:
         assert row.count in (told[row.path].count, 1), "values that turned out alike are stored once"
         assert row.count == told[row.path].count or row.path.split(".")[1] in ("v_th", "bias", "in_shifts")
     assert told.keys() - {row.path for row in program_account(program).rows} <= {
-        f"{layer.name}.{kind}" for layer in network.layers for kind in ("in_shifts", "bias")}
+        f"{layer.name}.{kind}" for layer in network.layers for kind in ("in_shifts", "bias")
+    }
 
 
 def losses(network: LayeredNetwork, data: EventSet, n_epochs: int) -> list[float]:
     found: list[float] = []
     net = SurrogateNet(network, seed=0, surrogate="triangle", width=1.0)
-    fit(net, data, Supervision(n_epochs=n_epochs, batch=16, learning_rate=1e-2, gain=1.0),
-        progress=lambda done, total, loss: found.append(loss))
+    fit(
+        net,
+        data,
+        Supervision(n_epochs=n_epochs, batch=16, learning_rate=1e-2, gain=1.0),
+        progress=lambda done, total, loss: found.append(loss),
+    )
     return found
 
 
@@ -142,15 +159,22 @@ def test_small_ones_train(name: str) -> None:
     assert found[-1] < 0.6 * found[0], found
 
 
-@pytest.mark.skipif(not (DATA.parts and (DATA / "nmnist8_train.npz").exists()),
-                    reason="QSPINN_DATA does not name a folder with nmnist8_train.npz")
+@pytest.mark.skipif(
+    not (DATA.parts and (DATA / "nmnist8_train.npz").exists()),
+    reason="QSPINN_DATA does not name a folder with nmnist8_train.npz",
+)
 def test_small_residual_network_trains_on_recordings(tmp_path: Path) -> None:
     with np.load(DATA / "nmnist8_train.npz") as file:
         fields = {k: file[k] for k in ("delta", "offsets", "n_bins", "label")}
     chosen = np.concatenate([np.flatnonzero(fields["label"] == digit)[:32] for digit in (0, 1)])
     events = [fields["delta"][fields["offsets"][i] : fields["offsets"][i + 1]] for i in chosen]
-    np.savez(tmp_path / "few.npz", delta=np.concatenate(events), offsets=np.cumsum([0, *map(len, events)]),
-             n_bins=fields["n_bins"][chosen], label=fields["label"][chosen])
+    np.savez(
+        tmp_path / "few.npz",
+        delta=np.concatenate(events),
+        offsets=np.cumsum([0, *map(len, events)]),
+        n_bins=fields["n_bins"][chosen],
+        label=fields["label"][chosen],
+    )
     data = read_packed(tmp_path / "few.npz", 32)
     assert (data.n_samples, data.n_steps, data.shape) == (64, 2, (2, 34, 34))
     found = losses(resnet19(Variant(shape=data.shape, n_classes=2, width=1 / 32, n_steps=2, max_count=1)), data, 6)
@@ -160,8 +184,9 @@ def test_small_residual_network_trains_on_recordings(tmp_path: Path) -> None:
 def test_named_in_an_experiment() -> None:
     config = from_plain(LayersConfig, {"architecture": "vggsnn", "width": 0.125})
     network = config.build((2, 34, 34), 5, 8, max_count=1, step_ms=20.0, name="n")
-    assert network == vggsnn(Variant(shape=(2, 34, 34), n_classes=8, width=0.125, n_steps=5, max_count=1, step_ms=20.0,
-                                     name="n"))
+    assert network == vggsnn(
+        Variant(shape=(2, 34, 34), n_classes=8, width=0.125, n_steps=5, max_count=1, step_ms=20.0, name="n")
+    )
     other = msgspec.structs.replace(config, neuron=Leaky(decay=0.9), readout="spikes")
     network = other.build((2, 34, 34), 5, 8, max_count=1, step_ms=20.0, name="n")
     assert network.layers[0].neuron == Leaky(decay=0.9)
@@ -169,13 +194,19 @@ def test_named_in_an_experiment() -> None:
     assert network.readout.of == "spikes"
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: LayersConfig(), r'network\.layers.*at least one layer for architecture = "chain"'),
-    (lambda: chain((2, 8, 8), (), n_classes=2, n_steps=2), r"network\.layers.*at least one layer"),
-    (lambda: LayersConfig(layers=(DenseLink(),), architecture="vgg16"), r"network\.layers.*none for the others"),
-    (lambda: LayersConfig(layers=(DenseLink(),), width=0.5), r"network\.width.*1 in a chain"),
-    (lambda: Variant(width=0.0), r"network\.width.*above 0"), (lambda: Variant(n_classes=1), r"network\.n_classes"),
-    (lambda: vgg16(Variant(shape=(3, 15, 40))), r"network\.shape: is too small for vgg16.*16 x 16")], ids=range(7))
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LayersConfig(), r'network\.layers.*at least one layer for architecture = "chain"'),
+        (lambda: chain((2, 8, 8), (), n_classes=2, n_steps=2), r"network\.layers.*at least one layer"),
+        (lambda: LayersConfig(layers=(DenseLink(),), architecture="vgg16"), r"network\.layers.*none for the others"),
+        (lambda: LayersConfig(layers=(DenseLink(),), width=0.5), r"network\.width.*1 in a chain"),
+        (lambda: Variant(width=0.0), r"network\.width.*above 0"),
+        (lambda: Variant(n_classes=1), r"network\.n_classes"),
+        (lambda: vgg16(Variant(shape=(3, 15, 40))), r"network\.shape: is too small for vgg16.*16 x 16"),
+    ],
+    ids=range(7),
+)
 def test_what_cannot_be_built(make, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()

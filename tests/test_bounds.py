@@ -45,13 +45,19 @@ pytestmark = pytest.mark.skipif(not os.environ.get("QSPINN_SOAK"), reason="minut
 
 
 def ran(code: str, switch: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
-                          env=os.environ | {"QSPINN_BOUNDSCHECK": switch})
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"QSPINN_BOUNDSCHECK": switch},
+    )
 
 
 def test_elements_and_registers_beyond_an_array_are_noticed() -> None:
-    code = BEYOND.replace("@kernel", "@nb.njit(boundscheck=True)").replace("import numpy", "import numba as nb\nimport "
-                                                                           "numpy")  # no file to keep a cache beside
+    code = BEYOND.replace("@kernel", "@nb.njit(boundscheck=True)").replace(
+        "import numpy", "import numba as nb\nimport numpy"
+    )  # no file to keep a cache beside
     done = ran(code, "1")
     assert done.stdout.split("\n")[:-1] == ["element 16", "plain 16", "register 9", "register -1"], done.stderr
 
@@ -66,7 +72,9 @@ def test_the_switch_is_one_or_zero(text: str) -> None:
 @pytest.mark.parametrize(("text", "checked"), [("", False), ("0", False), ("1", True)])
 def test_caches_are_not_mixed(text: str, checked: bool) -> None:
     """Kernels with bounds checks are kept in another folder than those without."""
-    code = ("from pathlib import Path; from qspinn.runtime import _jit, _kernels; kernel = _kernels.tally;"
-            "print(kernel.targetoptions['boundscheck'], 'bounds' in Path(kernel._cache.cache_path).parts)")
+    code = (
+        "from pathlib import Path; from qspinn.runtime import _jit, _kernels; kernel = _kernels.tally;"
+        "print(kernel.targetoptions['boundscheck'], 'bounds' in Path(kernel._cache.cache_path).parts)"
+    )
     done = ran(code, text)
     assert done.stdout.split() == [str(checked)] * 2, done.stderr

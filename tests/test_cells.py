@@ -41,11 +41,29 @@ def program_of(name: str, lane: type) -> tuple[Program, ConvOp, LifOp]:
     op = ConvOp(source="input", target="a", weight="a.w", shape=source, stride=stride, padding=padding, groups=groups)
     w = rng.integers(-1 << bits - 1, 1 << bits - 1, (channels, source[0] // groups, *kernel))
     n, v_fmt = math.prod(conv_shape(op, w.shape)), QFormat(bits=bits + 7, signed=True)
-    tensors = {"a.w": codes(w, QFormat(bits=bits, signed=True)), "a.decay": codes(13, QFormat(bits=4)),
-               "a.v_th": codes(1 << bits - 3, QFormat(bits=bits + 2)), "a.v_reset": codes(0, v_fmt)}
-    lif = LifOp(name="a", n=n, v_fmt=v_fmt, v_min=v_fmt.code_min, in_shift=1, decay="a.decay", decay_shift=4,
-                rounding=rounding, v_th="a.v_th", v_th_shift=0, v_reset="a.v_reset", n_ref=0, winner=False, stream=16,
-                reset="subtract")
+    tensors = {
+        "a.w": codes(w, QFormat(bits=bits, signed=True)),
+        "a.decay": codes(13, QFormat(bits=4)),
+        "a.v_th": codes(1 << bits - 3, QFormat(bits=bits + 2)),
+        "a.v_reset": codes(0, v_fmt),
+    }
+    lif = LifOp(
+        name="a",
+        n=n,
+        v_fmt=v_fmt,
+        v_min=v_fmt.code_min,
+        in_shift=1,
+        decay="a.decay",
+        decay_shift=4,
+        rounding=rounding,
+        v_th="a.v_th",
+        v_th_shift=0,
+        v_reset="a.v_reset",
+        n_ref=0,
+        winner=False,
+        stream=16,
+        reset="subtract",
+    )
     ops = (EventsOp(shape=source), op, lif, ReadOp(source="a"))
     return Program(name="cells", n_inputs=math.prod(source), n_steps=5, seed=1, ops=ops, tensors=tensors), op, lif
 

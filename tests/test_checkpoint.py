@@ -23,33 +23,67 @@ from qspinn.networks.models import diehl_cook
 
 COMPETING = diehl_cook(5, 3, n_steps=4, n_classes=2)
 LAYERS = LayeredNetwork(
-    name="n", input=EventInput(shape=(2, 1, 1)), layers=(Layer(name="p", shape=(3, 1, 1)),),
-    connections=(Linear(source="input", target="p", bias=True, norm=True),), readout=NeuronReadout(source="p"))
+    name="n",
+    input=EventInput(shape=(2, 1, 1)),
+    layers=(Layer(name="p", shape=(3, 1, 1)),),
+    connections=(Linear(source="input", target="p", bias=True, norm=True),),
+    readout=NeuronReadout(source="p"),
+)
 
 
 def competing(**change: Any) -> Trained:
-    return Trained(network=COMPETING, params=changed({
-        "exc.w": np.ones((3, 5), np.float32), "exc.theta": np.zeros(3, np.float32),
-        "readout.responses": np.ones((3, 2))}, change))
+    return Trained(
+        network=COMPETING,
+        params=changed(
+            {
+                "exc.w": np.ones((3, 5), np.float32),
+                "exc.theta": np.zeros(3, np.float32),
+                "readout.responses": np.ones((3, 2)),
+            },
+            change,
+        ),
+    )
 
 
 def layers(**change: Any) -> TrainedLayers:
     norm = {f"norms.p__w.{kind}": np.ones(3, np.float32) for kind in ("weight", "bias", "running_mean", "running_var")}
-    return TrainedLayers(network=LAYERS, params=changed({
-        "p__w": np.ones((3, 2), np.float32), "p__bias": np.zeros(3, np.float32),
-        "norms.p__w.num_batches_tracked": np.array(7), **norm}, change))
+    return TrainedLayers(
+        network=LAYERS,
+        params=changed(
+            {
+                "p__w": np.ones((3, 2), np.float32),
+                "p__bias": np.zeros(3, np.float32),
+                "norms.p__w.num_batches_tracked": np.array(7),
+                **norm,
+            },
+            change,
+        ),
+    )
 
 
 def local(arithmetic: str = "integer", **change: Any) -> TrainedLocal:
     declared = LocalDeclaration(
-        network=LocalNetwork(layers=(LocalLayer(channels=4, kernel=3, padding=1),)), plan=DEFAULT_PLAN, shape=(2, 6, 6),
-        learning=LocalLearning(arithmetic=arithmetic), n_classes=3, step_ms=1.0, seed=1, scales=(0,))
+        network=LocalNetwork(layers=(LocalLayer(channels=4, kernel=3, padding=1),)),
+        plan=DEFAULT_PLAN,
+        shape=(2, 6, 6),
+        learning=LocalLearning(arithmetic=arithmetic),
+        n_classes=3,
+        step_ms=1.0,
+        seed=1,
+        scales=(0,),
+    )
     if arithmetic == "integer":
-        params = {"n_updates": np.array([3]), "conv1.w": np.ones((4, 2, 3, 3), np.int16),
-                  "conv1.b": np.ones(4, np.int16), "conv1.e_exponent": np.array([5])}
+        params = {
+            "n_updates": np.array([3]),
+            "conv1.w": np.ones((4, 2, 3, 3), np.int16),
+            "conv1.b": np.ones(4, np.int16),
+            "conv1.e_exponent": np.array([5]),
+        }
     else:
-        params = {f"conv1.{k}": np.ones((4, 2, 3, 3) if k[0] == "w" else 4, np.float32)
-                  for k in ("w", "b", "w_size", "b_size")}
+        params = {
+            f"conv1.{k}": np.ones((4, 2, 3, 3) if k[0] == "w" else 4, np.float32)
+            for k in ("w", "b", "w_size", "b_size")
+        }
     return TrainedLocal(network=declared, params=changed(params, change))
 
 
@@ -57,25 +91,39 @@ def changed(params: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in (params | {k.replace("___", "."): v for k, v in change.items()}).items() if v is not None}
 
 
-SAVED = [(competing, checkpoint.load), (layers, checkpoint.load_layers), (local, load_local),
-         (lambda **change: local("float", **change), load_local)]
+SAVED = [
+    (competing, checkpoint.load),
+    (layers, checkpoint.load_layers),
+    (local, load_local),
+    (lambda **change: local("float", **change), load_local),
+]
 BAD: list[tuple[int, dict[str, Any], str]] = [
-    (0, {"exc___w": np.ones((3, 4))}, "exc.w"), (0, {"exc___w": np.full((3, 5), np.nan)}, "exc.w[0, 0]"),
-    (0, {"exc___theta": None}, "exc.theta"), (0, {"exc___theta": np.array([0, np.inf, 0])}, "exc.theta[1]"),
+    (0, {"exc___w": np.ones((3, 4))}, "exc.w"),
+    (0, {"exc___w": np.full((3, 5), np.nan)}, "exc.w[0, 0]"),
+    (0, {"exc___theta": None}, "exc.theta"),
+    (0, {"exc___theta": np.array([0, np.inf, 0])}, "exc.theta[1]"),
     (0, {"readout___responses": np.ones((2, 3))}, "readout.responses"),
-    (1, {"p__w": np.ones((2, 3))}, "p__w"), (1, {"p__w": None}, "p__w"),
+    (1, {"p__w": np.ones((2, 3))}, "p__w"),
+    (1, {"p__w": None}, "p__w"),
     (1, {"p__w": np.full((3, 2), np.inf)}, "p__w[0, 0]"),
-    (1, {"q__w": np.ones(3)}, "q__w"), (1, {"p__bias": np.zeros(4)}, "p__bias"),
+    (1, {"q__w": np.ones(3)}, "q__w"),
+    (1, {"p__bias": np.zeros(4)}, "p__bias"),
     (1, {"norms___p__w___running_var": np.array([1.0, -1.0, 1.0])}, "norms.p__w.running_var[1]"),
     (1, {"norms___p__w___num_batches_tracked": np.array(0.5)}, "norms.p__w.num_batches_tracked"),
     (1, {"norms___p__w___bias": None}, "norms.p__w.bias"),
-    (2, {"conv1___w": np.ones((4, 2, 3, 2), int)}, "conv1.w"), (2, {"conv1___b": np.ones(1, int)}, "conv1.b"),
-    (2, {"conv1___w": np.full((4, 2, 3, 3), 512)}, "conv1.w[0, 0, 0, 0]"), (2, {"conv1___b": np.ones(4)}, "conv1.b"),
-    (2, {"conv2___w": np.ones(1, int)}, "conv2.w"), (2, {"n_updates": np.array([-1])}, "n_updates[0]"),
-    (2, {"n_updates": None}, "n_updates"), (2, {"conv1___e_exponent": np.array([1 << 20])}, "conv1.e_exponent[0]"),
+    (2, {"conv1___w": np.ones((4, 2, 3, 2), int)}, "conv1.w"),
+    (2, {"conv1___b": np.ones(1, int)}, "conv1.b"),
+    (2, {"conv1___w": np.full((4, 2, 3, 3), 512)}, "conv1.w[0, 0, 0, 0]"),
+    (2, {"conv1___b": np.ones(4)}, "conv1.b"),
+    (2, {"conv2___w": np.ones(1, int)}, "conv2.w"),
+    (2, {"n_updates": np.array([-1])}, "n_updates[0]"),
+    (2, {"n_updates": None}, "n_updates"),
+    (2, {"conv1___e_exponent": np.array([1 << 20])}, "conv1.e_exponent[0]"),
     (3, {"conv1___w": np.full((4, 2, 3, 3), np.nan)}, "conv1.w[0, 0, 0, 0]"),
-    (3, {"n_updates": np.array([1])}, "n_updates"), (3, {"conv1___b_size": None}, "conv1.b_size"),
-    (3, {"conv1___w_size": -np.ones((4, 2, 3, 3))}, "conv1.w_size[0, 0, 0, 0]")]
+    (3, {"n_updates": np.array([1])}, "n_updates"),
+    (3, {"conv1___b_size": None}, "conv1.b_size"),
+    (3, {"conv1___w_size": -np.ones((4, 2, 3, 3))}, "conv1.w_size[0, 0, 0, 0]"),
+]
 
 
 @pytest.mark.parametrize("which", range(len(SAVED)))
@@ -89,8 +137,9 @@ def test_what_is_saved_is_read_again(which: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("which", "change", "where"), BAD)
-def test_arrays_that_do_not_belong_are_refused_where_they_enter(which: int, change: dict[str, Any], where: str,
-                                                                tmp_path: Path) -> None:
+def test_arrays_that_do_not_belong_are_refused_where_they_enter(
+    which: int, change: dict[str, Any], where: str, tmp_path: Path
+) -> None:
     make, _ = SAVED[which]
     with pytest.raises(DataError) as caught:
         checkpoint.save(make(**change), tmp_path / "a.safetensors")
@@ -99,8 +148,9 @@ def test_arrays_that_do_not_belong_are_refused_where_they_enter(which: int, chan
 
 
 @pytest.mark.parametrize(("which", "change", "where"), BAD)
-def test_a_signed_file_with_such_arrays_is_no_checkpoint(which: int, change: dict[str, Any], where: str, tmp_path: Path
-                                                         ) -> None:
+def test_a_signed_file_with_such_arrays_is_no_checkpoint(
+    which: int, change: dict[str, Any], where: str, tmp_path: Path
+) -> None:
     make, load = SAVED[which]
     good, path = make(), tmp_path / "a.safetensors"
     checkpoint.save(good, path)
@@ -116,10 +166,26 @@ def test_a_signed_file_with_such_arrays_is_no_checkpoint(which: int, change: dic
     assert where.partition("[")[0] in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [[[1.0]], None, "w", 1.0, np.array([["a"]]), np.array([[1j]]), np.array([[None]]),
-                                   np.ma.masked_array([[1.0]], [[True]])])
-@pytest.mark.parametrize("make", [lambda x: Trained(network=COMPETING, params={"exc.w": x}),
-                                  lambda x: TrainedLayers(network=LAYERS, params={"p__w": x})])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [[1.0]],
+        None,
+        "w",
+        1.0,
+        np.array([["a"]]),
+        np.array([[1j]]),
+        np.array([[None]]),
+        np.ma.masked_array([[1.0]], [[True]]),
+    ],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: Trained(network=COMPETING, params={"exc.w": x}),
+        lambda x: TrainedLayers(network=LAYERS, params={"p__w": x}),
+    ],
+)
 def test_arrays_of_other_kinds_are_refused(value: Any, make: Callable[[Any], Any]) -> None:
     with pytest.raises(DataError, match=r"(exc\.w|p__w): is no NumPy array of real numbers"):
         make(value)

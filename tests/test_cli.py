@@ -47,8 +47,15 @@ max_drop_points = 60.0
 
 
 def qspinn(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "qspinn", *map(str, arguments)], cwd=cwd, capture_output=True,
-                          text=True, check=False, timeout=300, env={**os.environ, **environment})
+    return subprocess.run(
+        [sys.executable, "-m", "qspinn", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +96,10 @@ def test_evaluate_repeats_the_test_accuracy_on_every_engine(place: Path) -> None
         assert (whole["n"], whole["accuracy"]) == (80, expected)  # the split is that of the run
         accuracies.add((whole["accuracy"], whole["spikes_per_sample"]))
     assert len(accuracies) == 1
-    others = [json.loads(qspinn("evaluate", "run/model.qspinn", "--json", "--seed", seed, cwd=place).stdout)
-              for seed in (9, 10, 11)]
+    others = [
+        json.loads(qspinn("evaluate", "run/model.qspinn", "--json", "--seed", seed, cwd=place).stdout)
+        for seed in (9, 10, 11)
+    ]
     assert len({(other["accuracy"], other["spikes_per_sample"]) for other in others}) > 1
 
 
@@ -189,9 +198,22 @@ def test_help_says_what_exit_codes_mean(place: Path) -> None:
 
 def test_nothing_meets_the_target(place: Path) -> None:
     """Exit code 3, the nearest candidates in words and as JSON; the run's folder is kept and goes on saying so."""
-    impossible = ("explore", "tiny.toml", "--out", "none", "--set", "search.max_drop_points=0", "--set",
-                  'search.granularities=["global"]', "--set", 'search.roundings=["truncate"]', "--set",
-                  "search.weight_bits=[1]", "--set", "search.hopeless_points=100")
+    impossible = (
+        "explore",
+        "tiny.toml",
+        "--out",
+        "none",
+        "--set",
+        "search.max_drop_points=0",
+        "--set",
+        'search.granularities=["global"]',
+        "--set",
+        'search.roundings=["truncate"]',
+        "--set",
+        "search.weight_bits=[1]",
+        "--set",
+        "search.hopeless_points=100",
+    )
     first = qspinn(*impossible, "--json", cwd=place)
     assert (first.returncode, "Traceback" in first.stderr) == (3, False), first.stderr
     found = json.loads(first.stdout)
@@ -234,8 +256,9 @@ main()
 def without(library: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command line where a library is not installed."""
     code = HIDING.format(library=library, arguments=list(arguments))
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False,
-                          timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 @pytest.mark.parametrize("verb", ["explore", "train", "sensitivity"])
@@ -249,9 +272,13 @@ def test_without_torch_layers_say_what_to_install(verb: str, layers: Path) -> No
 
 
 def test_without_torch_everything_else_works(place: Path, layers: Path) -> None:
-    for folder, arguments in ((place, ["evaluate", "run/model.qspinn"]), (place, ["inspect", "run/model.qspinn"]),
-                              (place, ["report", "run"]), (layers, ["evaluate", "run/model.qspinn"]),
-                              (layers, ["report", "run"])):
+    for folder, arguments in (
+        (place, ["evaluate", "run/model.qspinn"]),
+        (place, ["inspect", "run/model.qspinn"]),
+        (place, ["report", "run"]),
+        (layers, ["evaluate", "run/model.qspinn"]),
+        (layers, ["report", "run"]),
+    ):
         done = without("torch", *arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
     done = without("torch", "evaluate", "run/model.qspinn", "--backend", "torch", cwd=place)
@@ -266,16 +293,22 @@ def test_without_another_library_the_command_to_install_it_is_named(place: Path)
 
 def test_interrupt_leaves_a_run_that_continues(place: Path) -> None:
     # a test run that was started in the background ignores the signal, and children inherit that
-    process = subprocess.Popen([sys.executable, __file__, "explore", "tiny.toml", "--out", "broken"], cwd=place,
-                               stderr=subprocess.PIPE, text=True, start_new_session=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(
+        [sys.executable, __file__, "explore", "tiny.toml", "--out", "broken"],
+        cwd=place,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     _, told = process.communicate(timeout=300)
     assert process.returncode == 130, told
     assert "To continue: qspinn explore tiny.toml --out broken" in " ".join(told.split())
     done = qspinn("explore", "tiny.toml", "--out", "broken", "--json", cwd=place)
     expected = json.loads((place / "explore.json").read_text())
     assert {k: v for k, v in json.loads(done.stdout).items() if k not in ("seconds", "model", "report")} == {
-        k: v for k, v in expected.items() if k not in ("seconds", "model", "report")}
+        k: v for k, v in expected.items() if k not in ("seconds", "model", "report")
+    }
 
 
 LAYERS = """
@@ -356,17 +389,25 @@ def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
     assert not list(layers.glob(".*training"))
 
 
-@pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["explore", "gestures.toml", "--data", "nowhere"], 2, ["nowhere"]),
-    (["explore", "gestures.toml"], 2, ["QSPINN_DATA"]),
-    (["explore", "gestures.toml", "--set", "family=lyaers"], 2, ["config.family", "layers"]),
-    (["explore", "gestures.toml", "--set", "data.name=nmnist8", "--synthetic"], 2, ["--synthetic", "nmnist8"]),
-    (["train", "gestures.toml", "--set", "data.name=braille7"], 2, ["data.n_bins", "braille7", "bin_ms"]),
-    (["train", "gestures.toml", "--synthetic", "--set", "search.weight_bits=[0]"], 2, ["search.weight_bits", "1..16"]),
-    (["evaluate", "run/model.qspinn", "--dataset", "mnist"], 2, ["--dataset", "mnist", "braille7"]),
-])
-def test_mistakes_with_layers_name_the_place_and_the_fix(layers: Path, arguments: list[str], code: int,
-                                                          words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["explore", "gestures.toml", "--data", "nowhere"], 2, ["nowhere"]),
+        (["explore", "gestures.toml"], 2, ["QSPINN_DATA"]),
+        (["explore", "gestures.toml", "--set", "family=lyaers"], 2, ["config.family", "layers"]),
+        (["explore", "gestures.toml", "--set", "data.name=nmnist8", "--synthetic"], 2, ["--synthetic", "nmnist8"]),
+        (["train", "gestures.toml", "--set", "data.name=braille7"], 2, ["data.n_bins", "braille7", "bin_ms"]),
+        (
+            ["train", "gestures.toml", "--synthetic", "--set", "search.weight_bits=[0]"],
+            2,
+            ["search.weight_bits", "1..16"],
+        ),
+        (["evaluate", "run/model.qspinn", "--dataset", "mnist"], 2, ["--dataset", "mnist", "braille7"]),
+    ],
+)
+def test_mistakes_with_layers_name_the_place_and_the_fix(
+    layers: Path, arguments: list[str], code: int, words: list[str]
+) -> None:
     done = qspinn(*arguments, cwd=layers, QSPINN_DATA="")
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

@@ -30,13 +30,15 @@ WIRINGS = {
 }
 
 
-def case_of(name: str, density: float, *, graded: bool, channel_last: bool
-            ) -> tuple[Wiring, torch.Tensor, torch.Tensor]:
+def case_of(
+    name: str, density: float, *, graded: bool, channel_last: bool
+) -> tuple[Wiring, torch.Tensor, torch.Tensor]:
     """(wiring, signal, weights)."""
     source, channels, kernel, rest = WIRINGS[name]
     c = Conv2d(source="a", target="b", kernel=kernel, **rest)
-    wiring = Wiring(source, (channels, *c.shape_after(*source[1:])), kernel, c.stride, c.padding, c.dilation,
-                    c.groups).alone
+    wiring = Wiring(
+        source, (channels, *c.shape_after(*source[1:])), kernel, c.stride, c.padding, c.dilation, c.groups
+    ).alone
     rng = np.random.default_rng(len(name))
     x = (rng.random((T, B, *source)) < density).astype(np.float32)
     if graded:
@@ -66,8 +68,9 @@ def currents(plan: Plan, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("graded", [False, True])
 @pytest.mark.parametrize("density", [0.0, 0.15, 0.6])
 @pytest.mark.parametrize("name", WIRINGS)
-def test_currents_and_gradients_equal_a_convolution(name: str, density: float, graded: bool, channel_last: bool
-                                                    ) -> None:
+def test_currents_and_gradients_equal_a_convolution(
+    name: str, density: float, graded: bool, channel_last: bool
+) -> None:
     wiring, x, w = case_of(name, density, graded=graded, channel_last=channel_last)
     rest = WIRINGS[name][3]
     x, w = x.requires_grad_(), w.requires_grad_()
@@ -103,8 +106,9 @@ def test_normalization_equals_torch(training: bool, density: float) -> None:
     np.testing.assert_allclose(found.detach(), expected.detach(), rtol=1e-5, atol=2e-5)
     aim = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
     mine_grads = torch.autograd.grad((found * aim).sum(), (x, w, mine.weight, mine.bias))
-    for a, b in zip(mine_grads, torch.autograd.grad((expected * aim).sum(), (x, w, theirs.weight, theirs.bias)),
-                    strict=True):
+    for a, b in zip(
+        mine_grads, torch.autograd.grad((expected * aim).sum(), (x, w, theirs.weight, theirs.bias)), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
     for key, value in theirs.state_dict().items():
         np.testing.assert_allclose(mine.state_dict()[key], value, rtol=1e-5, err_msg=key)
@@ -113,12 +117,21 @@ def test_normalization_equals_torch(training: bool, density: float) -> None:
 def network() -> LayeredNetwork:
     neuron = Leaky(decay=0.8)
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(2, 16, 16)), n_steps=T, readout=NeuronReadout(source="out"),
-        layers=(Layer(name="a", shape=(16, 7, 7), neuron=neuron), Layer(name="b", shape=(32, 3, 3), neuron=neuron),
-                Layer(name="out", shape=(4, 1, 1), neuron=neuron)),
-        connections=(Conv2d(source="input", target="a", kernel=(3, 3), stride=(2, 2), norm=True),
-                     Conv2d(source="a", target="b", stride=(2, 2), norm=True),
-                     Linear(source="b", target="out", norm=True)))
+        name="n",
+        input=EventInput(shape=(2, 16, 16)),
+        n_steps=T,
+        readout=NeuronReadout(source="out"),
+        layers=(
+            Layer(name="a", shape=(16, 7, 7), neuron=neuron),
+            Layer(name="b", shape=(32, 3, 3), neuron=neuron),
+            Layer(name="out", shape=(4, 1, 1), neuron=neuron),
+        ),
+        connections=(
+            Conv2d(source="input", target="a", kernel=(3, 3), stride=(2, 2), norm=True),
+            Conv2d(source="a", target="b", stride=(2, 2), norm=True),
+            Linear(source="b", target="out", norm=True),
+        ),
+    )
 
 
 def gradients(threads: int) -> list[torch.Tensor]:

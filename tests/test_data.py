@@ -66,11 +66,18 @@ def test_flipped_bytes_of_a_gzip_file_are_refused_or_harmless(tmp_path: Path) ->
                 continue
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"\0\0\x0d\x01" + b"\0" * 8, "not an idx file of unsigned bytes"), (b"PNG!....", "not an idx file"),
-    (idx(IMAGES) + b"\0", "wrong length; got '41 bytes'; allowed: 40 bytes"),
-    (b"\0\0\x08\x00", "header is cut short"), (b"\0\0\x08\x03\0\0\0\x02", "header is cut short"),
-    (b"\0\0\x08\x04" + struct.pack(">4I", *[1 << 16] * 4), "wrong length"), (b"", "not an idx file")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\0\0\x0d\x01" + b"\0" * 8, "not an idx file of unsigned bytes"),
+        (b"PNG!....", "not an idx file"),
+        (idx(IMAGES) + b"\0", "wrong length; got '41 bytes'; allowed: 40 bytes"),
+        (b"\0\0\x08\x00", "header is cut short"),
+        (b"\0\0\x08\x03\0\0\0\x02", "header is cut short"),
+        (b"\0\0\x08\x04" + struct.pack(">4I", *[1 << 16] * 4), "wrong length"),
+        (b"", "not an idx file"),
+    ],
+)
 def test_wrong_files_are_said_to_be(tmp_path: Path, content: bytes, message: str) -> None:
     assert message in refused(tmp_path / "x", content)
 

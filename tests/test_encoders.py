@@ -25,8 +25,9 @@ def test_equals_the_definition(first: int, per_level: int, seed: int) -> None:
     op = PoissonOp(per_level=per_level, seed=seed)
     spikes = poisson(IMAGES, op, 15, first_sample=first)
     np.testing.assert_array_equal(spikes.dense(), poisson_reference(IMAGES, op, 15, first_sample=first))
-    assert all(np.all(np.diff(spikes.index[a:b].astype(int)) > 0) for row in spikes.offsets
-               for a, b in itertools.pairwise(row))
+    assert all(
+        np.all(np.diff(spikes.index[a:b].astype(int)) > 0) for row in spikes.offsets for a, b in itertools.pairwise(row)
+    )
 
 
 def test_a_word_equal_to_the_level_is_no_spike() -> None:
@@ -38,9 +39,16 @@ def test_a_word_equal_to_the_level_is_no_spike() -> None:
 
 
 @pytest.mark.parametrize("encode", [poisson, poisson_reference])
-@pytest.mark.parametrize(("op", "field"), [
-    (PoissonOp(per_level=(1 << 32) // 255 + 1, seed=0), "per_level"), (PoissonOp(per_level=0, seed=0), "per_level"),
-    (PoissonOp(per_level=-5, seed=0), "per_level"), (PoissonOp(per_level=9, seed=-1), "seed"), (None, "")])
+@pytest.mark.parametrize(
+    ("op", "field"),
+    [
+        (PoissonOp(per_level=(1 << 32) // 255 + 1, seed=0), "per_level"),
+        (PoissonOp(per_level=0, seed=0), "per_level"),
+        (PoissonOp(per_level=-5, seed=0), "per_level"),
+        (PoissonOp(per_level=9, seed=-1), "seed"),
+        (None, ""),
+    ],
+)
 def test_operations_that_no_program_may_have(encode: Callable, op: PoissonOp | None, field: str) -> None:
     with pytest.raises(ConfigError, match=rf"op\.{field}: is out of range" if op else "op: is of the wrong type"):
         encode(IMAGES, op, 3)
@@ -87,9 +95,16 @@ def test_wrong_images_are_refused() -> None:
                 encoder(bad, OP, 5)
 
 
-@pytest.mark.parametrize(("named", "field"), [({"n_steps": 0}, "n_steps"), ({"n_steps": 2.5}, "n_steps"),
-                                              ({"first_sample": -1}, "first"), ({"first_sample": 2**32}, "first"),
-                                              ({"first_sample": "0"}, "first_sample")])
+@pytest.mark.parametrize(
+    ("named", "field"),
+    [
+        ({"n_steps": 0}, "n_steps"),
+        ({"n_steps": 2.5}, "n_steps"),
+        ({"first_sample": -1}, "first"),
+        ({"first_sample": 2**32}, "first"),
+        ({"first_sample": "0"}, "first_sample"),
+    ],
+)
 def test_wrong_numbers_are_refused(named: dict, field: str) -> None:
     for encoder in (poisson, poisson_reference):
         with pytest.raises(DataError, match=rf"poisson\.{field}"):

@@ -78,8 +78,9 @@ def test_labels_are_one_class_for_each_recording(labels: object) -> None:
         EventSet(offsets=[[0, 1]], index=[0], count=None, shape=(1, 1, 1), labels=labels)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 0, 1), (1, 1, -1), (1.0, 1, 1), "111", None, (2**16, 2**16, 2),
-                                   (True, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 0, 1), (1, 1, -1), (1.0, 1, 1), "111", None, (2**16, 2**16, 2), (True, 1, 1)]
+)
 def test_shapes_are_three_sizes(shape: object) -> None:
     with pytest.raises(DataError, match=r"events\.shape"):
         EventSet(offsets=[[0, 1]], index=[0], count=None, shape=shape, labels=[0])  # type: ignore[arg-type]
@@ -90,18 +91,46 @@ def test_stores_stay_as_they_were_checked() -> None:
     events = EventSet(offsets=[[0, 1, 2], [2, 2, 3]], index=index, count=[1, 2, 3], shape=[1, 1, 3], labels=labels)
     labels[:], index[:] = 9, 9
     assert (events.labels.tolist(), events.index.tolist(), events.shape) == ([0, 1], [0, 2, 1], (1, 1, 3))
-    for made in (events, events.take([1, 0]), events.shifted(1, 0), events.rebinned(2), events.compact(),
-                 events.slice(0, 1), events.flipped(), events.delayed(1), events.thinned(np.ones(3, bool))):
+    for made in (
+        events,
+        events.take([1, 0]),
+        events.shifted(1, 0),
+        events.rebinned(2),
+        events.compact(),
+        events.slice(0, 1),
+        events.flipped(),
+        events.delayed(1),
+        events.thinned(np.ones(3, bool)),
+    ):
         assert not any(a.flags.writeable for a in (made.offsets, made.index, made.count, made.labels))
         assert made.graded().index is made.index
 
 
-@pytest.mark.parametrize(("method", "arguments"), [
-    ("take", ([-1],)), ("take", ([2],)), ("take", ([0.0],)), ("take", ([True],)), ("take", (0,)), ("take", ("0",)),
-    ("shifted", ([1, 2, 3], 0)), ("shifted", (0.5, 0)), ("shifted", (np.nan, 0)), ("flipped", ([1, 0],)),
-    ("flipped", ([True],)), ("flipped", (None,)), ("delayed", ([1, 2, 3],)), ("delayed", (1.5,)), ("jittered", ([0],)),
-    ("jittered", ([0.5, 0, 0],)), ("thinned", ([1, 0, 1],)), ("thinned", ([True],)), ("slice", (-1,)),
-    ("slice", (0.0,))])
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("take", ([-1],)),
+        ("take", ([2],)),
+        ("take", ([0.0],)),
+        ("take", ([True],)),
+        ("take", (0,)),
+        ("take", ("0",)),
+        ("shifted", ([1, 2, 3], 0)),
+        ("shifted", (0.5, 0)),
+        ("shifted", (np.nan, 0)),
+        ("flipped", ([1, 0],)),
+        ("flipped", ([True],)),
+        ("flipped", (None,)),
+        ("delayed", ([1, 2, 3],)),
+        ("delayed", (1.5,)),
+        ("jittered", ([0],)),
+        ("jittered", ([0.5, 0, 0],)),
+        ("thinned", ([1, 0, 1],)),
+        ("thinned", ([True],)),
+        ("slice", (-1,)),
+        ("slice", (0.0,)),
+    ],
+)
 def test_operations_take_what_they_mean(method: str, arguments: tuple) -> None:
     events = EventSet(offsets=[[0, 1, 2], [2, 2, 3]], index=[0, 2, 1], count=None, shape=(1, 1, 3), labels=[0, 1])
     with pytest.raises(DataError, match=rf"{method}\."):

@@ -25,6 +25,7 @@ def needs(name: str) -> pytest.MarkDecorator:
 
 # N-MNIST, the published files
 
+
 def bin_bytes(events: list[tuple[int, int, int, int]]) -> bytes:
     """(x, y, t, p) as five bytes each."""
     return b"".join(bytes([x, y, p << 7 | t >> 16, t >> 8 & 255, t & 255]) for x, y, t, p in events)
@@ -68,8 +69,12 @@ def nmnist_folder(tmp_path: Path, n: int = 10) -> Path:
         for digit in range(10):
             (tmp_path / part / str(digit)).mkdir(parents=True)
             for i in range(size):
-                columns = (rng.integers(0, 34, 50), rng.integers(0, 34, 50), np.sort(rng.integers(0, 330_000, 50)),
-                           rng.integers(0, 2, 50))
+                columns = (
+                    rng.integers(0, 34, 50),
+                    rng.integers(0, 34, 50),
+                    np.sort(rng.integers(0, 330_000, 50)),
+                    rng.integers(0, 2, 50),
+                )
                 rows = [(int(x), int(y), int(t), int(p)) for x, y, t, p in zip(*columns, strict=True)]
                 (tmp_path / part / str(digit) / f"{i:05}.bin").write_bytes(bin_bytes(rows))
     return tmp_path
@@ -102,15 +107,22 @@ def test_nmnist_folders(tmp_path: Path) -> None:
 
 # N-MNIST, packed
 
+
 def packed_fields(n: int = 16, n_events: int = 30, seed: int = 5) -> dict[str, np.ndarray]:
     """Recordings of random sorted keys, every 8th empty."""
     rng = np.random.default_rng(seed)
     n_bins = rng.integers(50, 64, n).astype(np.uint16)
-    keys = [np.sort(rng.choice(int(b) * 2312, 0 if i % 8 == 7 else n_events, replace=False))
-            for i, b in enumerate(n_bins)]
+    keys = [
+        np.sort(rng.choice(int(b) * 2312, 0 if i % 8 == 7 else n_events, replace=False)) for i, b in enumerate(n_bins)
+    ]
     deltas = [np.diff(k, prepend=0) for k in keys]
-    return {"delta": np.concatenate(deltas).astype(np.uint16), "offsets": np.cumsum([0, *map(len, keys)]),
-            "n_bins": n_bins, "label": (np.arange(n) % 8).astype(np.uint8), "keys": np.concatenate(keys)}
+    return {
+        "delta": np.concatenate(deltas).astype(np.uint16),
+        "offsets": np.cumsum([0, *map(len, keys)]),
+        "n_bins": n_bins,
+        "label": (np.arange(n) % 8).astype(np.uint8),
+        "keys": np.concatenate(keys),
+    }
 
 
 def write_packed(path: Path, **change: np.ndarray) -> Path:
@@ -133,11 +145,18 @@ def test_packed_files_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert got.labels.tolist() == [*range(8)] * 2
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"offsets": np.arange(16)}, "offsets do not fit"), ({"offsets": np.arange(17)[::-1]}, "offsets do not fit"),
-    ({"n_bins": np.full(16, 64)}, "too many bins"), ({"n_bins": np.full(16, 3)}, "events after the last bin"),
-    ({"delta": np.zeros(420, np.uint16)}, "events are not in order"),
-    ({"label": np.zeros(3)}, "label: holds no integers"), ({"delta": np.array([{}] * 420)}, "cannot be read")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"offsets": np.arange(16)}, "offsets do not fit"),
+        ({"offsets": np.arange(17)[::-1]}, "offsets do not fit"),
+        ({"n_bins": np.full(16, 64)}, "too many bins"),
+        ({"n_bins": np.full(16, 3)}, "events after the last bin"),
+        ({"delta": np.zeros(420, np.uint16)}, "events are not in order"),
+        ({"label": np.zeros(3)}, "label: holds no integers"),
+        ({"delta": np.array([{}] * 420)}, "cannot be read"),
+    ],
+)
 def test_packed_files_are_checked(tmp_path: Path, change: dict, message: str) -> None:
     with pytest.raises(DataError, match=rf"x\.npz: {message}"):
         read_packed(write_packed(tmp_path / "x.npz", **change))
@@ -170,8 +189,9 @@ def test_packed_validation_is_balanced(tmp_path: Path) -> None:
         write_packed(tmp_path / f"nmnist8_{part}.npz", **packed_fields(seed=5 + (part == "test")))
     whole = nmnist.load_packed(tmp_path, n_validation=8)
     assert whole.validation.labels.tolist() == [*range(8)]
-    np.testing.assert_array_equal(whole.validation.index, read_packed(tmp_path / "nmnist8_train.npz").slice(8)
-                                  .compact().index)
+    np.testing.assert_array_equal(
+        whole.validation.index, read_packed(tmp_path / "nmnist8_train.npz").slice(8).compact().index
+    )
     for n in (4, -8, 16):
         with pytest.raises(DataError):
             nmnist.load_packed(tmp_path, n_validation=n)
@@ -199,6 +219,7 @@ def test_real_packed_nmnist() -> None:
 
 # Tactile
 
+
 def shares(whole: EventDataset) -> list[list[int]]:
     return [np.bincount(p.labels).tolist() for _, p in whole.parts()]
 
@@ -206,14 +227,20 @@ def shares(whole: EventDataset) -> list[list[int]]:
 @needs("braille7.npz")
 def test_real_braille() -> None:
     whole = load_events("braille7")
-    assert shares(whole) == [[117, 124, 118, 122, 115, 121, 117], [13, 14, 13, 14, 13, 13, 13],
-                             [32, 34, 33, 34, 32, 33, 33]]
+    assert shares(whole) == [
+        [117, 124, 118, 122, 115, 121, 117],
+        [13, 14, 13, 14, 13, 13, 13],
+        [32, 34, 33, 34, 32, 33, 33],
+    ]
     assert (whole.shape, whole.n_steps, whole.bin_ms) == ((12, 1, 1), 256, 5.0)
     with np.load(DATA / "braille7.npz") as file:
         bits = np.unpackbits(file["x"], axis=-1, count=12)
         expected = sorted((int(label), x.tobytes()) for label, x in zip(file["y"], bits, strict=True))
-    got = [(int(label), x.tobytes()) for _, part in whole.parts()
-           for label, x in zip(part.labels, np.swapaxes(part.dense(), 0, 1), strict=True)]
+    got = [
+        (int(label), x.tobytes())
+        for _, part in whole.parts()
+        for label, x in zip(part.labels, np.swapaxes(part.dense(), 0, 1), strict=True)
+    ]
     assert sorted(got) == expected, "each recording is in one split"
     assert load_events("braille7").checksum() == whole.checksum()
     merged = load_events("braille7", bin_ms=15.0)
@@ -265,10 +292,12 @@ def test_braille_has_finer_bins_for_training(tmp_path: Path) -> None:
 
 def test_tactile_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = {"x": np.zeros((70, 256, 2), np.uint8), "shape": np.array([70, 256, 12]), "y": np.arange(70) % 7}
-    for change, message in (({"shape": np.array([70, 256, 13])}, "wrong shape; got"),
-                            ({"y": np.arange(69) % 7}, "wrong shape; got"),
-                            ({"x": np.zeros((70, 256, 1), np.uint8)}, "wrong shape or type of bits"),
-                            ({"x": np.zeros((70, 256, 2))}, "wrong shape or type of bits")):
+    for change, message in (
+        ({"shape": np.array([70, 256, 13])}, "wrong shape; got"),
+        ({"y": np.arange(69) % 7}, "wrong shape; got"),
+        ({"x": np.zeros((70, 256, 1), np.uint8)}, "wrong shape or type of bits"),
+        ({"x": np.zeros((70, 256, 2))}, "wrong shape or type of bits"),
+    ):
         np.savez(tmp_path / "braille7.npz", **(good | change))
         with pytest.raises(DataError, match=rf"braille7\.npz: {message}"):
             tactile.braille(tmp_path)
@@ -291,7 +320,9 @@ def test_event_sets_are_imported_when_asked_for() -> None:
     import subprocess
     import sys
 
-    code = ("import sys, qspinn.data; print([m for m in ('nmnist', 'tactile', 'aedat', 'synthetic_gestures', "
-            "'dvs_gesture') if f'qspinn.data.{m}' in sys.modules])")
+    code = (
+        "import sys, qspinn.data; print([m for m in ('nmnist', 'tactile', 'aedat', 'synthetic_gestures', "
+        "'dvs_gesture') if f'qspinn.data.{m}' in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -33,8 +33,12 @@ N_BINS, BIN_US = 7, 100
 def random_events(n: int = 300, seed: int = 0, span_us: int = 900) -> Events:
     """Sorted events on the small sensor, many at the same place and time."""
     rng = np.random.default_rng([seed, 7])
-    return make(rng.integers(0, SENSOR[1], n), rng.integers(0, SENSOR[0], n), np.sort(rng.integers(0, span_us, n)),
-                rng.random(n) < 0.4)
+    return make(
+        rng.integers(0, SENSOR[1], n),
+        rng.integers(0, SENSOR[0], n),
+        np.sort(rng.integers(0, span_us, n)),
+        rng.random(n) < 0.4,
+    )
 
 
 def rows(events: Events) -> list[tuple]:
@@ -66,11 +70,15 @@ def seen(counts: np.ndarray, binary: bool) -> np.ndarray:
 
 def ascending(events: EventSet) -> bool:
     """Addresses of each row ascend, each once."""
-    return all((np.diff(events.index[a:b].astype(int)) > 0).all()
-               for line in events.offsets for a, b in itertools.pairwise(line))
+    return all(
+        (np.diff(events.index[a:b].astype(int)) > 0).all()
+        for line in events.offsets
+        for a, b in itertools.pairwise(line)
+    )
 
 
 # Events
+
 
 def test_the_form_of_events_is_that_of_tonic() -> None:
     assert EVENT.names == ("x", "y", "t", "p")
@@ -89,12 +97,18 @@ def test_good_events_pass_as_they_are() -> None:
         check(np.zeros((2, 2), EVENT), SENSOR)
 
 
-@pytest.mark.parametrize(("field", "value", "message"), [
-    ("x", 8, r"rec\.x\[5\]: is outside the sensor \(1 such events\); got 8; allowed: 0\.\.7"),
-    ("x", -1, r"rec\.x\[5\].*got -1"), ("y", 6, r"rec\.y\[5\].*got 6; allowed: 0\.\.5"), ("y", -3, r"rec\.y\[5\]"),
-    ("t", 10**6, r"rec\.t\[6\]: events are not in order of time \(1 steps back\).*fix: order=\"sort\""),
-    ("t", -1, r"rec\.t\[5\]: timestamps wrapped around: a time is negative; got -1"),
-    ("t", 1 << 40, r"rec\.t\[6\]: timestamps wrapped around")])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("x", 8, r"rec\.x\[5\]: is outside the sensor \(1 such events\); got 8; allowed: 0\.\.7"),
+        ("x", -1, r"rec\.x\[5\].*got -1"),
+        ("y", 6, r"rec\.y\[5\].*got 6; allowed: 0\.\.5"),
+        ("y", -3, r"rec\.y\[5\]"),
+        ("t", 10**6, r"rec\.t\[6\]: events are not in order of time \(1 steps back\).*fix: order=\"sort\""),
+        ("t", -1, r"rec\.t\[5\]: timestamps wrapped around: a time is negative; got -1"),
+        ("t", 1 << 40, r"rec\.t\[6\]: timestamps wrapped around"),
+    ],
+)
 def test_the_first_bad_event_is_named(field: str, value: int, message: str) -> None:
     events = random_events()
     events[field][5] = value
@@ -170,6 +184,7 @@ def test_distinct_keys_and_their_sums() -> None:
 
 # The store
 
+
 @pytest.mark.parametrize("binary", [True, False])
 def test_the_store_holds_the_bins(binary: bool) -> None:
     events = store(binary)
@@ -213,9 +228,15 @@ def test_augmentation_and_merging_against_dense_loops(binary: bool, view: str) -
     merged = np.zeros((3, n, 2, *SENSOR), dtype=np.int64)
     for t in range(N_BINS):
         merged[t // 3] += counts[t]
-    for got, expected in ((events.shifted(dx, dy), moved), (events.flipped(mirrored), flipped),
-                          (events.flipped(), counts[..., ::-1]), (events.shifted(0, 0), counts),
-                          (events.downsampled(2), coarse), (events.rebinned(3), merged), (events.rebinned(1), counts)):
+    for got, expected in (
+        (events.shifted(dx, dy), moved),
+        (events.flipped(mirrored), flipped),
+        (events.flipped(), counts[..., ::-1]),
+        (events.shifted(0, 0), counts),
+        (events.downsampled(2), coarse),
+        (events.rebinned(3), merged),
+        (events.rebinned(1), counts),
+    ):
         np.testing.assert_array_equal(got.dense(), seen(expected, binary))
         np.testing.assert_array_equal(got.labels, events.labels)
         assert ascending(got)
@@ -275,10 +296,17 @@ def test_counts_that_do_not_fit_are_refused() -> None:
         pack(mixed, 2, SENSOR)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"offsets": np.zeros(3, np.int64)}, "wrong shape"), ({"labels": np.zeros(4, np.int64)}, "labels: do not match"),
-    ({"count": np.ones(3, np.uint8)}, "count: wrong shape"), ({"offsets": -np.ones((5, 8), np.int64)}, "do not follow"),
-    ({"offsets": np.arange(40).reshape(5, 8)}, "do not follow"), ({"index": np.zeros(0, np.uint16)}, "do not follow")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"offsets": np.zeros(3, np.int64)}, "wrong shape"),
+        ({"labels": np.zeros(4, np.int64)}, "labels: do not match"),
+        ({"count": np.ones(3, np.uint8)}, "count: wrong shape"),
+        ({"offsets": -np.ones((5, 8), np.int64)}, "do not follow"),
+        ({"offsets": np.arange(40).reshape(5, 8)}, "do not follow"),
+        ({"index": np.zeros(0, np.uint16)}, "do not follow"),
+    ],
+)
 def test_stores_are_checked(change: dict, message: str) -> None:
     events = store(True)
     fields = {name: getattr(events, name) for name in events.__struct_fields__}
@@ -294,11 +322,22 @@ def test_factors_are_checked() -> None:
 
 # Data sets
 
+
 def dataset(**change: object) -> EventDataset:
     events = store(True)
-    fields: dict = {"name": "small", "shape": (2, *SENSOR), "n_steps": N_BINS, "bin_ms": 0.1, "train": events,
-                    "validation": events.slice(0, 1), "test": events.slice(1, 3), "labels": tuple("abcd"),
-                    "split_rule": "none", "allow_shared": True, "max_count": 9}
+    fields: dict = {
+        "name": "small",
+        "shape": (2, *SENSOR),
+        "n_steps": N_BINS,
+        "bin_ms": 0.1,
+        "train": events,
+        "validation": events.slice(0, 1),
+        "test": events.slice(1, 3),
+        "labels": tuple("abcd"),
+        "split_rule": "none",
+        "allow_shared": True,
+        "max_count": 9,
+    }
     return EventDataset(**(fields | change))
 
 
@@ -306,19 +345,35 @@ def test_the_checksum_covers_the_content() -> None:
     events = store(True)
     same, sums = dataset(validation=events.take([0])), [dataset().checksum()]
     assert same.checksum() == sums[0]
-    for change in ({"bin_ms": 0.2}, {"validation": events.slice(1, 2)}, {"test": events.slice(1, 4)},
-                   {"train": events.shifted(1, 0)}, {"train": store(False)},
-                   {"train": EventSet(offsets=events.offsets, index=events.index, count=None, shape=events.shape,
-                                      labels=events.labels[[0, 1, 2, 4, 3]])}):
+    for change in (
+        {"bin_ms": 0.2},
+        {"validation": events.slice(1, 2)},
+        {"test": events.slice(1, 4)},
+        {"train": events.shifted(1, 0)},
+        {"train": store(False)},
+        {
+            "train": EventSet(
+                offsets=events.offsets,
+                index=events.index,
+                count=None,
+                shape=events.shape,
+                labels=events.labels[[0, 1, 2, 4, 3]],
+            )
+        },
+    ):
         sums.append(dataset(**change).checksum())
     assert len(set(sums)) == len(sums)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"train": store(True).slice(0, 4)}, r"small\.train: holds no recording of some classes; got \['c'\]"),
-    ({"labels": tuple("abc")}, r"small\.train\.labels: unknown class"),
-    ({"test": store(True).rebinned(2)}, r"small\.test: wrong shape"),
-    ({"validation": store(True).downsampled(2)}, r"small\.validation: wrong shape")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": store(True).slice(0, 4)}, r"small\.train: holds no recording of some classes; got \['c'\]"),
+        ({"labels": tuple("abc")}, r"small\.train\.labels: unknown class"),
+        ({"test": store(True).rebinned(2)}, r"small\.test: wrong shape"),
+        ({"validation": store(True).downsampled(2)}, r"small\.validation: wrong shape"),
+    ],
+)
 def test_data_sets_are_checked(change: dict, message: str) -> None:
     with pytest.raises(QSpinnError, match=message):
         dataset(**change)

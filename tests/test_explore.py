@@ -29,12 +29,22 @@ from qspinn.records import from_plain
 from running import die_at, inline, lasting
 
 EXPERIMENT = Experiment(
-    name="tiny", data=DataConfig(name="digits", n_train=150, n_validation=80, n_test=60),
-    network=NetworkConfig(n_neurons=12, n_steps=30, rate_hz=200.0), training=StdpTraining(n_passes=1),
-    search=SearchConfig(roundings=(Rounding.NEAREST, Rounding.STOCHASTIC), weight_bits=(4, 1), state_bits=(8,),
-                        input_rates=(0.0, 0.01), n_neurons=(8,), max_drop_points=100.0, sensitivity_bits=(8, 2),
-                        itq_passes=1),
-    seed=5)
+    name="tiny",
+    data=DataConfig(name="digits", n_train=150, n_validation=80, n_test=60),
+    network=NetworkConfig(n_neurons=12, n_steps=30, rate_hz=200.0),
+    training=StdpTraining(n_passes=1),
+    search=SearchConfig(
+        roundings=(Rounding.NEAREST, Rounding.STOCHASTIC),
+        weight_bits=(4, 1),
+        state_bits=(8,),
+        input_rates=(0.0, 0.01),
+        n_neurons=(8,),
+        max_drop_points=100.0,
+        sensitivity_bits=(8, 2),
+        itq_passes=1,
+    ),
+    seed=5,
+)
 N_KILLS, N_KILLS_WITH_WORKERS = 24, 5
 N_MOMENTS = 310  # files synced or renamed in a whole run, about
 
@@ -53,8 +63,11 @@ def test_outcome_is_consistent(whole: tuple[Path, Outcome, list[Event]]) -> None
     assert {r["candidate"]["scheme"] for r in outcome.candidates} == {s.value for s in Scheme}
     for key in outcome.front:
         mine = by_key[key]
-        assert not any((o["accuracy"] >= mine["accuracy"] and o["bits"] <= mine["bits"])
-                       and (o["accuracy"], o["bits"]) != (mine["accuracy"], mine["bits"]) for o in by_key.values())
+        assert not any(
+            (o["accuracy"] >= mine["accuracy"] and o["bits"] <= mine["bits"])
+            and (o["accuracy"], o["bits"]) != (mine["accuracy"], mine["bits"])
+            for o in by_key.values()
+        )
     assert outcome.winner in outcome.front
     assert outcome.winner in outcome.admitted
     assert outcome.rewards[outcome.winner] == max(outcome.rewards[k] for k in outcome.admitted)

@@ -46,16 +46,30 @@ from running import die_at, inline, lasting, with_value
 from test_report import read
 
 EXPERIMENT = LayeredExperiment(
-    name="tiny", family="layers",
+    name="tiny",
+    family="layers",
     data=EventData(name="synthetic_gestures", bin_ms=40.0, n_bins=6, size=8, n_train=44, n_validation=22, n_test=22),
-    network=LayersConfig(layers=(ConvLink(channels=4, stride=2, norm=True), DenseLink(n=6, norm=True),
-                                 DenseLink(norm=True))),
+    network=LayersConfig(
+        layers=(ConvLink(channels=4, stride=2, norm=True), DenseLink(n=6, norm=True), DenseLink(norm=True))
+    ),
     training=Supervision(n_epochs=3, batch=16, learning_rate=1e-2, shift=1),
-    search=LayeredSearch(roundings=(Rounding.NEAREST,), weight_bits=(6, 3), state_bits=(10,), last_bits=8,
-                         granularities=(Granularity.PER_CHANNEL,), itq_bits=((3, 8), (1, 2)), itq_epochs=2,
-                         accumulator_bits=8, itq_spike_regulation=1e-3, itq_distillation=0.5,
-                         max_drop_points=100.0, hopeless_points=100.0, sensitivity_bits=(8, 3)),
-    seed=5)
+    search=LayeredSearch(
+        roundings=(Rounding.NEAREST,),
+        weight_bits=(6, 3),
+        state_bits=(10,),
+        last_bits=8,
+        granularities=(Granularity.PER_CHANNEL,),
+        itq_bits=((3, 8), (1, 2)),
+        itq_epochs=2,
+        accumulator_bits=8,
+        itq_spike_regulation=1e-3,
+        itq_distillation=0.5,
+        max_drop_points=100.0,
+        hopeless_points=100.0,
+        sensitivity_bits=(8, 3),
+    ),
+    seed=5,
+)
 DEATHS = (18, 30, 33)  # moments of three processes
 
 
@@ -69,14 +83,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
 def test_outcome_is_consistent(whole: tuple[Path, Outcome]) -> None:
     folder, outcome = whole
     labels = {r["candidate"]["label"] for r in outcome.candidates}
-    assert labels == {"ptq w6 per-channel nearest lean last8", "ptq w6 per-channel nearest s10 last8",
-                      "ptq w3 per-channel nearest lean last8", "ptq w3 per-channel nearest s10 last8",
-                      "itq w3 per-channel truncate s8 last8", "itq w1 per-channel truncate s2 last8"}
+    assert labels == {
+        "ptq w6 per-channel nearest lean last8",
+        "ptq w6 per-channel nearest s10 last8",
+        "ptq w3 per-channel nearest lean last8",
+        "ptq w3 per-channel nearest s10 last8",
+        "itq w3 per-channel truncate s8 last8",
+        "itq w1 per-channel truncate s2 last8",
+    }
     assert outcome.winner in outcome.front
     assert np.sum(outcome.confusion) == 22
     assert np.trace(outcome.confusion) / 22 == outcome.winner_test
     assert {s["path"] for s in outcome.significance} == {
-        f"{name}.{kind}" for name in ("conv1", "fc1", "out") for kind in ("w", "v", "decay", "v_th", "bias")}
+        f"{name}.{kind}" for name in ("conv1", "fc1", "out") for kind in ("w", "v", "decay", "v_th", "bias")
+    }
     assert outcome.data["name"] == "synthetic_gestures"
     for record in outcome.candidates:
         program = load(folder / "candidates" / f"{record['key']}.qspinn")
@@ -116,9 +136,11 @@ def test_training_takes_the_finer_bins(tmp_path: Path) -> None:
     bits = np.random.default_rng(1).random((140, 256, 12)) < 0.05
     np.savez(tmp_path / "braille7.npz", x=np.packbits(bits, axis=-1), shape=np.array(bits.shape), y=np.arange(140) % 7)
     experiment = msgspec.structs.replace(
-        EXPERIMENT, data=EventData(name="braille7", folder=str(tmp_path), bin_ms=40.0, fine=4),
+        EXPERIMENT,
+        data=EventData(name="braille7", folder=str(tmp_path), bin_ms=40.0, fine=4),
         network=LayersConfig(layers=(DenseLink(n=6, norm=True), DenseLink(norm=True))),
-        training=Supervision(n_epochs=1, batch=16, jitter=1.0))
+        training=Supervision(n_epochs=1, batch=16, jitter=1.0),
+    )
     dataset = layered.load(experiment)
     bench = layered.open_bench(tmp_path, experiment, dataset.labels, layered.store(tmp_path, experiment, dataset))
     layered.train_float(bench, None)
@@ -206,13 +228,25 @@ def test_candidates_have_keys_by_content(whole: tuple[Path, Outcome]) -> None:
 
 def test_plans_of_the_keys_for_few_bits() -> None:
     """One bit is binary, two may be ternary; wide potentials need no accumulator; first and last keep their width."""
-    search = LayeredSearch(schemes=(Scheme.ITQ,), itq_bits=((1, 2), (2, 12)), first_bits=8, last_bits=8,
-                           accumulator_bits=12, ternary_weights=True, ternary_states=True, power_of_two=True)
+    search = LayeredSearch(
+        schemes=(Scheme.ITQ,),
+        itq_bits=((1, 2), (2, 12)),
+        first_bits=8,
+        last_bits=8,
+        accumulator_bits=12,
+        ternary_weights=True,
+        ternary_states=True,
+        power_of_two=True,
+    )
     experiment = msgspec.structs.replace(EXPERIMENT, search=search)
-    low, high = ({r.tensor: r for r in c.plan.rules}
-                 for c in layered.propose(experiment, load_recordings(experiment.data), []))
+    low, high = (
+        {r.tensor: r for r in c.plan.rules} for c in layered.propose(experiment, load_recordings(experiment.data), [])
+    )
     assert [low[f"{name}.w"].levels for name in ("conv1", "fc1", "out")] == [
-        Levels.UNIFORM, Levels.BINARY, Levels.UNIFORM]
+        Levels.UNIFORM,
+        Levels.BINARY,
+        Levels.UNIFORM,
+    ]
     assert high["fc1.w"].levels is Levels.TERNARY
     assert low["fc1.w"].power_of_two
     assert (low["fc1.v"].bits, low["fc1.v"].accumulator_bits, low["fc1.v"].levels) == (2, 12, Levels.TERNARY)
@@ -248,11 +282,26 @@ def test_rates_of_training_are_drawn(whole: tuple[Path, Outcome], tmp_path: Path
 
 def test_currents_and_potential_readouts_have_possible_plans() -> None:
     """A synaptic current is wide enough for its weights, and weights that are compared have one step for all."""
-    network = LayersConfig(layers=(DenseLink(n=8, recurrent=True, neuron=Leaky(current_decay=0.6)), DenseLink()),
-                           neuron=Leaky(decay=0.9), readout="v_last")
-    experiment = msgspec.structs.replace(EXPERIMENT, network=network, training=Supervision(n_epochs=1), search=(
-        LayeredSearch(schemes=(Scheme.PTQ,), roundings=(Rounding.NEAREST,), weight_bits=(8, 4),
-                      granularities=(Granularity.PER_CHANNEL,), sensitivity_bits=(8,), max_drop_points=100.0)))
+    network = LayersConfig(
+        layers=(DenseLink(n=8, recurrent=True, neuron=Leaky(current_decay=0.6)), DenseLink()),
+        neuron=Leaky(decay=0.9),
+        readout="v_last",
+    )
+    experiment = msgspec.structs.replace(
+        EXPERIMENT,
+        network=network,
+        training=Supervision(n_epochs=1),
+        search=(
+            LayeredSearch(
+                schemes=(Scheme.PTQ,),
+                roundings=(Rounding.NEAREST,),
+                weight_bits=(8, 4),
+                granularities=(Granularity.PER_CHANNEL,),
+                sensitivity_bits=(8,),
+                max_drop_points=100.0,
+            )
+        ),
+    )
     dataset = load_recordings(experiment.data)
     candidates = layered.propose(experiment, dataset, [])
     for candidate in candidates:
@@ -267,8 +316,13 @@ def test_currents_and_potential_readouts_have_possible_plans() -> None:
 def test_a_run_with_currents_measures_its_curves(tmp_path: Path) -> None:
     """The widest point can be lowered; points that cannot are left out of the curve."""
     network = LayersConfig(layers=(DenseLink(n=8, recurrent=True, neuron=Leaky(current_decay=0.6)), DenseLink()))
-    experiment = msgspec.structs.replace(EXPERIMENT, network=network, search=msgspec.structs.replace(
-        EXPERIMENT.search, schemes=(Scheme.PTQ,), sensitivity_bits=(8, 2), weight_bits=(6,)))
+    experiment = msgspec.structs.replace(
+        EXPERIMENT,
+        network=network,
+        search=msgspec.structs.replace(
+            EXPERIMENT.search, schemes=(Scheme.PTQ,), sensitivity_bits=(8, 2), weight_bits=(6,)
+        ),
+    )
     outcome = explore(experiment, tmp_path, executors=inline)
     curves = {s["path"]: s["bits"] for s in outcome.significance}
     assert curves["fc1.w_fc1"][-1] == 2
@@ -282,8 +336,18 @@ def test_the_page_shows_layers_and_nothing_of_competing_neurons(whole: tuple[Pat
     page = write_report(folder, tmp_path / "page.html").read_text("utf-8")
     text = read(page).text
     winner = next(r for r in outcome.candidates if r["key"] == outcome.winner)
-    for part in ("Layer by layer", "spikes per neuron and step", "Kernels of the first layer", "conv1", "4 × 3 × 3",
-                 "synthetic_gestures", "22 recordings", "3 epochs", "synthetic clap", winner["candidate"]["label"]):
+    for part in (
+        "Layer by layer",
+        "spikes per neuron and step",
+        "Kernels of the first layer",
+        "conv1",
+        "4 × 3 × 3",
+        "synthetic_gestures",
+        "22 recordings",
+        "3 epochs",
+        "synthetic clap",
+        winner["candidate"]["label"],
+    ):
         assert part in text, part
     for part in ("Receptive fields", "Learning on the device", "images", "votes"):
         assert part not in text, part
@@ -314,44 +378,50 @@ def test_a_damaged_memory_of_another_network_is_an_error(whole: tuple[Path, Outc
 PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
 
 
-@pytest.mark.parametrize(("path", "value", "says"), [
-    ("family", "lyaers", "config.family.*lyaers.*layers"),
-    ("search.weight_bits", [0], r"search.weight_bits.*1\.\.16"),
-    ("search.state_bits", [1], r"search.state_bits.*2\.\.16"),
-    ("search.itq_bits", [[1, 1]], r"search.itq_bits.*got 1; allowed: 2\.\.16"),
-    ("search.itq_spike_regulation", -1e-3, r"search.itq_spike_regulation.*>= 0"),
-    ("training.spike_regulation", -1e-3, r"training.spike_regulation.*>= 0"),
-    ("search.itq_distillation", 1.5, r"search.itq_distillation.*0\.\.1"),
-    ("search.itq_temperature", 0.0, r"search.itq_temperature.*> 0"),
-    ("training.distillation", -0.5, r"training.distillation.*0\.\.1"),
-    ("training.temperature", -1.0, r"training.temperature.*> 0"),
-    ("search.itq_estimator", "anealed", "search.itq_estimator"),
-    ("search.itq_bits", [[4, 17]], r"search.itq_bits.*17"),
-    ("search.itq_bits", [[4, 8], {"weights": 1}], r"config.search.itq_bits\[1\].*states"),
-    ("search.itq_bits", [{"weights": 1, "states": 3, "frist_bits": 3}], r"itq_bits\[0\].frist_bits.*first_bits"),
-    ("search.itq_bits", [{"weights": 1, "states": 3, "first_bits": 17}], r"search.first_bits.*17"),
-    ("search.itq_bits", [{"weights": 1, "states": 3, "accumulator_bits": -1}], r"search.accumulator_bits.*-1"),
-    ("search.schemes", ["ptq_adapt"], "search.schemes.*ptq, itq"),
-    ("search.granularities", ["per_neuron"], "search.granularities.*per_channel"),
-    ("search.state_calibrator", "mean_abs", "search.state_calibrator"),
-    ("search.wieght_bits", [4], "config.search.wieght_bits.*weight_bits"),
-    ("network.layers", [{"kind": "conv", "chanels": 3}], r"config.network.layers\[0\].chanels.*channels"),
-    ("network.layers", [{"kind": "convolution"}], r"network.layers\[0\]"),
-    ("data.name", "nmnist9", "data.name"),
-    ("data.size", -1, "data.size"),
-    ("seed", -1, "seed"),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("family", "lyaers", "config.family.*lyaers.*layers"),
+        ("search.weight_bits", [0], r"search.weight_bits.*1\.\.16"),
+        ("search.state_bits", [1], r"search.state_bits.*2\.\.16"),
+        ("search.itq_bits", [[1, 1]], r"search.itq_bits.*got 1; allowed: 2\.\.16"),
+        ("search.itq_spike_regulation", -1e-3, r"search.itq_spike_regulation.*>= 0"),
+        ("training.spike_regulation", -1e-3, r"training.spike_regulation.*>= 0"),
+        ("search.itq_distillation", 1.5, r"search.itq_distillation.*0\.\.1"),
+        ("search.itq_temperature", 0.0, r"search.itq_temperature.*> 0"),
+        ("training.distillation", -0.5, r"training.distillation.*0\.\.1"),
+        ("training.temperature", -1.0, r"training.temperature.*> 0"),
+        ("search.itq_estimator", "anealed", "search.itq_estimator"),
+        ("search.itq_bits", [[4, 17]], r"search.itq_bits.*17"),
+        ("search.itq_bits", [[4, 8], {"weights": 1}], r"config.search.itq_bits\[1\].*states"),
+        ("search.itq_bits", [{"weights": 1, "states": 3, "frist_bits": 3}], r"itq_bits\[0\].frist_bits.*first_bits"),
+        ("search.itq_bits", [{"weights": 1, "states": 3, "first_bits": 17}], r"search.first_bits.*17"),
+        ("search.itq_bits", [{"weights": 1, "states": 3, "accumulator_bits": -1}], r"search.accumulator_bits.*-1"),
+        ("search.schemes", ["ptq_adapt"], "search.schemes.*ptq, itq"),
+        ("search.granularities", ["per_neuron"], "search.granularities.*per_channel"),
+        ("search.state_calibrator", "mean_abs", "search.state_calibrator"),
+        ("search.wieght_bits", [4], "config.search.wieght_bits.*weight_bits"),
+        ("network.layers", [{"kind": "conv", "chanels": 3}], r"config.network.layers\[0\].chanels.*channels"),
+        ("network.layers", [{"kind": "convolution"}], r"network.layers\[0\]"),
+        ("data.name", "nmnist9", "data.name"),
+        ("data.size", -1, "data.size"),
+        ("seed", -1, "seed"),
+    ],
+)
 def test_mistakes_in_the_configuration_are_named(path: str, value: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read_experiment(with_value(PLAIN, path, value))
 
 
-@pytest.mark.parametrize(("layers", "says"), [
-    ((DenseLink(n=5),), r"network.layers\[0\].*one neuron for each class"),
-    ((ConvLink(channels=2),), r"network.layers\[0\].*one neuron for each class"),
-    ((DenseLink(), DenseLink()), r"network.layers\[0\].n"),
-    ((ConvLink(channels=2, kernel=9), DenseLink()), r"network.layers\[0\].*kernel \(9, 9\)"),
-])
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        ((DenseLink(n=5),), r"network.layers\[0\].*one neuron for each class"),
+        ((ConvLink(channels=2),), r"network.layers\[0\].*one neuron for each class"),
+        ((DenseLink(), DenseLink()), r"network.layers\[0\].n"),
+        ((ConvLink(channels=2, kernel=9), DenseLink()), r"network.layers\[0\].*kernel \(9, 9\)"),
+    ],
+)
 def test_networks_that_do_not_fit_the_data_are_named(layers: tuple, says: str, tmp_path: Path) -> None:
     experiment = msgspec.structs.replace(EXPERIMENT, network=LayersConfig(layers=layers))
     with pytest.raises(ConfigError, match=says):

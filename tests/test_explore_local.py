@@ -39,18 +39,40 @@ from test_report import read
 
 NAMES = ["conv1", "conv2"]
 EXPERIMENT = LocalExperiment(
-    name="tiny", family="local", data=EventData(name="synthetic_gestures"),
-    network=LocalNetwork(layers=(LocalLayer(channels=12, kernel=3, padding=1),
-                                 LocalLayer(channels=8, kernel=3, padding=1, pool=2)), tau_mem_ms=(5.0, 30.0)),
+    name="tiny",
+    family="local",
+    data=EventData(name="synthetic_gestures"),
+    network=LocalNetwork(
+        layers=(LocalLayer(channels=12, kernel=3, padding=1), LocalLayer(channels=8, kernel=3, padding=1, pool=2)),
+        tau_mem_ms=(5.0, 30.0),
+    ),
     learning=LocalLearning(arithmetic="float", n_epochs=3, batch=24, learning_rate=2.0**-6, float_learning_rate=1e-2),
     plan=QuantPlan(rules=(QuantRule(tensor="conv2.p_trace", bits=7), *default_rules(readout=4))),
-    search=LocalSearch(weight_bits=(5,), trace_bits=(), gradient_bits=(9, 4), max_drop_points=20.0,
-                       sensitivity_bits=(8, 3), sensitivity_samples=48, harmless_points=5.0), seed=5)
+    search=LocalSearch(
+        weight_bits=(5,),
+        trace_bits=(),
+        gradient_bits=(9, 4),
+        max_drop_points=20.0,
+        sensitivity_bits=(8, 3),
+        sensitivity_samples=48,
+        harmless_points=5.0,
+    ),
+    seed=5,
+)
 
 
 def dataset() -> EventDataset:
-    return EventDataset(name="bars", shape=SHAPE, n_steps=8, bin_ms=5.0, labels=("upper", "middle", "lower"),
-                        train=bars(240, 1), validation=bars(60, 2), test=bars(60, 3), split_rule="by seed")
+    return EventDataset(
+        name="bars",
+        shape=SHAPE,
+        n_steps=8,
+        bin_ms=5.0,
+        labels=("upper", "middle", "lower"),
+        train=bars(240, 1),
+        validation=bars(60, 2),
+        test=bars(60, 3),
+        split_rule="by seed",
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,8 +140,10 @@ def test_candidates_and_baseline_are_what_training_alone_gives(whole: tuple[Path
     """Bit for bit, from the same start; whatever arithmetic the file names for training."""
     folder, outcome = whole
     data = dataset()
-    for arithmetic, mine in (("integer", stored(folder, by_label(outcome)["plan"])),
-                             ("float", load_local(folder / "float" / "local.safetensors"))):
+    for arithmetic, mine in (
+        ("integer", stored(folder, by_label(outcome)["plan"])),
+        ("float", load_local(folder / "float" / "local.safetensors")),
+    ):
         learning = msgspec.structs.replace(EXPERIMENT.learning, arithmetic=arithmetic)
         layers, told = local_model.trained_layers(data, EXPERIMENT.network, learning, EXPERIMENT.plan, 5)
         assert mine.network.learning.arithmetic == arithmetic
@@ -153,8 +177,15 @@ def test_curves_begin_with_the_plan(whole: tuple[Path, Outcome]) -> None:
     folder, outcome = whole
     curves = {s["path"]: s for s in outcome.significance}
     assert {path: s["bits"] for path, s in curves.items()} == {
-        "*.w": (8, 3), "*.gradient": (10, 8), "*.q_trace": (10, 8, 3), "*.p_trace": (12, 8, 3), "*.u": (6, 3),
-        "*.readout": (4, 3), "*.read": (6, 3), "*.error": (6, 3)}
+        "*.w": (8, 3),
+        "*.gradient": (10, 8),
+        "*.q_trace": (10, 8, 3),
+        "*.p_trace": (12, 8, 3),
+        "*.u": (6, 3),
+        "*.readout": (4, 3),
+        "*.read": (6, 3),
+        "*.error": (6, 3),
+    }
     assert len({s["accuracy"][0] for s in curves.values()}) == 1
     bench = local.open_bench(folder, EXPERIMENT, dataset().labels, local.store(folder, EXPERIMENT, dataset()))
     point = next(c for c in local.points(EXPERIMENT, dataset()) if c.label == "*.w|nearest|3")
@@ -190,8 +221,9 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("n_stored", [2, 5])
-def test_an_interrupted_training_goes_on(n_stored: int, whole: tuple[Path, Outcome], tmp_path: Path,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_training_goes_on(
+    n_stored: int, whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Within the float training, and within a candidate: no epoch is done twice."""
     written: list[Path] = []
     store = training._store
@@ -214,7 +246,8 @@ def test_an_interrupted_training_goes_on(n_stored: int, whole: tuple[Path, Outco
 
 def test_the_sweep_alone_is_the_first_part_of_the_search(tmp_path: Path, whole: tuple[Path, Outcome]) -> None:
     assert [to_plain(s) for s in sweep(EXPERIMENT, tmp_path, executors=inline)] == [
-        to_plain(s) for s in map(dict, whole[1].significance)]
+        to_plain(s) for s in map(dict, whole[1].significance)
+    ]
     assert not list(tmp_path.glob("candidates/*"))
 
 
@@ -230,8 +263,14 @@ def test_layers_that_have_fewer_bits_keep_them() -> None:
     assert (narrow["conv1.p_trace"], narrow["conv2.p_trace"], narrow["conv1.q_trace"]) == (8, 7, 10)
     assert not [label for label in by_label if "activation" in label or "|r|" in label or "*.r|" in label]
     search = msgspec.structs.replace(EXPERIMENT.search, trace_bits=(9,), gradient_bits=())
-    accuracy = {"plan": 0.9, "*.p_trace|nearest|8": 0.9, "*.p_trace|nearest|3": 0.5, "*.w|nearest|3": 0.88,
-                "*.u|nearest|3": 0.1, "*.readout|nearest|3": 0.9}
+    accuracy = {
+        "plan": 0.9,
+        "*.p_trace|nearest|8": 0.9,
+        "*.p_trace|nearest|3": 0.5,
+        "*.w|nearest|3": 0.88,
+        "*.u|nearest|3": 0.1,
+        "*.readout|nearest|3": 0.9,
+    }
     experiment = msgspec.structs.replace(EXPERIMENT, search=search)
     curves = local_proposal.curves(experiment, accuracy, local_account(EXPERIMENT.network, SHAPE, 3, None))
     assert {c.path: c.harmless_bits for c in curves} == {"*.p_trace": 8, "*.w": 3, "*.u": 6, "*.readout": 3}
@@ -243,7 +282,8 @@ def test_layers_that_have_fewer_bits_keep_them() -> None:
     assert [c["conv1.readout"] for c in found.values()] == [4, 3, 4, 3]
     rounded = local_rules(local_proposal.propose(experiment, NAMES, curves)[-1].plan, NAMES)
     assert {p: r.rounding for p, r in rounded.items()} == {
-        p: r.rounding for p, r in local_rules(EXPERIMENT.plan, NAMES).items()}
+        p: r.rounding for p, r in local_rules(EXPERIMENT.plan, NAMES).items()
+    }
 
 
 def test_the_same_plan_is_tried_once() -> None:
@@ -256,8 +296,9 @@ def test_the_same_plan_is_tried_once() -> None:
 
 def test_a_plan_that_is_not_possible_is_a_finding(tmp_path: Path) -> None:
     plan = QuantPlan(rules=default_rules(gradient=6))
-    search = LocalSearch(weight_bits=(5,), trace_bits=(), sensitivity_bits=(3,), sensitivity_samples=24,
-                         max_drop_points=100.0)
+    search = LocalSearch(
+        weight_bits=(5,), trace_bits=(), sensitivity_bits=(3,), sensitivity_samples=24, max_drop_points=100.0
+    )
     learning = msgspec.structs.replace(EXPERIMENT.learning, n_epochs=1)
     experiment = msgspec.structs.replace(EXPERIMENT, plan=plan, search=search, learning=learning)
     outcome = explore(experiment, tmp_path / "some", executors=inline)
@@ -277,9 +318,19 @@ def test_the_page_shows_what_learning_costs(whole: tuple[Path, Outcome], tmp_pat
     winner = next(r for r in outcome.candidates if r["key"] == outcome.winner)
     saved = 100 * (1 - winner["bits"] / outcome.float_bits)
     kept = {r["path"]: r["bits"] for r in winner["memory"]}
-    for part in ("Learning on the device", "memory for learning", "what learning costs", "60 recordings", "bars",
-                 "1 epoch on 48 of the 240 training recordings", winner["candidate"]["label"], f"{saved:.1f}",
-                 "qspinn explore tiny.json", "conv1.gradient: the shift", "one recording at a time"):
+    for part in (
+        "Learning on the device",
+        "memory for learning",
+        "what learning costs",
+        "60 recordings",
+        "bars",
+        "1 epoch on 48 of the 240 training recordings",
+        winner["candidate"]["label"],
+        f"{saved:.1f}",
+        "qspinn explore tiny.json",
+        "conv1.gradient: the shift",
+        "one recording at a time",
+    ):
         assert part in text, part
     traces = [str(kept[f"{name}.p_trace"]) for name in NAMES]
     assert f"p_trace membrane traces 1,008 32 {', '.join(dict.fromkeys(traces))} nearest" in text
@@ -307,24 +358,27 @@ def test_a_broken_file_is_named_by_the_report(damage: str, whole: tuple[Path, Ou
 PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
 
 
-@pytest.mark.parametrize(("path", "value", "says"), [
-    ("search.weight_bits", [1], r"search.weight_bits.*got 1; allowed: 2\.\.12"),
-    ("search.trace_bits", [8, 16], r"search.trace_bits.*got 16; allowed: 1\.\.15"),
-    ("search.gradient_bits", [17], r"search.gradient_bits.*got 17; allowed: 2\.\.16"),
-    ("search.state_bits", [11], r"search.state_bits.*got 11; allowed: 2\.\.10"),
-    ("search.refractory_bits", [9], r"search.refractory_bits.*got 9; allowed: 1\.\.8"),
-    ("search.readout_bits", [1], r"search.readout_bits.*got 1; allowed: 2\.\.12"),
-    ("search.error_bits", [13], r"search.error_bits.*got 13; allowed: 2\.\.12"),
-    ("search.sensitivity_bits", [0], r"search.sensitivity_bits.*got 0; allowed: 1\.\.16"),
-    ("search.sensitivity_epochs", 0, r"search.sensitivity_epochs.*got 0; allowed: >= 1"),
-    ("search.sensitivity_samples", -1, r"search.sensitivity_samples.*got -1; allowed: >= 0"),
-    ("search.max_drop_points", -1, r"search.max_drop_points.*got -1"),
-    ("search.harmless_points", -0.5, r"search.harmless_points.*got -0.5"),
-    ("search.wieght_bits", [4], "config.search.wieght_bits.*weight_bits"),
-    ("reward.mu", -1, "reward.mu"),
-    ("seed", -1, "seed"),
-    ("version", 2, "version"),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("search.weight_bits", [1], r"search.weight_bits.*got 1; allowed: 2\.\.12"),
+        ("search.trace_bits", [8, 16], r"search.trace_bits.*got 16; allowed: 1\.\.15"),
+        ("search.gradient_bits", [17], r"search.gradient_bits.*got 17; allowed: 2\.\.16"),
+        ("search.state_bits", [11], r"search.state_bits.*got 11; allowed: 2\.\.10"),
+        ("search.refractory_bits", [9], r"search.refractory_bits.*got 9; allowed: 1\.\.8"),
+        ("search.readout_bits", [1], r"search.readout_bits.*got 1; allowed: 2\.\.12"),
+        ("search.error_bits", [13], r"search.error_bits.*got 13; allowed: 2\.\.12"),
+        ("search.sensitivity_bits", [0], r"search.sensitivity_bits.*got 0; allowed: 1\.\.16"),
+        ("search.sensitivity_epochs", 0, r"search.sensitivity_epochs.*got 0; allowed: >= 1"),
+        ("search.sensitivity_samples", -1, r"search.sensitivity_samples.*got -1; allowed: >= 0"),
+        ("search.max_drop_points", -1, r"search.max_drop_points.*got -1"),
+        ("search.harmless_points", -0.5, r"search.harmless_points.*got -0.5"),
+        ("search.wieght_bits", [4], "config.search.wieght_bits.*weight_bits"),
+        ("reward.mu", -1, "reward.mu"),
+        ("seed", -1, "seed"),
+        ("version", 2, "version"),
+    ],
+)
 def test_mistakes_in_the_configuration_are_named(path: str, value: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read_experiment(with_value(PLAIN, path, value))
@@ -364,8 +418,9 @@ sensitivity_samples = 8
 
 
 def qspinn(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "qspinn", *arguments], cwd=folder, capture_output=True, text=True,
-                          check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "qspinn", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

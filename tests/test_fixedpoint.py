@@ -31,7 +31,11 @@ from qspinn.fixedpoint import (
 )
 
 TRUNCATE, NEAREST, STOCHASTIC, TOWARD_ZERO = (
-    Rounding.TRUNCATE, Rounding.NEAREST, Rounding.STOCHASTIC, Rounding.TOWARD_ZERO)
+    Rounding.TRUNCATE,
+    Rounding.NEAREST,
+    Rounding.STOCHASTIC,
+    Rounding.TOWARD_ZERO,
+)
 
 # x / 4 for x = -9 ... 9
 TABLE = {
@@ -43,8 +47,11 @@ TABLE = {
 
 def exact(x: Fraction, rounding: Rounding) -> int:
     """The rounded value, by exact fractions."""
-    return {TRUNCATE: lambda: math.floor(x), NEAREST: lambda: math.floor(x + Fraction(1, 2)),
-            TOWARD_ZERO: lambda: math.trunc(x)}[rounding]()
+    return {
+        TRUNCATE: lambda: math.floor(x),
+        NEAREST: lambda: math.floor(x + Fraction(1, 2)),
+        TOWARD_ZERO: lambda: math.trunc(x),
+    }[rounding]()
 
 
 @pytest.mark.parametrize("rounding", TABLE, ids=lambda r: r.value)
@@ -79,8 +86,9 @@ def test_stochastic_rounding_is_exact_at_the_ends_of_64_bits(shift: int) -> None
 
 
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
-@pytest.mark.parametrize(("x", "shift"), [(3, -62), (3, -64), (1, -63), (-2, -63), (2**62, -1), (-(2**62) - 1, -1),
-                                          ([0, 0, 1], -10**6)])
+@pytest.mark.parametrize(
+    ("x", "shift"), [(3, -62), (3, -64), (1, -63), (-2, -63), (2**62, -1), (-(2**62) - 1, -1), ([0, 0, 1], -(10**6))]
+)
 def test_a_left_shift_out_of_64_bits_is_refused(x: int, shift: int, rounding: Rounding) -> None:
     with pytest.raises(ConfigError, match=r"shift: leaves 64 bits; got '-?\d+ \* 2\*\*\d+'"):
         requantize(x, shift, rounding)
@@ -88,13 +96,33 @@ def test_a_left_shift_out_of_64_bits_is_refused(x: int, shift: int, rounding: Ro
     assert requantize([0, 0], -(10**6), rounding).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("x", [[2.7], 2.0, "3", None, [1, None], [1j], np.ma.masked_array([1, 2], [True, False]),
-                               [[1], [2, 3]], np.array(["a"], object)])
+@pytest.mark.parametrize(
+    "x",
+    [
+        [2.7],
+        2.0,
+        "3",
+        None,
+        [1, None],
+        [1j],
+        np.ma.masked_array([1, 2], [True, False]),
+        [[1], [2, 3]],
+        np.array(["a"], object),
+    ],
+)
 def test_what_is_no_integer_is_refused(x: object) -> None:
     fmt = QFormat(bits=8)
-    for call in (lambda: requantize(x, 0, NEAREST), lambda: saturate(x, fmt), lambda: wrap(x, fmt),  # type: ignore
-                 lambda: decode(x, fmt), lambda: sr_bits(1, x, 3), lambda: mix32(x), lambda: saturate(  # type: ignore
-                     x, QFormat(bits=1, signed=True))):  # type: ignore[arg-type]
+    for call in (
+        lambda: requantize(x, 0, NEAREST),
+        lambda: saturate(x, fmt),
+        lambda: wrap(x, fmt),  # type: ignore
+        lambda: decode(x, fmt),
+        lambda: sr_bits(1, x, 3),
+        lambda: mix32(x),
+        lambda: saturate(  # type: ignore
+            x, QFormat(bits=1, signed=True)
+        ),
+    ):  # type: ignore[arg-type]
         with pytest.raises(ConfigError):
             call()
 
@@ -148,17 +176,31 @@ def test_wrapping_keeps_the_low_bits_of_any_number(x: float) -> None:
     assert encode([x], fmt, overflow=Overflow.WRAP)[0].tolist() == [int(x) % 2**32]
 
 
-@pytest.mark.parametrize(("x", "scale"), [([1.0], 0.0), ([1.0], -1.0), ([1.0], math.nan), ([1.0], math.inf),
-                                          ([1.0, 2.0], [1.0, 2.0, 3.0]), ([1 + 2j], 1.0), (["1"], 1.0), ([None], 1.0),
-                                          ([1e308], 1e-308), ([math.nan], 1.0)])
+@pytest.mark.parametrize(
+    ("x", "scale"),
+    [
+        ([1.0], 0.0),
+        ([1.0], -1.0),
+        ([1.0], math.nan),
+        ([1.0], math.inf),
+        ([1.0, 2.0], [1.0, 2.0, 3.0]),
+        ([1 + 2j], 1.0),
+        (["1"], 1.0),
+        ([None], 1.0),
+        ([1e308], 1e-308),
+        ([math.nan], 1.0),
+    ],
+)
 def test_encode_refuses_what_has_no_code(x: list, scale: object) -> None:
     for fmt in (QFormat(bits=8), QFormat(bits=1, signed=True)):
         with pytest.raises(ConfigError):
             encode(x, fmt, scale=scale)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("field", "value"), [("bits", 8.0), ("bits", True), ("bits", "8"), ("frac", 0.5),
-                                              ("frac", None), ("signed", 1), ("signed", "no")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("bits", 8.0), ("bits", True), ("bits", "8"), ("frac", 0.5), ("frac", None), ("signed", 1), ("signed", "no")],
+)
 def test_a_format_of_other_types_is_refused(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"format.{field}"):
         QFormat(**{"bits": 8, field: value})  # type: ignore[arg-type]
@@ -213,9 +255,24 @@ def test_mix32_is_the_published_hash() -> None:
     assert len(np.unique(mix32(x))) == len(x)
 
 
-@pytest.mark.parametrize(("value", "expected"), [
-    (0.49999999999999994, 0), (0.5, 1), (-0.5, 0), (1.5, 2), (-1.5, -1), (2.5, 3), (-0.50000000000000011, -1),
-    (-0.49999999999999994, 0), (0.0, 0), (-0.0, 0), (6.999, 7), (127.4, 127), (-128.5, -128)])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.49999999999999994, 0),
+        (0.5, 1),
+        (-0.5, 0),
+        (1.5, 2),
+        (-1.5, -1),
+        (2.5, 3),
+        (-0.50000000000000011, -1),
+        (-0.49999999999999994, 0),
+        (0.0, 0),
+        (-0.0, 0),
+        (6.999, 7),
+        (127.4, 127),
+        (-128.5, -128),
+    ],
+)
 def test_encode_nearest_by_hand(value: float, expected: int) -> None:
     assert encode([value], QFormat(bits=8, signed=True))[0].tolist() == [expected]
 
@@ -275,11 +332,22 @@ def test_huge_values_saturate() -> None:
 
 
 def test_formats() -> None:
-    assert [(f.code_min, f.code_max, f.delta, str(f)) for f in (
-        QFormat(bits=8, frac=6, signed=True), QFormat(bits=1), QFormat(bits=1, signed=True), QFormat(bits=3, frac=5),
-        QFormat(bits=4, frac=-2))] == [
-        (-128, 127, 2**-6, "Q1.6 (8 bit)"), (0, 1, 1.0, "UQ1.0 (1 bit)"), (-1, 1, 1.0, "binary (1 bit)"),
-        (0, 7, 2**-5, "UQ-2.5 (3 bit)"), (0, 15, 4.0, "UQ6.-2 (4 bit)")]
+    assert [
+        (f.code_min, f.code_max, f.delta, str(f))
+        for f in (
+            QFormat(bits=8, frac=6, signed=True),
+            QFormat(bits=1),
+            QFormat(bits=1, signed=True),
+            QFormat(bits=3, frac=5),
+            QFormat(bits=4, frac=-2),
+        )
+    ] == [
+        (-128, 127, 2**-6, "Q1.6 (8 bit)"),
+        (0, 1, 1.0, "UQ1.0 (1 bit)"),
+        (-1, 1, 1.0, "binary (1 bit)"),
+        (0, 7, 2**-5, "UQ-2.5 (3 bit)"),
+        (0, 15, 4.0, "UQ6.-2 (4 bit)"),
+    ]
     for bad in ({"bits": 0}, {"bits": 33}, {"bits": 8, "frac": 65}, {"bits": 8, "frac": -65}):
         with pytest.raises(ConfigError, match="out of range"):
             QFormat(**bad)

@@ -27,16 +27,32 @@ from test_cli import qspinn
 RECIPE = Path(__file__).parent.parent / "experiments" / "dvs_gesture.toml"
 OWN = {"class01": 0, "class06": 5, "class09": 8}
 """Sample files and the classes (from 0) that they show."""
-TRIALS = {"train": ["user01_led", "user02_fluorescent", "user02_lab", "user03_natural", "user04_led", "user05_led",
-                    "user06_fluorescent_led"], "test": ["user24_led", "user29_natural"]}
+TRIALS = {
+    "train": [
+        "user01_led",
+        "user02_fluorescent",
+        "user02_lab",
+        "user03_natural",
+        "user04_led",
+        "user05_led",
+        "user06_fluorescent_led",
+    ],
+    "test": ["user24_led", "user29_natural"],
+}
 DAMAGED = "user02_lab.aedat"
 GESTURE_US, PAUSE_US, START_US = 450_000, 80_000, 2_500_000
 SPECIAL = struct.pack("<HHIIIIII", 0, 1, 8, 4, 0, 1, 1, 1) + struct.pack("<Ii", 1 << 1 | 1, 0)
 """A packet with one special event, which a camera writes when its clock starts."""
 HEADER = b"#Start-Time: 2015-10-08 11:42:05 (TZ+0000)\r\n#!END-HEADER\r\n"
-QUICK = ["training.n_epochs=2", 'search.roundings=["nearest"]', 'search.granularities=["per_channel"]',
-         "search.sensitivity_bits=[8]", "search.itq_epochs=1", "search.hopeless_points=100.0",
-         "search.max_drop_points=100.0"]
+QUICK = [
+    "training.n_epochs=2",
+    'search.roundings=["nearest"]',
+    'search.granularities=["per_channel"]',
+    "search.sensitivity_bits=[8]",
+    "search.itq_epochs=1",
+    "search.hopeless_points=100.0",
+    "search.max_drop_points=100.0",
+]
 
 pytestmark = needs_samples
 
@@ -135,8 +151,9 @@ def check_run(out: Path, result: dict[str, Any]) -> None:
 def test_the_recipe_runs_on_the_published_folder(gestures: tuple[Path, int], tmp_path: Path) -> None:
     """At 32 x 32 with all its bins: PTQ and ITQ, the damaged file left out by name."""
     folder, at = gestures
-    result = explored(folder, tmp_path / "run", "search.weight_bits=[8,4]", "search.state_bits=[12]",
-                      "search.itq_bits=[[4,8]]")
+    result = explored(
+        folder, tmp_path / "run", "search.weight_bits=[8,4]", "search.state_bits=[12]", "search.itq_bits=[[4,8]]"
+    )
     check_run(tmp_path / "run", result)
     assert [c["candidate"]["scheme"] for c in result["candidates"]].count("itq") == 1
     (skipped,) = result["data"]["skipped"]
@@ -154,9 +171,20 @@ def test_the_recipe_runs_on_the_published_folder(gestures: tuple[Path, int], tmp
 
 def test_the_recipe_runs_on_all_pixels(gestures: tuple[Path, int], tmp_path: Path) -> None:
     """2 x 128 x 128 inputs, 11 classes: float and one PTQ candidate."""
-    result = explored(gestures[0], tmp_path / "run", "data.size=128", "data.n_bins=6", "data.n_validation=11",
-                      "training.n_epochs=1", "training.batch=11", 'search.schemes=["ptq"]', "search.weight_bits=[8]",
-                      "search.state_bits=[]", "search.sensitivity_bits=[16]", "search.weight_calibrator=max")
+    result = explored(
+        gestures[0],
+        tmp_path / "run",
+        "data.size=128",
+        "data.n_bins=6",
+        "data.n_validation=11",
+        "training.n_epochs=1",
+        "training.batch=11",
+        'search.schemes=["ptq"]',
+        "search.weight_bits=[8]",
+        "search.state_bits=[]",
+        "search.sensitivity_bits=[16]",
+        "search.weight_calibrator=max",
+    )
     check_run(tmp_path / "run", result)
     assert len(result["candidates"]) == 1
     assert (result["data"]["shape"], len(result["confusion"])) == ([2, 128, 128], 11)

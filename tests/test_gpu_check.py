@@ -14,8 +14,19 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 def test_the_check_of_a_gpu_runs_on_the_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--quick", "--out", str(out),
-               "--seconds", "600", "--commit", "abc1234"]
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "gpu.py"),
+        "--device",
+        "cpu",
+        "--quick",
+        "--out",
+        str(out),
+        "--seconds",
+        "600",
+        "--commit",
+        "abc1234",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     first, *records = json.loads(out.read_text())
@@ -33,8 +44,17 @@ def test_the_check_of_a_gpu_runs_on_the_cpu(tmp_path: Path) -> None:
 
 def test_the_check_of_a_gpu_leaves_out_what_its_budget_does_not_hold(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--quick", "--out", str(out),
-               "--seconds", "0"]
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "gpu.py"),
+        "--device",
+        "cpu",
+        "--quick",
+        "--out",
+        str(out),
+        "--seconds",
+        "0",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (first,) = json.loads(out.read_text())

@@ -31,26 +31,50 @@ STREAM = 16
 VOTES = CodeTensor(codes=np.ones((6, 3), np.int32), fmt=QFormat(bits=1))
 
 
-def network_of(bound: str = "soft", eta_pre: float = 0.0, *, strength: float = 1000.0, norm: float = 78.4,
-               eta_post: float = 0.1, x_offset: float = 0.3, **neuron: float) -> Network:
-    stdp = Stdp(eta_post=eta_post, eta_pre=eta_pre, bound=bound, x_offset=x_offset, tau_pre_ms=8.0, tau_post_ms=5.0,
-                norm=norm)
+def network_of(
+    bound: str = "soft",
+    eta_pre: float = 0.0,
+    *,
+    strength: float = 1000.0,
+    norm: float = 78.4,
+    eta_post: float = 0.1,
+    x_offset: float = 0.3,
+    **neuron: float,
+) -> Network:
+    stdp = Stdp(
+        eta_post=eta_post, eta_pre=eta_pre, bound=bound, x_offset=x_offset, tau_pre_ms=8.0, tau_post_ms=5.0, norm=norm
+    )
     lif = Lif(**{"v_th_mv": 2.0, "theta_plus_mv": 0.1, **neuron})
     return diehl_cook(13, 6, n_steps=40, n_classes=3, neuron=lif, stdp=stdp, inhibition_mv=strength)
 
 
-def plan_of(w: int = 4, granularity: Granularity = GLOBAL, rounding: Rounding = Rounding.NEAREST, *, v: int = 10,
-            x: int = 6, others: int = 8, inhibition: int = 8, rate: float = 0.0) -> QuantPlan:
-    rules = (QuantRule(tensor="exc.w", bits=w, rounding=rounding, granularity=granularity),
-             QuantRule(tensor="exc.v", bits=v, rounding=rounding), QuantRule(tensor="*.x_*", bits=x, rounding=rounding),
-             QuantRule(tensor="exc.inhibition", bits=inhibition, rounding=rounding),
-             QuantRule(tensor="*", bits=others, rounding=rounding))
+def plan_of(
+    w: int = 4,
+    granularity: Granularity = GLOBAL,
+    rounding: Rounding = Rounding.NEAREST,
+    *,
+    v: int = 10,
+    x: int = 6,
+    others: int = 8,
+    inhibition: int = 8,
+    rate: float = 0.0,
+) -> QuantPlan:
+    rules = (
+        QuantRule(tensor="exc.w", bits=w, rounding=rounding, granularity=granularity),
+        QuantRule(tensor="exc.v", bits=v, rounding=rounding),
+        QuantRule(tensor="*.x_*", bits=x, rounding=rounding),
+        QuantRule(tensor="exc.inhibition", bits=inhibition, rounding=rounding),
+        QuantRule(tensor="*", bits=others, rounding=rounding),
+    )
     return QuantPlan(rules=rules, min_input_rate=rate)
 
 
 def ranges_of(network: Network) -> Ranges:
-    return Ranges(input_rate=np.linspace(0.0, 0.6, network.input.n), busiest_step=network.input.n,
-                  threshold_max_mv={"exc": network.population("exc").neuron.v_th_mv + 3.0})
+    return Ranges(
+        input_rate=np.linspace(0.0, 0.6, network.input.n),
+        busiest_step=network.input.n,
+        threshold_max_mv={"exc": network.population("exc").neuron.v_th_mv + 3.0},
+    )
 
 
 @dataclasses.dataclass
@@ -88,8 +112,9 @@ class Plain:
         every, inputs = np.arange(n), np.arange(n_pre)
         fine = max(0, 8 - m.rules["exc.x_pre"].bits)
         top_pre, top_post = ((1 << m.rules[f"exc.{x}"].bits) - 1 for x in ("x_pre", "x_post"))
-        e_post, e_pre, e_shift = learning_rate_codes(stdp.eta_post * rate / (top_pre << fine),
-                                                     stdp.eta_pre * rate / (top_post << fine))
+        e_post, e_pre, e_shift = learning_rate_codes(
+            stdp.eta_post * rate / (top_pre << fine), stdp.eta_pre * rate / (top_post << fine)
+        )
         offset = round(stdp.x_offset * top_pre * (1 << fine))
         theta_step = round(lif.theta_plus_mv * rate / m.theta_delta * 65536)
         theta_max = (1 << m.rules["exc.theta"].bits) - 1
@@ -143,13 +168,21 @@ class Plain:
         return count
 
 
-def both(network: Network, plan: QuantPlan, spikes: Spikes, training: StdpTraining | None = None, *, seed: int = 3,
-         learn: bool = True) -> tuple[GridModel, Plain, int]:
+def both(
+    network: Network,
+    plan: QuantPlan,
+    spikes: Spikes,
+    training: StdpTraining | None = None,
+    *,
+    seed: int = 3,
+    learn: bool = True,
+) -> tuple[GridModel, Plain, int]:
     """The compiled and the plain model after the same training, and how often neurons spiked."""
     training = training or StdpTraining(n_passes=2)
     model = prepare(network, plan, ranges_of(network), seed=seed)
-    plain = Plain(model=prepare(network, plan, ranges_of(network), seed=seed), w=model.w.copy(),
-                  theta=model.theta.copy())
+    plain = Plain(
+        model=prepare(network, plan, ranges_of(network), seed=seed), w=model.w.copy(), theta=model.theta.copy()
+    )
     fit(model, spikes, training, learn_weights=learn)
     return model, plain, plain.fit(spikes, training, learn=learn)
 
@@ -166,8 +199,12 @@ def check_same(model: GridModel, plain: Plain) -> None:
 @pytest.mark.parametrize(("bound", "eta_pre"), [("soft", 0.0), ("hard", 0.08), ("two_sided", 0.08)])
 @pytest.mark.parametrize("x_offset", [0.0, 0.3])
 def test_training_equals_a_plain_implementation(
-    rounding: Rounding, granularity: Granularity, bound: str, eta_pre: float, x_offset: float,
-    make_spikes: Callable[..., Spikes]
+    rounding: Rounding,
+    granularity: Granularity,
+    bound: str,
+    eta_pre: float,
+    x_offset: float,
+    make_spikes: Callable[..., Spikes],
 ) -> None:
     network = network_of(bound, eta_pre, x_offset=x_offset)
     before = prepare(network, plan_of(4, granularity, rounding), ranges_of(network), seed=3).w
@@ -179,17 +216,20 @@ def test_training_equals_a_plain_implementation(
 
 @pytest.mark.parametrize("granularity", [GLOBAL, PER_NEURON], ids=lambda g: g.value)
 @pytest.mark.parametrize(("w", "v", "x", "others"), [(1, 8, 8, 8), (2, 5, 1, 4), (8, 14, 10, 16), (12, 14, 8, 12)])
-def test_widths(granularity: Granularity, w: int, v: int, x: int, others: int,
-                make_spikes: Callable[..., Spikes]) -> None:
+def test_widths(
+    granularity: Granularity, w: int, v: int, x: int, others: int, make_spikes: Callable[..., Spikes]
+) -> None:
     plan = plan_of(w, granularity, Rounding.STOCHASTIC, v=v, x=x, others=others)
     model, plain, n_spikes = both(network_of("two_sided", 0.03), plan, make_spikes(13, 40, 5))
     check_same(model, plain)
     assert n_spikes > 5
 
 
-@pytest.mark.parametrize("settings", [
-    {"n_ref_steps": 0}, {"n_ref_steps": 5}, {"v_reset_mv": 0.7}, {"strength": 0.6}, {"strength": 0.0}, {"norm": 0.0}],
-    ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"n_ref_steps": 0}, {"n_ref_steps": 5}, {"v_reset_mv": 0.7}, {"strength": 0.6}, {"strength": 0.0}, {"norm": 0.0}],
+    ids=str,
+)
 def test_declared_constants(settings: dict[str, float], make_spikes: Callable[..., Spikes]) -> None:
     model, plain, n_spikes = both(network_of(**settings), plan_of(5), make_spikes(13, 40, 6))
     check_same(model, plain)
@@ -219,8 +259,14 @@ def test_left_out_inputs_and_adapting_thresholds_only(make_spikes: Callable[...,
 @pytest.mark.parametrize("x_offset", [0.0, 0.3])
 def test_samples_that_light_few_inputs(x_offset: float, make_spikes: Callable[..., Spikes]) -> None:
     """Which inputs spike differs from sample to sample, and their number from register to register."""
-    network = diehl_cook(60, 40, n_steps=40, n_classes=3, neuron=Lif(v_th_mv=0.3, theta_plus_mv=0.01, n_ref_steps=1),
-                         stdp=Stdp(eta_post=0.2, eta_pre=0.03, bound="hard", x_offset=x_offset, norm=12.0))
+    network = diehl_cook(
+        60,
+        40,
+        n_steps=40,
+        n_classes=3,
+        neuron=Lif(v_th_mv=0.3, theta_plus_mv=0.01, n_ref_steps=1),
+        stdp=Stdp(eta_post=0.2, eta_pre=0.03, bound="hard", x_offset=x_offset, norm=12.0),
+    )
     plan = plan_of(6, GLOBAL, Rounding.STOCHASTIC, v=12)
     model, plain, n_spikes = both(network, plan, make_spikes(60, 40, 30, 0.01))
     check_same(model, plain)
@@ -252,8 +298,9 @@ def test_blocks_of_samples_change_nothing(make_spikes: Callable[..., Spikes], mo
 
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
 @pytest.mark.parametrize("granularity", [GLOBAL, PER_NEURON], ids=lambda g: g.value)
-def test_the_program_runs_as_training_did(rounding: Rounding, granularity: Granularity,
-                                          make_spikes: Callable[..., Spikes]) -> None:
+def test_the_program_runs_as_training_did(
+    rounding: Rounding, granularity: Granularity, make_spikes: Callable[..., Spikes]
+) -> None:
     """After training, with learning frozen, the plain forward step (equal to the compiled one by the tests above) and
     the program on both engines give the same spikes."""
     network = network_of("two_sided", v_reset_mv=0.4 if granularity is GLOBAL else 0.0)
@@ -270,13 +317,27 @@ def check_program(network: Network, plan: QuantPlan, make_spikes: Callable[..., 
     model = prepare(network, plan, ranges_of(network), seed=3)
     fit(model, make_spikes(13, 40, 6), StdpTraining(n_passes=1))
     program = to_program(model, VOTES)
-    frozen = msgspec.structs.replace(model, network=msgspec.structs.replace(network, populations=(
-        msgspec.structs.replace(network.populations[0], neuron=msgspec.structs.replace(
-            network.populations[0].neuron, theta_plus_mv=0.0)),)))
+    frozen = msgspec.structs.replace(
+        model,
+        network=msgspec.structs.replace(
+            network,
+            populations=(
+                msgspec.structs.replace(
+                    network.populations[0],
+                    neuron=msgspec.structs.replace(network.populations[0].neuron, theta_plus_mv=0.0),
+                ),
+            ),
+        ),
+    )
     fresh = make_spikes(13, 40, 8, seed=9)
     raster = fresh.dense()[:, :, model.kept]
-    expected = np.stack([Plain(model=frozen, w=model.w.copy(), theta=model.theta.copy()).sample(
-        raster[:, b], 1.0, learn=False) for b in range(8)], axis=1)
+    expected = np.stack(
+        [
+            Plain(model=frozen, w=model.w.copy(), theta=model.theta.copy()).sample(raster[:, b], 1.0, learn=False)
+            for b in range(8)
+        ],
+        axis=1,
+    )
     assert expected.sum() > 25
     for engine in (reference.run, numba_engine.run):
         np.testing.assert_array_equal(engine(program, fresh, record=True).spikes["exc"], expected)
@@ -322,8 +383,9 @@ def test_truncation_that_can_raise_a_weight_still_lowers_more(make_spikes: Calla
 @pytest.mark.parametrize("eta_post", [0.02, 0.3])
 def test_stochastic_updates_are_unbiased(eta_post: float) -> None:
     """One postsynaptic spike over 1,000 inputs, half of them lit, by 12 seeds: the mean change is the exact one."""
-    network = diehl_cook(1000, 1, n_steps=1, n_classes=2, neuron=Lif(v_th_mv=20.0),
-                         stdp=Stdp(eta_post=eta_post, x_offset=0.4))
+    network = diehl_cook(
+        1000, 1, n_steps=1, n_classes=2, neuron=Lif(v_th_mv=20.0), stdp=Stdp(eta_post=eta_post, x_offset=0.4)
+    )
     ranges = Ranges(input_rate=np.ones(1000), busiest_step=1000, threshold_max_mv={"exc": 21.0})
     lit, exact, moved = np.arange(1000) % 2 == 0, [], []
     e_post, _, shift = learning_rate_codes(eta_post / (63 << 2), 0.0)
@@ -353,8 +415,10 @@ def test_unit_per_neuron_keeps_weights_and_moves_thresholds(make_spikes: Callabl
     np.testing.assert_allclose(model.levels() * mv_per_code, 2.0, rtol=2e-3)
 
 
-@pytest.mark.parametrize(("post", "pre"), [(0.01, 0.0), (0.01, 1e-4), (0.5, 0.9), (3.0, 0.05), (4e-10, 0.0),
-                                           (255.0, 1.0), (0.0, 0.2), (255.4, 0.0)])
+@pytest.mark.parametrize(
+    ("post", "pre"),
+    [(0.01, 0.0), (0.01, 1e-4), (0.5, 0.9), (3.0, 0.05), (4e-10, 0.0), (255.0, 1.0), (0.0, 0.2), (255.4, 0.0)],
+)
 def test_learning_rate_codes(post: float, pre: float) -> None:
     e_post, e_pre, shift = learning_rate_codes(post, pre)
     assert 0 <= shift <= 31
@@ -367,9 +431,18 @@ def test_learning_rate_codes(post: float, pre: float) -> None:
     assert learning_rate_codes(0.0, 0.0) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(("post", "pre", "name"), [
-    (0.1, 1e-8, "eta_pre"), (1e-8, 0.1, "eta_post"), (1e-12, 0.0, "eta_post"), (0.0, 1e-12, "eta_pre"),
-    (3.0, 0.001, "eta_pre"), (0.1, 0.00036, "eta_pre"), (5e-324, 0.0, "eta_post")])
+@pytest.mark.parametrize(
+    ("post", "pre", "name"),
+    [
+        (0.1, 1e-8, "eta_pre"),
+        (1e-8, 0.1, "eta_post"),
+        (1e-12, 0.0, "eta_post"),
+        (0.0, 1e-12, "eta_pre"),
+        (3.0, 0.001, "eta_pre"),
+        (0.1, 0.00036, "eta_pre"),
+        (5e-324, 0.0, "eta_post"),
+    ],
+)
 def test_rates_that_vanish_are_refused_with_the_smallest_that_fits(post: float, pre: float, name: str) -> None:
     with pytest.raises(LoweringError, match=rf"network\.stdp\.{name}: vanishes") as caught:
         learning_rate_codes(post, pre)
@@ -382,8 +455,9 @@ def test_rates_that_vanish_are_refused_with_the_smallest_that_fits(post: float, 
         learning_rate_codes(*(0.99 * x if k == name else x for k, x in fits.items()))
 
 
-@pytest.mark.parametrize(("post", "pre", "name"), [(256.0, 0.0, "eta_post"), (1.0, 1e6, "eta_pre"),
-                                                   (1e300, 1e300, "eta_post")])
+@pytest.mark.parametrize(
+    ("post", "pre", "name"), [(256.0, 0.0, "eta_post"), (1.0, 1e6, "eta_pre"), (1e300, 1e300, "eta_post")]
+)
 def test_rates_that_outgrow_8_bits_are_refused(post: float, pre: float, name: str) -> None:
     with pytest.raises(LoweringError, match=rf"{name}: is too large for its 8 bits.*allowed: at most 255"):
         learning_rate_codes(post, pre)
@@ -398,15 +472,21 @@ def test_rates_that_are_no_rates_are_refused(rate: float) -> None:
 
 @pytest.mark.parametrize("granularity", [GLOBAL, PER_NEURON], ids=lambda g: g.value)
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
-@pytest.mark.parametrize(("constants", "place"), [
-    ({"eta_pre": 1e-6, "eta_post": 0.3},
-     r"network\.exc\.stdp\.eta_pre: vanishes on the grid beside eta_post.*got 1e-06"),
-    ({"eta_post": 1e-9}, r"network\.exc\.stdp\.eta_post: (vanishes|can never change a weight)"),
-    ({"theta_plus_mv": 1e-9}, r"network\.exc\.neuron\.theta_plus_mv: can never raise a threshold"),
-    ({"theta_plus_mv": 500.0}, r"network\.exc\.neuron\.theta_plus_mv: is more than theta can hold; got 500"),
-    ({"x_offset": 1e-4, "eta_post": 0.3}, r"network\.exc\.stdp\.x_offset: vanishes.*at least 0\.0029"),
-    ({"eta_post": 1e5, "bound": "hard"}, r"network\.exc\.stdp\.eta_post: is too large for its 8 bits; got 100000"),
-], ids=lambda x: "" if isinstance(x, str) else "-".join(x))
+@pytest.mark.parametrize(
+    ("constants", "place"),
+    [
+        (
+            {"eta_pre": 1e-6, "eta_post": 0.3},
+            r"network\.exc\.stdp\.eta_pre: vanishes on the grid beside eta_post.*got 1e-06",
+        ),
+        ({"eta_post": 1e-9}, r"network\.exc\.stdp\.eta_post: (vanishes|can never change a weight)"),
+        ({"theta_plus_mv": 1e-9}, r"network\.exc\.neuron\.theta_plus_mv: can never raise a threshold"),
+        ({"theta_plus_mv": 500.0}, r"network\.exc\.neuron\.theta_plus_mv: is more than theta can hold; got 500"),
+        ({"x_offset": 1e-4, "eta_post": 0.3}, r"network\.exc\.stdp\.x_offset: vanishes.*at least 0\.0029"),
+        ({"eta_post": 1e5, "bound": "hard"}, r"network\.exc\.stdp\.eta_post: is too large for its 8 bits; got 100000"),
+    ],
+    ids=lambda x: "" if isinstance(x, str) else "-".join(x),
+)
 def test_constants_that_vanish_or_grow_stop_the_training(
     constants: dict, place: str, rounding: Rounding, granularity: Granularity, make_spikes: Callable[..., Spikes]
 ) -> None:
@@ -446,8 +526,11 @@ def test_thresholds_that_never_rise_are_refused(rounding: Rounding, make_spikes:
     with pytest.raises(LoweringError, match=message):
         fit(model, make_spikes(13, 40, 3), StdpTraining(n_passes=1))
     fixed = network_of(theta_plus_mv=0.0)
-    fit(prepare(fixed, plan_of(8, GLOBAL, rounding, others=4), ranges_of(fixed)), make_spikes(13, 40, 3),
-        StdpTraining(n_passes=1))
+    fit(
+        prepare(fixed, plan_of(8, GLOBAL, rounding, others=4), ranges_of(fixed)),
+        make_spikes(13, 40, 3),
+        StdpTraining(n_passes=1),
+    )
 
 
 def test_a_norm_that_vanishes_is_refused() -> None:
@@ -457,9 +540,16 @@ def test_a_norm_that_vanishes_is_refused() -> None:
     assert prepare(network_of(norm=0.0), plan_of(2), ranges_of(network)).norm_code == 0
 
 
-@pytest.mark.parametrize(("shape", "where"), [((40, 3, 12), "spikes.n"), ((40, 3, 14), "spikes.n"),
-                                              ((39, 3, 13), "spikes.offsets"), ((41, 3, 13), "spikes.offsets"),
-                                              ((3, 40, 13), "spikes.offsets")])
+@pytest.mark.parametrize(
+    ("shape", "where"),
+    [
+        ((40, 3, 12), "spikes.n"),
+        ((40, 3, 14), "spikes.n"),
+        ((39, 3, 13), "spikes.offsets"),
+        ((41, 3, 13), "spikes.offsets"),
+        ((3, 40, 13), "spikes.offsets"),
+    ],
+)
 def test_samples_of_another_shape_are_refused(shape: tuple[int, int, int], where: str) -> None:
     network = network_of()
     model = prepare(network, plan_of(), ranges_of(network))
@@ -470,8 +560,9 @@ def test_samples_of_another_shape_are_refused(shape: tuple[int, int, int], where
         fit(model, from_dense(np.ones((40, 0, 13))), StdpTraining(n_passes=1))
 
 
-def test_starting_from_a_trained_network(make_trained: Callable[..., Trained],
-                                         make_spikes: Callable[..., Spikes]) -> None:
+def test_starting_from_a_trained_network(
+    make_trained: Callable[..., Trained], make_spikes: Callable[..., Spikes]
+) -> None:
     network = network_of()
     trained = make_trained(network)
     model = prepare(network, plan_of(8, GLOBAL), ranges_of(network), start=trained)

@@ -42,8 +42,13 @@ def consistent(spikes: Spikes) -> None:
     """Nobody can write to the arrays, and the raster is what the rows say."""
     assert not any(a.flags.writeable for a in (spikes.offsets, spikes.index, spikes.count) if a is not None)
     if spikes.n < 100:
-        total = spikes.n_events if spikes.count is None else int(
-            spikes.count[spikes.offsets[0, 0] : spikes.offsets[-1, -1]].sum()) if spikes.n_samples else 0
+        total = (
+            spikes.n_events
+            if spikes.count is None
+            else int(spikes.count[spikes.offsets[0, 0] : spikes.offsets[-1, -1]].sum())
+            if spikes.n_samples
+            else 0
+        )
         assert spikes.dense().sum() == total
         back = spikes_from_dense(spikes.dense(), graded=True)
         np.testing.assert_array_equal(back.dense(), spikes.dense())
@@ -51,13 +56,18 @@ def consistent(spikes: Spikes) -> None:
 
 # Arrays
 
+
 @MANY
 @given(arrays(), st.sampled_from([None, (None,), (2, None)]), st.booleans())
 def test_borders_of_arrays(x: Any, shape: Any, floats: bool) -> None:
-    for result in (answered(borders.integers, "x", x, shape=shape, whole_floats=floats),
-                   answered(borders.integers, "x", x, low=0, high=255), answered(borders.reals, "x", x, shape=shape),
-                   answered(borders.whole, "x", x, whole_floats=floats), answered(borders.booleans, "x", x),
-                   answered(borders.sealed, "x", x, np.uint8, low=0, high=255)):
+    for result in (
+        answered(borders.integers, "x", x, shape=shape, whole_floats=floats),
+        answered(borders.integers, "x", x, low=0, high=255),
+        answered(borders.reals, "x", x, shape=shape),
+        answered(borders.whole, "x", x, whole_floats=floats),
+        answered(borders.booleans, "x", x),
+        answered(borders.sealed, "x", x, np.uint8, low=0, high=255),
+    ):
         if accepted(result):
             assert result.dtype.isnative
             assert result.shape == np.shape(x)
@@ -72,12 +82,28 @@ def test_borders_of_single_integers(x: Any) -> None:
 
 # Spikes
 
-OFFSETS = st.one_of(arrays(n_dims=(1, 2)), st.sampled_from([
-    np.array([[0, 2, 3]]), np.array([[0, 1], [1, 3]]), np.array([[0, 3, 1]]), np.array([[-1, 3]]),
-    np.array([[0, 2**40]]), np.array([[0, 1], [2, 3]]), np.array([[0, 1.0]]), np.zeros((0, 3), int),
-    np.array([[0], [1]])]))
-INDEX = st.one_of(arrays(n_dims=(1, 2)), st.sampled_from([
-    np.array([0, 1, 3], np.uint16), np.array([1, 0, 2]), np.array([0, 0, 1]), np.array([0, 1, 70_000])]))
+OFFSETS = st.one_of(
+    arrays(n_dims=(1, 2)),
+    st.sampled_from(
+        [
+            np.array([[0, 2, 3]]),
+            np.array([[0, 1], [1, 3]]),
+            np.array([[0, 3, 1]]),
+            np.array([[-1, 3]]),
+            np.array([[0, 2**40]]),
+            np.array([[0, 1], [2, 3]]),
+            np.array([[0, 1.0]]),
+            np.zeros((0, 3), int),
+            np.array([[0], [1]]),
+        ]
+    ),
+)
+INDEX = st.one_of(
+    arrays(n_dims=(1, 2)),
+    st.sampled_from(
+        [np.array([0, 1, 3], np.uint16), np.array([1, 0, 2]), np.array([0, 0, 1]), np.array([0, 1, 70_000])]
+    ),
+)
 
 
 @MANY
@@ -110,6 +136,7 @@ def test_parts_of_spikes(kept: Any, start: Any, stop: Any) -> None:
 
 # Recordings
 
+
 def recordings(counts: bool = False) -> EventSet:
     raster = np.random.default_rng(1).integers(0, 4 if counts else 2, (3, 4, 1, 2, 3))
     return from_dense(raster, [0, 1, 0, 1], order="TB")
@@ -118,23 +145,36 @@ def recordings(counts: bool = False) -> EventSet:
 def whole(events_of: Any) -> None:
     """The arrays of a store fit each other."""
     if accepted(events_of):
-        again = EventSet(offsets=events_of.offsets, index=events_of.index, count=events_of.count, shape=events_of.shape,
-                         labels=events_of.labels)
+        again = EventSet(
+            offsets=events_of.offsets,
+            index=events_of.index,
+            count=events_of.count,
+            shape=events_of.shape,
+            labels=events_of.labels,
+        )
         np.testing.assert_array_equal(again.index, events_of.index)
         np.testing.assert_array_equal(again.labels, events_of.labels)
         consistent(events_of.graded())
 
 
 @MANY
-@given(OFFSETS, INDEX, st.one_of(st.none(), arrays(n_dims=(1,))), st.one_of(
-    st.just((1, 2, 2)), st.tuples(scalars(), scalars(), scalars()), scalars()), st.one_of(arrays(), st.just([0])))
+@given(
+    OFFSETS,
+    INDEX,
+    st.one_of(st.none(), arrays(n_dims=(1,))),
+    st.one_of(st.just((1, 2, 2)), st.tuples(scalars(), scalars(), scalars()), scalars()),
+    st.one_of(arrays(), st.just([0])),
+)
 def test_event_sets(offsets: Any, index: Any, count: Any, shape: Any, labels: Any) -> None:
     whole(answered(EventSet, offsets=offsets, index=index, count=count, shape=shape, labels=labels))
 
 
 @MANY
-@given(arrays(n_dims=(4, 5, 5, 5), sides=(0, 1, 2)), st.one_of(arrays(n_dims=(0, 1)), st.just([0]), st.just([0, 1])),
-       st.sampled_from(["TB", "BT", "tb", 3]))
+@given(
+    arrays(n_dims=(4, 5, 5, 5), sides=(0, 1, 2)),
+    st.one_of(arrays(n_dims=(0, 1)), st.just([0]), st.just([0, 1])),
+    st.sampled_from(["TB", "BT", "tb", 3]),
+)
 def test_event_sets_of_rasters(raster: Any, labels: Any, order: Any) -> None:
     events_of = answered(from_dense, raster, labels, order=order)
     whole(events_of)
@@ -144,15 +184,26 @@ def test_event_sets_of_rasters(raster: Any, labels: Any, order: Any) -> None:
 
 
 @MANY
-@given(st.booleans(), st.one_of(arrays(n_dims=(0, 1, 1, 2)), arrays(shape=(4,)), scalars()),
-       st.one_of(arrays(n_dims=(0, 1)), scalars()))
+@given(
+    st.booleans(),
+    st.one_of(arrays(n_dims=(0, 1, 1, 2)), arrays(shape=(4,)), scalars()),
+    st.one_of(arrays(n_dims=(0, 1)), scalars()),
+)
 def test_operations_on_event_sets(counts: bool, first: Any, second: Any) -> None:
     of = recordings(counts)
     before = of.dense()
-    for result in (answered(of.take, first), answered(of.shifted, first, second), answered(of.flipped, first),
-                   answered(of.delayed, first), answered(of.jittered, first), answered(of.thinned, first),
-                   answered(of.rebinned, second), answered(of.downsampled, second), answered(of.slice, second, None),
-                   answered(some_of_each, of, second)):
+    for result in (
+        answered(of.take, first),
+        answered(of.shifted, first, second),
+        answered(of.flipped, first),
+        answered(of.delayed, first),
+        answered(of.jittered, first),
+        answered(of.thinned, first),
+        answered(of.rebinned, second),
+        answered(of.downsampled, second),
+        answered(of.slice, second, None),
+        answered(some_of_each, of, second),
+    ):
         whole(result)
     n = of.n_events
     whole(answered(of.jittered, np.resize(np.asarray(first, dtype=object), n)))
@@ -160,8 +211,14 @@ def test_operations_on_event_sets(counts: bool, first: Any, second: Any) -> None
 
 
 @MANY
-@given(arrays(n_dims=(1,)), st.one_of(arrays(n_dims=(1,)), st.just(np.array([0, 3]))),
-       st.one_of(st.none(), arrays(n_dims=(1,))), scalars(), scalars(), SENSOR)
+@given(
+    arrays(n_dims=(1,)),
+    st.one_of(arrays(n_dims=(1,)), st.just(np.array([0, 3]))),
+    st.one_of(st.none(), arrays(n_dims=(1,))),
+    scalars(),
+    scalars(),
+    SENSOR,
+)
 def test_packed_recordings(step: Any, address: Any, counts: Any, label: Any, n_bins: Any, sensor: Any) -> None:
     good = ev.Binned(np.array([0, 1]), np.array([2, 0]), None)
     whole(answered(pack, [(ev.Binned(step, address, counts), label)], n_bins, sensor))
@@ -176,9 +233,12 @@ def test_no_sets_to_join() -> None:
 
 # Events
 
+
 @MANY
-@given(*[st.one_of(arrays(n_dims=(0, 1, 1, 2)), arrays(shape=(3,))) for _ in range(4)],
-       st.sampled_from([None, "us", "ms", "s", "h"]))
+@given(
+    *[st.one_of(arrays(n_dims=(0, 1, 1, 2)), arrays(shape=(3,))) for _ in range(4)],
+    st.sampled_from([None, "us", "ms", "s", "h"]),
+)
 def test_events_from_columns(x: Any, y: Any, t: Any, p: Any, unit: Any) -> None:
     for columns in ((x, y, t, p), (x, [0, 1, 2], [3, 4, 5], [0, 1, 0]), ([0, 1, 2], [0, 1, 2], t, p)):
         made = answered(ev.make, *columns, time_unit=unit)
@@ -188,14 +248,25 @@ def test_events_from_columns(x: Any, y: Any, t: Any, p: Any, unit: Any) -> None:
 
 
 @settings(max_examples=250)
-@given(st.one_of(events(), events(), arrays()), SENSOR, scalars(), scalars(),
-       st.sampled_from(["reject", "sort", "unwrap", "up"]), st.sampled_from([None, None, "us", "s"]))
+@given(
+    st.one_of(events(), events(), arrays()),
+    SENSOR,
+    scalars(),
+    scalars(),
+    st.sampled_from(["reject", "sort", "unwrap", "up"]),
+    st.sampled_from([None, None, "us", "s"]),
+)
 def test_functions_on_events(given_events: Any, sensor: Any, a: Any, b: Any, order: Any, unit: Any) -> None:
     checked = answered(ev.check, given_events, sensor, order=order, time_unit=unit)
-    for result in (checked, answered(ev.join, [given_events]), answered(ev.crop_time, given_events, a, b),
-                   answered(ev.downsample, given_events, sensor, (1, 2)), answered(ev.flip, given_events, sensor),
-                   answered(ev.downsample, given_events, (3, 4), sensor),
-                   answered(ev.shift, given_events, sensor, a, b)):
+    for result in (
+        checked,
+        answered(ev.join, [given_events]),
+        answered(ev.crop_time, given_events, a, b),
+        answered(ev.downsample, given_events, sensor, (1, 2)),
+        answered(ev.flip, given_events, sensor),
+        answered(ev.downsample, given_events, (3, 4), sensor),
+        answered(ev.shift, given_events, sensor, a, b),
+    ):
         assert not accepted(result) or result.dtype == ev.EVENT
     if accepted(checked) and checked.size:
         assert (np.diff(checked["t"]) >= 0).all()
@@ -220,16 +291,22 @@ def test_written_events(tmp_path_factory: pytest.TempPathFactory, given_events: 
 
 # Images, labels, files
 
+
 @MANY
-@given(st.one_of(arrays(n_dims=(1, 2, 3)), st.just(np.zeros((2, 4), np.uint8))), arrays(n_dims=(0, 1)), scalars(),
-       st.one_of(st.just((2, 2)), scalars(), st.tuples(scalars(), scalars())))
+@given(
+    st.one_of(arrays(n_dims=(1, 2, 3)), st.just(np.zeros((2, 4), np.uint8))),
+    arrays(n_dims=(0, 1)),
+    scalars(),
+    st.one_of(st.just((2, 2)), scalars(), st.tuples(scalars(), scalars())),
+)
 def test_images_and_labels(images: Any, labels: Any, first: Any, shape: Any) -> None:
     split = answered(Split, images=images, labels=labels, first=first)
     answered(Split, images=images, labels=[0] * len(images) if np.ndim(images) else [], first=0)
     if accepted(split):
         assert not split.images.flags.writeable
-        answered(Dataset, name="d", shape=shape, labels=("a", "b"), train=split, validation=split, test=split,
-                 split_rule="")
+        answered(
+            Dataset, name="d", shape=shape, labels=("a", "b"), train=split, validation=split, test=split, split_rule=""
+        )
     for encoder in (poisson, poisson_reference):
         answered(encoder, images, OP, 3)
         answered(encoder, np.full((1, 2), 200, np.uint8), OP, first, first_sample=first)
@@ -246,18 +323,37 @@ def test_shares_of_labels(labels: Any, n: Any, fraction: Any, seed: Any) -> None
 @given(scalars(), scalars(), scalars(), scalars())
 def test_sizes_of_data_sets(n_steps: Any, bin_ms: Any, max_count: Any, allow: Any) -> None:
     of = recordings()
-    fields = {"name": "d", "shape": of.shape, "n_steps": 3, "bin_ms": 1.0, "labels": ("a", "b"), "train": of,
-              "validation": of.slice(0, 0), "test": of.slice(0, 0), "split_rule": ""}
-    for change in ({"n_steps": n_steps}, {"bin_ms": bin_ms}, {"max_count": max_count}, {"shape": bin_ms},
-                   {"allow_shared": allow}, {"per_step": max_count}):
+    fields = {
+        "name": "d",
+        "shape": of.shape,
+        "n_steps": 3,
+        "bin_ms": 1.0,
+        "labels": ("a", "b"),
+        "train": of,
+        "validation": of.slice(0, 0),
+        "test": of.slice(0, 0),
+        "split_rule": "",
+    }
+    for change in (
+        {"n_steps": n_steps},
+        {"bin_ms": bin_ms},
+        {"max_count": max_count},
+        {"shape": bin_ms},
+        {"allow_shared": allow},
+        {"per_step": max_count},
+    ):
         answered(EventDataset, **(fields | change))
 
 
 @settings(max_examples=80)
 @given(st.sampled_from(["delta", "offsets", "n_bins", "label"]), arrays(n_dims=(0, 1, 1, 2)))
 def test_packed_files(tmp_path_factory: pytest.TempPathFactory, name: str, x: Any) -> None:
-    fields: dict[str, Any] = {"delta": np.array([5, 10, 3]), "offsets": np.array([0, 2, 3]), "n_bins": np.array([3, 4]),
-                              "label": np.array([0, 1])}
+    fields: dict[str, Any] = {
+        "delta": np.array([5, 10, 3]),
+        "offsets": np.array([0, 2, 3]),
+        "n_bins": np.array([3, 4]),
+        "label": np.array([0, 1]),
+    }
     path = Path(tmp_path_factory.mktemp("packed")) / "p.npz"
     np.savez(path, **(fields | {name: np.asarray(x)}))
     result = answered(read_packed, path)

@@ -48,14 +48,26 @@ from qspinn.quantization.rates import restore_rates
 from qspinn.spikes import from_dense
 from qspinn.testing.programs import single
 
-FORMATS = st.sampled_from([QFormat(bits=8), QFormat(bits=4, frac=2, signed=True), QFormat(bits=1, signed=True),
-                           QFormat(bits=32, frac=-20), QFormat(bits=16, frac=64)])
+FORMATS = st.sampled_from(
+    [
+        QFormat(bits=8),
+        QFormat(bits=4, frac=2, signed=True),
+        QFormat(bits=1, signed=True),
+        QFormat(bits=32, frac=-20),
+        QFormat(bits=16, frac=64),
+    ]
+)
 ROUNDINGS = st.sampled_from(list(Rounding))
 PLAN = QuantPlan(rules=(QuantRule(tensor="*", bits=10),))
 NETWORK = diehl_cook(3, 2, n_steps=4, n_classes=2)
 LAYERS = LayeredNetwork(
-    name="n", input=EventInput(shape=(3, 1, 1), max_count=3), n_steps=4, layers=(Layer(name="p", shape=(2, 1, 1)),),
-    connections=(Linear(source="input", target="p", bias=True),), readout=NeuronReadout(source="p"))
+    name="n",
+    input=EventInput(shape=(3, 1, 1), max_count=3),
+    n_steps=4,
+    layers=(Layer(name="p", shape=(2, 1, 1)),),
+    connections=(Linear(source="input", target="p", bias=True),),
+    readout=NeuronReadout(source="p"),
+)
 SPIKES = from_dense(np.ones((4, 2, 3)))
 
 
@@ -70,9 +82,15 @@ def test_requantize(x: Any, shift: Any, rounding: Rounding, index: Any, key: Any
         factor = 2 ** abs(int(shift))
         for a, b in zip(np.asarray(x).ravel().tolist(), found.ravel().tolist(), strict=True):
             a = int(a)
-            right = a * factor if shift <= 0 else {
-                Rounding.TRUNCATE: a // factor, Rounding.NEAREST: (2 * a + factor) // (2 * factor),
-                Rounding.TOWARD_ZERO: abs(a) // factor * (1 if a >= 0 else -1)}[rounding]
+            right = (
+                a * factor
+                if shift <= 0
+                else {
+                    Rounding.TRUNCATE: a // factor,
+                    Rounding.NEAREST: (2 * a + factor) // (2 * factor),
+                    Rounding.TOWARD_ZERO: abs(a) // factor * (1 if a >= 0 else -1),
+                }[rounding]
+            )
             assert b == right
 
 
@@ -170,8 +188,10 @@ def test_rasters_of_layers(x: Any) -> None:
         values = spikes.double()
         assert bool(((values >= 0) & (values <= 3) & (values == values.round())).all())
     if kept is not None:
-        assert torch.equal(kept.nan_to_num(7.0) if kept.is_floating_point() else kept,
-                           spikes.nan_to_num(7.0) if kept.is_floating_point() else spikes)
+        assert torch.equal(
+            kept.nan_to_num(7.0) if kept.is_floating_point() else kept,
+            spikes.nan_to_num(7.0) if kept.is_floating_point() else spikes,
+        )
 
 
 PROGRAM = single([[5, 7]], v_th=10, winner=False, n_steps=4)
@@ -188,8 +208,12 @@ def test_target_rates(rates: Any, n_rounds: Any) -> None:
 
 
 LOCAL = LocalNetwork(layers=(LocalLayer(channels=4, kernel=3, padding=1),))
-MADE = {kind: layers_of(LOCAL, LocalLearning(arithmetic=kind, burn_in=0), drawn_layers(LOCAL, (1, 4, 4), 2, 1.0, 0),
-                        DEFAULT_PLAN) for kind in ("integer", "float")}
+MADE = {
+    kind: layers_of(
+        LOCAL, LocalLearning(arithmetic=kind, burn_in=0), drawn_layers(LOCAL, (1, 4, 4), 2, 1.0, 0), DEFAULT_PLAN
+    )
+    for kind in ("integer", "float")
+}
 
 
 @settings(max_examples=100)

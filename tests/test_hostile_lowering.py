@@ -30,14 +30,22 @@ from qspinn.spikes import from_dense
 from qspinn.testing.programs import constant, single
 
 REST = QuantRule(tensor="*", bits=12)
-PLANS = st.sampled_from([
-    QuantPlan(rules=(REST,)),
-    QuantPlan(rules=(QuantRule(tensor="*.w", bits=3, granularity=Granularity.PER_CHANNEL), REST)),
-    QuantPlan(rules=(QuantRule(tensor="*.w", bits=4, calibrator=Calibrator.MSE), REST)),
-    QuantPlan(rules=(QuantRule(tensor="*.w", bits=2, calibrator=Calibrator.PERCENTILE, quantile=0.9), REST))])
+PLANS = st.sampled_from(
+    [
+        QuantPlan(rules=(REST,)),
+        QuantPlan(rules=(QuantRule(tensor="*.w", bits=3, granularity=Granularity.PER_CHANNEL), REST)),
+        QuantPlan(rules=(QuantRule(tensor="*.w", bits=4, calibrator=Calibrator.MSE), REST)),
+        QuantPlan(rules=(QuantRule(tensor="*.w", bits=2, calibrator=Calibrator.PERCENTILE, quantile=0.9), REST)),
+    ]
+)
 LAYERS = LayeredNetwork(
-    name="n", input=EventInput(shape=(3, 1, 1), max_count=3), n_steps=4, layers=(Layer(name="p", shape=(2, 1, 1)),),
-    connections=(Linear(source="input", target="p", bias=True),), readout=NeuronReadout(source="p"))
+    name="n",
+    input=EventInput(shape=(3, 1, 1), max_count=3),
+    n_steps=4,
+    layers=(Layer(name="p", shape=(2, 1, 1)),),
+    connections=(Linear(source="input", target="p", bias=True),),
+    readout=NeuronReadout(source="p"),
+)
 COMPETING = diehl_cook(3, 2, n_steps=4, n_classes=2)
 COMPETING_PLAN = QuantPlan(rules=(QuantRule(tensor="*", bits=8),))
 SPIKES = from_dense(np.ones((4, 2, 3)))
@@ -62,9 +70,13 @@ def runs(program: Program) -> bytes:
 
 
 @settings(max_examples=300)
-@given(arrays(shape=(2, 3)), st.one_of(arrays(shape=(2,)), st.just(np.zeros(2))),
-       st.one_of(st.just(np.ones(2)), st.just(np.ones(2)), arrays(shape=(2,)), arrays(n_dims=(0, 1))),
-       st.one_of(st.just(3.0), scalars()), PLANS)
+@given(
+    arrays(shape=(2, 3)),
+    st.one_of(arrays(shape=(2,)), st.just(np.zeros(2))),
+    st.one_of(st.just(np.ones(2)), st.just(np.ones(2)), arrays(shape=(2,)), arrays(n_dims=(0, 1))),
+    st.one_of(st.just(3.0), scalars()),
+    PLANS,
+)
 def test_arrays_of_layers(w: Any, bias: Any, v_th: Any, top: Any, plan: QuantPlan) -> None:
     def lowered(*arrays: Any) -> Any:
         params = dict(zip(("p.w", "p.bias", "p.v_th"), arrays, strict=True))
@@ -77,8 +89,11 @@ def test_arrays_of_layers(w: Any, bias: Any, v_th: Any, top: Any, plan: QuantPla
 
 
 @settings(max_examples=150)
-@given(arrays(shape=(2, 3)), st.one_of(arrays(shape=(2,)), st.just(np.zeros(2))),
-       st.one_of(arrays(shape=(2, 2)), st.just(np.eye(2))))
+@given(
+    arrays(shape=(2, 3)),
+    st.one_of(arrays(shape=(2,)), st.just(np.zeros(2))),
+    st.one_of(arrays(shape=(2, 2)), st.just(np.eye(2))),
+)
 def test_arrays_of_competing_populations(w: Any, theta: Any, responses: Any) -> None:
     def made(*arrays: Any) -> Any:
         params = dict(zip(("exc.w", "exc.theta", "readout.responses"), arrays, strict=True))
@@ -90,17 +105,27 @@ def test_arrays_of_competing_populations(w: Any, theta: Any, responses: Any) -> 
         assert runs(program) == to_bytes(made(*map(plain, (w, theta, responses))))
 
 
-TRAINED = Trained(network=COMPETING, params={
-    "exc.w": np.full((2, 3), 0.5, np.float32), "exc.theta": np.zeros(2, np.float32), "readout.responses": np.eye(2)})
+TRAINED = Trained(
+    network=COMPETING,
+    params={
+        "exc.w": np.full((2, 3), 0.5, np.float32),
+        "exc.theta": np.zeros(2, np.float32),
+        "readout.responses": np.eye(2),
+    },
+)
 
 
 @settings(max_examples=200)
-@given(st.one_of(arrays(shape=(3,)), st.just(np.ones(3))), st.one_of(st.just(3), scalars()),
-       st.one_of(st.just(-50.0), scalars()))
+@given(
+    st.one_of(arrays(shape=(3,)), st.just(np.ones(3))),
+    st.one_of(st.just(3), scalars()),
+    st.one_of(st.just(-50.0), scalars()),
+)
 def test_ranges_of_competing_populations(rates: Any, busiest: Any, threshold: Any) -> None:
     def made(rates: Any) -> Any:
-        return lower(TRAINED, COMPETING_PLAN, Ranges(
-            input_rate=rates, busiest_step=busiest, threshold_max_mv={"exc": threshold}))
+        return lower(
+            TRAINED, COMPETING_PLAN, Ranges(input_rate=rates, busiest_step=busiest, threshold_max_mv={"exc": threshold})
+        )
 
     program = answered(made, rates)
     if not refused(program):

@@ -13,8 +13,12 @@ import pytest
 from qspinn.errors import RunError
 from qspinn.exploration.journal import HEAD, MAGIC, Journal, scan
 
-RECORDS = [{"kind": "run", "key": "é", "n": 1}, {"kind": "candidate", "key": "k", "accuracy": 0.97}, {"a": [1, None]},
-           {}]
+RECORDS = [
+    {"kind": "run", "key": "é", "n": 1},
+    {"kind": "candidate", "key": "k", "accuracy": 0.97},
+    {"a": [1, None]},
+    {},
+]
 
 
 @pytest.fixture
@@ -75,8 +79,9 @@ def test_damage_names_the_byte_where_the_file_can_be_cut(path: Path) -> None:
         assert journal.records == RECORDS[:3]
 
 
-@pytest.mark.parametrize("payload", [b"[1, 2]", b"3", b"null", b'"run"', b"{", b"\xff\xfe", b"", b"{} {}",
-                                     b'{"a": NaN}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "payload", [b"[1, 2]", b"3", b"null", b'"run"', b"{", b"\xff\xfe", b"", b"{} {}", b'{"a": NaN}', b"[" * 100_000]
+)
 def test_a_whole_record_that_is_no_json_object_is_damage(path: Path, payload: bytes) -> None:
     good = path.read_bytes()
     record = HEAD.pack(len(payload), len(payload) ^ 0xFFFFFFFF, zlib.crc32(payload)) + payload
@@ -119,8 +124,10 @@ def test_a_second_writer_is_refused(path: Path) -> None:
 
 
 def test_a_writer_in_another_process_is_refused_and_its_death_frees_the_folder(path: Path) -> None:
-    code = ("import sys, time; from pathlib import Path; from qspinn.exploration.journal import Journal\n"
-            "journal = Journal(Path(sys.argv[1])); print('open', flush=True); time.sleep(60)")
+    code = (
+        "import sys, time; from pathlib import Path; from qspinn.exploration.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1])); print('open', flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"open\n"

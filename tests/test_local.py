@@ -57,8 +57,9 @@ def started(network: LocalNetwork, data: EventSet | None = None) -> tuple[LayerS
     return start_of(network, data or noise(), 3, step_ms=5.0, burn_in=1)
 
 
-def integer(network: LocalNetwork, learning: LocalLearning = LEARNING, plan: QuantPlan = DEFAULT_PLAN,
-            n_threads: int = 1) -> IntegerLayers:
+def integer(
+    network: LocalNetwork, learning: LocalLearning = LEARNING, plan: QuantPlan = DEFAULT_PLAN, n_threads: int = 1
+) -> IntegerLayers:
     return IntegerLayers(network, learning, started(network), plan, seed=3, n_threads=n_threads)
 
 
@@ -66,24 +67,37 @@ def same(a: dict[str, NDArray], b: dict[str, NDArray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
-ROUNDED = {kind: QuantRule(tensor=f"*.{kind}", bits=bits, rounding=Rounding.TRUNCATE) for kind, bits in (
-    ("w", 6), ("q_trace", 8), ("p_trace", 8), ("u", 5), ("readout", 6), ("error", 5))}
+ROUNDED = {
+    kind: QuantRule(tensor=f"*.{kind}", bits=bits, rounding=Rounding.TRUNCATE)
+    for kind, bits in (("w", 6), ("q_trace", 8), ("p_trace", 8), ("u", 5), ("readout", 6), ("error", 5))
+}
 PLANS = {
     "published": DEFAULT_PLAN,
     "wide Q": QuantPlan(rules=default_rules(q_trace=12, p_trace=9, gradient=8, error=4, readout=7, read=7)),
     "few read-out bits": QuantPlan(rules=default_rules(readout=3, read=5)),
     "wide R": QuantPlan(rules=default_rules(r=4, u=7, error=8, activation=5)),
     "truncated": functools.reduce(with_rule, ROUNDED.values(), DEFAULT_PLAN),
-    "nearest": with_rule(with_rule(DEFAULT_PLAN, QuantRule(tensor="*.r", bits=3)),
-                         QuantRule(tensor="*.gradient", bits=12)),
+    "nearest": with_rule(
+        with_rule(DEFAULT_PLAN, QuantRule(tensor="*.r", bits=3)), QuantRule(tensor="*.gradient", bits=12)
+    ),
     "toward zero": with_rule(DEFAULT_PLAN, QuantRule(tensor="*.gradient", bits=12, rounding=Rounding.TOWARD_ZERO)),
 }
 CASES: list[tuple[tuple[LocalLayer, ...], str, dict[str, Any]]] = [
     (TWO, "published", {}),
-    ((LocalLayer(channels=20, kernel=5, padding=2, stride=2), LocalLayer(channels=16, kernel=3, padding=1, pool=2),
-      LocalLayer(channels=4, kernel=1, padding=0)), "published", {"burn_in": 0}),
-    ((LocalLayer(channels=40, kernel=4, padding=3, stride=3), LocalLayer(channels=33, kernel=2, padding=0, pool=2)),
-     "published", {"halve_every": 1, "l1": 0.0, "l2": 0.0}),
+    (
+        (
+            LocalLayer(channels=20, kernel=5, padding=2, stride=2),
+            LocalLayer(channels=16, kernel=3, padding=1, pool=2),
+            LocalLayer(channels=4, kernel=1, padding=0),
+        ),
+        "published",
+        {"burn_in": 0},
+    ),
+    (
+        (LocalLayer(channels=40, kernel=4, padding=3, stride=3), LocalLayer(channels=33, kernel=2, padding=0, pool=2)),
+        "published",
+        {"halve_every": 1, "l1": 0.0, "l2": 0.0},
+    ),
     (TWO, "wide Q", {"burn_in": 3}),
     (TWO, "wide R", {"l1": 0.5, "l2": 50.0}),
     (TWO, "few read-out bits", {}),
@@ -95,8 +109,9 @@ CASES: list[tuple[tuple[LocalLayer, ...], str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("layers", "plan", "changed"), CASES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_weights_and_readouts_are_those_of_the_oracle(layers: tuple[LocalLayer, ...], plan: str,
-                                                      changed: dict[str, Any], bias: bool) -> None:
+def test_weights_and_readouts_are_those_of_the_oracle(
+    layers: tuple[LocalLayer, ...], plan: str, changed: dict[str, Any], bias: bool
+) -> None:
     learning = msgspec.structs.replace(LEARNING, **changed)
     net = integer(LocalNetwork(layers=layers, bias=bias), learning, PLANS[plan])
     oracle = Oracle([layer.grid for layer in net.layers], learning, bias=bias, seed=3)
@@ -197,6 +212,7 @@ def test_there_is_no_float_between_input_spikes_and_new_weights(monkeypatch: pyt
             found = function(*arguments)
             integers_only(found)
             return found
+
         return call
 
     layers = integer(LocalNetwork(layers=TWO))
@@ -239,8 +255,9 @@ def test_compiled_kernels_hold_no_float() -> None:
         assert found
         assert not any(map(is_float, found)), kernel.py_func.__name__
     homes = (_backward, _forward, _kernel, _update)
-    pieces = [f for home in homes for f in vars(home).values()
-              if isinstance(f, nb.core.dispatcher.Dispatcher) and f.overloads]
+    pieces = [
+        f for home in homes for f in vars(home).values() if isinstance(f, nb.core.dispatcher.Dispatcher) and f.overloads
+    ]
     seen = 0
     for piece in pieces:
         for compiled in piece.overloads.values():
@@ -252,10 +269,13 @@ def test_compiled_kernels_hold_no_float() -> None:
 
 @pytest.mark.parametrize("arithmetic", ["integer", "float"])
 def test_learns_bars(arithmetic: Any) -> None:
-    network = LocalNetwork(layers=(LocalLayer(channels=16, kernel=3, padding=1),
-                                   LocalLayer(channels=16, kernel=3, padding=1, pool=2)), tau_mem_ms=(5.0, 30.0))
-    learning = LocalLearning(arithmetic=arithmetic, n_epochs=3, batch=24, burn_in=2, learning_rate=2.0**-6,
-                             float_learning_rate=1e-2)
+    network = LocalNetwork(
+        layers=(LocalLayer(channels=16, kernel=3, padding=1), LocalLayer(channels=16, kernel=3, padding=1, pool=2)),
+        tau_mem_ms=(5.0, 30.0),
+    )
+    learning = LocalLearning(
+        arithmetic=arithmetic, n_epochs=3, batch=24, burn_in=2, learning_rate=2.0**-6, float_learning_rate=1e-2
+    )
     train, test = bars(240, 1), bars(120, 2)
     layers = layers_of(network, learning, started(network, train), DEFAULT_PLAN)
     before = (answers(layers, test, "mode", 2)[0] == test.labels).mean()
@@ -268,8 +288,11 @@ def test_learns_bars(arithmetic: Any) -> None:
 def test_wide_integers_read_out_what_floats_do() -> None:
     """Traces that do not saturate, no refractory memory beyond a step: what remains is rounding."""
     network = LocalNetwork(layers=TWO[:1], cap=1.0, refractory=0.0)
-    wide = QuantPlan(rules=default_rules(w=12, gradient=16, q_trace=15, p_trace=13, r=8, u=10, readout=12,
-                                         read=12, activation=10, error=6))
+    wide = QuantPlan(
+        rules=default_rules(
+            w=12, gradient=16, q_trace=15, p_trace=13, r=8, u=10, readout=12, read=12, activation=10, error=6
+        )
+    )
     start, x = started(network), raster_of(noise())
     floats = layers_of(network, LocalLearning(arithmetic="float"), start, wide).readouts(x)[0]
     codes = IntegerLayers(network, LocalLearning(), start, wide, n_threads=1).readouts(x)[0]
@@ -317,11 +340,18 @@ def test_most_frequent_and_summed_readouts() -> None:
     assert said(values, "sum").tolist() == [1]
 
 
-@pytest.mark.parametrize(("bits", "rounding", "match"), [
-    (6, Rounding.NEAREST, r"conv1.gradient: is too narrow to ever move a weight; got '6 bits rounded nearest at a "
-                          r"learning rate of 0.00195312'; allowed: 9..16 bits; fix: 9 bits or more"),
-    (9, Rounding.TRUNCATE, "fix: 10 bits or more"),
-])
+@pytest.mark.parametrize(
+    ("bits", "rounding", "match"),
+    [
+        (
+            6,
+            Rounding.NEAREST,
+            r"conv1.gradient: is too narrow to ever move a weight; got '6 bits rounded nearest at a "
+            r"learning rate of 0.00195312'; allowed: 9..16 bits; fix: 9 bits or more",
+        ),
+        (9, Rounding.TRUNCATE, "fix: 10 bits or more"),
+    ],
+)
 def test_a_gradient_that_never_moves_a_weight_is_refused(bits: int, rounding: Rounding, match: str) -> None:
     with pytest.raises(LoweringError, match=match):
         rate_codes("conv1", 2.0**-9, bits, rounding)
@@ -343,26 +373,36 @@ def test_the_smallest_width_named_does_move_a_weight() -> None:
                 assert (largest + added) >> shift > 0
 
 
-@pytest.mark.parametrize(("bits", "match"), [
-    ({"gradient": 6}, r"conv1.gradient: the shift that rounds to this width would be negative; got 'gradient of 6 bits "
-                      r"under w of 8'; allowed: conv1.gradient of at least 8 bits"),
-    ({"p_trace": 1, "w": 2, "u": 10}, r"conv1.(r|u): the shift that rounds to this width would be negative"),
-    ({"q_trace": 1}, r"conv1.p_trace|conv1.q_trace"),
-    ({"p_trace": 15, "w": 12, "gradient": 12}, "a sum could overflow 32 bits"),
-])
+@pytest.mark.parametrize(
+    ("bits", "match"),
+    [
+        (
+            {"gradient": 6},
+            r"conv1.gradient: the shift that rounds to this width would be negative; got 'gradient of 6 bits "
+            r"under w of 8'; allowed: conv1.gradient of at least 8 bits",
+        ),
+        ({"p_trace": 1, "w": 2, "u": 10}, r"conv1.(r|u): the shift that rounds to this width would be negative"),
+        ({"q_trace": 1}, r"conv1.p_trace|conv1.q_trace"),
+        ({"p_trace": 15, "w": 12, "gradient": 12}, "a sum could overflow 32 bits"),
+    ],
+)
 def test_widths_that_do_not_fit_are_refused(bits: dict[str, int], match: str) -> None:
-    network = LocalNetwork(layers=(LocalLayer(channels=64, kernel=9, padding=4), LocalLayer(channels=4)),
-                           tau_syn_ms=(90.0, 100.0))
+    network = LocalNetwork(
+        layers=(LocalLayer(channels=64, kernel=9, padding=4), LocalLayer(channels=4)), tau_syn_ms=(90.0, 100.0)
+    )
     with pytest.raises(LoweringError, match=match):
         IntegerLayers(network, LEARNING, started(network), QuantPlan(rules=default_rules(**bits)))
 
 
-@pytest.mark.parametrize(("rule", "match"), [
-    (QuantRule(tensor="*.q_tarce", bits=4), "did you mean"),
-    (QuantRule(tensor="*.u", bits=16), r"conv1.u: width is not possible here; got 16; allowed: 2..10"),
-    (QuantRule(tensor="*.u", bits=6, rounding=Rounding.STOCHASTIC), "rounding is not possible here"),
-    (QuantRule(tensor="*.u", bits=6, clip=0.5), r"plan.rules\[0\].clip: changes nothing"),
-])
+@pytest.mark.parametrize(
+    ("rule", "match"),
+    [
+        (QuantRule(tensor="*.q_tarce", bits=4), "did you mean"),
+        (QuantRule(tensor="*.u", bits=16), r"conv1.u: width is not possible here; got 16; allowed: 2..10"),
+        (QuantRule(tensor="*.u", bits=6, rounding=Rounding.STOCHASTIC), "rounding is not possible here"),
+        (QuantRule(tensor="*.u", bits=6, clip=0.5), r"plan.rules\[0\].clip: changes nothing"),
+    ],
+)
 def test_rules_that_mean_nothing_are_refused(rule: QuantRule, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         local_rules(with_rule(DEFAULT_PLAN, rule), ["conv1"])
@@ -373,21 +413,33 @@ def test_a_tensor_without_a_rule_is_refused() -> None:
         local_rules(QuantPlan(rules=default_rules()[1:]), ["conv1"])
 
 
-@pytest.mark.parametrize(("layers", "match"), [
-    ((LocalLayer(channels=2, kernel=11, padding=0),), r"conv1.kernel: is larger than its padded input"),
-    ((LocalLayer(channels=2, kernel=8, padding=0, pool=3),), r"conv1.pool: is larger than the layer"),
-])
+@pytest.mark.parametrize(
+    ("layers", "match"),
+    [
+        ((LocalLayer(channels=2, kernel=11, padding=0),), r"conv1.kernel: is larger than its padded input"),
+        ((LocalLayer(channels=2, kernel=8, padding=0, pool=3),), r"conv1.pool: is larger than the layer"),
+    ],
+)
 def test_layers_that_do_not_fit_are_refused(layers: tuple[LocalLayer, ...], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         sizes_of(LocalNetwork(layers=layers), SHAPE)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: LocalLayer(channels=0), lambda: LocalLayer(channels=2, pool=0), lambda: LocalNetwork(layers=()),
-    lambda: LocalNetwork(layers=TWO, tau_mem_ms=(5.0, 1.0)), lambda: LocalNetwork(layers=TWO, refractory=1.0),
-    lambda: LocalNetwork(layers=TWO, cap=0.0), lambda: LocalLearning(l1=-1.0), lambda: LocalLearning(batch=0),
-    lambda: LocalLearning(learning_rate=0.0), lambda: LocalNetwork(layers=TWO, spread=float("nan")),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LocalLayer(channels=0),
+        lambda: LocalLayer(channels=2, pool=0),
+        lambda: LocalNetwork(layers=()),
+        lambda: LocalNetwork(layers=TWO, tau_mem_ms=(5.0, 1.0)),
+        lambda: LocalNetwork(layers=TWO, refractory=1.0),
+        lambda: LocalNetwork(layers=TWO, cap=0.0),
+        lambda: LocalLearning(l1=-1.0),
+        lambda: LocalLearning(batch=0),
+        lambda: LocalLearning(learning_rate=0.0),
+        lambda: LocalNetwork(layers=TWO, spread=float("nan")),
+    ],
+)
 def test_settings_out_of_range_are_refused(make: Callable[[], Any]) -> None:
     with pytest.raises(ConfigError, match=r"value out of range|is not finite"):
         make()

@@ -57,18 +57,30 @@ def test_every_tensor_of_a_layer() -> None:
     plan = QuantPlan(rules=default_rules(p_trace=9))
     account = local_account(network, (2, 6, 6), 4, plan)
     assert {r.path: (r.role, r.count, r.bits) for r in account.rows} == {
-        "conv1.w": ("parameter", 54 + 3, 8), "conv1.gradient": ("learning", 57, 10), "conv1.q_trace": ("state", 72, 10),
-        "conv1.p_trace": ("state", 72, 9), "conv1.r": ("state", 27, 2), "conv1.u": ("state", 27, 6),
-        "conv1.readout": ("parameter", 2 * 4 * 27, 6), "conv1.read": ("learning", 4, 6),
-        "conv1.error": ("learning", 31, 6)}
+        "conv1.w": ("parameter", 54 + 3, 8),
+        "conv1.gradient": ("learning", 57, 10),
+        "conv1.q_trace": ("state", 72, 10),
+        "conv1.p_trace": ("state", 72, 9),
+        "conv1.r": ("state", 27, 2),
+        "conv1.u": ("state", 27, 6),
+        "conv1.readout": ("parameter", 2 * 4 * 27, 6),
+        "conv1.read": ("learning", 4, 6),
+        "conv1.error": ("learning", 31, 6),
+    }
     assert saving(account, account) == 0.0
 
 
 def test_both_ways_of_learning_in_one_table() -> None:
     """784 inputs, 400 neurons: weights and votes, a threshold and theta per neuron; v, ref and both traces."""
     network = diehl_cook(784, 400)
-    plan = QuantPlan(rules=(QuantRule(tensor="exc.w", bits=4), QuantRule(tensor="exc.x_*", bits=6),
-                            QuantRule(tensor="readout.votes", bits=3), QuantRule(tensor="*", bits=8)))
+    plan = QuantPlan(
+        rules=(
+            QuantRule(tensor="exc.w", bits=4),
+            QuantRule(tensor="exc.x_*", bits=6),
+            QuantRule(tensor="readout.votes", bits=3),
+            QuantRule(tensor="*", bits=8),
+        )
+    )
     real, integer = stdp_accounts(network, plan)
     n_ref = integer.rows[[r.path for r in integer.rows].index("exc.ref")].bits
     constants = 8 * (1 + 400 + 1 + 1 + 1)  # v_th, theta, decay, v_reset, inhibition

@@ -65,8 +65,17 @@ def events(n: int = 25, seed: int = 1) -> EventSet:
 
 
 def dataset() -> EventDataset:
-    return EventDataset(name="noise", shape=(2, 7, 6), n_steps=4, bin_ms=5.0, labels=("a", "b"), train=events(),
-                        validation=events(9, 2), test=events(9, 3), split_rule="noise")
+    return EventDataset(
+        name="noise",
+        shape=(2, 7, 6),
+        n_steps=4,
+        bin_ms=5.0,
+        labels=("a", "b"),
+        train=events(),
+        validation=events(9, 2),
+        test=events(9, 3),
+        split_rule="noise",
+    )
 
 
 def fresh(arithmetic: Any = "integer") -> Any:
@@ -84,6 +93,7 @@ def stop_after(n: int) -> Any:
     def progress(done: int, total: int) -> None:
         if done == n:
             raise Stop
+
     return progress
 
 
@@ -109,8 +119,14 @@ def test_another_training_is_named_and_kept(change: str, tmp_path: Path) -> None
     learning = msgspec.structs.replace(LEARNING, shift=0) if change == "learning" else LEARNING
     before = path.read_bytes()
     with pytest.raises(RunError, match=r"training: is of another training, which was interrupted.*delete it"):
-        fit(fresh(), data, learning, seed=8 if change == "seed" else 7, checkpoint=path,
-            origin="other" if change == "origin" else "")
+        fit(
+            fresh(),
+            data,
+            learning,
+            seed=8 if change == "seed" else 7,
+            checkpoint=path,
+            origin="other" if change == "origin" else "",
+        )
     assert path.read_bytes() == before
 
 
@@ -170,8 +186,13 @@ def test_train_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(EXPERIMENT)
     said = []
     for arithmetic in ("integer", "float"):
-        done = subprocess.run(qspinn_command(tmp_path, "--json", "--set", f"learning.arithmetic={arithmetic}"),
-                              cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            qspinn_command(tmp_path, "--json", "--set", f"learning.arithmetic={arithmetic}"),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         said.append(json.loads(done.stdout))
         trained = load_local(tmp_path / "out.safetensors")
@@ -191,8 +212,9 @@ def test_a_killed_training_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     subprocess.run(qspinn_command(whole, *more), cwd=tmp_path, check=True, capture_output=True)
     broken = tmp_path / "broken"
     broken.mkdir()
-    process = subprocess.Popen(qspinn_command(broken, *more), cwd=tmp_path, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        qspinn_command(broken, *more), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     resume = broken / ".out.safetensors.training"
     end = time.monotonic() + 120
     while not resume.exists() and process.poll() is None and time.monotonic() < end:

@@ -38,28 +38,50 @@ T, B = 12, 16
 def plan_of(
     w: int = 8, v: int = 16, *, others: int = 16, granularity: Granularity = Granularity.PER_CHANNEL
 ) -> QuantPlan:
-    return QuantPlan(rules=(QuantRule(tensor="*.w*", bits=w, granularity=granularity), QuantRule(tensor="*.v", bits=v),
-                            QuantRule(tensor="*", bits=others)))
+    return QuantPlan(
+        rules=(
+            QuantRule(tensor="*.w*", bits=w, granularity=granularity),
+            QuantRule(tensor="*.v", bits=v),
+            QuantRule(tensor="*", bits=others),
+        )
+    )
 
 
 def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False) -> LayeredNetwork:
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(2, 6, 6)), n_steps=T, readout=NeuronReadout(source="out"),
-        layers=(Layer(name="a", shape=(4, 4, 4), neuron=neuron), Layer(name="b", shape=(4, 2, 2), neuron=neuron),
-                Layer(name="out", shape=(3, 1, 1), neuron=neuron)),
-        connections=(Conv2d(source="input", target="a", norm=True), Pool2d(source="a", target="p", of=pool),
-                     Conv2d(source="p", target="b", padding=(1, 1), groups=2, bias=True),
-                     Skip(source="p", target="b", weight=0.6), Linear(source="b", target="out", norm=True),
-                     *([Linear(source="b", target="b")] if feedback else [])))
+        name="n",
+        input=EventInput(shape=(2, 6, 6)),
+        n_steps=T,
+        readout=NeuronReadout(source="out"),
+        layers=(
+            Layer(name="a", shape=(4, 4, 4), neuron=neuron),
+            Layer(name="b", shape=(4, 2, 2), neuron=neuron),
+            Layer(name="out", shape=(3, 1, 1), neuron=neuron),
+        ),
+        connections=(
+            Conv2d(source="input", target="a", norm=True),
+            Pool2d(source="a", target="p", of=pool),
+            Conv2d(source="p", target="b", padding=(1, 1), groups=2, bias=True),
+            Skip(source="p", target="b", weight=0.6),
+            Linear(source="b", target="out", norm=True),
+            *([Linear(source="b", target="b")] if feedback else []),
+        ),
+    )
 
 
 @pytest.mark.parametrize("granularity", [Granularity.GLOBAL, Granularity.PER_CHANNEL], ids=lambda g: g.value)
-@pytest.mark.parametrize(("settings", "feedback", "pool"), [
-    ({}, False, "average"), ({"decay": 1.0, "strict": True}, False, "sum"),
-    ({"reset": "value", "v_reset": 0.2}, True, "max"),
-    ({"current_decay": 0.6, "n_ref_steps": 1}, True, "average"),
-    ({"theta_step": 0.3, "theta_decay": 0.8}, True, "average"),
-    ({"reset_delay": True, "strict": True}, True, "sum")], ids=str)
+@pytest.mark.parametrize(
+    ("settings", "feedback", "pool"),
+    [
+        ({}, False, "average"),
+        ({"decay": 1.0, "strict": True}, False, "sum"),
+        ({"reset": "value", "v_reset": 0.2}, True, "max"),
+        ({"current_decay": 0.6, "n_ref_steps": 1}, True, "average"),
+        ({"theta_step": 0.3, "theta_decay": 0.8}, True, "average"),
+        ({"reset_delay": True, "strict": True}, True, "sum"),
+    ],
+    ids=str,
+)
 def test_wide_integers_answer_like_the_float_network(
     settings: dict[str, Any], feedback: bool, pool: str, granularity: Granularity
 ) -> None:
@@ -69,9 +91,11 @@ def test_wide_integers_answer_like_the_float_network(
         net(torch.from_numpy(raster))  # statistics of the normalizations
     net.eval()
     out = net(torch.from_numpy(raster), potentials=True)
-    ranges = LayerRanges(v={n: v.detach().abs().max().item() * 2 for n, v in out.potentials.items()},
-                         i=dict.fromkeys(out.potentials, 20.0),
-                         theta={n: x.max().item() for n, x in out.thetas.items()})
+    ranges = LayerRanges(
+        v={n: v.detach().abs().max().item() * 2 for n, v in out.potentials.items()},
+        i=dict.fromkeys(out.potentials, 20.0),
+        theta={n: x.max().item() for n, x in out.thetas.items()},
+    )
     w_bits, least = (10, 0.8) if "current_decay" in settings else (14, 0.95)  # currents count in weight steps: 16 bits
     program = lower_layers(net.network, net.params(), plan_of(w_bits, 16, granularity=granularity), ranges)
     result = run(program, from_dense(raster), record=True)
@@ -85,9 +109,13 @@ def test_wide_integers_answer_like_the_float_network(
 def tiny(w: list[list[float]], **settings: Any) -> tuple[LayeredNetwork, dict[str, np.ndarray]]:
     neuron = Leaky(**{"decay": 0.5, **settings})
     network = LayeredNetwork(
-        name="t", input=EventInput(shape=(len(w[0]), 1, 1)), n_steps=3, readout=NeuronReadout(source="out"),
+        name="t",
+        input=EventInput(shape=(len(w[0]), 1, 1)),
+        n_steps=3,
+        readout=NeuronReadout(source="out"),
         layers=(Layer(name="out", shape=(len(w), 1, 1), neuron=neuron),),
-        connections=(Linear(source="input", target="out", bias=True),))
+        connections=(Linear(source="input", target="out", bias=True),),
+    )
     return network, {"out.w": np.array(w), "out.bias": np.full(len(w), 0.125)}
 
 
@@ -132,10 +160,16 @@ def test_several_spikes_count_downstream() -> None:
     """A source that spikes up to 9 times makes the next layer's largest sum nine times as large; read-outs do not
     spike."""
     network = LayeredNetwork(
-        name="s", input=EventInput(shape=(1, 1, 1)), n_steps=3, readout=NeuronReadout(source="out"),
-        layers=(Layer(name="a", shape=(70_000, 1, 1), neuron=Leaky(max_spikes=9)),
-                Layer(name="out", shape=(1, 1, 1), neuron=Leaky(spiking=False, max_spikes=9))),
-        connections=(Linear(source="input", target="a"), Linear(source="a", target="out")))
+        name="s",
+        input=EventInput(shape=(1, 1, 1)),
+        n_steps=3,
+        readout=NeuronReadout(source="out"),
+        layers=(
+            Layer(name="a", shape=(70_000, 1, 1), neuron=Leaky(max_spikes=9)),
+            Layer(name="out", shape=(1, 1, 1), neuron=Leaky(spiking=False, max_spikes=9)),
+        ),
+        connections=(Linear(source="input", target="a"), Linear(source="a", target="out")),
+    )
     params = {"a.w": np.ones((70_000, 1)), "out.w": np.ones((1, 70_000))}
     plan, ranges = plan_of(13, 16), LayerRanges(v={"a": 2.0, "out": 2.0})
     with pytest.raises(LoweringError, match="accumulator of the input current"):
@@ -148,15 +182,23 @@ def test_binary_weights_and_kept_potentials_by_hand() -> None:
     """Mean 1/4, so codes + - and step 1/2; reach 2 = 4 steps: shift -2 gives 16 codes within 5 bits, of which the
     lowest 4 bits drop before the next step."""
     network, params = tiny([[0.75, -0.25]])
-    plan = QuantPlan(rules=(
-        QuantRule(tensor="*.w*", bits=1, levels=Levels.BINARY, granularity=Granularity.PER_CHANNEL),
-        QuantRule(tensor="*.v", bits=2, accumulator_bits=6), QuantRule(tensor="*", bits=10)))
+    plan = QuantPlan(
+        rules=(
+            QuantRule(tensor="*.w*", bits=1, levels=Levels.BINARY, granularity=Granularity.PER_CHANNEL),
+            QuantRule(tensor="*.v", bits=2, accumulator_bits=6),
+            QuantRule(tensor="*", bits=10),
+        )
+    )
     program = lower_layers(network, params, plan, LayerRanges(v={"out": 2.0}))
     (op,) = program.ops_of(LifOp)
     assert program.codes("out.w").tolist() == [[1, -1]]
     assert program.tensors["out.w"].fmt == QFormat(bits=1, signed=True)
     assert (op.in_shift, op.v_fmt.bits, op.store_fmt, op.store_min) == (
-        -2, 6, QFormat(bits=2, frac=-4, signed=True), -2)
+        -2,
+        6,
+        QFormat(bits=2, frac=-4, signed=True),
+        -2,
+    )
     assert program.codes("out.v_th").tolist() == [8]
     rows = {r.path: r.total_bits for r in program_account(program).rows}
     assert (rows["out.w"], rows["out.v"]) == (2, 2)
@@ -176,8 +218,11 @@ def test_binary_weights_and_kept_potentials_by_hand() -> None:
 
 def test_potentials_in_the_steps_of_the_weights() -> None:
     network, params = tiny([[0.875, -0.5], [0.4375, 0.25]])
-    rules = (QuantRule(tensor="*.w*", bits=4, granularity=Granularity.PER_CHANNEL),
-             QuantRule(tensor="*.v", bits=6, shared_step=True), QuantRule(tensor="*", bits=10))
+    rules = (
+        QuantRule(tensor="*.w*", bits=4, granularity=Granularity.PER_CHANNEL),
+        QuantRule(tensor="*.v", bits=6, shared_step=True),
+        QuantRule(tensor="*", bits=10),
+    )
     program = lower_layers(network, params, QuantPlan(rules=rules), LayerRanges(v={"out": 9.0}))
     assert program.ops_of(LifOp)[0].in_shift == 0
     assert program.codes("out.v_th").tolist() == [8, 16]
@@ -199,11 +244,16 @@ def test_no_leak_is_exact() -> None:
     assert (program.ops_of(LifOp)[0].decay_shift, program.codes("out.decay").tolist()) == (0, [1])
 
 
-@pytest.mark.parametrize(("plan", "message"), [
-    (plan_of(1), "signed weights need two bits"), (plan_of(8, 1), "signed potentials need two bits"),
-    (plan_of(granularity=Granularity.PER_NEURON), "only weights can have a step per channel"),
-    (QuantPlan(rules=(QuantRule(tensor="out.w", bits=4),)), "no rule matches"),
-    (QuantPlan(rules=(QuantRule(tensor="hidden.w", bits=4),)), "hidden.w")])
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (plan_of(1), "signed weights need two bits"),
+        (plan_of(8, 1), "signed potentials need two bits"),
+        (plan_of(granularity=Granularity.PER_NEURON), "only weights can have a step per channel"),
+        (QuantPlan(rules=(QuantRule(tensor="out.w", bits=4),)), "no rule matches"),
+        (QuantPlan(rules=(QuantRule(tensor="hidden.w", bits=4),)), "hidden.w"),
+    ],
+)
 def test_plans_that_do_not_fit(plan: QuantPlan, message: str) -> None:
     network, params = tiny([[1.0]])
     with pytest.raises((ConfigError, LoweringError), match=message):
@@ -255,8 +305,13 @@ def test_currents_that_do_not_fit() -> None:
 
 def test_sums_that_could_overflow() -> None:
     network = LayeredNetwork(
-        name="big", input=EventInput(shape=(70_000, 1, 1), max_count=2), n_steps=3, readout=NeuronReadout(source="out"),
-        layers=(Layer(name="out", shape=(1, 1, 1)),), connections=(Linear(source="input", target="out"),))
+        name="big",
+        input=EventInput(shape=(70_000, 1, 1), max_count=2),
+        n_steps=3,
+        readout=NeuronReadout(source="out"),
+        layers=(Layer(name="out", shape=(1, 1, 1)),),
+        connections=(Linear(source="input", target="out"),),
+    )
     with pytest.raises(LoweringError, match="accumulator of the input current"):
         lower_layers(network, {"out.w": np.ones((1, 70_000))}, plan_of(16), LayerRanges(v={"out": 1.0}))
 
@@ -270,18 +325,26 @@ def test_more_events_than_declared_are_refused() -> None:
 
 def test_averages_of_averages() -> None:
     """2 x 2 after 2 x 2 is 4 x 4: the weights behind carry both factors."""
+
     def lowered(*pools: Pool2d) -> int:
         network = LayeredNetwork(
-            name="p", input=EventInput(shape=(1, 4, 4)), n_steps=2, readout=NeuronReadout(source="out", of="v_last"),
+            name="p",
+            input=EventInput(shape=(1, 4, 4)),
+            n_steps=2,
+            readout=NeuronReadout(source="out", of="v_last"),
             layers=(Layer(name="out", shape=(1, 1, 1), neuron=Leaky(spiking=False, decay=1.0)),),
-            connections=(*pools, Linear(source=pools[-1].target, target="out")))
-        program = lower_layers(network, {"out.w": np.array([[16.0]])}, plan_of(granularity=Granularity.GLOBAL),
-                               LayerRanges(v={"out": 64.0}))
+            connections=(*pools, Linear(source=pools[-1].target, target="out")),
+        )
+        program = lower_layers(
+            network,
+            {"out.w": np.array([[16.0]])},
+            plan_of(granularity=Granularity.GLOBAL),
+            LayerRanges(v={"out": 64.0}),
+        )
         return run(program, from_dense(np.ones((2, 1, 16), np.uint8))).scores.item()
 
     once = lowered(Pool2d(source="input", target="p", of="average", kernel=(4, 4), stride=(4, 4)))
-    twice = lowered(Pool2d(source="input", target="p", of="average"),
-                    Pool2d(source="p", target="q", of="average"))
+    twice = lowered(Pool2d(source="input", target="p", of="average"), Pool2d(source="p", target="q", of="average"))
     largest = lowered(Pool2d(source="input", target="p", of="average"), Pool2d(source="p", target="q", of="max"))
     assert twice == once == largest, "the mean of ones is one, in units that fit the same range"
     assert 0 < once < (1 << 15) - 1

@@ -30,13 +30,18 @@ REST = QuantRule(tensor="*", bits=8)
 
 def net(neuron: Leaky, n: int = 1, m: int = 1, *, bias: bool = False, n_steps: int = 40) -> LayeredNetwork:
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(n, 1, 1)), layers=(Layer(name="p", shape=(m, 1, 1), neuron=neuron),),
-        connections=(Linear(source="input", target="p", bias=bias),), readout=NeuronReadout(source="p"),
-        n_steps=n_steps)
+        name="n",
+        input=EventInput(shape=(n, 1, 1)),
+        layers=(Layer(name="p", shape=(m, 1, 1), neuron=neuron),),
+        connections=(Linear(source="input", target="p", bias=bias),),
+        readout=NeuronReadout(source="p"),
+        n_steps=n_steps,
+    )
 
 
-def low(w: Any = 1.0, neuron: Leaky | None = None, v: float = 1.0, rules: tuple[QuantRule, ...] = (REST,),
-        **params: Any) -> Program:
+def low(
+    w: Any = 1.0, neuron: Leaky | None = None, v: float = 1.0, rules: tuple[QuantRule, ...] = (REST,), **params: Any
+) -> Program:
     """A layer with weights w [N, n_inputs]; `params` are its further arrays."""
     weights = np.atleast_2d(np.asarray(w, float))
     arrays = {"p.w": weights} | {f"p.{kind}": np.asarray(x) for kind, x in params.items()}
@@ -47,8 +52,11 @@ def low(w: Any = 1.0, neuron: Leaky | None = None, v: float = 1.0, rules: tuple[
 def counts(program: Program, x: float = 1.0) -> list[int]:
     """Spikes of every neuron, the same in every engine and from its file."""
     spikes = from_dense(np.full((program.n_steps, 1, program.n_inputs), x))
-    found = [run(p, spikes, backend=e).counts["p"][0].tolist() for e in ENGINES
-             for p in (program, from_bytes(to_bytes(program)))]
+    found = [
+        run(p, spikes, backend=e).counts["p"][0].tolist()
+        for e in ENGINES
+        for p in (program, from_bytes(to_bytes(program)))
+    ]
     assert all(f == found[0] for f in found), found
     return found[0]
 
@@ -65,8 +73,11 @@ def test_silence_stays_silent(bits: int, strict: bool) -> None:
 def test_strict_thresholds_can_be_exceeded(bits: int, trained: bool) -> None:
     """In every channel, lowered and trained on the grid; both give the same program."""
     w = np.random.default_rng(0).normal(size=(200, 20))
-    rules = (QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_CHANNEL),
-             QuantRule(tensor="*.v", bits=bits, calibrator=Calibrator.THRESHOLD), REST)
+    rules = (
+        QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_CHANNEL),
+        QuantRule(tensor="*.v", bits=bits, calibrator=Calibrator.THRESHOLD),
+        REST,
+    )
     network, plan = net(Leaky(decay=0.9, strict=True), 20, 200), QuantPlan(rules=rules)
     ranges = LayerRanges(v={"p": 3.0})
     program = lower_layers(network, {"p.w": w}, plan, ranges)
@@ -82,27 +93,43 @@ def test_strict_thresholds_can_be_exceeded(bits: int, trained: bool) -> None:
 def test_thresholds_given_as_arrays_count(given: list[float], expected: list[int]) -> None:
     """Input 3, no leak but 0.9 or 0.98: 3 spikes every fourth step at 10, every 21st at 50."""
     network = LayeredNetwork(
-        name="n", input=EventInput(shape=(1, 1, 1)), n_steps=100, readout=NeuronReadout(source="p"),
+        name="n",
+        input=EventInput(shape=(1, 1, 1)),
+        n_steps=100,
+        readout=NeuronReadout(source="p"),
         layers=(Layer(name="p", shape=(2, 1, 1), neuron=Leaky(decay=1.0, strict=True, reset="value")),),
-        connections=(Linear(source="input", target="p"),))
-    program = lower_layers(network, {"p.w": np.full((2, 1), 3.0), "p.v_th": np.array(given)},
-                           QuantPlan(rules=(QuantRule(tensor="*", bits=16),)), LayerRanges(v={"p": 2.0}))
+        connections=(Linear(source="input", target="p"),),
+    )
+    program = lower_layers(
+        network,
+        {"p.w": np.full((2, 1), 3.0), "p.v_th": np.array(given)},
+        QuantPlan(rules=(QuantRule(tensor="*", bits=16),)),
+        LayerRanges(v={"p": 2.0}),
+    )
     steps = {10.0: 100 // 4, 50.0: 100 // 17}
     assert counts(program) == [steps[x] for x in given]
     assert len(expected) == len(given)
 
 
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
-    **{f"v_th {x}": ({"v_th": np.array(x)}, r"^p\.v_th") for x in
-       ([0.0], [-5.0], [np.nan], [np.inf], [1.0, 2.0, 3.0], [], ["a"], [None], [1j], [1e300], [[1.0]] * 2)},
-    **{f"decay {x}": ({"decay": np.array(x)}, r"^p\.decay") for x in
-       (-99.0, 1.5, np.nan, [0.9, 0.8], np.inf, -0.001, 1.0001, "a", [])},
-    **{f"bias {x}": ({"bias": np.array(x)}, r"^p\.bias") for x in
-       ([np.nan], [np.inf], [1.0, 2.0], 1.0, [1e300], ["a"])},
+    **{
+        f"v_th {x}": ({"v_th": np.array(x)}, r"^p\.v_th")
+        for x in ([0.0], [-5.0], [np.nan], [np.inf], [1.0, 2.0, 3.0], [], ["a"], [None], [1j], [1e300], [[1.0]] * 2)
+    },
+    **{
+        f"decay {x}": ({"decay": np.array(x)}, r"^p\.decay")
+        for x in (-99.0, 1.5, np.nan, [0.9, 0.8], np.inf, -0.001, 1.0001, "a", [])
+    },
+    **{
+        f"bias {x}": ({"bias": np.array(x)}, r"^p\.bias") for x in ([np.nan], [np.inf], [1.0, 2.0], 1.0, [1e300], ["a"])
+    },
     **{f"{path}": ({path: np.ones(1)}, rf"^p\.{path}") for path in ("ww", "w_input", "theta", "i_decay", "v")},
-    "w of NaN": ({"w": np.array([[np.nan]])}, r"^p\.w"), "w of ones": ({"w": np.ones((2, 1))}, r"^p\.w"),
-    "w of text": ({"w": np.array([["a"]])}, r"^p\.w"), "w too small": ({"w": np.array([[1e-320]])}, r"^p\.w"),
-    "w too large": ({"w": np.array([[1e308]])}, r"^p\.w"), "w far from v": ({"w": np.array([[1e-12]])}, r"^p\.w"),
+    "w of NaN": ({"w": np.array([[np.nan]])}, r"^p\.w"),
+    "w of ones": ({"w": np.ones((2, 1))}, r"^p\.w"),
+    "w of text": ({"w": np.array([["a"]])}, r"^p\.w"),
+    "w too small": ({"w": np.array([[1e-320]])}, r"^p\.w"),
+    "w too large": ({"w": np.array([[1e308]])}, r"^p\.w"),
+    "w far from v": ({"w": np.array([[1e-12]])}, r"^p\.w"),
 }
 
 
@@ -132,8 +159,9 @@ def test_resets_far_below_the_range_are_kept(reset: float, spikes: int) -> None:
     assert counts(low(1.0, Leaky(decay=1.0, reset="value", v_reset=reset))) == [spikes]
 
 
-@pytest.mark.parametrize(("rules", "v", "reset"), [
-    ((QuantRule(tensor="*.v", bits=2), REST), 1.0, 0.9), ((REST,), 1.0, 0.9999999)])
+@pytest.mark.parametrize(
+    ("rules", "v", "reset"), [((QuantRule(tensor="*.v", bits=2), REST), 1.0, 0.9), ((REST,), 1.0, 0.9999999)]
+)
 def test_resets_as_high_as_the_threshold_are_refused(rules: tuple[QuantRule, ...], v: float, reset: float) -> None:
     with pytest.raises(QSpinnError, match=r"^p\.v_reset: is as high as the threshold"):
         low(1.0, Leaky(reset="value", v_reset=reset), v, rules)
@@ -159,23 +187,41 @@ def test_histograms_of_no_numbers_are_refused(x: Any) -> None:
         sizes_of(x)
     assert sizes_of(np.array([1e-320, 0.0])).merged(sizes_of(np.array([3.0]))).counts.sum() == 3
     zeros = np.zeros(2048, int)
-    for top, limit, counts_ in ((np.nan, 1.0, zeros), (1.0, 0.0, zeros), (1.0, 3.0, zeros), (2.0, 1.0, zeros),
-                                (1.0, 1.0, zeros[:5]), (1.0, 1.0, zeros - 1), (1.0, 1.0, zeros + 0.5)):
+    for top, limit, counts_ in (
+        (np.nan, 1.0, zeros),
+        (1.0, 0.0, zeros),
+        (1.0, 3.0, zeros),
+        (2.0, 1.0, zeros),
+        (1.0, 1.0, zeros[:5]),
+        (1.0, 1.0, zeros - 1),
+        (1.0, 1.0, zeros + 0.5),
+    ):
         with pytest.raises(QSpinnError, match=r"^sizes\."):
             Sizes(top=top, limit=limit, counts=counts_)
 
 
-@pytest.mark.parametrize(("call", "where"), [
-    (lambda a: lower_layers(None, *a[1:]), "network"), (lambda a: lower_layers(*a[:2], None, a[3]), "plan"),
-    (lambda a: lower_layers(*a[:3], {"v": {"p": 1.0}}), "ranges"), (lambda a: lower_layers(*a, seed=1.5), "seed"),
-    (lambda a: lower_layers(*a, seed=-1), "seed"), (lambda a: lower_layers(*a, seed=True), "seed"),
-    (lambda a: lower_layers(*a, labels="ab"), "program.labels"), (lambda a: lower_layers(*a, grids={}), "grids"),
-    (lambda a: lower_layers(*a, grids={"p": None}), "grids"),
-    (lambda a: lower_layers(*a, grids={"p": grid([1.0, 1.0], [0, 0])}), r"grids\.p"),
-    (lambda a: lower_layers(*a, grids={"p": grid([1.0], [0]), "q": grid([1.0], [0])}), "grids"),
-    (lambda a: grid([np.nan], [0]), r"grid\.step"), (lambda a: grid([0.0], [0]), r"grid\.step"),
-    (lambda a: grid([-1.0], [0]), r"grid\.step"), (lambda a: grid([1.0], [40]), r"grid\.shifts"),
-    (lambda a: grid([1.0], [0.5]), r"grid\.shifts"), (lambda a: grid([1.0], [0, 1]), r"grid\.shifts")])
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        (lambda a: lower_layers(None, *a[1:]), "network"),
+        (lambda a: lower_layers(*a[:2], None, a[3]), "plan"),
+        (lambda a: lower_layers(*a[:3], {"v": {"p": 1.0}}), "ranges"),
+        (lambda a: lower_layers(*a, seed=1.5), "seed"),
+        (lambda a: lower_layers(*a, seed=-1), "seed"),
+        (lambda a: lower_layers(*a, seed=True), "seed"),
+        (lambda a: lower_layers(*a, labels="ab"), "program.labels"),
+        (lambda a: lower_layers(*a, grids={}), "grids"),
+        (lambda a: lower_layers(*a, grids={"p": None}), "grids"),
+        (lambda a: lower_layers(*a, grids={"p": grid([1.0, 1.0], [0, 0])}), r"grids\.p"),
+        (lambda a: lower_layers(*a, grids={"p": grid([1.0], [0]), "q": grid([1.0], [0])}), "grids"),
+        (lambda a: grid([np.nan], [0]), r"grid\.step"),
+        (lambda a: grid([0.0], [0]), r"grid\.step"),
+        (lambda a: grid([-1.0], [0]), r"grid\.step"),
+        (lambda a: grid([1.0], [40]), r"grid\.shifts"),
+        (lambda a: grid([1.0], [0.5]), r"grid\.shifts"),
+        (lambda a: grid([1.0], [0, 1]), r"grid\.shifts"),
+    ],
+)
 def test_arguments_of_another_kind_are_refused(call: Callable[[tuple], Any], where: str) -> None:
     arguments = net(Leaky()), {"p.w": np.ones((1, 1))}, QuantPlan(rules=(REST,)), LayerRanges(v={"p": 1.0})
     with pytest.raises(QSpinnError, match=rf"^{where}"):
@@ -201,17 +247,21 @@ def test_shifts_of_channels_that_differ_by_more_than_31_bits_are_held() -> None:
     assert counts(low([[1.0], [1e-12]], rules=rules)) == [40, 0]
 
 
-@pytest.mark.parametrize(("rules", "where"), [
-    ((REST, QuantRule(tensor="p.w", bits=2)), r"plan\.rules\[1\]: changes nothing.*'p\.w'"),
-    ((QuantRule(tensor="*.w", bits=4, power_of_two=True), REST), r"plan\.rules\[0\]\.power_of_two"),
-    ((QuantRule(tensor="*.w", bits=4, standardize=False), REST), r"plan\.rules\[0\]\.standardize"),
-    ((QuantRule(tensor="*.w", bits=4, quantile=0.5), REST), r"plan\.rules\[0\]\.quantile"),
-    ((QuantRule(tensor="*.v_th", bits=8, clip=0.5), REST), r"plan\.rules\[0\]\.clip"),
-    ((QuantRule(tensor="*.decay", bits=8, clip=0.5), REST), r"plan\.rules\[0\]\.clip"),
-    ((QuantRule(tensor="*.v", bits=8, calibrator=Calibrator.THRESHOLD, clip=0.5), REST), r"plan\.rules\[0\]\.clip"),
-    ((QuantRule(tensor="*.decay", bits=8, shared_step=True), REST), r"plan: p\.decay"),
-    ((QuantRule(tensor="p.u", bits=8), REST), r"plan\.rules\[0\]\.tensor"),
-    ((QuantRule(tensor="p.w", bits=8),), r"plan: p\.v: no rule")])
+@pytest.mark.parametrize(
+    ("rules", "where"),
+    [
+        ((REST, QuantRule(tensor="p.w", bits=2)), r"plan\.rules\[1\]: changes nothing.*'p\.w'"),
+        ((QuantRule(tensor="*.w", bits=4, power_of_two=True), REST), r"plan\.rules\[0\]\.power_of_two"),
+        ((QuantRule(tensor="*.w", bits=4, standardize=False), REST), r"plan\.rules\[0\]\.standardize"),
+        ((QuantRule(tensor="*.w", bits=4, quantile=0.5), REST), r"plan\.rules\[0\]\.quantile"),
+        ((QuantRule(tensor="*.v_th", bits=8, clip=0.5), REST), r"plan\.rules\[0\]\.clip"),
+        ((QuantRule(tensor="*.decay", bits=8, clip=0.5), REST), r"plan\.rules\[0\]\.clip"),
+        ((QuantRule(tensor="*.v", bits=8, calibrator=Calibrator.THRESHOLD, clip=0.5), REST), r"plan\.rules\[0\]\.clip"),
+        ((QuantRule(tensor="*.decay", bits=8, shared_step=True), REST), r"plan: p\.decay"),
+        ((QuantRule(tensor="p.u", bits=8), REST), r"plan\.rules\[0\]\.tensor"),
+        ((QuantRule(tensor="p.w", bits=8),), r"plan: p\.v: no rule"),
+    ],
+)
 def test_rules_and_keys_that_decide_nothing_are_refused(rules: tuple[QuantRule, ...], where: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{where}"):
         low(rules=rules)
@@ -225,17 +275,24 @@ def test_clipped_weights_are_noted() -> None:
     assert low([[1.0, 0.1, -0.9, 0.2]]).notes == ()
 
 
-@pytest.mark.parametrize(("w", "bias", "count"), [(1.0, None, 1), ([[1.0], [0.01]], None, 1), (1.0, 0.5, 1),
-                                                  (0.0, None, 0)])
+@pytest.mark.parametrize(
+    ("w", "bias", "count"), [(1.0, None, 1), ([[1.0], [0.01]], None, 1), (1.0, 0.5, 1), (0.0, None, 0)]
+)
 def test_currents_that_no_range_was_given_for_are_noted(w: Any, bias: float | None, count: int) -> None:
     """A current of decay 0.9 reaches ten times its input, its format of 8 bits 127 steps of a weight's 127."""
     neuron, w = Leaky(decay=0.9, current_decay=0.9, v_th=5.0), np.atleast_2d(w)
     n = len(w)
     network = net(neuron, 1, n, bias=bias is not None)
     arrays = {"p.w": w} | ({} if bias is None else {"p.bias": np.full(n, bias)})
+
     def lowered_with(**ranges: Any) -> Program:
-        return lower_layers(network, arrays, QuantPlan(rules=(QuantRule(tensor="*.i", bits=8), REST)),
-                            LayerRanges(v={"p": 9.0}, **ranges))
+        return lower_layers(
+            network,
+            arrays,
+            QuantPlan(rules=(QuantRule(tensor="*.i", bits=8), REST)),
+            LayerRanges(v={"p": 9.0}, **ranges),
+        )
+
     notes = lowered_with().notable()
     assert [(note.path, note.count, note.total) for note in notes] == ([("p.i", count, n)] if count else [])
     if count:
@@ -246,7 +303,8 @@ def test_currents_that_no_range_was_given_for_are_noted(w: Any, bias: float | No
 
 
 CORNERS = {
-    "threshold far below the range": ({}, {}, 35.3, 4), "strict at the top": ({"strict": True}, {}, 0.1, 3),
+    "threshold far below the range": ({}, {}, 35.3, 4),
+    "strict at the top": ({"strict": True}, {}, 0.1, 3),
     "thresholds of channels": ({}, {"v_th": np.array([0.5, 4.0])}, 2.0, 6),
     "bias": ({}, {"bias": np.array([0.3, -0.2])}, 2.0, 8),
     "reset below": ({"reset": "value", "v_reset": -3.0}, {}, 1.0, 8),
@@ -261,8 +319,9 @@ def test_training_on_the_grid_agrees_with_lowering(name: str, granularity: Granu
     rng = np.random.default_rng(1)
     network = net(Leaky(**({"decay": 0.9} | settings)), 3, 2, bias="bias" in params)
     arrays = {"p.w": rng.normal(size=(2, 3))} | {f"p.{k}": x for k, x in params.items()}
-    plan = QuantPlan(rules=(QuantRule(tensor="*.w", bits=6, granularity=granularity),
-                            QuantRule(tensor="*.v", bits=bits), REST))
+    plan = QuantPlan(
+        rules=(QuantRule(tensor="*.w", bits=6, granularity=granularity), QuantRule(tensor="*.v", bits=bits), REST)
+    )
     ranges = LayerRanges(v={"p": top})
     module = prepare(network, plan, arrays, ranges)
     lowered, converted = lower_layers(network, arrays, plan, ranges), convert(module)
@@ -277,16 +336,29 @@ def test_training_on_the_grid_agrees_with_lowering(name: str, granularity: Granu
 
 def competing(neuron: Lif | None = None, rate: float = 128.0, dt: float = 1.0) -> Network:
     return Network(
-        name="n", input=PoissonInput(n=2, rate_hz=rate), n_steps=6, dt_ms=dt,
+        name="n",
+        input=PoissonInput(n=2, rate_hz=rate),
+        n_steps=6,
+        dt_ms=dt,
         readout=VoteReadout(source="p", n_classes=2),
         populations=(Population(name="p", n=2, neuron=neuron or Lif()),),
-        connections=(Dense(source="input", target="p"), Lateral(target="p")))
+        connections=(Dense(source="input", target="p"), Lateral(target="p")),
+    )
 
 
-def lowered(network: Network | None = None, w: Any = 0.5, theta: Any = 0.0, responses: Any = 1.0,
-            rules: tuple[QuantRule, ...] = (REST,), ranges: Any = None, **settings: Any) -> Program:
-    params = {path: np.broadcast_to(np.asarray(x, float), shape).copy() for path, x, shape in (
-        ("p.w", w, (2, 2)), ("p.theta", theta, (2,)), ("readout.responses", responses, (2, 2)))}
+def lowered(
+    network: Network | None = None,
+    w: Any = 0.5,
+    theta: Any = 0.0,
+    responses: Any = 1.0,
+    rules: tuple[QuantRule, ...] = (REST,),
+    ranges: Any = None,
+    **settings: Any,
+) -> Program:
+    params = {
+        path: np.broadcast_to(np.asarray(x, float), shape).copy()
+        for path, x, shape in (("p.w", w, (2, 2)), ("p.theta", theta, (2,)), ("readout.responses", responses, (2, 2)))
+    }
     ranges = ranges or Ranges(input_rate=np.full(2, 0.1), busiest_step=2, threshold_max_mv={"p": 13.0})
     return lower(Trained(network=network or competing(), params=params), QuantPlan(rules=rules), ranges, **settings)
 
@@ -294,28 +366,40 @@ def lowered(network: Network | None = None, w: Any = 0.5, theta: Any = 0.0, resp
 PER_NEURON = (QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_NEURON), REST)
 
 
-@pytest.mark.parametrize(("call", "where"), [
-    *[(lambda x=x: lowered(theta=[0.0, x]), r"^p\.theta") for x in (-1.0, -1e-9, np.nan, np.inf, 1e308)],
-    *[(lambda x=x: lowered(responses=[[x, 1.0], [1.0, 1.0]]), r"^readout\.responses") for x in (-1.0, np.nan, 1e308)],
-    *[(lambda x=x: lowered(w=[[0.5, x], [0.5, 0.5]]), r"^p\.w") for x in (-0.1, np.nan, np.inf, 1e308)],
-    *[(lambda x=x, r=r: lowered(w=x, rules=r), r"^p\.w") for x in (1e-320, 1e-200) for r in ((REST,), PER_NEURON)],
-    (lambda: lowered(seed=1.5), "^seed"), (lambda: lowered(ranges={"v": 1}), "^ranges"),
-    (lambda: lowered(ranges=ranges_of(threshold_max_mv={"q": 1.0})), r"^ranges\.threshold_max_mv\.q: is no population"),
-    (lambda: lowered(ranges=ranges_of(input_rate=np.full(3, 0.1))), r"^ranges\.input_rate: does not match"),
-    (lambda: ranges_of(input_rate=np.array([0.1, np.nan])), r"^ranges\.input_rate"),
-    (lambda: ranges_of(input_rate=np.array([0.1, 2.0])), r"^ranges\.input_rate"),
-    (lambda: ranges_of(busiest_step=1.5), r"^ranges\.busiest_step"),
-    (lambda: ranges_of(threshold_max_mv={"p": np.nan}), r"^ranges\.threshold_max_mv\.p"),
-    (lambda: calibrate(None, from_dense(np.ones((6, 1, 2)))), "^trained"),  # type: ignore[arg-type]
-    (lambda: calibrate(bare(), np.ones((6, 1, 2))), "^spikes"),  # type: ignore[arg-type]
-    (lambda: calibrate(bare(), from_dense(np.ones((6, 1, 5)))), r"^spikes\.n"),
-    (lambda: calibrate(bare(), from_dense(np.ones((7, 1, 2)))), r"^spikes\.n_steps"),
-    (lambda: calibrate(bare(), from_dense(np.ones((6, 1, 2)))), r"^p\.theta: is not among"),
-    (lambda: calibrate(bare(np.zeros(0)), from_dense(np.ones((6, 1, 2)))), r"^p\.theta"),
-    (lambda: calibrate(bare(np.array([np.nan, 0.0])), from_dense(np.ones((6, 1, 2)))), r"^p\.theta"),
-    *[(lambda r=r, d=d: poisson_op(competing(rate=r, dt=d), 0), r"^network\.(input\.rate_hz|dt_ms)") for r, d in (
-        (1e-300, 1.0), (1e-7, 1.0), (1001.0, 1.0), (1e5, 1e308), (128.0, 1e-300), (128.0, 1e9))],
-])
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        *[(lambda x=x: lowered(theta=[0.0, x]), r"^p\.theta") for x in (-1.0, -1e-9, np.nan, np.inf, 1e308)],
+        *[
+            (lambda x=x: lowered(responses=[[x, 1.0], [1.0, 1.0]]), r"^readout\.responses")
+            for x in (-1.0, np.nan, 1e308)
+        ],
+        *[(lambda x=x: lowered(w=[[0.5, x], [0.5, 0.5]]), r"^p\.w") for x in (-0.1, np.nan, np.inf, 1e308)],
+        *[(lambda x=x, r=r: lowered(w=x, rules=r), r"^p\.w") for x in (1e-320, 1e-200) for r in ((REST,), PER_NEURON)],
+        (lambda: lowered(seed=1.5), "^seed"),
+        (lambda: lowered(ranges={"v": 1}), "^ranges"),
+        (
+            lambda: lowered(ranges=ranges_of(threshold_max_mv={"q": 1.0})),
+            r"^ranges\.threshold_max_mv\.q: is no population",
+        ),
+        (lambda: lowered(ranges=ranges_of(input_rate=np.full(3, 0.1))), r"^ranges\.input_rate: does not match"),
+        (lambda: ranges_of(input_rate=np.array([0.1, np.nan])), r"^ranges\.input_rate"),
+        (lambda: ranges_of(input_rate=np.array([0.1, 2.0])), r"^ranges\.input_rate"),
+        (lambda: ranges_of(busiest_step=1.5), r"^ranges\.busiest_step"),
+        (lambda: ranges_of(threshold_max_mv={"p": np.nan}), r"^ranges\.threshold_max_mv\.p"),
+        (lambda: calibrate(None, from_dense(np.ones((6, 1, 2)))), "^trained"),  # type: ignore[arg-type]
+        (lambda: calibrate(bare(), np.ones((6, 1, 2))), "^spikes"),  # type: ignore[arg-type]
+        (lambda: calibrate(bare(), from_dense(np.ones((6, 1, 5)))), r"^spikes\.n"),
+        (lambda: calibrate(bare(), from_dense(np.ones((7, 1, 2)))), r"^spikes\.n_steps"),
+        (lambda: calibrate(bare(), from_dense(np.ones((6, 1, 2)))), r"^p\.theta: is not among"),
+        (lambda: calibrate(bare(np.zeros(0)), from_dense(np.ones((6, 1, 2)))), r"^p\.theta"),
+        (lambda: calibrate(bare(np.array([np.nan, 0.0])), from_dense(np.ones((6, 1, 2)))), r"^p\.theta"),
+        *[
+            (lambda r=r, d=d: poisson_op(competing(rate=r, dt=d), 0), r"^network\.(input\.rate_hz|dt_ms)")
+            for r, d in ((1e-300, 1.0), (1e-7, 1.0), (1001.0, 1.0), (1e5, 1e308), (128.0, 1e-300), (128.0, 1e9))
+        ],
+    ],
+)
 def test_what_competing_networks_cannot_be_lowered_from(call: Callable[[], Any], where: str) -> None:
     with pytest.raises(QSpinnError, match=where):
         call()
@@ -333,8 +417,11 @@ def bare(theta: Any = None) -> Trained:
 @pytest.mark.parametrize("theta", [0.0, [0.0, 500.0]])
 def test_competing_thresholds_are_above_silence_and_within_reach(bits: int, theta: Any) -> None:
     for v_th in (13.0, 0.01):
-        program = lowered(competing(Lif(v_th_mv=v_th)), theta=theta, rules=(
-            QuantRule(tensor="*.v_th", bits=bits), QuantRule(tensor="*.v", bits=max(bits, 3)), REST))
+        program = lowered(
+            competing(Lif(v_th_mv=v_th)),
+            theta=theta,
+            rules=(QuantRule(tensor="*.v_th", bits=bits), QuantRule(tensor="*.v", bits=max(bits, 3)), REST),
+        )
         op = program.ops_of(LifOp)[0]
         level = (program.codes("p.v_th") << op.v_th_shift) + (program.codes("p.theta") << op.theta_shift)
         assert 1 <= level.min() <= level.max() <= op.v_fmt.code_max

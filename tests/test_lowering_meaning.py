@@ -37,13 +37,18 @@ def plan_of(*rules: QuantRule, rest: int = 16) -> QuantPlan:
     return QuantPlan(rules=(*rules, Rule(tensor="*", bits=rest)))
 
 
-def net(neuron: Leaky, n: int = 1, m: int = 1, n_steps: int = 60, bias: bool = False, of: Any = "spikes"
-        ) -> LayeredNetwork:
+def net(
+    neuron: Leaky, n: int = 1, m: int = 1, n_steps: int = 60, bias: bool = False, of: Any = "spikes"
+) -> LayeredNetwork:
     """m neurons fed by n inputs."""
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(n, 1, 1)), n_steps=n_steps, readout=NeuronReadout(source="p", of=of),
+        name="n",
+        input=EventInput(shape=(n, 1, 1)),
+        n_steps=n_steps,
+        readout=NeuronReadout(source="p", of=of),
         layers=(Layer(name="p", shape=(m, 1, 1), neuron=neuron),),
-        connections=(Linear(source="input", target="p", bias=bias),))
+        connections=(Linear(source="input", target="p", bias=bias),),
+    )
 
 
 def recorded(x: np.ndarray) -> EventSet:
@@ -64,11 +69,15 @@ def both(network: LayeredNetwork, w: Any, x: np.ndarray, plan: QuantPlan) -> tup
     return found[0], found[1], run(program, from_dense(x)).counts["p"][0].tolist()
 
 
-@pytest.mark.parametrize(("neuron", "w"), [
-    (Leaky(decay=0.5, reset="value", theta_step=0.5, theta_decay=0.9), 20.0),
-    (Leaky(decay=0.5, reset="value", theta_step=2.0, theta_decay=0.5), 9.0),
-    (Leaky(decay=0.9, reset="value", v_reset=0.3, theta_step=0.25, theta_decay=0.95), 8.0),
-    (Leaky(decay=0.0, strict=True, reset="value", theta_step=1.0, theta_decay=0.75), 15.0)])
+@pytest.mark.parametrize(
+    ("neuron", "w"),
+    [
+        (Leaky(decay=0.5, reset="value", theta_step=0.5, theta_decay=0.9), 20.0),
+        (Leaky(decay=0.5, reset="value", theta_step=2.0, theta_decay=0.5), 9.0),
+        (Leaky(decay=0.9, reset="value", v_reset=0.3, theta_step=0.25, theta_decay=0.95), 8.0),
+        (Leaky(decay=0.0, strict=True, reset="value", theta_step=1.0, theta_decay=0.75), 15.0),
+    ],
+)
 def test_potentials_reach_thresholds_that_have_risen(neuron: Leaky, w: float) -> None:
     """After a reset potentials are low, so their observed range alone says nothing about the highest threshold."""
     real, on_grid, integer = both(net(neuron, n_steps=200), [[w]], np.ones((200, 1, 1), np.uint8), plan_of())
@@ -88,13 +97,19 @@ def test_a_threshold_that_could_never_move_is_refused() -> None:
 
 def competing(v_min: float) -> Trained:
     network = Network(
-        name="c", input=PoissonInput(n=12), n_steps=100,
+        name="c",
+        input=PoissonInput(n=12),
+        n_steps=100,
         populations=(Population(name="e", n=6, neuron=Lif(v_min_mv=v_min)),),
         connections=(Dense(source="input", target="e", stdp=Stdp()), Lateral(target="e")),
-        readout=VoteReadout(source="e", n_classes=2))
+        readout=VoteReadout(source="e", n_classes=2),
+    )
     rng = np.random.default_rng(0)
-    params = {"e.w": rng.random((6, 12)).astype("f4") * 2, "e.theta": np.zeros(6, "f4"),
-              "readout.responses": np.ones((6, 2))}
+    params = {
+        "e.w": rng.random((6, 12)).astype("f4") * 2,
+        "e.theta": np.zeros(6, "f4"),
+        "readout.responses": np.ones((6, 2)),
+    }
     return Trained(network=network, params=params)
 
 
@@ -122,8 +137,9 @@ def test_potentials_that_are_compared_have_one_unit() -> None:
     np.testing.assert_allclose(scores / scores[2], np.array([0.65, 0.85, 1.3]) / 1.3, rtol=0.01)
     for step, shifts in (([0.001, 0.01, 0.01], [0, 0, 0]), ([0.01] * 3, [0, 1, 0])):
         with pytest.raises(LoweringError, match=r"grids\.p: a read-out by potential .* needs one unit for all"):
-            lower_layers(network, params, plan_of(), LayerRanges(v={"p": 1.4}),
-                         grids={"p": LayerGrid(step=step, shifts=shifts)})
+            lower_layers(
+                network, params, plan_of(), LayerRanges(v={"p": 1.4}), grids={"p": LayerGrid(step=step, shifts=shifts)}
+            )
 
 
 def test_sparse_weights_have_a_step_or_are_refused() -> None:
@@ -149,14 +165,20 @@ def test_currents_that_fit_are_taken_and_the_right_tensor_is_named() -> None:
         lower_layers(slow, params, plan_of(Rule(tensor="*.w", bits=11)), ranges)
 
 
-@pytest.mark.parametrize(("rules", "where"), [
-    ((Rule(tensor="*.v", bits=8, calibrator=Calibrator.THRESHOLD),), r"p\.v: has no threshold"),
-    ((Rule(tensor="*.bias", bits=1),), r"p\.bias: signed biases need two bits"),
-    ((Rule(tensor="*.v", bits=1),), r"p\.v: signed potentials need two bits .* fix: a rule of its own")])
+@pytest.mark.parametrize(
+    ("rules", "where"),
+    [
+        ((Rule(tensor="*.v", bits=8, calibrator=Calibrator.THRESHOLD),), r"p\.v: has no threshold"),
+        ((Rule(tensor="*.bias", bits=1),), r"p\.bias: signed biases need two bits"),
+        ((Rule(tensor="*.v", bits=1),), r"p\.v: signed potentials need two bits .* fix: a rule of its own"),
+    ],
+)
 def test_rules_without_a_meaning_for_the_layer_are_refused(rules: tuple[QuantRule, ...], where: str) -> None:
     network, params = net(Leaky(spiking=False), bias=True, of="v_last"), {"p.w": np.ones((1, 1)), "p.bias": np.ones(1)}
-    for call in (lambda: lower_layers(network, params, plan_of(*rules), LayerRanges(v={"p": 2.0})),
-                 lambda: prepare(network, plan_of(*rules), params)):
+    for call in (
+        lambda: lower_layers(network, params, plan_of(*rules), LayerRanges(v={"p": 2.0})),
+        lambda: prepare(network, plan_of(*rules), params),
+    ):
         with pytest.raises(LoweringError, match=where):
             call()
 
@@ -173,15 +195,17 @@ def test_restored_rates_leave_silence_silent_and_thresholds_within_reach() -> No
     spikes = from_dense(np.random.default_rng(3).random((10, 4, 3)) < 0.5)
     once = from_dense(np.concatenate([np.ones((1, 1, 3)), np.zeros((9, 1, 3))]))
     plan = plan_of(Rule(tensor="*.v", bits=8), rest=12)
-    program = lower_layers(net(Leaky(reset="value", v_reset=0.5), n=3, m=2, n_steps=10), {"p.w": w}, plan,
-                           LayerRanges(v={"p": 1.0}))
+    program = lower_layers(
+        net(Leaky(reset="value", v_reset=0.5), n=3, m=2, n_steps=10), {"p.w": w}, plan, LayerRanges(v={"p": 1.0})
+    )
     eager = restore_rates(program, spikes, {"p": [1.0, 1.0]})
     assert run(eager, once).counts["p"].max() <= 2, "a reset as high as the threshold would spike for ever"
     program = lower_layers(net(Leaky(), n=3, m=2, n_steps=10), {"p.w": w}, plan, LayerRanges(v={"p": 1.0}))
     calm = restore_rates(program, spikes, {"p": [0.0, 0.0]})
     assert measured_rates(calm, "p", spikes, 2).sum() < measured_rates(program, "p", spikes, 2).sum()
-    busy = lower_layers(net(Leaky(max_spikes=5), n=3, m=2, n_steps=10), {"p.w": w * 4}, plan_of(rest=8),
-                        LayerRanges(v={"p": 9.0}))
+    busy = lower_layers(
+        net(Leaky(max_spikes=5), n=3, m=2, n_steps=10), {"p.w": w * 4}, plan_of(rest=8), LayerRanges(v={"p": 9.0})
+    )
     rates = measured_rates(busy, "p", spikes, 2)
     assert rates.max() > 1
     assert np.array_equal(restore_rates(busy, spikes, {"p": rates}).codes("p.v_th"), busy.codes("p.v_th"))
@@ -205,9 +229,13 @@ def test_training_takes_what_float32_holds() -> None:
     with pytest.raises(LoweringError, match=r"p\.v_th: does not fit float32"):
         prepare(network, plan_of(), {"p.w": np.ones((1, 1)), "p.v_th": np.array([1e50])}, LayerRanges(v={"p": 1e50}))
     leak = {"p.w": np.ones((1, 1)), "p.decay": np.array([1 - 1e-8])}
-    shifts = [program.ops[2].decay_shift for program in (
-        lower_layers(network, leak, plan_of(), LayerRanges(v={"p": 1.0})),
-        convert(prepare(network, plan_of(), leak, LayerRanges(v={"p": 1.0}))))]
+    shifts = [
+        program.ops[2].decay_shift
+        for program in (
+            lower_layers(network, leak, plan_of(), LayerRanges(v={"p": 1.0})),
+            convert(prepare(network, plan_of(), leak, LayerRanges(v={"p": 1.0}))),
+        )
+    ]
     assert shifts == [16, 16]
     for kind in (torch.bfloat16, torch.float16, torch.float64):
         module = SurrogateNet(network).to(kind)
@@ -228,17 +256,31 @@ PROGRAM = lower_layers(NET, ONES, plan_of(), LayerRanges(v={"p": 1.0}))
 SPIKES = from_dense(np.ones((60, 1, 1)))
 
 
-@pytest.mark.parametrize("call", [
-    lambda: convert("x"), lambda: layer_ranges("x", 1), lambda: frozen("x"), lambda: restore_rates("x", SPIKES, {}),
-    lambda: restore_rates(PROGRAM, np.ones(2), {}), lambda: measured_rates(PROGRAM, ["p"], SPIKES, 1),
-    lambda: memory.plan_account(NET, "x"), lambda: memory.program_account("x"),
-    lambda: memory.float_layers_account("x"), lambda: memory.float_account(NET),
-    lambda: memory.published_account(NET, np.ones(2)),
-    lambda: memory.published_account(NET, states=np.ones(2)), lambda: memory.MemoryAccount(rows=[1]),
-    lambda: prepare(NET, plan_of()).grid("q"), lambda: prepare(NET, plan_of()).anneal(np.nan),
-    lambda: prepare(NET, plan_of()).anneal(2), lambda: prepare(NET, plan_of(), learn_steps=1),
-    lambda: prepare(NET, plan_of(), estimator=np.ones(2)), lambda: SurrogateNet(NET, surrogate=["arctan"]),
-    lambda: lower_layers(NET, ONES, plan_of(), LayerRanges(v={"p": 1.0}), provenance=np.ones(2))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: convert("x"),
+        lambda: layer_ranges("x", 1),
+        lambda: frozen("x"),
+        lambda: restore_rates("x", SPIKES, {}),
+        lambda: restore_rates(PROGRAM, np.ones(2), {}),
+        lambda: measured_rates(PROGRAM, ["p"], SPIKES, 1),
+        lambda: memory.plan_account(NET, "x"),
+        lambda: memory.program_account("x"),
+        lambda: memory.float_layers_account("x"),
+        lambda: memory.float_account(NET),
+        lambda: memory.published_account(NET, np.ones(2)),
+        lambda: memory.published_account(NET, states=np.ones(2)),
+        lambda: memory.MemoryAccount(rows=[1]),
+        lambda: prepare(NET, plan_of()).grid("q"),
+        lambda: prepare(NET, plan_of()).anneal(np.nan),
+        lambda: prepare(NET, plan_of()).anneal(2),
+        lambda: prepare(NET, plan_of(), learn_steps=1),
+        lambda: prepare(NET, plan_of(), estimator=np.ones(2)),
+        lambda: SurrogateNet(NET, surrogate=["arctan"]),
+        lambda: lower_layers(NET, ONES, plan_of(), LayerRanges(v={"p": 1.0}), provenance=np.ones(2)),
+    ],
+)
 def test_arguments_of_another_kind_are_refused_by_name(call: Callable[[], Any]) -> None:
     with pytest.raises(QSpinnError):
         call()

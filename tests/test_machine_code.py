@@ -71,8 +71,7 @@ def test_a_part_of_another_file_that_changed_is_compiled_anew(folder: Path, chan
     assert len(list(folder.glob("__pycache__/*.nbc"))) == 1, "code of sources that are no more is removed"
 
 
-def test_two_processes_that_compile_at_a_time_never_share_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch
-                                                                 ) -> None:
+def test_two_processes_that_compile_at_a_time_never_share_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = compiled(folder), compiled(folder)
     with monkeypatch.context() as at_a_time:  # Numba's list, had it been used, as it was before either saved
         at_a_time.setattr(IndexDataCacheFile, "_load_index", lambda self: {})

@@ -47,20 +47,35 @@ def test_float_784_by_400() -> None:
 
 def test_quantized_784_by_400(make_trained: Callable[..., Trained]) -> None:
     """Weights of 1 bit with a unit per neuron, so a threshold per neuron; 100 inputs left out."""
-    plan = QuantPlan(fold_theta=True, min_input_rate=0.05, rules=(
-        QuantRule(tensor="exc.w", bits=1, granularity=Granularity.PER_NEURON), QuantRule(tensor="exc.v", bits=7),
-        QuantRule(tensor="exc.v_th", bits=6), QuantRule(tensor="readout.votes", bits=3),
-        QuantRule(tensor="exc.x_*", bits=4), QuantRule(tensor="*", bits=9)))
+    plan = QuantPlan(
+        fold_theta=True,
+        min_input_rate=0.05,
+        rules=(
+            QuantRule(tensor="exc.w", bits=1, granularity=Granularity.PER_NEURON),
+            QuantRule(tensor="exc.v", bits=7),
+            QuantRule(tensor="exc.v_th", bits=6),
+            QuantRule(tensor="readout.votes", bits=3),
+            QuantRule(tensor="exc.x_*", bits=4),
+            QuantRule(tensor="*", bits=9),
+        ),
+    )
     rates = np.where(np.arange(784) < 100, 0.0, 0.1)
-    program = lower(make_trained(NET), plan, Ranges(input_rate=rates, busiest_step=400,
-                                                    threshold_max_mv={"exc": 20.0}))
+    program = lower(make_trained(NET), plan, Ranges(input_rate=rates, busiest_step=400, threshold_max_mv={"exc": 20.0}))
     account = program_account(program)
     kept, weights, thresholds, votes = 784 * 1, 684 * 400 * 1, 400 * 6, 4_000 * 3
     decay, inhibition, reset = 9, 9, 7
     states = 400 * 7 + 400 * 3  # v, and a counter that holds 0..5
     assert {r.path: r.total_bits for r in account.rows} == {
-        "input.kept": kept, "exc.w": weights, "exc.v_th": thresholds, "readout.votes": votes, "exc.decay": decay,
-        "exc.inhibition": inhibition, "exc.v_reset": reset, "exc.v": 2_800, "exc.ref": 1_200}
+        "input.kept": kept,
+        "exc.w": weights,
+        "exc.v_th": thresholds,
+        "readout.votes": votes,
+        "exc.decay": decay,
+        "exc.inhibition": inhibition,
+        "exc.v_reset": reset,
+        "exc.v": 2_800,
+        "exc.ref": 1_200,
+    }
     assert account.total_bits == kept + weights + thresholds + votes + decay + inhibition + reset + states == 292_809
     assert program_account(program, batch=3).total_bits == account.total_bits + 2 * states
     learning = learning_account(NET, program, {"exc.x_pre": 4, "exc.x_post": 4})
@@ -72,11 +87,13 @@ def test_counter_bits(n_ref: int, bits: int) -> None:
     assert counter_bits(n_ref) == bits
 
 
-def test_parameters_are_what_the_file_packs(two_layers: Network, make_trained: Callable[..., Trained],
-                                            make_ranges: Callable[[Network], Ranges]) -> None:
+def test_parameters_are_what_the_file_packs(
+    two_layers: Network, make_trained: Callable[..., Trained], make_ranges: Callable[[Network], Ranges]
+) -> None:
     for bits in (2, 5, 16):
-        program = lower(make_trained(two_layers), QuantPlan(rules=(QuantRule(tensor="*", bits=bits),)),
-                        make_ranges(two_layers))
+        program = lower(
+            make_trained(two_layers), QuantPlan(rules=(QuantRule(tensor="*", bits=bits),)), make_ranges(two_layers)
+        )
         rows = [r for r in program_account(program).rows if r.role == "parameter"]
         packed = sum(-(-r.total_bits // 8) for r in rows)
         data = to_bytes(program)
@@ -87,37 +104,73 @@ def test_learning_counts_only_plastic_connections(two_layers: Network) -> None:
     assert float_account(two_layers, learning=True) == float_account(two_layers)
 
 
-@pytest.mark.parametrize(("settings", "states"), [
-    ({"reset_delay": True}, {"v": (5, 8), "s": (5, 1)}),
-    ({"theta_step": 0.1}, {"v": (5, 8), "theta": (5, 6), "s": (5, 1)}),
-    ({"theta_step": 0.1, "max_spikes": 9}, {"v": (5, 8), "theta": (5, 6), "s": (5, 4)}),
-    ({"max_spikes": 9}, {"v": (5, 8)})], ids=str)
+@pytest.mark.parametrize(
+    ("settings", "states"),
+    [
+        ({"reset_delay": True}, {"v": (5, 8), "s": (5, 1)}),
+        ({"theta_step": 0.1}, {"v": (5, 8), "theta": (5, 6), "s": (5, 1)}),
+        ({"theta_step": 0.1, "max_spikes": 9}, {"v": (5, 8), "theta": (5, 6), "s": (5, 4)}),
+        ({"max_spikes": 9}, {"v": (5, 8)}),
+    ],
+    ids=str,
+)
 def test_states_of_every_switch(settings: dict, states: dict) -> None:
     network = chain((3, 1, 1), (DenseLink(),), n_classes=5, n_steps=3, neuron=Leaky(**settings))
-    plan = QuantPlan(rules=(QuantRule(tensor="*.v", bits=8), QuantRule(tensor="*.w", bits=4),
-                            *([QuantRule(tensor="*.theta", bits=6)] if "theta_step" in settings else []),
-                            QuantRule(tensor="*", bits=7)))
+    plan = QuantPlan(
+        rules=(
+            QuantRule(tensor="*.v", bits=8),
+            QuantRule(tensor="*.w", bits=4),
+            *([QuantRule(tensor="*.theta", bits=6)] if "theta_step" in settings else []),
+            QuantRule(tensor="*", bits=7),
+        )
+    )
     program = lower_layers(network, {"out.w": np.ones((5, 3))}, plan, LayerRanges(v={"out": 2.0}))
     rows = program_account(program).rows
     assert {r.path: (r.count, r.bits) for r in rows if r.role == "state"} == {
-        f"out.{k}": size for k, size in states.items()}
+        f"out.{k}": size for k, size in states.items()
+    }
     constants = {"theta_step": 1, "theta_decay": 1} if "theta_step" in settings else {}
     expected = {"w": 15, "v_th": 1, "decay": 1, "v_reset": 1, **constants, **{k: n for k, (n, _) in states.items()}}
     assert {r.path: r.count for r in float_layers_account(network).rows} == {f"out.{k}": n for k, n in expected.items()}
     assert {r.path for r in rows if r.role == "parameter"} == {
-        f"out.{k}" for k in ("w", "v_th", "decay", "v_reset", *constants)}
+        f"out.{k}" for k in ("w", "v_th", "decay", "v_reset", *constants)
+    }
 
 
 def test_layers_count_every_parameter_and_state() -> None:
     """conv 2 -> 3 channels of 3 x 3, 4 x 4 neurons; pooled to 2 x 2; 5 recurrent neurons with currents; 2 classes."""
     current = Leaky(current_decay=0.5, n_ref_steps=2)
-    network = chain((2, 6, 6), (ConvLink(channels=3, norm=True), PoolLink(), DenseLink(n=5, recurrent=True, bias=True,
-                    neuron=current), DenseLink()), n_classes=2, n_steps=3, readout="v_last")
+    network = chain(
+        (2, 6, 6),
+        (
+            ConvLink(channels=3, norm=True),
+            PoolLink(),
+            DenseLink(n=5, recurrent=True, bias=True, neuron=current),
+            DenseLink(),
+        ),
+        n_classes=2,
+        n_steps=3,
+        readout="v_last",
+    )
     conv = {"w": 3 * 2 * 9, "bias": 3, "v_th": 1, "decay": 1, "v_reset": 1, "v": 48}
-    hidden = {"w_pool1": 5 * 12, "w_fc1": 25, "bias": 5, "v_th": 1, "decay": 1, "v_reset": 1, "i_decay": 1, "v": 5,
-              "ref": 5, "i": 5, "s": 5}
-    expected = {f"conv1.{k}": n for k, n in conv.items()} | {f"fc1.{k}": n for k, n in hidden.items()} | {
-        "out.w": 10, "out.decay": 1, "out.v": 2}
+    hidden = {
+        "w_pool1": 5 * 12,
+        "w_fc1": 25,
+        "bias": 5,
+        "v_th": 1,
+        "decay": 1,
+        "v_reset": 1,
+        "i_decay": 1,
+        "v": 5,
+        "ref": 5,
+        "i": 5,
+        "s": 5,
+    }
+    expected = (
+        {f"conv1.{k}": n for k, n in conv.items()}
+        | {f"fc1.{k}": n for k, n in hidden.items()}
+        | {"out.w": 10, "out.decay": 1, "out.v": 2}
+    )
     account = float_layers_account(network)
     assert {r.path: r.count for r in account.rows} == expected
     assert account.total_bits == 32 * sum(expected.values())
@@ -128,7 +181,8 @@ def test_layers_count_every_parameter_and_state() -> None:
 TABLE_2 = [  # network, bits of the read-out where weights are binary, (32/32, 1w-8u, 1w-4u, 1w-2u) in MB by batch
     (resnet19(), 8, {1: "50.80 1.75 1.68 1.65", 64: "83.83 10.0 5.81 3.72", 256: "184.49 35.17 18.40 10.01"}),
     (vgg16(), 32, {1: "59.16 1.96 1.93 1.91", 64: "75.67 6.09 3.99 2.94", 256: "126.01 18.67 10.28 6.09"}),
-    (vggsnn(Variant()), 8, {1: "37.44 1.31 1.25 1.21", 64: "70.47 9.57 5.38 3.28", 256: "171.13 34.74 17.96 9.57"})]
+    (vggsnn(Variant()), 8, {1: "37.44 1.31 1.25 1.21", 64: "70.47 9.57 5.38 3.28", 256: "171.13 34.74 17.96 9.57"}),
+]
 
 
 @pytest.mark.parametrize(("network", "last", "printed"), TABLE_2, ids=["resnet19", "vgg16", "vggsnn"])
@@ -159,24 +213,42 @@ def planned() -> LayeredNetwork:
     """conv 1 -> 2 channels of 3 x 3 neurons with moving thresholds and several spikes, a residual connection, currents,
     refractory feedback, integrators."""
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(1, 5, 5)), readout=NeuronReadout(source="out", of="v_last"),
-        layers=(Layer(name="a", shape=(2, 3, 3), neuron=Leaky(theta_step=0.3, reset_delay=True, max_spikes=5)),
-                Layer(name="b", shape=(2, 3, 3), neuron=Leaky(v_reset=0.1, reset="value")),
-                Layer(name="c", shape=(4, 1, 1), neuron=Leaky(current_decay=0.5, n_ref_steps=2, decay=1.0)),
-                Layer(name="out", shape=(2, 1, 1), neuron=Leaky(spiking=False))),
-        connections=(Conv2d(source="input", target="a", norm=True), Skip(source="a", target="b", weight=0.7),
-                     Conv2d(source="a", target="b", padding=(1, 1)), Linear(source="b", target="c", bias=True),
-                     Linear(source="c", target="c"), Linear(source="c", target="out")))
+        name="n",
+        input=EventInput(shape=(1, 5, 5)),
+        readout=NeuronReadout(source="out", of="v_last"),
+        layers=(
+            Layer(name="a", shape=(2, 3, 3), neuron=Leaky(theta_step=0.3, reset_delay=True, max_spikes=5)),
+            Layer(name="b", shape=(2, 3, 3), neuron=Leaky(v_reset=0.1, reset="value")),
+            Layer(name="c", shape=(4, 1, 1), neuron=Leaky(current_decay=0.5, n_ref_steps=2, decay=1.0)),
+            Layer(name="out", shape=(2, 1, 1), neuron=Leaky(spiking=False)),
+        ),
+        connections=(
+            Conv2d(source="input", target="a", norm=True),
+            Skip(source="a", target="b", weight=0.7),
+            Conv2d(source="a", target="b", padding=(1, 1)),
+            Linear(source="b", target="c", bias=True),
+            Linear(source="c", target="c"),
+            Linear(source="c", target="out"),
+        ),
+    )
 
 
 @pytest.mark.parametrize("granularity", [Granularity.GLOBAL, Granularity.PER_CHANNEL], ids=lambda g: g.value)
 def test_plan_tells_what_the_program_takes(granularity: Granularity) -> None:
     network, rng = planned(), np.random.default_rng(2)
-    plan = QuantPlan(rules=(
-        QuantRule(tensor="out.w", bits=7), QuantRule(tensor="*.w*", bits=3, granularity=granularity),
-        QuantRule(tensor="*.skip*", bits=5), QuantRule(tensor="*.v_th", bits=9), QuantRule(tensor="*.v", bits=6),
-        QuantRule(tensor="*.bias", bits=4), QuantRule(tensor="*.decay", bits=10), QuantRule(tensor="c.i", bits=12),
-        QuantRule(tensor="*", bits=11)))
+    plan = QuantPlan(
+        rules=(
+            QuantRule(tensor="out.w", bits=7),
+            QuantRule(tensor="*.w*", bits=3, granularity=granularity),
+            QuantRule(tensor="*.skip*", bits=5),
+            QuantRule(tensor="*.v_th", bits=9),
+            QuantRule(tensor="*.v", bits=6),
+            QuantRule(tensor="*.bias", bits=4),
+            QuantRule(tensor="*.decay", bits=10),
+            QuantRule(tensor="c.i", bits=12),
+            QuantRule(tensor="*", bits=11),
+        )
+    )
     params = {}
     for layer in network.layers:
         scale = 16.0 ** np.arange(layer.shape[0])  # channels so unlike that no two shifts or thresholds are alike

@@ -15,7 +15,8 @@ from qspinn.errors import DataError
 from qspinn.exploration.pareto import dominates, pareto_front
 
 COSTS = st.tuples(st.integers(0, 12), st.integers(1, 4)).flatmap(
-    lambda s: arrays(float, s, elements=st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.5, np.inf, -np.inf, np.nan])))
+    lambda s: arrays(float, s, elements=st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.5, np.inf, -np.inf, np.nan]))
+)
 
 
 @given(COSTS)
@@ -25,8 +26,12 @@ def test_front_equals_brute_force(costs: np.ndarray) -> None:
     valid = [all(math.isfinite(x) for x in row) for row in rows]
 
     def beaten(i: int) -> bool:
-        return any(valid[j] and all(a <= b for a, b in zip(rows[j], rows[i], strict=True))
-                   and any(a < b for a, b in zip(rows[j], rows[i], strict=True)) for j in range(len(rows)))
+        return any(
+            valid[j]
+            and all(a <= b for a, b in zip(rows[j], rows[i], strict=True))
+            and any(a < b for a, b in zip(rows[j], rows[i], strict=True))
+            for j in range(len(rows))
+        )
 
     assert pareto_front(costs).tolist() == [v and not beaten(i) for i, v in enumerate(valid)]
 
@@ -71,8 +76,9 @@ def test_integers_that_floats_round_are_refused(large: Any) -> None:
     assert pareto_front([[1 << 53, 0], [2.0**60, 1]]).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("costs", [[[1, 2], [3]], "ab", [["1", "2"]], [[1j, 2]], [[None, 1]],
-                                   np.ma.masked_array([[1, 2]], [[True, False]])])
+@pytest.mark.parametrize(
+    "costs", [[[1, 2], [3]], "ab", [["1", "2"]], [[1j, 2]], [[None, 1]], np.ma.masked_array([[1, 2]], [[True, False]])]
+)
 def test_costs_that_are_no_numbers_are_refused(costs: Any) -> None:
     with pytest.raises(DataError, match="costs"):
         pareto_front(costs)

@@ -26,13 +26,35 @@ NAMES = ("levels", "biases", "decays", "products")
 def scan_of(mode: int, **changes: Any) -> Scan:
     plain = mode == forward_kernel.PLAIN
     settings: dict[str, Any] = {
-        "kind": np.float32, "decay": 0.8 if plain else 205, "decay_scale": 1.0 if plain else 2.0**-8,
-        "in_scale": np.ones(4) if plain else np.array([0.5, 1, 2, 0.25]), "reset": np.zeros(4),
-        "unit": np.ones(4) if plain else np.array([0.01, 0.02, 0.05, 0.03]), "v_min": -np.inf if plain else -64,
-        "v_max": np.inf if plain else 63, "strict": False, "subtract": True, "n_ref": 0, "spiking": True,
-        "has_current": False, "i_decay": 0, "i_scale": 1.0, "i_min": 0, "i_max": 0, "delayed": False,
-        "theta_step": np.zeros(0), "theta_decay": 0, "theta_scale": 1.0, "theta_max": 0, "theta_unit": 1.0,
-        "mode": mode, "seed": 1, "stream": 16, "surrogate": backward_kernel.ARCTAN, "width": 2.0}
+        "kind": np.float32,
+        "decay": 0.8 if plain else 205,
+        "decay_scale": 1.0 if plain else 2.0**-8,
+        "in_scale": np.ones(4) if plain else np.array([0.5, 1, 2, 0.25]),
+        "reset": np.zeros(4),
+        "unit": np.ones(4) if plain else np.array([0.01, 0.02, 0.05, 0.03]),
+        "v_min": -np.inf if plain else -64,
+        "v_max": np.inf if plain else 63,
+        "strict": False,
+        "subtract": True,
+        "n_ref": 0,
+        "spiking": True,
+        "has_current": False,
+        "i_decay": 0,
+        "i_scale": 1.0,
+        "i_min": 0,
+        "i_max": 0,
+        "delayed": False,
+        "theta_step": np.zeros(0),
+        "theta_decay": 0,
+        "theta_scale": 1.0,
+        "theta_max": 0,
+        "theta_unit": 1.0,
+        "mode": mode,
+        "seed": 1,
+        "stream": 16,
+        "surrogate": backward_kernel.ARCTAN,
+        "width": 2.0,
+    }
     return Scan(**settings | changes)
 
 
@@ -43,8 +65,14 @@ def passes_of(scan: Scan, seed: int, places: int = 8, gained: bool = True, n_cha
     bias = rng.normal(0, 0.1, n_channels) if plain else rng.integers(-3, 4, n_channels)
     current = rng.normal(0.2, 0.6, (N_SAMPLES, N_STEPS, n)) if plain else rng.integers(-60, 90, (N_SAMPLES, N_STEPS, n))
     gain = rng.uniform(0.5, 2, n).astype(np.float32) if gained else np.zeros(0, np.float32)
-    return Passes(scan, level.astype(scan.kind), bias.astype(scan.kind), current.astype(scan.kind),
-                  gain if plain else gain[:0], np.zeros((0, 0), scan.kind))
+    return Passes(
+        scan,
+        level.astype(scan.kind),
+        bias.astype(scan.kind),
+        current.astype(scan.kind),
+        gain if plain else gain[:0],
+        np.zeros((0, 0), scan.kind),
+    )
 
 
 def outcome(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> dict[str, NDArray]:
@@ -59,8 +87,7 @@ def outcome(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> dict[st
     grad[:] = 9
     sums = {name: np.zeros((2, 0 if name in without else n), np.float32) for name in NAMES}
     normed, around = rng.normal(size=shape).astype(np.float32), rng.normal(size=n).astype(np.float32)
-    back = passes.backward(up, np.float32(0.125), across, np.zeros((0, 0)), normed, around, grad,
-                           *sums.values())
+    back = passes.backward(up, np.float32(0.125), across, np.zeros((0, 0)), normed, around, grad, *sums.values())
     for number, (a, b) in enumerate(((0, 1), (1, N_SAMPLES))):
         back(number, a, b)
     return {"count": np.array(count), "spikes": spikes, "left": left, "grad": grad} | sums
@@ -73,9 +100,15 @@ def both(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> tuple[dict
     return fast, outcome(passes, seed, without)
 
 
-@given(st.integers(0, 10_000), st.sampled_from([forward_kernel.PLAIN, NEAREST, TRUNCATE]), st.booleans(), st.booleans(),
-       st.sampled_from([backward_kernel.ARCTAN, backward_kernel.FAST_SIGMOID, backward_kernel.TRIANGLE]),
-       st.sets(st.sampled_from(["up", "across", "levels", "decays", "products"])), st.sampled_from([4, 8, 260]))
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([forward_kernel.PLAIN, NEAREST, TRUNCATE]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([backward_kernel.ARCTAN, backward_kernel.FAST_SIGMOID, backward_kernel.TRIANGLE]),
+    st.sets(st.sampled_from(["up", "across", "levels", "decays", "products"])),
+    st.sampled_from([4, 8, 260]),
+)
 def test_usual_layers_are_computed_as_any_layer(
     seed: int, mode: int, strict: bool, gained: bool, surrogate: int, without: set[str], places: int
 ) -> None:
@@ -112,9 +145,20 @@ def test_what_is_no_number_is_passed_on() -> None:
     np.testing.assert_array_equal(fast["spikes"], slow["spikes"])
 
 
-@pytest.mark.parametrize("changes", [
-    {"spiking": False}, {"subtract": False}, {"n_ref": 2}, {"has_current": True}, {"mode": STOCHASTIC},
-    {"kind": np.float64}, {"delayed": True}, {"theta_step": np.ones(4)}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spiking": False},
+        {"subtract": False},
+        {"n_ref": 2},
+        {"has_current": True},
+        {"mode": STOCHASTIC},
+        {"kind": np.float64},
+        {"delayed": True},
+        {"theta_step": np.ones(4)},
+    ],
+    ids=str,
+)
 def test_other_layers_go_the_general_way(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usual, "forward", None)
     scan = scan_of(NEAREST)._replace(**changes)

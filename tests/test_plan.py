@@ -17,11 +17,19 @@ EVERY = QuantRule(tensor="*", bits=8)
 
 
 def test_paths_in_execution_order(tiny: Network, two_layers: Network) -> None:
-    assert tensor_paths(tiny) == ["exc.w", "exc.v", "exc.v_th", "exc.theta", "exc.decay", "exc.inhibition",
-                                  "readout.votes"]
+    assert tensor_paths(tiny) == [
+        "exc.w",
+        "exc.v",
+        "exc.v_th",
+        "exc.theta",
+        "exc.decay",
+        "exc.inhibition",
+        "readout.votes",
+    ]
     assert tensor_paths(tiny, learning=True) == [*tensor_paths(tiny)[:-1], "exc.x_pre", "exc.x_post", "readout.votes"]
-    assert tensor_paths(two_layers, learning=True) == [f"{p}.{k}" for p in "ab" for k in (
-        "w", "v", "v_th", "theta", "decay")] + ["readout.votes"]
+    assert tensor_paths(two_layers, learning=True) == [
+        f"{p}.{k}" for p in "ab" for k in ("w", "v", "v_th", "theta", "decay")
+    ] + ["readout.votes"]
 
 
 def test_the_first_match_wins(tiny: Network) -> None:
@@ -39,8 +47,11 @@ def test_with_rule_keeps_the_rest() -> None:
 
 
 def test_a_rule_that_matches_nothing_is_an_error(tiny: Network) -> None:
-    with pytest.raises(ConfigError, match=r"plan\.rules\[1\]\.tensor: unknown key; got 'exc\.thetta'.*"
-                                          r"did you mean 'exc\.theta'\?"):
+    with pytest.raises(
+        ConfigError,
+        match=r"plan\.rules\[1\]\.tensor: unknown key; got 'exc\.thetta'.*"
+        r"did you mean 'exc\.theta'\?",
+    ):
         resolve(QuantPlan(rules=(EVERY, QuantRule(tensor="exc.thetta", bits=4))), tiny)
     with pytest.raises(ConfigError, match="unknown key"):
         resolve(QuantPlan(rules=(EVERY, QuantRule(tensor="EXC.w", bits=4))), tiny)
@@ -65,11 +76,18 @@ def test_only_weights_have_a_step_per_neuron(tiny: Network) -> None:
         resolve(QuantPlan(rules=(QuantRule(tensor="exc.*", bits=4, granularity=Granularity.PER_NEURON), EVERY)), tiny)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"bits": 0}, r"'\*': bits.*got 0; allowed: 1\.\.16"), ({"bits": 17}, "17"), ({"bits": 4, "clip": 0.0}, "clip"),
-    ({"bits": 4, "accumulator_bits": 3}, r"'\*': accumulator_bits.*got 3; .*no shift may be negative"),
-    ({"bits": 4, "accumulator_bits": 17}, "accumulator_bits"), ({"bits": 4, "clip": 1.1}, "clip"),
-    ({"bits": 4, "clip": float("nan")}, "clip")])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bits": 0}, r"'\*': bits.*got 0; allowed: 1\.\.16"),
+        ({"bits": 17}, "17"),
+        ({"bits": 4, "clip": 0.0}, "clip"),
+        ({"bits": 4, "accumulator_bits": 3}, r"'\*': accumulator_bits.*got 3; .*no shift may be negative"),
+        ({"bits": 4, "accumulator_bits": 17}, "accumulator_bits"),
+        ({"bits": 4, "clip": 1.1}, "clip"),
+        ({"bits": 4, "clip": float("nan")}, "clip"),
+    ],
+)
 def test_rules_out_of_range(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         QuantRule(tensor="*", **settings)
@@ -89,14 +107,24 @@ def test_the_wide_plan_covers_everything(two_layers: Network, tiny: Network) -> 
         assert {(r.bits, r.rounding) for r in chosen.values()} == {(16, Rounding.TRUNCATE)}
 
 
-@pytest.mark.parametrize(("tensor", "calibrator", "allowed"), [
-    ("out.v_th", Calibrator.MSE, "max"), ("out.decay", Calibrator.PERCENTILE, "max"),
-    ("out.v", Calibrator.MEAN_ABS, "max, mse, percentile, threshold"),
-    ("out.w", Calibrator.THRESHOLD, "max, mean_abs, mse, percentile")])
+@pytest.mark.parametrize(
+    ("tensor", "calibrator", "allowed"),
+    [
+        ("out.v_th", Calibrator.MSE, "max"),
+        ("out.decay", Calibrator.PERCENTILE, "max"),
+        ("out.v", Calibrator.MEAN_ABS, "max, mse, percentile, threshold"),
+        ("out.w", Calibrator.THRESHOLD, "max, mean_abs, mse, percentile"),
+    ],
+)
 def test_calibrators_only_where_they_mean_something(tensor: str, calibrator: Calibrator, allowed: str) -> None:
     layer = Layer(name="out", shape=(2, 1, 1))
-    network = LayeredNetwork(name="n", input=EventInput(shape=(3, 1, 1)), layers=(layer,),
-                             connections=(Linear(source="input", target="out"),), readout=NeuronReadout(source="out"))
+    network = LayeredNetwork(
+        name="n",
+        input=EventInput(shape=(3, 1, 1)),
+        layers=(layer,),
+        connections=(Linear(source="input", target="out"),),
+        readout=NeuronReadout(source="out"),
+    )
     paths = layer_paths(network)
     for own in (Calibrator.MAX, calibrator):
         plan = QuantPlan(rules=(QuantRule(tensor=tensor, bits=4, calibrator=own), QuantRule(tensor="*", bits=8)))
@@ -107,11 +135,15 @@ def test_calibrators_only_where_they_mean_something(tensor: str, calibrator: Cal
             chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
 
 
-@pytest.mark.parametrize(("tensor", "settings", "says"), [
-    ("out.v_th", {"bits": 2, "levels": Levels.TERNARY}, "these levels do not apply.*allowed: uniform"),
-    ("out.v", {"bits": 1, "levels": Levels.BINARY}, "these levels do not apply.*allowed: ternary, uniform"),
-    ("out.w", {"bits": 4, "accumulator_bits": 8}, "has no accumulator"),
-    ("out.v_th", {"bits": 4, "shared_step": True}, "has no accumulator and no step to share")])
+@pytest.mark.parametrize(
+    ("tensor", "settings", "says"),
+    [
+        ("out.v_th", {"bits": 2, "levels": Levels.TERNARY}, "these levels do not apply.*allowed: uniform"),
+        ("out.v", {"bits": 1, "levels": Levels.BINARY}, "these levels do not apply.*allowed: ternary, uniform"),
+        ("out.w", {"bits": 4, "accumulator_bits": 8}, "has no accumulator"),
+        ("out.v_th", {"bits": 4, "shared_step": True}, "has no accumulator and no step to share"),
+    ],
+)
 def test_levels_and_accumulators_only_where_they_mean_something(tensor: str, settings: dict, says: str) -> None:
     paths = ["out.w", "out.v", "out.v_th", "out.decay"]
     plan = QuantPlan(rules=(QuantRule(tensor=tensor, **settings), QuantRule(tensor="*", bits=8)))

@@ -16,16 +16,7 @@ from safetensors.numpy import save as save_tensors
 from qspinn.errors import ArtifactError, ConfigError
 from qspinn.files import write_atomic
 from qspinn.fixedpoint import QFormat
-from qspinn.program import (
-    FORMAT_VERSION,
-    Program,
-    from_bytes,
-    load,
-    pack,
-    save,
-    to_bytes,
-    unpack,
-)
+from qspinn.program import FORMAT_VERSION, Program, from_bytes, load, pack, save, to_bytes, unpack
 from qspinn.program import file as program_file
 from qspinn.program.ops import LifOp, VoteOp
 from qspinn.records import to_plain
@@ -52,8 +43,7 @@ def test_pack_and_unpack_are_inverse(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)))
     size = math.prod(shape)
     code = st.sampled_from([-1, 1]) if fmt.binary else st.integers(fmt.code_min, fmt.code_max)
-    codes = np.array(data.draw(st.lists(code, min_size=size, max_size=size)),
-                     dtype=np.int32).reshape(shape)
+    codes = np.array(data.draw(st.lists(code, min_size=size, max_size=size)), dtype=np.int32).reshape(shape)
     stream = pack(codes, fmt)
     assert stream.size == -(-codes.size * fmt.bits // 8)
     back = unpack(stream, fmt, shape)
@@ -79,8 +69,11 @@ def test_saved_and_loaded_programs_run_the_same(seed: int, tmp_path: Path) -> No
     case = random_case(seed)
     back = load(save(case.program, tmp_path / "deep" / "model.qspinn"))
     assert to_bytes(back) == to_bytes(case.program)
-    check_equal(numba_engine.run(back, case.spikes, record=True),
-                numba_engine.run(case.program, case.spikes, record=True), case.name)
+    check_equal(
+        numba_engine.run(back, case.spikes, record=True),
+        numba_engine.run(case.program, case.spikes, record=True),
+        case.name,
+    )
     for name, tensor in case.program.tensors.items():
         assert back.tensors[name].fmt == tensor.fmt
         np.testing.assert_array_equal(back.tensors[name].codes, tensor.codes)
@@ -159,12 +152,20 @@ def test_newer_versions_are_refused_by_name(small: bytes) -> None:
         from_bytes(rewritten(small, {"format_version": FORMAT_VERSION + 1}))
 
 
-@pytest.mark.parametrize("change", [
-    {"extra": 1}, {"n_steps": "many"}, {"ops": [{"type": "unknown"}]},
-    {"formats": {"p0.w": {"bits": 99, "frac": 0, "signed": False}}},
-    {"formats": {"nowhere": {"bits": 3, "frac": 0, "signed": False}}, "shapes": {"nowhere": [2]}},
-    {"shapes": {}}, {"shapes": {"p0.w": [1000, 1000]}}, {"shapes": {"p0.w": [-1, 2]}},
-], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"extra": 1},
+        {"n_steps": "many"},
+        {"ops": [{"type": "unknown"}]},
+        {"formats": {"p0.w": {"bits": 99, "frac": 0, "signed": False}}},
+        {"formats": {"nowhere": {"bits": 3, "frac": 0, "signed": False}}, "shapes": {"nowhere": [2]}},
+        {"shapes": {}},
+        {"shapes": {"p0.w": [1000, 1000]}},
+        {"shapes": {"p0.w": [-1, 2]}},
+    ],
+    ids=str,
+)
 def test_headers_that_lie_are_refused_although_their_checksum_is_right(small: bytes, change: dict) -> None:
     assert outcome(rewritten(small, change)) is None
 
@@ -173,9 +174,11 @@ def test_programs_whose_operations_do_not_fit_their_tensors_are_refused(small: b
     """A file from a stranger with a right checksum must not make the compiled engine read beyond its arrays."""
     program = from_bytes(small)
     lif = program.ops[2]
-    for ops in ((*program.ops[:2], msgspec.structs.replace(lif, v_th="nowhere"), program.ops[3]),
-                (*program.ops[:2], msgspec.structs.replace(lif, n=7), program.ops[3]),
-                (*program.ops[:3], VoteOp(source="nobody", votes="readout.votes"))):
+    for ops in (
+        (*program.ops[:2], msgspec.structs.replace(lif, v_th="nowhere"), program.ops[3]),
+        (*program.ops[:2], msgspec.structs.replace(lif, n=7), program.ops[3]),
+        (*program.ops[:3], VoteOp(source="nobody", votes="readout.votes")),
+    ):
         with pytest.raises(ConfigError, match="program: ops"):
             to_bytes(msgspec.structs.replace(program, ops=ops))
         assert outcome(rewritten(small, {"ops": to_plain(ops)})) is None

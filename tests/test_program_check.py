@@ -45,8 +45,10 @@ def plain() -> Program:
 
 def lif(**changes: Any) -> Callable[[Program], Program]:
     """A change of the population; values named `p0...` are tensors."""
+
     def change(p: Program) -> Program:
         return replace(p, ops=tuple(replace(op, **changes) if isinstance(op, LifOp) else op for op in p.ops))
+
     return change
 
 
@@ -76,8 +78,12 @@ def many_votes(p: Program, votes: int) -> Program:
 
 
 def pool(**k: Any) -> PoolOp:
-    return PoolOp(**({"source": "input", "target": "q", "kind": "sum", "shape": (2, 1, 1), "kernel": (1, 1),
-                      "stride": (1, 1)} | k))
+    return PoolOp(
+        **(
+            {"source": "input", "target": "q", "kind": "sum", "shape": (2, 1, 1), "kernel": (1, 1), "stride": (1, 1)}
+            | k
+        )
+    )
 
 
 def conv(**k: Any) -> ConvOp:
@@ -116,8 +122,10 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "input read out": (exchanged(VoteOp, source="input"), "source: is no population that runs before"),
     "n_ref -1": (lif(n_ref=-1), "n_ref: is out of range"),
     "n_ref too long": (lif(n_ref=1 << 16), "n_ref: is out of range"),
-    "no spikes at most": (lif(max_spikes=0, reset="subtract"),
-                          r"max_spikes: is out of range; got 0; allowed: 1\.\.255"),
+    "no spikes at most": (
+        lif(max_spikes=0, reset="subtract"),
+        r"max_spikes: is out of range; got 0; allowed: 1\.\.255",
+    ),
     "several spikes and a reset to a value": (lif(max_spikes=2), "several spikes a step need a reset by subtraction"),
     "several spikes and a winner": (lif(max_spikes=2, reset="subtract", winner=True), "no competition"),
     "stream": (lif(stream=-1), "stream: is out of range"),
@@ -145,8 +153,10 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "a label twice": (lambda p: replace(p, labels=("a", "a")), "labels: do not name .*up to 2 names, all different"),
     "threshold 0": (with_tensor("p0.v_th", [0]), "would spike without any input; got 0.*threshold of 1 at least"),
     "negative threshold": (with_tensor("p0.v_th", [-1], S8, strict=True), "would spike without any input"),
-    "threshold out of reach": (with_tensor("p0.v_th", [300], QFormat(bits=9)),
-                               "no neuron can ever reach its threshold"),
+    "threshold out of reach": (
+        with_tensor("p0.v_th", [300], QFormat(bits=9)),
+        "no neuron can ever reach its threshold",
+    ),
     "strict at the top": (with_tensor("p0.v_th", [255], strict=True), "can ever reach its threshold; .*at most 254"),
     "thresholds of another number": (with_tensor("p0.v_th", [9, 9]), "does not give one value to each neuron"),
     "no thresholds": (with_tensor("p0.v_th", np.zeros(0, int)), "does not give one value to each neuron"),
@@ -156,11 +166,15 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "shifts of channels": (with_tensor("s", [40], in_shifts="s"), r"in_shifts: .*\(40, 40\); allowed: -31\.\.31"),
     "binary potentials": (lif(v_fmt=QFormat(bits=1, signed=True)), "v_fmt: holds no potentials"),
     "32-bit potentials": (lif(v_fmt=QFormat(bits=32, signed=True)), "v_fmt: holds no potentials"),
-    "current without a format": (with_tensor("i", [1], current="i", current_shift=1),
-                                 "current_fmt: a synaptic current"),
+    "current without a format": (
+        with_tensor("i", [1], current="i", current_shift=1),
+        "current_fmt: a synaptic current",
+    ),
     "format without a current": (lif(current_fmt=S8), "current_fmt: a synaptic current"),
-    "binary current": (with_tensor("i", [1], current="i", current_shift=1, current_fmt=QFormat(bits=1, signed=True)),
-                       "holds no synaptic currents"),
+    "binary current": (
+        with_tensor("i", [1], current="i", current_shift=1, current_fmt=QFormat(bits=1, signed=True)),
+        "holds no synaptic currents",
+    ),
     "unsigned current": (with_tensor("i", [1], current="i", current_shift=1, current_fmt=U8), "no synaptic currents"),
     "half an adaptation": (lif(theta_fmt=U8), "theta_fmt: an adaptive threshold has a step"),
     "a bound without a store": (lif(store_min=-1), "store_min: bounds a format that is not there"),
@@ -168,28 +182,52 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "a store of fractions": (lif(store_fmt=QFormat(bits=8, frac=1, signed=True)), "store_fmt: is no signed part"),
     "threshold overflows": (with_tensor("p0.v_th", [200], v_th_shift=31), "no neuron can|may overflow 32 bits"),
     "input overflows": (exchanged(DenseOp, shift=29), "accumulator of the input current may overflow 32 bits"),
-    "bias overflows": (with_tensor("b", [127], S8, bias="b", bias_shift=28),
-                       "accumulator of the input current may overflow"),
-    "inhibition overflows": (with_tensor("i", [255], inhibition="i", inhibition_shift=30),
-                             "the inhibition may overflow"),
-    "decay overflows": (with_tensor("p0.decay", [1 << 30], QFormat(bits=31), decay_shift=31),
-                        r"decay \* v may overflow"),
+    "bias overflows": (
+        with_tensor("b", [127], S8, bias="b", bias_shift=28),
+        "accumulator of the input current may overflow",
+    ),
+    "inhibition overflows": (
+        with_tensor("i", [255], inhibition="i", inhibition_shift=30),
+        "the inhibition may overflow",
+    ),
+    "decay overflows": (
+        with_tensor("p0.decay", [1 << 30], QFormat(bits=31), decay_shift=31),
+        r"decay \* v may overflow",
+    ),
     "a tensor without a name": (with_tensor("", [1], decay=""), "tensors: have a name that stands for something else"),
     "a tensor of five axes": (with_tensor("x", np.ones((1,) * 5, int)), "x: has too many axes|shape that no array has"),
     "a tensor named as the header": (with_tensor("__metadata__", [1]), "stands for something else; got '__metadata__'"),
     "a store that rounds beyond 31 bits": (
-        with_tensor("m", [32767], QFormat(bits=15), decay="m", decay_shift=15, v_fmt=QFormat(bits=16, signed=True),
-                    v_min=-1, store_fmt=QFormat(bits=2, frac=-30, signed=True), store_min=-1), "may overflow 32 bits"),
+        with_tensor(
+            "m",
+            [32767],
+            QFormat(bits=15),
+            decay="m",
+            decay_shift=15,
+            v_fmt=QFormat(bits=16, signed=True),
+            v_min=-1,
+            store_fmt=QFormat(bits=2, frac=-30, signed=True),
+            store_min=-1,
+        ),
+        "may overflow 32 bits",
+    ),
     "votes overflow": (lambda p: many_votes(p, (1 << 31) - 1), r"votes: the scores may overflow 64 bits; .*below 9223"),
     "unknown selection": (with_ops(SelectOp(source="x", target="k", kept="k")), "source: is no signal"),
-    "selection of nothing": (with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([0, 0])),
-                             "selects nothing"),
-    "selection of twos": (with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([2, 1])),
-                          "selects nothing"),
+    "selection of nothing": (
+        with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([0, 0])),
+        "selects nothing",
+    ),
+    "selection of twos": (
+        with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([2, 1])),
+        "selects nothing",
+    ),
     "selection misshapen": (with_ops(SelectOp(source="input", target="k", kept="k"), k=tensor([1])), "wrong shape"),
-    "selection twice": (with_ops(SelectOp(source="input", target="k", kept="k"),
-                                 SelectOp(source="k", target="m", kept="k"), k=tensor([1, 1])),
-                                          "is a selection already"),
+    "selection twice": (
+        with_ops(
+            SelectOp(source="input", target="k", kept="k"), SelectOp(source="k", target="m", kept="k"), k=tensor([1, 1])
+        ),
+        "is a selection already",
+    ),
     "a name twice": (with_ops(pool(target="input")), "is the name of another signal"),
     "a population's name": (with_ops(pool(target="p0")), "is the name of another signal"),
     "no name": (with_ops(pool(target="a b")), "is no name"),
@@ -202,8 +240,10 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "convolution's stride": (with_ops(conv(stride=(1 << 31, 1)), k=KERNEL), "stride: is out of range"),
     "negative padding": (with_ops(conv(padding=(-1, 0)), k=KERNEL), "padding: is out of range"),
     "convolution to another size": (with_ops(conv(padding=(1, 0)), k=KERNEL), "does not convolve to p0"),
-    "residual of another size": (with_ops(AddOp(source="input", target="p0", weight="k"), k=tensor([1])),
-                                 "another size"),
+    "residual of another size": (
+        with_ops(AddOp(source="input", target="p0", weight="k"), k=tensor([1])),
+        "another size",
+    ),
     "too many neurons": (lambda p: replace(p, n_inputs=1 << 32), "n_inputs: is out of range"),
 }
 EVENTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -223,8 +263,12 @@ def file_of(program: Program) -> bytes:
         bits = (x.codes.ravel().astype(np.int64)[:, None] >> np.arange(x.fmt.bits)) & 1
         streams[path], formats[path] = np.packbits(bits.astype(np.uint8).ravel(), bitorder="little"), x.fmt
     fields = ("name", "n_inputs", "n_steps", "seed", "ops", "labels", "provenance")
-    header = {**{k: getattr(program, k) for k in fields},
-              "formats": formats, "shapes": {n: x.codes.shape for n, x in program.tensors.items()}, "format_version": 1}
+    header = {
+        **{k: getattr(program, k) for k in fields},
+        "formats": formats,
+        "shapes": {n: x.codes.shape for n, x in program.tensors.items()},
+        "format_version": 1,
+    }
     return signed(to_plain(header), streams)
 
 
@@ -240,8 +284,10 @@ def signed(header: dict, streams: dict[str, np.ndarray], text: bytes | None = No
 
 def header_of(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     size = struct.unpack("<Q", data[:8])[0]
-    return (msgspec.json.decode(msgspec.json.decode(data[8: 8 + size])["__metadata__"]["qspinn"])["header"],
-            load_tensors(data))
+    return (
+        msgspec.json.decode(msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["qspinn"])["header"],
+        load_tensors(data),
+    )
 
 
 def refused_everywhere(program: Program, words: str, *, in_file: bool = True) -> None:
@@ -259,8 +305,13 @@ def refused_everywhere(program: Program, words: str, *, in_file: bool = True) ->
 def test_what_engines_would_read_differently_is_refused(name: str) -> None:
     """Before any engine runs it, before it is saved, and from a file that a stranger wrote and signed."""
     change, words = REFUSED[name]
-    in_file = name not in ("code too large", "code too small", "no binary code", "unsigned 32 bits",
-                           "a tensor named as the header")
+    in_file = name not in (
+        "code too large",
+        "code too small",
+        "no binary code",
+        "unsigned 32 bits",
+        "a tensor named as the header",
+    )
     refused_everywhere(change(plain()), words, in_file=in_file)
 
 
@@ -274,8 +325,11 @@ def test_inputs_that_no_engine_could_take_are_refused(name: str) -> None:
 def test_what_just_fits_64_bits_and_stores_within_31_are_taken() -> None:
     check(many_votes(plain(), ((1 << 63) - 1) // (1024 * 255 << 15)))
     wide = QFormat(bits=30, signed=True)  # rounds potentials of 8 bits to multiples of 4, whatever else it could hold
-    check(lif(v_fmt=S8, store_fmt=QFormat(bits=30, frac=-2, signed=True), store_min=wide.code_min)(
-        with_tensor("p0.v_reset", [0], S8)(plain())))
+    check(
+        lif(v_fmt=S8, store_fmt=QFormat(bits=30, frac=-2, signed=True), store_min=wide.code_min)(
+            with_tensor("p0.v_reset", [0], S8)(plain())
+        )
+    )
 
 
 def test_the_stranger_of_these_tests_writes_files_that_are_read() -> None:
@@ -283,8 +337,10 @@ def test_the_stranger_of_these_tests_writes_files_that_are_read() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("what", "words"), [
-    (None, "program: is of the wrong type"), ({"ops": ()}, "program: is of the wrong type"), (b"", "program")])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [(None, "program: is of the wrong type"), ({"ops": ()}, "program: is of the wrong type"), (b"", "program")],
+)
 def test_what_is_no_program_is_refused(engine: str, what: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         run(what, constant(2, 3), backend=engine)
@@ -292,11 +348,25 @@ def test_what_is_no_program_is_refused(engine: str, what: Any, words: str) -> No
         to_bytes(what)
 
 
-@pytest.mark.parametrize("settings", [{"record": "no"}, {"record": 1}, {"backend": None}, {"backend": "nunba"},
-                                      {"device": None}, {"device": b"cpu"}, {"device": np.array(["cpu", "cuda"])},
-                                      {"backend": np.array(["numba", "torch"])},
-                                      {"memory_limit": 0}, {"memory_limit": "9"}, {"memory_limit": float("nan")},
-                                      {"memory_limit": 1e9}, {"memory_limit": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"record": "no"},
+        {"record": 1},
+        {"backend": None},
+        {"backend": "nunba"},
+        {"device": None},
+        {"device": b"cpu"},
+        {"device": np.array(["cpu", "cuda"])},
+        {"backend": np.array(["numba", "torch"])},
+        {"memory_limit": 0},
+        {"memory_limit": "9"},
+        {"memory_limit": float("nan")},
+        {"memory_limit": 1e9},
+        {"memory_limit": True},
+    ],
+    ids=str,
+)
 def test_words_and_numbers_of_a_run_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"^{next(iter(settings))}: "):
         run(plain(), constant(2, 3), **settings)
@@ -337,9 +407,15 @@ def test_codes_belong_to_the_program_alone(dtype: Any, view: bool) -> None:
 def test_tensors_cannot_be_exchanged() -> None:
     """A program that was checked stays what was checked; copies and pickles are as good."""
     program = plain()
-    for change in (lambda t: t.__setitem__("p0.w", tensor([[1, 2, 3]])), lambda t: t.pop("p0.w"), lambda t: t.clear(),
-                   lambda t: t.update({"p0.w": tensor([[1]])}), lambda t: t.setdefault("x", tensor([1])),
-                   lambda t: t.__delitem__("p0.w"), lambda t: t.__ior__({"a": 1})):
+    for change in (
+        lambda t: t.__setitem__("p0.w", tensor([[1, 2, 3]])),
+        lambda t: t.pop("p0.w"),
+        lambda t: t.clear(),
+        lambda t: t.update({"p0.w": tensor([[1]])}),
+        lambda t: t.setdefault("x", tensor([1])),
+        lambda t: t.__delitem__("p0.w"),
+        lambda t: t.__ior__({"a": 1}),
+    ):
         with pytest.raises(ConfigError, match=r"program\.tensors: cannot be changed"):
             change(program.tensors)
     for again in (pickle.loads(pickle.dumps(program)), copy.copy(program), replace(program, labels=("a", "b"))):
@@ -355,8 +431,11 @@ def test_saving_changes_nothing(dtype: Any) -> None:
     codes = np.array([-5, 3, -8], dtype)
     pack(codes, QFormat(bits=4, signed=True))
     assert codes.tolist() == [-5, 3, -8]
-    program = replace(plain(), tensors=plain().tensors | {"p0.w": CodeTensor(
-        codes=np.array([[-2, 7]], dtype), fmt=QFormat(bits=4, signed=True))})
+    program = replace(
+        plain(),
+        tensors=plain().tensors
+        | {"p0.w": CodeTensor(codes=np.array([[-2, 7]], dtype), fmt=QFormat(bits=4, signed=True))},
+    )
     program = lif(v_fmt=S8)(replace(program, tensors=program.tensors | {"p0.v_reset": tensor([0], S8)}))
     before = {n: x.codes.tolist() for n, x in program.tensors.items()}
     again = from_bytes(to_bytes(program))
@@ -371,10 +450,16 @@ def test_memory_is_limited_by_argument_and_environment(monkeypatch: pytest.Monke
     path = save(plain(), tmp_path / "p.qspinn")
     need = check.__globals__["run_bytes"](plain())
     assert need > 100
-    for call in (lambda p, m: run(p, constant(2, 3), memory_limit=m), lambda p, m: load(path, memory_limit=m),
-                 lambda p, m: from_bytes(path.read_bytes(), memory_limit=m)):
-        with pytest.raises(QSpinnError, match=rf"memory: .*got '{need} bytes'; allowed: up to {need - 1} bytes; .*"
-                                              "QSPINN_MEMORY_LIMIT"):
+    for call in (
+        lambda p, m: run(p, constant(2, 3), memory_limit=m),
+        lambda p, m: load(path, memory_limit=m),
+        lambda p, m: from_bytes(path.read_bytes(), memory_limit=m),
+    ):
+        with pytest.raises(
+            QSpinnError,
+            match=rf"memory: .*got '{need} bytes'; allowed: up to {need - 1} bytes; .*"
+            "QSPINN_MEMORY_LIMIT",
+        ):
             call(plain(), need - 1)
         call(plain(), need)
     monkeypatch.setenv("QSPINN_MEMORY_LIMIT", str(need - 1))
@@ -388,9 +473,19 @@ def test_memory_is_limited_by_argument_and_environment(monkeypatch: pytest.Monke
             run(plain(), constant(2, 3))
     monkeypatch.setenv("QSPINN_MEMORY_LIMIT", "100000000")
     wide = tensor([1])
-    big = Program(name="b", n_inputs=10**9, n_steps=30, seed=0, tensors=plain().tensors | {"a": wide}, ops=(
-        EventsOp(shape=(1000, 1000, 1000)), AddOp(source="input", target="p0", weight="a"),
-        replace(plain().ops[2], n=10**9), ReadOp(source="p0")))
+    big = Program(
+        name="b",
+        n_inputs=10**9,
+        n_steps=30,
+        seed=0,
+        tensors=plain().tensors | {"a": wide},
+        ops=(
+            EventsOp(shape=(1000, 1000, 1000)),
+            AddOp(source="input", target="p0", weight="a"),
+            replace(plain().ops[2], n=10**9),
+            ReadOp(source="p0"),
+        ),
+    )
     with pytest.raises(ArtifactError, match=r"memory: .*got '\d{12} bytes'; allowed: up to 100000000 bytes"):
         from_bytes(file_of(big))
 
@@ -401,9 +496,19 @@ def test_sizes_are_compared_with_the_limit_before_they_are_taken(monkeypatch: py
     n = 30_000 * 29_999
     for theta, words in ((tensor(np.zeros(29_999, int)), "different channels"), (tensor([3]), "take more memory")):
         tensors = plain().tensors | {"a": tensor([1]), "p0.v_th": tensor(np.full(30_000, 9)), "t": theta}
-        big = Program(name="b", n_inputs=n, n_steps=3, seed=0, tensors=tensors, ops=(
-            EventsOp(shape=(30_000, 29_999, 1)), AddOp(source="input", target="p0", weight="a"),
-            replace(plain().ops[2], n=n, theta="t"), ReadOp(source="p0")))
+        big = Program(
+            name="b",
+            n_inputs=n,
+            n_steps=3,
+            seed=0,
+            tensors=tensors,
+            ops=(
+                EventsOp(shape=(30_000, 29_999, 1)),
+                AddOp(source="input", target="p0", weight="a"),
+                replace(plain().ops[2], n=n, theta="t"),
+                ReadOp(source="p0"),
+            ),
+        )
         with pytest.raises(ArtifactError, match=words):
             from_bytes(file_of(big))
     silent = with_tensor("t", [0], theta="t")(with_tensor("p0.v_th", [0])(plain()))
@@ -417,8 +522,14 @@ def convolved(*more: Any, shape: tuple[int, int, int], stride: tuple[int, int] =
     first = ConvOp(source="input", target="p0", weight="k", shape=shape, stride=stride)
     neuron = replace(plain().ops[2], n=-(-shape[1] // stride[0]) * -(-shape[2] // stride[1]))
     tensors = plain().tensors | {"k": tensor(np.ones((1, 1, 1, 1), int))}
-    return Program(name="c", n_inputs=n, n_steps=3, seed=0, tensors=tensors, ops=(
-        EventsOp(shape=shape), first, *more, neuron, ReadOp(source="p0", of="v_last")))
+    return Program(
+        name="c",
+        n_inputs=n,
+        n_steps=3,
+        seed=0,
+        tensors=tensors,
+        ops=(EventsOp(shape=shape), first, *more, neuron, ReadOp(source="p0", of="v_last")),
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 5)])
@@ -455,18 +566,28 @@ def test_notes_survive_the_file_and_programs_without_any_stay_version_1() -> Non
             Note(path="p0.w", problem="clipped", count=count, total=total)
 
 
-@pytest.mark.parametrize("change", [
-    {"format_version": 0}, {"format_version": -5}, {"format_version": True}, {"format_version": 1.0},
-    {"notes": [{"path": "p0.w", "problem": "clipped", "count": 1, "total": 2}]}, {"format_version": 2, "notes": [1]},
-    {"format_version": 2, "notes": [{"path": "p0.w", "problem": "clipped", "count": 3, "total": 2}]}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format_version": 0},
+        {"format_version": -5},
+        {"format_version": True},
+        {"format_version": 1.0},
+        {"notes": [{"path": "p0.w", "problem": "clipped", "count": 1, "total": 2}]},
+        {"format_version": 2, "notes": [1]},
+        {"format_version": 2, "notes": [{"path": "p0.w", "problem": "clipped", "count": 3, "total": 2}]},
+    ],
+    ids=str,
+)
 def test_headers_that_no_version_writes_are_refused(change: dict[str, Any]) -> None:
     header, streams = header_of(to_bytes(plain()))
     with pytest.raises(ArtifactError):
         from_bytes(signed(header | change, streams))
 
 
-@pytest.mark.parametrize("shape", [[1] * 65, [1] * 5, [0, 2**62], [0, 2**31 - 1, 2**31 - 1, 2**31 - 1], [-1, 1]],
-                         ids=str)
+@pytest.mark.parametrize(
+    "shape", [[1] * 65, [1] * 5, [0, 2**62], [0, 2**31 - 1, 2**31 - 1, 2**31 - 1], [-1, 1]], ids=str
+)
 def test_shapes_that_no_array_has_are_refused(shape: list[int]) -> None:
     empty = replace(plain(), tensors=plain().tensors | {"z": tensor(np.zeros(0 if 0 in shape else 1, int))})
     header, streams = header_of(to_bytes(empty))

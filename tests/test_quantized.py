@@ -33,32 +33,59 @@ from qspinn.spikes import from_dense
 T, B = 12, 9
 
 
-def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False, of: str = "spikes",
-               max_count: int = 1) -> LayeredNetwork:
+def network_of(
+    neuron: Leaky, *, pool: str = "average", feedback: bool = False, of: str = "spikes", max_count: int = 1
+) -> LayeredNetwork:
     out = neuron if of == "spikes" else Leaky(decay=0.9, spiking=False)
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(2, 6, 6), max_count=max_count), n_steps=T,
+        name="n",
+        input=EventInput(shape=(2, 6, 6), max_count=max_count),
+        n_steps=T,
         readout=NeuronReadout(source="out", of=of),
-        layers=(Layer(name="a", shape=(4, 4, 4), neuron=neuron), Layer(name="b", shape=(4, 2, 2), neuron=neuron),
-                Layer(name="out", shape=(3, 1, 1), neuron=out)),
-        connections=(Conv2d(source="input", target="a", norm=True), Pool2d(source="a", target="p", of=pool),
-                     Conv2d(source="p", target="b", padding=(1, 1), groups=2, bias=True),
-                     Skip(source="p", target="b", weight=0.6), Linear(source="b", target="out", bias=True),
-                     *([Linear(source="b", target="b")] if feedback else [])))
+        layers=(
+            Layer(name="a", shape=(4, 4, 4), neuron=neuron),
+            Layer(name="b", shape=(4, 2, 2), neuron=neuron),
+            Layer(name="out", shape=(3, 1, 1), neuron=out),
+        ),
+        connections=(
+            Conv2d(source="input", target="a", norm=True),
+            Pool2d(source="a", target="p", of=pool),
+            Conv2d(source="p", target="b", padding=(1, 1), groups=2, bias=True),
+            Skip(source="p", target="b", weight=0.6),
+            Linear(source="b", target="out", bias=True),
+            *([Linear(source="b", target="b")] if feedback else []),
+        ),
+    )
 
 
-def plan_of(w: int, v: int, *, others: int = 12, rounding: Rounding = Rounding.NEAREST,
-            granularity: Granularity = Granularity.PER_CHANNEL, of: str = "spikes",
-            calibrator: Calibrator = Calibrator.MSE, weights: dict[str, Any] | None = None,
-            potentials: dict[str, Any] | None = None) -> QuantPlan:
+def plan_of(
+    w: int,
+    v: int,
+    *,
+    others: int = 12,
+    rounding: Rounding = Rounding.NEAREST,
+    granularity: Granularity = Granularity.PER_CHANNEL,
+    of: str = "spikes",
+    calibrator: Calibrator = Calibrator.MSE,
+    weights: dict[str, Any] | None = None,
+    potentials: dict[str, Any] | None = None,
+) -> QuantPlan:
     out = Granularity.GLOBAL if of != "spikes" else granularity
-    return QuantPlan(rules=(
-        QuantRule(tensor="out.w", bits=w, granularity=out, rounding=rounding, calibrator=calibrator),
-        *([QuantRule(tensor=f"{x}.w*", granularity=granularity, **weights) for x in ("a", "b")] if weights else []),
-        *([] if weights else
-          [QuantRule(tensor="*.w*", bits=w, granularity=granularity, rounding=rounding, calibrator=calibrator)]),
-        QuantRule(tensor="*.v", bits=v, rounding=rounding, **(potentials or {})),
-        QuantRule(tensor="*", bits=others, rounding=rounding)))
+    return QuantPlan(
+        rules=(
+            QuantRule(tensor="out.w", bits=w, granularity=out, rounding=rounding, calibrator=calibrator),
+            *([QuantRule(tensor=f"{x}.w*", granularity=granularity, **weights) for x in ("a", "b")] if weights else []),
+            *(
+                []
+                if weights
+                else [
+                    QuantRule(tensor="*.w*", bits=w, granularity=granularity, rounding=rounding, calibrator=calibrator)
+                ]
+            ),
+            QuantRule(tensor="*.v", bits=v, rounding=rounding, **(potentials or {})),
+            QuantRule(tensor="*", bits=others, rounding=rounding),
+        )
+    )
 
 
 def raster_of(seed: int, *, most: int = 1) -> np.ndarray:
@@ -107,10 +134,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "delayed": ({"reset_delay": True, "strict": True}, {}, {"w": 4, "v": 8}),
     "adaptive": ({"theta_step": 0.15, "theta_decay": 0.8}, {}, {"w": 4, "v": 8, "others": 6}),
     "adaptive, delayed": ({"theta_step": 0.2, "reset_delay": True}, {"feedback": True}, {"w": 4, "v": 8}),
-    "adaptive value": ({"theta_step": 0.1, "reset": "value", "n_ref_steps": 1, "current_decay": 0.5}, {},
-                       {"w": 4, "v": 8, "others": 9}),
-    "delayed value": ({"reset_delay": True, "reset": "value", "v_reset": 0.2, "n_ref_steps": 1, "current_decay": 0.6},
-                      {"feedback": True}, {"w": 4, "v": 6, "others": 8}),
+    "adaptive value": (
+        {"theta_step": 0.1, "reset": "value", "n_ref_steps": 1, "current_decay": 0.5},
+        {},
+        {"w": 4, "v": 8, "others": 9},
+    ),
+    "delayed value": (
+        {"reset_delay": True, "reset": "value", "v_reset": 0.2, "n_ref_steps": 1, "current_decay": 0.6},
+        {"feedback": True},
+        {"w": 4, "v": 6, "others": 8},
+    ),
     "delayed refractory": ({"reset_delay": True, "n_ref_steps": 2}, {}, {"w": 4, "v": 7}),
     "current": ({"current_decay": 0.6}, {}, {"w": 4, "v": 8, "others": 8}),
     "everything": ({"current_decay": 0.6, "n_ref_steps": 1}, {"feedback": True}, {"w": 4, "v": 8, "others": 7}),
@@ -124,20 +157,34 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "power of two": ({}, {}, {"w": 8, "v": 6, "weights": BINARY | {"power_of_two": True}}),
     "ternary": ({}, {}, {"w": 8, "v": 8, "weights": TERNARY}),
     "kept in 4 bits": ({}, {}, {"w": 8, "v": 4, "potentials": {"accumulator_bits": 10}}),
-    "kept in 2 bits": ({}, {"feedback": True}, {"w": 8, "v": 2, "weights": BINARY,
-                                               "potentials": {"accumulator_bits": 12}}),
+    "kept in 2 bits": (
+        {},
+        {"feedback": True},
+        {"w": 8, "v": 2, "weights": BINARY, "potentials": {"accumulator_bits": 12}},
+    ),
     "kept ternary": ({"n_ref_steps": 1}, {}, {"w": 8, "v": 2, "potentials": {"accumulator_bits": 12} | THREE}),
     "ternary potentials": ({}, {}, {"w": 8, "v": 2, "potentials": THREE | {"calibrator": Calibrator.THRESHOLD}}),
-    "kept after a reset to a value": ({"reset": "value", "v_reset": 0.2, "current_decay": 0.6}, {},
-                                      {"w": 4, "v": 3, "others": 8, "potentials": {"accumulator_bits": 9}}),
-    "delayed, kept in 3 bits": ({"reset_delay": True}, {}, {"w": 4, "v": 3, "others": 8,
-                                                            "potentials": {"accumulator_bits": 9}}),
-    "adaptive, delayed, kept in 5 bits": ({"theta_step": 0.1, "theta_decay": 0.8, "reset_delay": True,
-                                           "n_ref_steps": 1}, {"feedback": True},
-                                          {"w": 4, "v": 5, "others": 8, "potentials": {"accumulator_bits": 10}}),
+    "kept after a reset to a value": (
+        {"reset": "value", "v_reset": 0.2, "current_decay": 0.6},
+        {},
+        {"w": 4, "v": 3, "others": 8, "potentials": {"accumulator_bits": 9}},
+    ),
+    "delayed, kept in 3 bits": (
+        {"reset_delay": True},
+        {},
+        {"w": 4, "v": 3, "others": 8, "potentials": {"accumulator_bits": 9}},
+    ),
+    "adaptive, delayed, kept in 5 bits": (
+        {"theta_step": 0.1, "theta_decay": 0.8, "reset_delay": True, "n_ref_steps": 1},
+        {"feedback": True},
+        {"w": 4, "v": 5, "others": 8, "potentials": {"accumulator_bits": 10}},
+    ),
     "shared step": ({}, {}, {"w": 4, "v": 8, "potentials": {"shared_step": True}}),
-    "shared step, kept in 2 bits": ({}, {}, {"w": 4, "v": 2,
-                                             "potentials": {"shared_step": True, "accumulator_bits": 10}}),
+    "shared step, kept in 2 bits": (
+        {},
+        {},
+        {"w": 4, "v": 2, "potentials": {"shared_step": True, "accumulator_bits": 10}},
+    ),
 }
 
 
@@ -229,21 +276,36 @@ def plain_gradients(module: QuantNet, x: torch.Tensor, weight: torch.Tensor) -> 
     return {k: v.grad for k, v in p.items() if v.grad is not None}
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"reset_delay": True}, {"theta_step": 0.1, "theta_decay": 0.8}, {"theta_step": 0.2, "reset_delay": True}],
-    ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"reset_delay": True}, {"theta_step": 0.1, "theta_decay": 0.8}, {"theta_step": 0.2, "reset_delay": True}],
+    ids=str,
+)
 def test_gradients_equal_plain_steps(settings: dict[str, Any]) -> None:
     network = LayeredNetwork(
-        name="n", input=EventInput(shape=(6, 1, 1)), n_steps=T, readout=NeuronReadout(source="out"),
+        name="n",
+        input=EventInput(shape=(6, 1, 1)),
+        n_steps=T,
+        readout=NeuronReadout(source="out"),
         layers=(Layer(name="out", shape=(5, 1, 1), neuron=Leaky(decay=0.85, current_decay=0.6, v_th=0.8, **settings)),),
-        connections=(Linear(source="input", target="out", bias=True), Linear(source="out", target="out")))
+        connections=(Linear(source="input", target="out", bias=True), Linear(source="out", target="out")),
+    )
     rng = np.random.default_rng(3)
-    params = {"out.w_input": rng.normal(0, 0.4, (5, 6)), "out.w_out": rng.normal(0, 0.3, (5, 5)),
-              "out.bias": rng.normal(0, 0.1, 5)}
+    params = {
+        "out.w_input": rng.normal(0, 0.4, (5, 6)),
+        "out.w_out": rng.normal(0, 0.3, (5, 5)),
+        "out.bias": rng.normal(0, 0.1, 5),
+    }
     few = (QuantRule(tensor="*.theta", bits=5),) if settings.get("theta_step") else ()  # some saturate
-    plan = QuantPlan(rules=(QuantRule(tensor="*.w*", bits=5, granularity=Granularity.PER_CHANNEL), *few,
-                            QuantRule(tensor="*.v", bits=8), QuantRule(tensor="*.i", bits=8),
-                            QuantRule(tensor="*", bits=12)))
+    plan = QuantPlan(
+        rules=(
+            QuantRule(tensor="*.w*", bits=5, granularity=Granularity.PER_CHANNEL),
+            *few,
+            QuantRule(tensor="*.v", bits=8),
+            QuantRule(tensor="*.i", bits=8),
+            QuantRule(tensor="*", bits=12),
+        )
+    )
     module = prepare(network, plan, params, LayerRanges(v={"out": 2.0}, theta={"out": 0.3}))
     for p in module.parameters():
         p.requires_grad_()

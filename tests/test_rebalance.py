@@ -22,9 +22,23 @@ SIZES = {"a": 4, "b": 3, "c": 2}
 
 
 def lif(name: str, n: int, number: int, **settings: Any) -> LifOp:
-    return LifOp(name=name, n=n, v_fmt=QFormat(bits=12, signed=True), v_min=-2048, in_shift=0, decay="decay",
-                 decay_shift=4, rounding=Rounding.NEAREST, v_th=f"{name}.v_th", v_th_shift=0, v_reset="v_reset",
-                 n_ref=0, winner=False, stream=16 * number, **settings)
+    return LifOp(
+        name=name,
+        n=n,
+        v_fmt=QFormat(bits=12, signed=True),
+        v_min=-2048,
+        in_shift=0,
+        decay="decay",
+        decay_shift=4,
+        rounding=Rounding.NEAREST,
+        v_th=f"{name}.v_th",
+        v_th_shift=0,
+        v_reset="v_reset",
+        n_ref=0,
+        winner=False,
+        stream=16 * number,
+        **settings,
+    )
 
 
 def program(**thresholds: Any) -> Program:
@@ -35,13 +49,24 @@ def program(**thresholds: Any) -> Program:
         return codes(rng.integers(-3, 8, shape), QFormat(bits=4, signed=True))
 
     levels = {"a": [15, 20, 20, 25], "b": [20], "c": [40, 70]} | thresholds
-    tensors = {"a.w": weights(4, 1, 3, 3), "b.w": weights(3, 4, 2, 2), "c.w": weights(2, 27),
-               "decay": codes(14, QFormat(bits=4, frac=4)), "v_reset": codes(0, QFormat(bits=1))}
+    tensors = {
+        "a.w": weights(4, 1, 3, 3),
+        "b.w": weights(3, 4, 2, 2),
+        "c.w": weights(2, 27),
+        "decay": codes(14, QFormat(bits=4, frac=4)),
+        "v_reset": codes(0, QFormat(bits=1)),
+    }
     tensors |= {f"{name}.v_th": codes(v, QFormat(bits=10)) for name, v in levels.items()}
-    ops = (EventsOp(shape=(1, 8, 8)),
-           ConvOp(source="input", target="a", weight="a.w", shape=(1, 8, 8)), lif("a", 144, 1),
-           ConvOp(source="a", target="b", weight="b.w", shape=(4, 6, 6), stride=(2, 2)), lif("b", 27, 2),
-           DenseOp(source="b", target="c", weight="c.w"), lif("c", 2, 3), ReadOp(source="c"))
+    ops = (
+        EventsOp(shape=(1, 8, 8)),
+        ConvOp(source="input", target="a", weight="a.w", shape=(1, 8, 8)),
+        lif("a", 144, 1),
+        ConvOp(source="a", target="b", weight="b.w", shape=(4, 6, 6), stride=(2, 2)),
+        lif("b", 27, 2),
+        DenseOp(source="b", target="c", weight="c.w"),
+        lif("c", 2, 3),
+        ReadOp(source="c"),
+    )
     return Program(name="rates", n_inputs=64, n_steps=20, seed=1, ops=ops, tensors=tensors)
 
 
@@ -108,8 +133,9 @@ def test_one_rate_for_each_neuron() -> None:
 
 def test_thresholds_use_all_of_their_format_above_zero_and_no_more() -> None:
     spikes, of = some_spikes(), program()
-    loud = msgspec.structs.replace(of, ops=tuple(
-        msgspec.structs.replace(op, shift=3) if isinstance(op, ConvOp) else op for op in of.ops))
+    loud = msgspec.structs.replace(
+        of, ops=tuple(msgspec.structs.replace(op, shift=3) if isinstance(op, ConvOp) else op for op in of.ops)
+    )
     always, never = (restore_rates(loud, spikes, {"a": np.full(4, rate)}) for rate in (1.0, 0.0))
     assert always.codes("a.v_th").min() >= 1
     assert 300 < never.codes("a.v_th").max() <= 1023
@@ -129,33 +155,52 @@ def competing(v_th: int) -> Program:
     """Neurons of which one wins and inhibits the others, with feedback: thresholds of one act on the rates of all."""
     of = program(c=[v_th])
     rng = np.random.default_rng(5)
-    more = {"c.inhibition": codes(30, QFormat(bits=8)),
-            "c.w": codes(rng.integers(-2, 8, (8, 27)), QFormat(bits=5, signed=True)),
-            "c.back": codes(rng.integers(-8, 8, (8, 8)), QFormat(bits=4, signed=True))}
-    ops = (*of.ops[:-2], DenseOp(source="c", target="c", weight="c.back"),
-           msgspec.structs.replace(of.ops[-2], n=8, winner=True, inhibition="c.inhibition"), of.ops[-1])
+    more = {
+        "c.inhibition": codes(30, QFormat(bits=8)),
+        "c.w": codes(rng.integers(-2, 8, (8, 27)), QFormat(bits=5, signed=True)),
+        "c.back": codes(rng.integers(-8, 8, (8, 8)), QFormat(bits=4, signed=True)),
+    }
+    ops = (
+        *of.ops[:-2],
+        DenseOp(source="c", target="c", weight="c.back"),
+        msgspec.structs.replace(of.ops[-2], n=8, winner=True, inhibition="c.inhibition"),
+        of.ops[-1],
+    )
     return msgspec.structs.replace(of, ops=ops, tensors=of.tensors | more)
 
 
 def test_rounds_bring_neurons_that_act_on_each_other_closer() -> None:
     spikes, wanted = some_spikes(), np.full(8, 0.04)
-    misses = [np.abs(measured_rates(p, "c", spikes, 8) - wanted).sum() for p in (
-        competing(20), *(restore_rates(competing(20), spikes, {"c": wanted}, n_rounds=n) for n in (1, 2, 4, 5)))]
+    misses = [
+        np.abs(measured_rates(p, "c", spikes, 8) - wanted).sum()
+        for p in (
+            competing(20),
+            *(restore_rates(competing(20), spikes, {"c": wanted}, n_rounds=n) for n in (1, 2, 4, 5)),
+        )
+    ]
     assert misses == sorted(misses, reverse=True)
     assert misses[1] < misses[0] / 2
     assert misses[-1] < misses[1] / 2
 
 
-@pytest.mark.parametrize(("targets", "kind", "message"), [
-    ({"z": np.ones(4)}, ConfigError, r"target_rates\['z'\]: is no spiking population; got 'z'; allowed: a, b, c"),
-    ({"a": np.ones(5)}, DataError, r"wrong shape; got \(5,\); allowed: .* a divisor of 144 .* multiple of 4"),
-    ({"a": np.ones(20)}, DataError, "wrong shape"),
-    ({"a": np.ones((4, 1))}, DataError, "wrong shape"),
-    ({"a": np.ones(2)}, DataError, "wrong shape"),
-    ({"a": np.array([0.1, 0.2, 0.3, 1.5])}, DataError, r"not spikes per step; got \(.*0\.1.*1\.5.*\); allowed: 0\.\.1"),
-    ({"a": np.array([0.1, 0.2, 0.3, np.nan])}, DataError, r"target_rates\['a'\]\[3\]: holds NaN"),
-    ({"a": ["x", "y"]}, DataError, "holds no real numbers"),
-    ({"a": [[0.1], [0.2, 0.3]]}, DataError, "no rectangular array")])
+@pytest.mark.parametrize(
+    ("targets", "kind", "message"),
+    [
+        ({"z": np.ones(4)}, ConfigError, r"target_rates\['z'\]: is no spiking population; got 'z'; allowed: a, b, c"),
+        ({"a": np.ones(5)}, DataError, r"wrong shape; got \(5,\); allowed: .* a divisor of 144 .* multiple of 4"),
+        ({"a": np.ones(20)}, DataError, "wrong shape"),
+        ({"a": np.ones((4, 1))}, DataError, "wrong shape"),
+        ({"a": np.ones(2)}, DataError, "wrong shape"),
+        (
+            {"a": np.array([0.1, 0.2, 0.3, 1.5])},
+            DataError,
+            r"not spikes per step; got \(.*0\.1.*1\.5.*\); allowed: 0\.\.1",
+        ),
+        ({"a": np.array([0.1, 0.2, 0.3, np.nan])}, DataError, r"target_rates\['a'\]\[3\]: holds NaN"),
+        ({"a": ["x", "y"]}, DataError, "holds no real numbers"),
+        ({"a": [[0.1], [0.2, 0.3]]}, DataError, "no rectangular array"),
+    ],
+)
 def test_targets_that_make_no_sense_are_refused(
     targets: dict[str, np.ndarray], kind: type[Exception], message: str
 ) -> None:

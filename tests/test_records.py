@@ -14,14 +14,27 @@ from qspinn.quantization.plan import QuantPlan, QuantRule
 from qspinn.records import canonical_json, content_key, from_plain, to_plain
 
 
-@pytest.mark.parametrize(("kind", "data", "where", "near"), [
-    (Experiment, {"name": "x", "netwrok": {}}, "experiment.netwrok", "network"),
-    (Experiment, {"name": "x", "network": {"n_neuron": 3}}, "experiment.network.n_neuron", "n_neurons"),
-    (Experiment, {"name": "x", "network": {"stdp": {"eta_pots": 1}}}, "experiment.network.stdp.eta_pots", "eta_post"),
-    (Experiment, {"name": "x", "network": {"neuron": {"v_th": 1}}}, "experiment.network.neuron.v_th", "v_th_mv"),
-    (Experiment, {"name": "x", "search": {"itq_stdp": {"nrm": 1}}}, "experiment.search.itq_stdp.nrm", "norm"),
-    (QuantPlan, {"rules": [{"tensor": "*", "bits": 4}, {"tensor": "*", "bit": 3}]}, "experiment.rules[1].bit", "bits"),
-])
+@pytest.mark.parametrize(
+    ("kind", "data", "where", "near"),
+    [
+        (Experiment, {"name": "x", "netwrok": {}}, "experiment.netwrok", "network"),
+        (Experiment, {"name": "x", "network": {"n_neuron": 3}}, "experiment.network.n_neuron", "n_neurons"),
+        (
+            Experiment,
+            {"name": "x", "network": {"stdp": {"eta_pots": 1}}},
+            "experiment.network.stdp.eta_pots",
+            "eta_post",
+        ),
+        (Experiment, {"name": "x", "network": {"neuron": {"v_th": 1}}}, "experiment.network.neuron.v_th", "v_th_mv"),
+        (Experiment, {"name": "x", "search": {"itq_stdp": {"nrm": 1}}}, "experiment.search.itq_stdp.nrm", "norm"),
+        (
+            QuantPlan,
+            {"rules": [{"tensor": "*", "bits": 4}, {"tensor": "*", "bit": 3}]},
+            "experiment.rules[1].bit",
+            "bits",
+        ),
+    ],
+)
 def test_unknown_keys_name_their_path_and_the_nearest_key(kind: type, data: dict, where: str, near: str) -> None:
     with pytest.raises(ConfigError, match="unknown key") as caught:
         from_plain(kind, data, "experiment")
@@ -36,29 +49,44 @@ def test_unknown_keys_in_tagged_unions() -> None:
         from_plain(Network, data, "net")
 
 
-@pytest.mark.parametrize(("data", "where"), [
-    ({"name": 3}, "config.name"), ({"name": "x", "network": {"n_neurons": "many"}}, "config.network.n_neurons"),
-    ({"name": "x", "search": {"schemes": ["guess"]}}, "config.search.schemes"), ({}, "config"),
-    ({"name": "x", "network": {"n_neurons": 1.5}}, "config.network.n_neurons")])
+@pytest.mark.parametrize(
+    ("data", "where"),
+    [
+        ({"name": 3}, "config.name"),
+        ({"name": "x", "network": {"n_neurons": "many"}}, "config.network.n_neurons"),
+        ({"name": "x", "search": {"schemes": ["guess"]}}, "config.search.schemes"),
+        ({}, "config"),
+        ({"name": "x", "network": {"n_neurons": 1.5}}, "config.network.n_neurons"),
+    ],
+)
 def test_bad_values_name_their_path(data: dict, where: str) -> None:
     with pytest.raises(ConfigError) as caught:
         from_plain(Experiment, data)
     assert caught.value.where.startswith(where)
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    ({"name": "x", "seed": -1}, "seed"), ({"name": "x", "version": 2}, "newer qspinn"),
-    ({"name": "x", "search": {"weight_bits": [17]}}, r"search\.weight_bits"),
-    ({"name": "x", "search": {"weight_bits": []}}, "at least one entry"),
-    ({"name": "x", "data": {"n_train": -1}}, r"data\.n_train"), ({"name": "x", "reward": {"mu": -1}}, r"reward\.mu")])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "x", "seed": -1}, "seed"),
+        ({"name": "x", "version": 2}, "newer qspinn"),
+        ({"name": "x", "search": {"weight_bits": [17]}}, r"search\.weight_bits"),
+        ({"name": "x", "search": {"weight_bits": []}}, "at least one entry"),
+        ({"name": "x", "data": {"n_train": -1}}, r"data\.n_train"),
+        ({"name": "x", "reward": {"mu": -1}}, r"reward\.mu"),
+    ],
+)
 def test_values_out_of_range_are_config_errors(data: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_plain(Experiment, data)
 
 
 def test_plain_data_make_the_same_record() -> None:
-    for record in (Experiment(name="x", search=SearchConfig(weight_bits=(3,))), diehl_cook(5, 3),
-                   QuantPlan(rules=(QuantRule(tensor="*", bits=3),))):
+    for record in (
+        Experiment(name="x", search=SearchConfig(weight_bits=(3,))),
+        diehl_cook(5, 3),
+        QuantPlan(rules=(QuantRule(tensor="*", bits=3),)),
+    ):
         assert from_plain(type(record), to_plain(record)) == record
         assert from_plain(type(record), msgspec.json.decode(canonical_json(record))) == record
 

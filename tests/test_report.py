@@ -40,7 +40,8 @@ def make_run(folder: Path, *, label: str = "", difference: Difference | None = N
     network = experiment.network.build(SIDE * SIDE, CLASSES)
     rng = np.random.default_rng(0)
     params: checkpoint.Parameters = {
-        "exc.w": rng.random((N, SIDE * SIDE), dtype=np.float32), "exc.theta": np.ones(N, np.float32),
+        "exc.w": rng.random((N, SIDE * SIDE), dtype=np.float32),
+        "exc.theta": np.ones(N, np.float32),
         "readout.responses": rng.random((N, CLASSES)),
     }
     checkpoint.save(checkpoint.Trained(network=network, params=params), folder / "float" / f"n{N}.safetensors")
@@ -48,19 +49,42 @@ def make_run(folder: Path, *, label: str = "", difference: Difference | None = N
     records = [_record(scheme, i, label) for scheme in Scheme for i in range(2)]
     account = float_account(network)
     outcome = Outcome(
-        experiment=to_plain(experiment), versions={"qspinn": "0"}, float_bits=account.total_bits,
-        data={"name": "made up", "split_rule": "none" + label, "sha256": "00", "shape": [SIDE, SIDE],
-              "labels": ["a", "b", "c" + label], "n": [10, 20, 30]},
+        experiment=to_plain(experiment),
+        versions={"qspinn": "0"},
+        float_bits=account.total_bits,
+        data={
+            "name": "made up",
+            "split_rule": "none" + label,
+            "sha256": "00",
+            "shape": [SIDE, SIDE],
+            "labels": ["a", "b", "c" + label],
+            "n": [10, 20, 30],
+        },
         float_memory=[to_plain(r) for r in account.rows],
         floats=[{"kind": "float", "key": f"float-n{N}", "n_neurons": N, "accuracy": 0.9, "seconds": 1.5}],
-        significance=[{"path": "exc.w" + label, "rounding": "nearest", "bits": [16, 4, 1], "accuracy": [0.9, 0.9, 0.3],
-                       "harmless_bits": 4, "significance": 0.25}],
-        candidates=records, rejected=[{**_record(Scheme.ITQ, 3, label), "rejected": "may overflow" + label}],
-        front=[WINNER, "itq1"], admitted=[WINNER], winner=WINNER,
+        significance=[
+            {
+                "path": "exc.w" + label,
+                "rounding": "nearest",
+                "bits": [16, 4, 1],
+                "accuracy": [0.9, 0.9, 0.3],
+                "harmless_bits": 4,
+                "significance": 0.25,
+            }
+        ],
+        candidates=records,
+        rejected=[{**_record(Scheme.ITQ, 3, label), "rejected": "may overflow" + label}],
+        front=[WINNER, "itq1"],
+        admitted=[WINNER],
+        winner=WINNER,
         rewards={r["key"]: r["accuracy"] - 0.5 * r["bits"] / account.total_bits for r in records},
-        float_validation=0.9, winner_validation=0.9, float_test=0.88, winner_test=0.877,
+        float_validation=0.9,
+        winner_validation=0.9,
+        float_test=0.88,
+        winner_test=0.877,
         test_difference=difference or Difference(points=-0.3, low=-0.62, high=0.11),
-        confusion=[[9, 1, 0], [0, 10, 0], [0, 2, 8]], seconds=75.0,
+        confusion=[[9, 1, 0], [0, 10, 0], [0, 2, 8]],
+        seconds=75.0,
     )
     outcome = msgspec.structs.replace(outcome, **changed)
     (folder / "result.json").write_bytes(msgspec.json.encode(outcome))
@@ -91,30 +115,63 @@ def _program(rng: np.random.Generator) -> Program:
     kept = np.ones(SIDE * SIDE, np.int32)
     kept[:SIDE] = 0
     bit, two = QFormat(bits=1, frac=0, signed=False), QFormat(bits=2, frac=0, signed=False)
-    tensors = {"input.kept": CodeTensor(codes=kept, fmt=bit),
-               "exc.w": CodeTensor(codes=rng.integers(0, 4, (N, int(kept.sum())), dtype=np.int32), fmt=two),
-               "exc.decay": CodeTensor(codes=np.array([250], np.int32), fmt=QFormat(bits=8)),
-               "exc.v_th": CodeTensor(codes=np.array([9], np.int32), fmt=QFormat(bits=8)),
-               "readout.votes": CodeTensor(codes=rng.integers(0, 4, (N, CLASSES), dtype=np.int32), fmt=two)}
-    ops = (PoissonOp(per_level=1, seed=0), SelectOp(source="input", target="some", kept="input.kept"),
-           DenseOp(source="some", target="exc", weight="exc.w"),
-           LifOp(name="exc", n=N, v_fmt=QFormat(bits=8), v_min=0, in_shift=0, decay="exc.decay", decay_shift=8,
-                 rounding=Rounding.NEAREST, v_th="exc.v_th", v_th_shift=0, v_reset="exc.v_th", n_ref=2, winner=True,
-                 stream=16),
-           VoteOp(source="exc", votes="readout.votes"))
+    tensors = {
+        "input.kept": CodeTensor(codes=kept, fmt=bit),
+        "exc.w": CodeTensor(codes=rng.integers(0, 4, (N, int(kept.sum())), dtype=np.int32), fmt=two),
+        "exc.decay": CodeTensor(codes=np.array([250], np.int32), fmt=QFormat(bits=8)),
+        "exc.v_th": CodeTensor(codes=np.array([9], np.int32), fmt=QFormat(bits=8)),
+        "readout.votes": CodeTensor(codes=rng.integers(0, 4, (N, CLASSES), dtype=np.int32), fmt=two),
+    }
+    ops = (
+        PoissonOp(per_level=1, seed=0),
+        SelectOp(source="input", target="some", kept="input.kept"),
+        DenseOp(source="some", target="exc", weight="exc.w"),
+        LifOp(
+            name="exc",
+            n=N,
+            v_fmt=QFormat(bits=8),
+            v_min=0,
+            in_shift=0,
+            decay="exc.decay",
+            decay_shift=8,
+            rounding=Rounding.NEAREST,
+            v_th="exc.v_th",
+            v_th_shift=0,
+            v_reset="exc.v_th",
+            n_ref=2,
+            winner=True,
+            stream=16,
+        ),
+        VoteOp(source="exc", votes="readout.votes"),
+    )
     return Program(name="tiny", n_inputs=SIDE * SIDE, n_steps=10, seed=0, ops=ops, tensors=tensors)
 
 
 def _record(scheme: Scheme, i: int, label: str) -> dict[str, Any]:
-    plan = QuantPlan(rules=(QuantRule(tensor="exc.w", bits=2 - i % 2, granularity=Granularity.PER_NEURON),
-                            QuantRule(tensor="*", bits=8)), fold_theta=True, min_input_rate=0.003)
+    plan = QuantPlan(
+        rules=(
+            QuantRule(tensor="exc.w", bits=2 - i % 2, granularity=Granularity.PER_NEURON),
+            QuantRule(tensor="*", bits=8),
+        ),
+        fold_theta=True,
+        min_input_rate=0.003,
+    )
     candidate = Candidate(scheme=scheme, plan=plan, n_neurons=N, seed=0, label=f"{scheme.value} number {i}{label}")
-    rows: list[dict[str, Any]] = [{"path": "exc.w", "role": "parameter", "count": 1000, "bits": 2 - i % 2},
-                                  {"path": "input.kept", "role": "parameter", "count": 25, "bits": 1}]
+    rows: list[dict[str, Any]] = [
+        {"path": "exc.w", "role": "parameter", "count": 1000, "bits": 2 - i % 2},
+        {"path": "input.kept", "role": "parameter", "count": 25, "bits": 1},
+    ]
     bits = sum(r["count"] * r["bits"] for r in rows)
-    return {"kind": "candidate", "key": f"{scheme.value}{i}", "candidate": to_plain(candidate), "memory": rows,
-            "accuracy": 0.9 - 0.4 * i, "bits": bits, "seconds": 0.1,
-            "learning_bits": 0 if scheme is Scheme.PTQ else bits + 600}
+    return {
+        "kind": "candidate",
+        "key": f"{scheme.value}{i}",
+        "candidate": to_plain(candidate),
+        "memory": rows,
+        "accuracy": 0.9 - 0.4 * i,
+        "bits": bits,
+        "seconds": 0.1,
+        "learning_bits": 0 if scheme is Scheme.PTQ else bits + 600,
+    }
 
 
 class Reader(HTMLParser):
@@ -175,9 +232,19 @@ def test_the_headline_is_the_result(page: str) -> None:
 
 def test_every_section_and_number_is_there(page: str) -> None:
     reader = read(page)
-    for part in ("Pareto front", "smallest harmless width", "bits of the weights", "input.kept", "taken for", "hatched",
-                 "R = A − μ · M / M₀", "may overflow", "7 candidates tried", "qspinn explore tiny.json --out",
-                 '"max_drop_points": 0.5'):
+    for part in (
+        "Pareto front",
+        "smallest harmless width",
+        "bits of the weights",
+        "input.kept",
+        "taken for",
+        "hatched",
+        "R = A − μ · M / M₀",
+        "may overflow",
+        "7 candidates tried",
+        "qspinn explore tiny.json --out",
+        '"max_drop_points": 0.5',
+    ):
         assert part in reader.text or part in page, part
     assert reader.tags.count("img") == 2 * 36
     unclosed = {"meta", "img", "br", "use"}
@@ -191,14 +258,17 @@ def test_hostile_text_is_escaped_everywhere(tmp_path: Path) -> None:
     assert page.count("&lt;script&gt;") > 5
 
 
-@pytest.mark.parametrize(("points", "low", "high", "kind", "says"), [
-    (0.0, -0.4, 0.4, "met", "contains zero"),
-    (-0.3, -0.5, -0.1, "met", "below zero"),
-    (1.0, 0.2, 1.8, "met", "better than float"),
-    (-0.3, -0.6, 0.1, "open", "is within the target, but"),
-    (-0.7, -1.2, 0.1, "open", "is larger than that, but"),
-    (-2.0, -3.0, -0.51, "missed", "loses more"),
-])
+@pytest.mark.parametrize(
+    ("points", "low", "high", "kind", "says"),
+    [
+        (0.0, -0.4, 0.4, "met", "contains zero"),
+        (-0.3, -0.5, -0.1, "met", "below zero"),
+        (1.0, 0.2, 1.8, "met", "better than float"),
+        (-0.3, -0.6, 0.1, "open", "is within the target, but"),
+        (-0.7, -1.2, 0.1, "open", "is larger than that, but"),
+        (-2.0, -3.0, -0.51, "missed", "loses more"),
+    ],
+)
 def test_the_verdict_says_what_the_interval_says(points: float, low: float, high: float, kind: str, says: str) -> None:
     found = words.verdict(Difference(points=points, low=low, high=high), 300, 0.5)
     assert found.kind == kind
@@ -209,9 +279,9 @@ def test_a_run_without_significance_has_a_page(tmp_path: Path) -> None:
     assert "No significance was measured" in write_report(make_run(tmp_path, significance=[])).read_text("utf-8")
 
 
-@pytest.mark.parametrize(("winner", "says"), [
-    ("ptq0", "PTQ does not learn on the device"), ("itq0", "328 B at the winner"),
-])
+@pytest.mark.parametrize(
+    ("winner", "says"), [("ptq0", "PTQ does not learn on the device"), ("itq0", "328 B at the winner")]
+)
 def test_learning_memory_is_stated_where_the_winner_learns(tmp_path: Path, winner: str, says: str) -> None:
     page = write_report(make_run(tmp_path, winner=winner)).read_text("utf-8")
     assert says in read(page).text
@@ -241,27 +311,58 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
     assert not (run / "report.html").exists()
 
 
-@pytest.mark.parametrize("changed", [{"winner": "nobody"}, {"experiment": {"name": 3}}, {"rewards": {}},
-                                     {"candidates": [{"key": "x"}]}, {"float_memory": [{"path": "w"}]},
-                                     {"data": {"name": "x"}}, {"significance": [{"path": "w"}]},
-                                     {"floats": [{}]}, {"confusion": [[1]]}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"winner": "nobody"},
+        {"experiment": {"name": 3}},
+        {"rewards": {}},
+        {"candidates": [{"key": "x"}]},
+        {"float_memory": [{"path": "w"}]},
+        {"data": {"name": "x"}},
+        {"significance": [{"path": "w"}]},
+        {"floats": [{}]},
+        {"confusion": [[1]]},
+    ],
+)
 def test_content_that_does_not_fit_is_an_error(tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(RunError, match="fix: "):
         write_report(make_run(tmp_path, **changed))
 
 
-@pytest.mark.parametrize(("bits", "text"), [
-    (3, "3 bit"), (8, "1 B"), (32, "4 B"), (2025, "253 B"), (246_528, "30.8 kB"), (18_119, "2.26 kB"),
-    (8_000_000, "1 MB"), (10_240_000, "1.28 MB"), (7_999_999, "1.00 MB"), (80_000, "10 kB"), (8e9, "1 GB"),
-])
+@pytest.mark.parametrize(
+    ("bits", "text"),
+    [
+        (3, "3 bit"),
+        (8, "1 B"),
+        (32, "4 B"),
+        (2025, "253 B"),
+        (246_528, "30.8 kB"),
+        (18_119, "2.26 kB"),
+        (8_000_000, "1 MB"),
+        (10_240_000, "1.28 MB"),
+        (7_999_999, "1.00 MB"),
+        (80_000, "10 kB"),
+        (8e9, "1 GB"),
+    ],
+)
 def test_sizes(bits: float, text: str) -> None:
     assert words.size_text(bits) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (0, "0"), (0.217, "0.217"), (9.996, "10.0"), (54.08, "54.1"), (3581.3, "3,581"), (13.6, "13.6"), (100, "100"),
-    (0.00123, "0.00123"),
-])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.217, "0.217"),
+        (9.996, "10.0"),
+        (54.08, "54.1"),
+        (3581.3, "3,581"),
+        (13.6, "13.6"),
+        (100, "100"),
+        (0.00123, "0.00123"),
+    ],
+)
 def test_three_digits(value: float, text: str) -> None:
     assert words.three(value) == text
 
@@ -303,8 +404,7 @@ def test_the_target_is_within_the_plot(tmp_path: Path, drop: float) -> None:
     run = source.read_run(make_run(tmp_path))
     search = msgspec.structs.replace(run.experiment.search, max_drop_points=drop)
     points = tuple(msgspec.structs.replace(p, accuracy=0.898, admitted=True) for p in run.points)
-    run = msgspec.structs.replace(run, points=points,
-                                  experiment=msgspec.structs.replace(run.experiment, search=search))
+    run = msgspec.structs.replace(run, points=points, experiment=msgspec.structs.replace(run.experiment, search=search))
     assert plots.visible_floor(run) < run.outcome.float_validation - drop / 100
 
 
@@ -317,12 +417,18 @@ def test_best_by_bits_takes_the_most_accurate_then_the_cheapest(tmp_path: Path) 
 
 
 def test_shared_splits_are_said_before_the_verdict(tmp_path: Path) -> None:
-    data = {"name": "made up", "split_rule": "none", "sha256": "00", "shape": [SIDE, SIDE], "labels": ["a", "b", "c"],
-            "n": [10, 20, 3000]}
+    data = {
+        "name": "made up",
+        "split_rule": "none",
+        "sha256": "00",
+        "shape": [SIDE, SIDE],
+        "labels": ["a", "b", "c"],
+        "n": [10, 20, 3000],
+    }
     plain = write_report(make_run(tmp_path / "plain", data=data)).read_text("utf-8")
     assert "Shared splits" not in plain
     shared = {"train and test": 1234, "validation and test": 2}
     page = write_report(make_run(tmp_path / "shared", data=data | {"shared": shared})).read_text("utf-8")
     text = "train and test share 1,234, validation and test share 2 images"
     assert text in page
-    assert page.index("Shared splits") < page.index("class=\"lead\"")
+    assert page.index("Shared splits") < page.index('class="lead"')

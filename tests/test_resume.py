@@ -43,8 +43,9 @@ def float_net() -> SurrogateNet:
 
 
 def quant_net() -> quantized.QuantNet:
-    plan = QuantPlan(rules=(QuantRule(tensor="*.w", bits=3, granularity=Granularity.PER_CHANNEL),
-                            QuantRule(tensor="*", bits=8)))
+    plan = QuantPlan(
+        rules=(QuantRule(tensor="*.w", bits=3, granularity=Granularity.PER_CHANNEL), QuantRule(tensor="*", bits=8))
+    )
     return quantized.prepare(NETWORK, plan, float_net().params(), layer_ranges(float_net(), events()), seed=2)
 
 
@@ -52,6 +53,7 @@ def stop_after(n: int) -> Any:
     def progress(done: int, total: int, loss: float) -> None:
         if done == n:
             raise Stop
+
     return progress
 
 
@@ -140,8 +142,9 @@ def test_killed_training_loses_the_running_epoch_only(tmp_path: Path) -> None:
     """Processes die at a later write or renaming each, until one comes through; 0, 0, 1, 2, 4 epochs are kept."""
     path, out, told = tmp_path / "training", tmp_path / "done.safetensors", []
     for moment in range(10):
-        done = subprocess.run([sys.executable, __file__, str(path), str(out), str(moment)], stdout=subprocess.PIPE,
-                              text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, __file__, str(path), str(out), str(moment)], stdout=subprocess.PIPE, text=True, check=False
+        )
         told.append([int(epoch) for epoch in done.stdout.split()])
         if done.returncode == 0:
             break

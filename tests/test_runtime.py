@@ -26,7 +26,7 @@ from qspinn.runtime.numba_engine.kernels import general as general_kernel
 from qspinn.runtime.numba_engine.kernels import lanes as lanes_kernel
 from qspinn.runtime.numba_engine.kernels import narrow as _kernels
 from qspinn.runtime.numba_engine.layered import proof as proofs
-from qspinn.runtime.torch_engine import currents, rounding
+from qspinn.runtime.torch_engine import currents, rounding, signals
 from qspinn.runtime.torch_engine import engine as torch_engine
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
@@ -107,8 +107,20 @@ def test_contract_catches_a_wrong_engine_of_layers(change: str) -> None:
         contract.test_random_layered_programs()
 
 
-NEEDED = [(16, "potential"), (16, "reset"), (16, "threshold"), (16, "rest"), (16, "decay"), (16, "input"),
-          (16, "current decay"), (16, "drive"), (32, "rest"), (32, "product"), (32, "sum"), (32, "current product")]
+NEEDED = [
+    (16, "potential"),
+    (16, "reset"),
+    (16, "threshold"),
+    (16, "rest"),
+    (16, "decay"),
+    (16, "input"),
+    (16, "current decay"),
+    (16, "drive"),
+    (32, "rest"),
+    (32, "product"),
+    (32, "sum"),
+    (32, "current product"),
+]
 
 
 @pytest.mark.parametrize(("bits", "name"), NEEDED, ids=str)
@@ -133,12 +145,16 @@ def test_random_layered_programs_are_lively_and_have_everything() -> None:
     ops = [(op, r) for c, r in zip(cases, results, strict=True) for op in c.program.ops_of(LifOp)]
     assert np.mean([r.counts[op.name].any() for op, r in ops if op.spiking]) > 0.5
     for end in ("code_max", "code_min"):
-        at_end = [(r.v[op.name] == max(getattr(op.v_fmt, end), op.v_min)).any() for op, r in ops
-                  if op.store_fmt is None]
+        at_end = [
+            (r.v[op.name] == max(getattr(op.v_fmt, end), op.v_min)).any() for op, r in ops if op.store_fmt is None
+        ]
         assert np.sum(at_end) > 5, "both ends of the potential are met"
     for low in (False, True):
-        met = [(r.v[op.name] == (op.store_min if low else op.store_fmt.code_max) << -op.store_fmt.frac).any()
-               for op, r in ops if op.store_fmt is not None]
+        met = [
+            (r.v[op.name] == (op.store_min if low else op.store_fmt.code_max) << -op.store_fmt.frac).any()
+            for op, r in ops
+            if op.store_fmt is not None
+        ]
         assert np.sum(met) > 5, "both ends of what is kept are met"
     assert sum(t.fmt.binary for c in cases for t in c.program.tensors.values()) > 10
     feedback = [op for c in cases for op in c.program.ops_of(DenseOp) if op.source == op.target]
@@ -150,19 +166,19 @@ def test_switches_by_hand() -> None:
     """No leak, an input of 10 in every step, a threshold of 10 at first."""
     always = from_dense(np.ones((8, 1, 1)))
     for settings, times, v, theta in (
-            # v 10*; then 10 - 10 + 10 = 10* for ever
-            ({"reset_delay": True, "reset": "subtract"}, [1] * 8, 10, None),
-            # v 10*, then 0 + 10 - 10 at rest: 0; 10*, ...
-            ({"reset_delay": True, "reset": "value", "n_ref": 1}, [1, 0] * 4, 0, None),
-            # theta 0*, 4, 2*, 5 (half of 2, and 4), 2* (half of 5, truncated), 5, ...
-            ({"theta_step": 4, "theta_decay": (1, 1), "reset": "value", "rounding": Rounding.TRUNCATE},
-             [1, 0] * 4, 10, 5),
-            # v 10: three times 3 leaves 1; 11: three times 3 leaves 2; 12: four times 3 leaves 0, ...
-            ({"v_th": 3, "max_spikes": 9, "reset": "subtract"}, [3, 3, 4, 3, 3, 4, 3, 3], 2, None),
-            # at most twice: 10 - 6 = 4, 14 - 6 = 8, ...
-            ({"v_th": 3, "max_spikes": 2, "reset": "subtract"}, [2] * 8, 32, None),
-            # strictly, at 5: 10 passes 5 but not 10, which leaves 5; 15 passes 10 but not 15, which leaves 5, ...
-            ({"v_th": 5, "max_spikes": 9, "strict": True, "reset": "subtract"}, [1, 2, 2, 2, 2, 2, 2, 2], 5, None)):
+        # v 10*; then 10 - 10 + 10 = 10* for ever
+        ({"reset_delay": True, "reset": "subtract"}, [1] * 8, 10, None),
+        # v 10*, then 0 + 10 - 10 at rest: 0; 10*, ...
+        ({"reset_delay": True, "reset": "value", "n_ref": 1}, [1, 0] * 4, 0, None),
+        # theta 0*, 4, 2*, 5 (half of 2, and 4), 2* (half of 5, truncated), 5, ...
+        ({"theta_step": 4, "theta_decay": (1, 1), "reset": "value", "rounding": Rounding.TRUNCATE}, [1, 0] * 4, 10, 5),
+        # v 10: three times 3 leaves 1; 11: three times 3 leaves 2; 12: four times 3 leaves 0, ...
+        ({"v_th": 3, "max_spikes": 9, "reset": "subtract"}, [3, 3, 4, 3, 3, 4, 3, 3], 2, None),
+        # at most twice: 10 - 6 = 4, 14 - 6 = 8, ...
+        ({"v_th": 3, "max_spikes": 2, "reset": "subtract"}, [2] * 8, 32, None),
+        # strictly, at 5: 10 passes 5 but not 10, which leaves 5; 15 passes 10 but not 15, which leaves 5, ...
+        ({"v_th": 5, "max_spikes": 9, "strict": True, "reset": "subtract"}, [1, 2, 2, 2, 2, 2, 2, 2], 5, None),
+    ):
         result = reference.run(lone([[10]], n_steps=8, **({"v_th": 10} | settings)), always, record=True)
         assert result.spikes["p"][:, 0, 0].tolist() == times, settings
         assert result.v["p"].tolist() == [[v]], settings
@@ -175,9 +191,14 @@ def test_several_spikes_reach_every_kind_of_connection() -> None:
     (last,) = first.ops_of(LifOp)
     tensors = first.tensors | {"q.w": codes([[2]], QFormat(bits=4))}
     pool = PoolOp(source="p", target="s", kind="sum", shape=(1, 1, 1), kernel=(1, 1), stride=(1, 1))
-    ops = (*first.ops[:-1], pool, DenseOp(source="s", target="q", weight="q.w"),
-           DenseOp(source="p", target="q", weight="q.w"), msgspec.structs.replace(last, name="q", stream=32),
-           ReadOp(source="q"))
+    ops = (
+        *first.ops[:-1],
+        pool,
+        DenseOp(source="s", target="q", weight="q.w"),
+        DenseOp(source="p", target="q", weight="q.w"),
+        msgspec.structs.replace(last, name="q", stream=32),
+        ReadOp(source="q"),
+    )
     both = msgspec.structs.replace(first, ops=ops, tensors=tensors)
     spikes = from_dense(np.ones((8, 3, 1)))
     expected = reference.run(both, spikes)
@@ -201,8 +222,11 @@ def test_contract_passes_a_slow_but_right_backend() -> None:
 @given(recipes())
 def test_numba_equals_reference(recipe: Recipe) -> None:
     case = build(recipe)
-    check_equal(numba_engine.run(case.program, case.spikes, record=True),
-                reference.run(case.program, case.spikes, record=True), case.name)
+    check_equal(
+        numba_engine.run(case.program, case.spikes, record=True),
+        reference.run(case.program, case.spikes, record=True),
+        case.name,
+    )
 
 
 def test_random_programs_are_lively_and_use_every_kernel() -> None:
@@ -211,8 +235,17 @@ def test_random_programs_are_lively_and_use_every_kernel() -> None:
     assert np.mean(alive) > 0.6
     assert {len(c.program.ops_of(LifOp)) for c in cases} == {1, 2, 3}
     everything = frozenset().union(*(observed(c.program, c.spikes) for c in cases))
-    assert {"equal", "upper", "lower", "tie", "negative_tie", "negative_remainder", "crowd", "joint",
-            "refractory_drive"} <= everything
+    assert {
+        "equal",
+        "upper",
+        "lower",
+        "tie",
+        "negative_tie",
+        "negative_remainder",
+        "crowd",
+        "joint",
+        "refractory_drive",
+    } <= everything
     for case in [*cases, *adversarial()]:
         numba_engine.run(case.program, case.spikes)
     assert len(_kernels.narrow.signatures) >= 7, "row, sum and potential types of 16 and 32 bits"
@@ -230,10 +263,19 @@ def test_bit_slices_equal_the_reference(seed: int) -> None:
     rounding = [Rounding.TRUNCATE, Rounding.NEAREST, Rounding.TOWARD_ZERO][rng.integers(3)]
     top, density = (1 << v_bits) - 1, rng.random() ** 2
     program = single(
-        rng.random((n, n_inputs)) < 0.5, w_bits=1, v_bits=v_bits, in_shift=-int(rng.integers(0, 9)), decay_shift=k,
-        decay=max(0, (1 << k) - sum(1 << int(s) for s in taken)), rounding=rounding, n_ref=int(rng.integers(0, 4)),
-        v_th=rng.integers(0, top + 3, n), v_reset=rng.integers(0, top + 1, n) if rng.random() < 0.5 else 0,
-        inhibition=[None, int(rng.integers(0, top + 1)), 65535][rng.integers(3)], n_steps=12)
+        rng.random((n, n_inputs)) < 0.5,
+        w_bits=1,
+        v_bits=v_bits,
+        in_shift=-int(rng.integers(0, 9)),
+        decay_shift=k,
+        decay=max(0, (1 << k) - sum(1 << int(s) for s in taken)),
+        rounding=rounding,
+        n_ref=int(rng.integers(0, 4)),
+        v_th=rng.integers(0, top + 3, n),
+        v_reset=rng.integers(0, top + 1, n) if rng.random() < 0.5 else 0,
+        inhibition=[None, int(rng.integers(0, top + 1)), 65535][rng.integers(3)],
+        n_steps=12,
+    )
     spikes = from_dense(rng.random((12, 2, n_inputs)) < density)
     before = len(USED)
     check_equal(numba_engine.run(program, spikes, record=True), reference.run(program, spikes, record=True), "bits")
@@ -251,8 +293,17 @@ def test_more_inputs_than_six_planes_count() -> None:
 def test_wide_populations_in_stretches_of_steps(w_bits: int) -> None:
     """Input sums are made for as many steps as fit into a buffer: here for a part of them."""
     rng = np.random.default_rng(w_bits)
-    program = single(rng.integers(0, 1 << w_bits, (5000, 7)), w_bits=w_bits, v_bits=14,
-                     v_th=rng.integers(2, 9000, 5000), decay=15, decay_shift=4, n_ref=2, inhibition=40, n_steps=60)
+    program = single(
+        rng.integers(0, 1 << w_bits, (5000, 7)),
+        w_bits=w_bits,
+        v_bits=14,
+        v_th=rng.integers(2, 9000, 5000),
+        decay=15,
+        decay_shift=4,
+        n_ref=2,
+        inhibition=40,
+        n_steps=60,
+    )
     spikes = from_dense(rng.random((60, 2, 7)) < 0.3)
     expected = reference.run(program, spikes, record=True)
     assert expected.counts["p0"].sum() > 20
@@ -262,8 +313,11 @@ def test_wide_populations_in_stretches_of_steps(w_bits: int) -> None:
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 def test_threads_change_nothing(n_threads: int) -> None:
     case = random_case(6)
-    check_equal(numba_engine.run(case.program, case.spikes, record=True, n_threads=n_threads),
-                reference.run(case.program, case.spikes, record=True), "threads")
+    check_equal(
+        numba_engine.run(case.program, case.spikes, record=True, n_threads=n_threads),
+        reference.run(case.program, case.spikes, record=True),
+        "threads",
+    )
 
 
 def test_threads_keep_a_little_memory_from_run_to_run() -> None:
@@ -289,8 +343,9 @@ def test_a_spike_reaches_the_next_population_in_the_same_step() -> None:
     case = build(Recipe(layers=Recipe().layers * 2))
     tensors = dict(case.program.tensors)
     for name in ("p0", "p1"):
-        tensors[f"{name}.w"] = msgspec.structs.replace(tensors[f"{name}.w"],
-                                                       codes=np.ones_like(tensors[f"{name}.w"].codes))
+        tensors[f"{name}.w"] = msgspec.structs.replace(
+            tensors[f"{name}.w"], codes=np.ones_like(tensors[f"{name}.w"].codes)
+        )
         tensors[f"{name}.v_th"] = msgspec.structs.replace(tensors[f"{name}.v_th"], codes=np.zeros(1, np.int32))
     program = msgspec.structs.replace(case.program, tensors=tensors)
     for engine in (reference.run, numba_engine.run):
@@ -324,8 +379,11 @@ def hold_torch(program: program.Program, spikes: Spikes, name: str) -> None:
     check_equal(torch_engine.run(program, spikes, record=True), reference.run(program, spikes, record=True), name)
 
 
-@pytest.mark.parametrize(("n_inputs", "bits", "kinds"), [
-    (100, 8, [torch.float32]), (100, 16, [torch.float64]), (20_000, 32, [torch.float64, torch.float64])], ids=str)
+@pytest.mark.parametrize(
+    ("n_inputs", "bits", "kinds"),
+    [(100, 8, [torch.float32]), (100, 16, [torch.float64]), (20_000, 32, [torch.float64, torch.float64])],
+    ids=str,
+)
 def test_torch_products_are_exact_at_every_width(n_inputs: int, bits: int, kinds: list[torch.dtype]) -> None:
     """Sums at the upper and the lower end of what the codes allow, told apart by their last bits."""
     top = (1 << bits - 1) - 1
@@ -406,13 +464,14 @@ def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -
     program, spikes = single([[1, 2]]), constant(2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for backend, device, message in (
-            ("torch", "cuda", r"torch finds no CUDA device; got 'cuda'; allowed: cpu; fix: install a CUDA build"),
-            ("torch", "gpu", r"unknown device; got 'gpu'; allowed: cpu, cuda"),
-            ("torch", "cpu:1", r"processors have no number; got 'cpu:1'"),
-            ("torch", "meta", r"not known there; got 'meta'; allowed: cpu, cuda"),
-            ("numba", "cuda", r"the numba backend runs on the CPU only; got 'cuda'; .* choose the torch backend"),
-            ("reference", "cuda:0", r"the reference backend runs on the CPU only"),
-            ("nonsense", "cuda", r"unknown backend; got 'nonsense'; allowed: numba, reference, torch")):
+        ("torch", "cuda", r"torch finds no CUDA device; got 'cuda'; allowed: cpu; fix: install a CUDA build"),
+        ("torch", "gpu", r"unknown device; got 'gpu'; allowed: cpu, cuda"),
+        ("torch", "cpu:1", r"processors have no number; got 'cpu:1'"),
+        ("torch", "meta", r"not known there; got 'meta'; allowed: cpu, cuda"),
+        ("numba", "cuda", r"the numba backend runs on the CPU only; got 'cuda'; .* choose the torch backend"),
+        ("reference", "cuda:0", r"the reference backend runs on the CPU only"),
+        ("nonsense", "cuda", r"unknown backend; got 'nonsense'; allowed: numba, reference, torch"),
+    ):
         with pytest.raises(ConfigError, match=message):
             run(program, spikes, backend=backend, device=device)
 

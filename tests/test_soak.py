@@ -65,6 +65,7 @@ def test_an_engine_that_differs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_exceptions_of_other_kinds_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     for error, outcome in ((KeyError("p0"), Outcome.FOREIGN), (MemoryError(), Outcome.MEMORY)):
+
         def fails(*arguments: object, _error: Exception = error, **settings: object) -> Program:
             raise _error
 
@@ -98,7 +99,10 @@ def test_a_trial_outlives_crashes_and_hangs(monkeypatch: pytest.MonkeyPatch) -> 
     verdicts = sorted(soak.soak(0, mutations=12, n_workers=1, judge=judge, prepare=bounded))
     assert [v.number for v in verdicts] == list(range(12))
     assert {v.number: v.outcome for v in verdicts if v.outcome.fault} == {
-        3: Outcome.CRASH, 5: Outcome.HANG, 7: Outcome.MEMORY}
+        3: Outcome.CRASH,
+        5: Outcome.HANG,
+        7: Outcome.MEMORY,
+    }
     assert f"exit code {-signal.SIGSEGV}" in verdicts[3].detail
 
 

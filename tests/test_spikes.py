@@ -14,7 +14,8 @@ from qspinn.errors import ConfigError, DataError
 from qspinn.spikes import Spikes, from_dense, index_dtype
 
 RASTERS = st.tuples(st.integers(1, 6), st.integers(0, 5), st.integers(1, 7)).flatmap(
-    lambda shape: arrays(np.uint8, shape, elements=st.integers(0, 1)))
+    lambda shape: arrays(np.uint8, shape, elements=st.integers(0, 1))
+)
 
 
 @given(RASTERS)
@@ -63,32 +64,43 @@ def test_index_types() -> None:
     assert from_dense(raster).index.tolist() == [69_999]
 
 
-GOOD = {"offsets": np.array([[0, 1, 3], [3, 3, 4]]), "index": np.array([2, 0, 3, 1]), "n": 4,
-        "count": np.array([1, 9, 255, 2])}
+GOOD = {
+    "offsets": np.array([[0, 1, 3], [3, 3, 4]]),
+    "index": np.array([2, 0, 3, 1]),
+    "n": 4,
+    "count": np.array([1, 9, 255, 2]),
+}
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"offsets": np.array([[0, 2, 1], [1, 3, 4]])}, r"offsets: rows do not follow each other"),
-    ({"offsets": np.array([[0, 1, 3], [2, 3, 4]])}, r"offsets: rows do not follow each other"),
-    ({"offsets": np.array([[0, 1, 2], [3, 3, 4]])}, r"offsets: rows do not follow each other"),
-    ({"offsets": np.array([[-1, 1, 3], [3, 3, 4]])}, r"offsets: rows do not follow.*got \(-1, 4\)"),
-    ({"offsets": np.array([[0, 1, 3], [3, 3, 5]])}, r"offsets: rows do not follow.*got \(0, 5\)"),
-    ({"offsets": np.array([[0, 1, 10**8], [10**8, 10**8, 10**8]])}, r"offsets: rows do not follow"),
-    ({"offsets": GOOD["offsets"].astype(float)}, r"offsets: holds no integers; got 'float64'"),
-    ({"offsets": [[0, 1], [1]]}, r"offsets: is no rectangular array"),
-    ({"index": np.array([2, 0, 4, 1])}, r"index\[2\]: holds a value out of range; got 4; allowed: 0\.\.3"),
-    ({"index": np.array([2, -1, 3, 1])}, r"index\[1\]: .*got -1"),
-    ({"index": np.array([2, 3, 0, 1])}, r"index\[2\]: sources of a step do not ascend.*got 0; allowed: above 3"),
-    ({"index": np.array([2, 3, 3, 1])}, r"index\[2\]: sources .* or one is listed twice; got 3"),
-    ({"index": np.array([[2, 0, 3, 1]])}, r"index: has the wrong shape"),
-    ({"index": ["a"] * 4}, r"index: holds no int"),
-    ({"count": np.array([1, 0, 1, 1])}, r"count\[1\]: .*got 0; allowed: 1\.\.255"),
-    ({"count": np.array([1, 256, 1, 1])}, r"count\[1\]: .*got 256"),
-    ({"count": np.ones(4)}, r"count: holds no integers"),
-    ({"count": np.array([1, 1, 1])}, r"count: wrong shape; got \(3,\); allowed: \(4,\)"),
-    ({"n": 3}, r"index\[2\]: .*got 3; allowed: 0\.\.2"), ({"n": 4.0}, "n: is no integer"),
-    ({"n": True}, "n: is no integer"),
-    ({"n": -1}, "n: is out of range"), ({"n": 2**32 + 1}, "n: is out of range"), ({"n": 0}, "index")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"offsets": np.array([[0, 2, 1], [1, 3, 4]])}, r"offsets: rows do not follow each other"),
+        ({"offsets": np.array([[0, 1, 3], [2, 3, 4]])}, r"offsets: rows do not follow each other"),
+        ({"offsets": np.array([[0, 1, 2], [3, 3, 4]])}, r"offsets: rows do not follow each other"),
+        ({"offsets": np.array([[-1, 1, 3], [3, 3, 4]])}, r"offsets: rows do not follow.*got \(-1, 4\)"),
+        ({"offsets": np.array([[0, 1, 3], [3, 3, 5]])}, r"offsets: rows do not follow.*got \(0, 5\)"),
+        ({"offsets": np.array([[0, 1, 10**8], [10**8, 10**8, 10**8]])}, r"offsets: rows do not follow"),
+        ({"offsets": GOOD["offsets"].astype(float)}, r"offsets: holds no integers; got 'float64'"),
+        ({"offsets": [[0, 1], [1]]}, r"offsets: is no rectangular array"),
+        ({"index": np.array([2, 0, 4, 1])}, r"index\[2\]: holds a value out of range; got 4; allowed: 0\.\.3"),
+        ({"index": np.array([2, -1, 3, 1])}, r"index\[1\]: .*got -1"),
+        ({"index": np.array([2, 3, 0, 1])}, r"index\[2\]: sources of a step do not ascend.*got 0; allowed: above 3"),
+        ({"index": np.array([2, 3, 3, 1])}, r"index\[2\]: sources .* or one is listed twice; got 3"),
+        ({"index": np.array([[2, 0, 3, 1]])}, r"index: has the wrong shape"),
+        ({"index": ["a"] * 4}, r"index: holds no int"),
+        ({"count": np.array([1, 0, 1, 1])}, r"count\[1\]: .*got 0; allowed: 1\.\.255"),
+        ({"count": np.array([1, 256, 1, 1])}, r"count\[1\]: .*got 256"),
+        ({"count": np.ones(4)}, r"count: holds no integers"),
+        ({"count": np.array([1, 1, 1])}, r"count: wrong shape; got \(3,\); allowed: \(4,\)"),
+        ({"n": 3}, r"index\[2\]: .*got 3; allowed: 0\.\.2"),
+        ({"n": 4.0}, "n: is no integer"),
+        ({"n": True}, "n: is no integer"),
+        ({"n": -1}, "n: is out of range"),
+        ({"n": 2**32 + 1}, "n: is out of range"),
+        ({"n": 0}, "index"),
+    ],
+)
 def test_what_would_be_another_spike_train_is_refused(change: dict, message: str) -> None:
     Spikes(**GOOD)
     with pytest.raises(DataError, match=rf"spikes\.{message}"):
@@ -145,8 +157,15 @@ def test_rasters_of_anything_but_counts_are_refused(value: object) -> None:
         from_dense(np.ma.masked_array(np.ones((1, 1, 2)), mask=[[[0, 1]]]))
 
 
-@pytest.mark.parametrize("raster", [[[[0, 1, 1]]], np.array([[[0, 1, 1]]], ">f4"), np.array([[[False, True, True]]]),
-                                    np.array([[[0, 1, 1]]], np.float16)])
+@pytest.mark.parametrize(
+    "raster",
+    [
+        [[[0, 1, 1]]],
+        np.array([[[0, 1, 1]]], ">f4"),
+        np.array([[[False, True, True]]]),
+        np.array([[[0, 1, 1]]], np.float16),
+    ],
+)
 def test_rasters_of_any_whole_numbers_are_taken(raster: np.ndarray) -> None:
     assert from_dense(raster).index.tolist() == [1, 2]
 

@@ -67,7 +67,10 @@ def test_no_difference_still_has_a_width() -> None:
 
 
 def test_unpaired_vectors_are_refused() -> None:
-    for a, b in ((np.ones(2, bool), np.ones(3, bool)), (np.ones(0, bool), np.ones(0, bool)),
-                 (np.ones((2, 2), bool), np.ones((2, 2), bool))):
+    for a, b in (
+        (np.ones(2, bool), np.ones(3, bool)),
+        (np.ones(0, bool), np.ones(0, bool)),
+        (np.ones((2, 2), bool), np.ones((2, 2), bool)),
+    ):
         with pytest.raises(DataError, match="two equal, non-empty vectors"):
             paired_difference(a, b)

@@ -25,10 +25,12 @@ from qspinn.networks.models import diehl_cook
 from qspinn.spikes import Spikes, from_dense
 
 
-def network_of(bound: str, eta_pre: float = 0.0, *, norm: float = 78.4, x_offset: float = 0.3,
-               **neuron: float) -> Network:
-    stdp = Stdp(eta_post=0.05, eta_pre=eta_pre, bound=bound, norm=norm, x_offset=x_offset, tau_pre_ms=8.0,
-                tau_post_ms=5.0)
+def network_of(
+    bound: str, eta_pre: float = 0.0, *, norm: float = 78.4, x_offset: float = 0.3, **neuron: float
+) -> Network:
+    stdp = Stdp(
+        eta_post=0.05, eta_pre=eta_pre, bound=bound, norm=norm, x_offset=x_offset, tau_pre_ms=8.0, tau_post_ms=5.0
+    )
     lif = Lif(**{"v_th_mv": 2.0, "theta_plus_mv": 0.125, **neuron})
     return diehl_cook(13, 6, n_steps=40, n_classes=3, neuron=lif, stdp=stdp)
 
@@ -96,8 +98,9 @@ def test_training_equals_a_plain_implementation(
     np.testing.assert_allclose(got.params["exc.w"], w, atol=2e-5)
 
 
-@pytest.mark.parametrize("neuron", [{"n_ref_steps": 0}, {"n_ref_steps": 4}, {"v_reset_mv": 0.5},
-                                    {"v_min_mv": -3.0, "v_reset_mv": -1.0}])
+@pytest.mark.parametrize(
+    "neuron", [{"n_ref_steps": 0}, {"n_ref_steps": 4}, {"v_reset_mv": 0.5}, {"v_min_mv": -3.0, "v_reset_mv": -1.0}]
+)
 def test_training_honours_the_neuron(neuron: dict[str, float], make_spikes: Callable[..., Spikes]) -> None:
     network, training = network_of("soft", **neuron), StdpTraining(n_passes=1)
     spikes = make_spikes(13, 40, 5)
@@ -109,8 +112,14 @@ def test_training_honours_the_neuron(neuron: dict[str, float], make_spikes: Call
 
 def test_many_neurons_learn_in_stretches_of_steps(make_spikes: Callable[..., Spikes]) -> None:
     """Input sums are made for as many steps as fit into a buffer: here for a part of them."""
-    network = diehl_cook(13, 3000, n_steps=40, n_classes=3, neuron=Lif(v_th_mv=2.0, theta_plus_mv=0.125),
-                         stdp=Stdp(eta_post=0.05, x_offset=0.1))
+    network = diehl_cook(
+        13,
+        3000,
+        n_steps=40,
+        n_classes=3,
+        neuron=Lif(v_th_mv=2.0, theta_plus_mv=0.125),
+        stdp=Stdp(eta_post=0.05, x_offset=0.1),
+    )
     spikes, training = make_spikes(13, 40, 3), StdpTraining(n_passes=1)
     w, n_spikes = plain_train(network, spikes, training, 1)
     got = train(network, spikes, training, seed=1)
@@ -160,8 +169,9 @@ def test_progress_and_no_passes(make_spikes: Callable[..., Spikes]) -> None:
     np.testing.assert_array_equal(fresh.params["exc.w"], init_params(network, 3)["exc.w"])
 
 
-def test_responses_do_not_depend_on_threads_or_batch(make_spikes: Callable[..., Spikes],
-                                                     make_trained: Callable[..., Trained]) -> None:
+def test_responses_do_not_depend_on_threads_or_batch(
+    make_spikes: Callable[..., Spikes], make_trained: Callable[..., Trained]
+) -> None:
     trained, spikes = make_trained(network_of("soft")), make_spikes(13, 40, 7)
     whole = respond(trained, spikes, n_threads=1)
     assert whole.sum() > 20
@@ -180,8 +190,9 @@ def test_responses_learn_nothing(make_spikes: Callable[..., Spikes], make_traine
 def test_frozen_float_interval_is_closed_form() -> None:
     """Without competition from others a neuron under constant drive spikes every ceil(v_th / I) + n_ref steps."""
     network = diehl_cook(1, 1, n_steps=200, n_classes=2, neuron=Lif(tau_ms=1e9, v_th_mv=10.0, n_ref_steps=3))
-    trained = Trained(network=network, params={"exc.w": np.full((1, 1), 0.75, np.float32),
-                                               "exc.theta": np.zeros(1, np.float32)})
+    trained = Trained(
+        network=network, params={"exc.w": np.full((1, 1), 0.75, np.float32), "exc.theta": np.zeros(1, np.float32)}
+    )
     spikes = Spikes(offsets=np.arange(201)[None], index=np.zeros(200, np.uint16), n=1)
     expected = len(range(13, 200, 14 + 3))  # ceil(10 / 0.75) = 14
     assert respond(trained, spikes).tolist() == [[expected]]
@@ -192,10 +203,17 @@ def test_mean_responses() -> None:
     np.testing.assert_array_equal(mean_responses(counts, labels, 2), [[2, 5], [1, 5]])
 
 
-@pytest.mark.parametrize(("labels", "message"), [
-    ([0, 0, 2], r"no sample of a class; got \[1\]"), ([0, 1, 3], "class out of range; got 3"),
-    ([0, 1], "do not match the samples"), ([0, 1, -1], "class out of range; got -1"),
-    ([0.0, 1.0, 2.0], "holds no integers"), ([[0, 1, 2]], "has the wrong shape")])
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 0, 2], r"no sample of a class; got \[1\]"),
+        ([0, 1, 3], "class out of range; got 3"),
+        ([0, 1], "do not match the samples"),
+        ([0, 1, -1], "class out of range; got -1"),
+        ([0.0, 1.0, 2.0], "holds no integers"),
+        ([[0, 1, 2]], "has the wrong shape"),
+    ],
+)
 def test_bad_labels_are_named(labels: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         mean_responses(np.ones((3, 2)), np.array(labels), 3)
@@ -209,12 +227,19 @@ def test_networks_that_stdp_cannot_train_are_refused(tiny: Network, two_layers: 
         plastic(alone)
 
 
-@pytest.mark.parametrize(("shape", "where", "message"), [
-    ((40, 3, 12), "spikes.n", "got 12; allowed: 13"), ((40, 3, 60_000), "spikes.n", "got 60000; allowed: 13"),
-    ((39, 3, 13), "spikes.offsets", "got 39; allowed: 40 steps"), ((41, 3, 13), "spikes.offsets", "got 41"),
-    ((3, 40, 13), "spikes.offsets", "got 3; allowed: 40 steps")])
-def test_samples_of_another_network_are_refused(shape: tuple[int, int, int], where: str, message: str,
-                                                make_trained: Callable[..., Trained]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "where", "message"),
+    [
+        ((40, 3, 12), "spikes.n", "got 12; allowed: 13"),
+        ((40, 3, 60_000), "spikes.n", "got 60000; allowed: 13"),
+        ((39, 3, 13), "spikes.offsets", "got 39; allowed: 40 steps"),
+        ((41, 3, 13), "spikes.offsets", "got 41"),
+        ((3, 40, 13), "spikes.offsets", "got 3; allowed: 40 steps"),
+    ],
+)
+def test_samples_of_another_network_are_refused(
+    shape: tuple[int, int, int], where: str, message: str, make_trained: Callable[..., Trained]
+) -> None:
     network, spikes = network_of("soft"), from_dense(np.ones(shape))
     for call in (lambda: respond(make_trained(network), spikes), lambda: train(network, spikes, StdpTraining())):
         with pytest.raises(DataError, match=message) as caught:
@@ -242,12 +267,20 @@ def test_nothing_to_do(make_trained: Callable[..., Trained]) -> None:
         mean_responses(np.zeros((0, 6)), np.zeros(0, int), 3)
 
 
-@pytest.mark.parametrize(("change", "where"), [
-    ({"exc.w": np.ones((6, 12))}, "exc.w"), ({"exc.w": np.full((6, 13), np.nan)}, "exc.w"),
-    ({"exc.theta": np.ones(7)}, "exc.theta"), ({"exc.theta": np.array([0, 1, 2, 3, 4, np.inf])}, "exc.theta"),
-    ({"exc.w": None}, "exc.w"), ({"readout.responses": np.ones((6, 4))}, "readout.responses")])
-def test_arrays_that_do_not_fit_are_refused_by_path(change: dict, where: str, make_trained: Callable[..., Trained],
-                                                    make_spikes: Callable[..., Spikes]) -> None:
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"exc.w": np.ones((6, 12))}, "exc.w"),
+        ({"exc.w": np.full((6, 13), np.nan)}, "exc.w"),
+        ({"exc.theta": np.ones(7)}, "exc.theta"),
+        ({"exc.theta": np.array([0, 1, 2, 3, 4, np.inf])}, "exc.theta"),
+        ({"exc.w": None}, "exc.w"),
+        ({"readout.responses": np.ones((6, 4))}, "readout.responses"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_by_path(
+    change: dict, where: str, make_trained: Callable[..., Trained], make_spikes: Callable[..., Spikes]
+) -> None:
     trained = make_trained(network_of("soft"))
     params = {k: v for k, v in (trained.params | change).items() if v is not None}
     with pytest.raises(DataError) as caught:
@@ -268,7 +301,8 @@ def test_unknown_arrays_are_refused_where_they_enter(make_trained: Callable[...,
 
 
 @pytest.mark.parametrize("n_threads", [-1, 1.5, True, "2"])
-def test_numbers_of_threads_are_whole(n_threads: object, make_trained: Callable[..., Trained],
-                                      make_spikes: Callable[..., Spikes]) -> None:
+def test_numbers_of_threads_are_whole(
+    n_threads: object, make_trained: Callable[..., Trained], make_spikes: Callable[..., Spikes]
+) -> None:
     with pytest.raises(ConfigError, match="n_threads"):
         respond(make_trained(network_of("soft")), make_spikes(13, 40), n_threads=n_threads)  # type: ignore[arg-type]

@@ -45,10 +45,16 @@ def bars(n: int, seed: int) -> EventSet:
 def network(**neuron: float) -> LayeredNetwork:
     n = Leaky(**{"decay": 0.7, **neuron})
     return LayeredNetwork(
-        name="bars", input=EventInput(shape=(1, 8, 8)), n_steps=8, readout=NeuronReadout(source="out"),
+        name="bars",
+        input=EventInput(shape=(1, 8, 8)),
+        n_steps=8,
+        readout=NeuronReadout(source="out"),
         layers=(Layer(name="a", shape=(6, 3, 3), neuron=n), Layer(name="out", shape=(2, 1, 1), neuron=n)),
-        connections=(Conv2d(source="input", target="a", kernel=(4, 4), stride=(2, 2), norm=True),
-                     Linear(source="a", target="out", norm=True)))
+        connections=(
+            Conv2d(source="input", target="a", kernel=(4, 4), stride=(2, 2), norm=True),
+            Linear(source="a", target="out", norm=True),
+        ),
+    )
 
 
 def trained(seed: int = 0, **neuron: float) -> SurrogateNet:
@@ -62,8 +68,13 @@ def test_from_events_to_integers(neuron: dict[str, float]) -> None:
     net, test = trained(**neuron), bars(200, 2)
     right = scores(net, test).argmax(axis=1) == test.labels
     assert right.mean() > 0.95
-    plan = QuantPlan(rules=(QuantRule(tensor="*.w*", bits=6, granularity=Granularity.PER_CHANNEL),
-                            QuantRule(tensor="*.v", bits=10), QuantRule(tensor="*", bits=12)))
+    plan = QuantPlan(
+        rules=(
+            QuantRule(tensor="*.w*", bits=6, granularity=Granularity.PER_CHANNEL),
+            QuantRule(tensor="*.v", bits=10),
+            QuantRule(tensor="*", bits=12),
+        )
+    )
     program = lower_layers(net.network, net.params(), plan, layer_ranges(net, bars(100, 3)))
     agree = run(program, test.spikes()).predictions() == test.labels
     assert agree.mean() > 0.93
@@ -77,8 +88,12 @@ def test_training_repeats_by_seed() -> None:
 
 def test_progress_is_told() -> None:
     seen: list[tuple[int, int, float]] = []
-    fit(SurrogateNet(network()), bars(40, 1), Supervision(n_epochs=2, batch=16),
-        progress=lambda done, total, loss: seen.append((done, total, loss)))
+    fit(
+        SurrogateNet(network()),
+        bars(40, 1),
+        Supervision(n_epochs=2, batch=16),
+        progress=lambda done, total, loss: seen.append((done, total, loss)),
+    )
     assert [s[:2] for s in seen] == [(1, 2), (2, 2)]
     assert all(0 < s[2] < 10 for s in seen)
 
@@ -87,9 +102,13 @@ def test_spike_regulation_by_hand() -> None:
     rates = {"a": torch.tensor(0.1), "b": torch.tensor(0.75), "out": torch.tensor(0.0)}
     layers = tuple(Layer(name=n, shape=(2, 1, 1)) for n in ("a", "b", "out"))
     pairs = (("input", "a"), ("a", "b"), ("b", "out"))
-    net = LayeredNetwork(name="n", input=EventInput(shape=(2, 1, 1)), layers=layers,
-                         readout=NeuronReadout(source="out"),
-                         connections=tuple(Linear(source=s, target=t) for s, t in pairs))
+    net = LayeredNetwork(
+        name="n",
+        input=EventInput(shape=(2, 1, 1)),
+        layers=layers,
+        readout=NeuronReadout(source="out"),
+        connections=tuple(Linear(source=s, target=t) for s, t in pairs),
+    )
     assert regulation(net, rates, 0.5).item() == pytest.approx(0.5 * (0.16 + 0.0625))
 
 
@@ -203,13 +222,16 @@ def test_channel_rates_are_those_of_the_spikes_and_come_back_after_quantization(
         spikes = net(torch.from_numpy(data.dense().reshape(8, 250, -1))).spikes
     for name in ("a", "out"):
         assert wanted[name] == pytest.approx(spikes[name].numpy().mean(axis=(0, 1, 3, 4)), abs=1e-6)
-    coarse = QuantPlan(rules=(QuantRule(tensor="*.w*", bits=2), QuantRule(tensor="*.v", bits=8),
-                              QuantRule(tensor="*", bits=10)))
+    coarse = QuantPlan(
+        rules=(QuantRule(tensor="*.w*", bits=2), QuantRule(tensor="*.v", bits=8), QuantRule(tensor="*", bits=10))
+    )
     program = lower_layers(net.network, net.params(), coarse, layer_ranges(net, data))
     restored = restore_rates(program, data.spikes(), wanted)
     for name in ("a", "out"):
-        before, after = (np.abs(measured_rates(p, name, data.spikes(), len(wanted[name])) - wanted[name]).sum()
-                         for p in (program, restored))
+        before, after = (
+            np.abs(measured_rates(p, name, data.spikes(), len(wanted[name])) - wanted[name]).sum()
+            for p in (program, restored)
+        )
         assert after < before / 4, name
     with pytest.raises(DataError, match="holds no recordings"):
         channel_rates(net, data.slice(0, 0))

@@ -22,9 +22,11 @@ from qspinn.networks.layered import (
 )
 
 T, B = 9, 3
-SLOPES = {"arctan": lambda d, w: 0.5 * w / (1 + (torch.pi / 2 * w * d) ** 2),
-          "fast_sigmoid": lambda d, w: 1 / (1 + w * d.abs()) ** 2,
-          "triangle": lambda d, w: (1 - w * d.abs()).clamp(min=0)}
+SLOPES = {
+    "arctan": lambda d, w: 0.5 * w / (1 + (torch.pi / 2 * w * d) ** 2),
+    "fast_sigmoid": lambda d, w: 1 / (1 + w * d.abs()) ** 2,
+    "triangle": lambda d, w: (1 - w * d.abs()).clamp(min=0),
+}
 
 
 class PlainSpike(torch.autograd.Function):
@@ -47,8 +49,9 @@ def lowered(v, fired, n: Leaky, high):
 def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: float):
     """Scores of the same network, written down from the docstring of Leaky: every step on its own."""
     kinds = ("v", "i", "s", "rest", "theta")
-    states = {layer.name: {k: torch.zeros(B, *layer.shape, dtype=torch.float64) for k in kinds}
-              for layer in network.layers}
+    states = {
+        layer.name: {k: torch.zeros(B, *layer.shape, dtype=torch.float64) for k in kinds} for layer in network.layers
+    }
     total, spikes = 0, {layer.name: [] for layer in network.layers}
     for t in range(T):
         signals = {"input": x[t].double().view(B, *network.input.shape)}
@@ -93,23 +96,43 @@ def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: floa
 def network_of(neuron: Leaky, of: str = "spikes", *, feedback: bool = False) -> LayeredNetwork:
     last = neuron if of == "spikes" else msgspec.structs.replace(neuron, spiking=False)
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(2, 6, 6)), n_steps=T, readout=NeuronReadout(source="out", of=of),
-        layers=(Layer(name="a", shape=(4, 4, 4), neuron=neuron), Layer(name="b", shape=(4, 2, 2), neuron=neuron),
-                Layer(name="out", shape=(3, 1, 1), neuron=last)),
-        connections=(Conv2d(source="input", target="a", bias=True), Pool2d(source="a", target="p"),
-                     Conv2d(source="p", target="b", padding=(1, 1), groups=2), Skip(source="p", target="b", weight=0.3),
-                     Linear(source="b", target="out"),
-                     *([Linear(source="b", target="b")] if feedback else [])))
+        name="n",
+        input=EventInput(shape=(2, 6, 6)),
+        n_steps=T,
+        readout=NeuronReadout(source="out", of=of),
+        layers=(
+            Layer(name="a", shape=(4, 4, 4), neuron=neuron),
+            Layer(name="b", shape=(4, 2, 2), neuron=neuron),
+            Layer(name="out", shape=(3, 1, 1), neuron=last),
+        ),
+        connections=(
+            Conv2d(source="input", target="a", bias=True),
+            Pool2d(source="a", target="p"),
+            Conv2d(source="p", target="b", padding=(1, 1), groups=2),
+            Skip(source="p", target="b", weight=0.3),
+            Linear(source="b", target="out"),
+            *([Linear(source="b", target="b")] if feedback else []),
+        ),
+    )
 
 
 @pytest.mark.parametrize("slope", list(SLOPES))
 @pytest.mark.parametrize(("of", "feedback"), [("spikes", False), ("v_sum", False), ("v_last", False), ("spikes", True)])
-@pytest.mark.parametrize("settings", [
-    {}, {"reset": "value", "v_reset": 0.1, "strict": True}, {"n_ref_steps": 2}, {"current_decay": 0.6, "decay": 1.0},
-    {"theta_step": 0.2, "theta_decay": 0.7}, {"theta_step": 0.3, "reset_delay": True, "current_decay": 0.4},
-    {"theta_step": 0.2, "reset": "value", "n_ref_steps": 1},
-    {"reset_delay": True, "strict": True}, {"reset_delay": True, "reset": "value", "v_reset": 0.1, "n_ref_steps": 1}],
-    ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"reset": "value", "v_reset": 0.1, "strict": True},
+        {"n_ref_steps": 2},
+        {"current_decay": 0.6, "decay": 1.0},
+        {"theta_step": 0.2, "theta_decay": 0.7},
+        {"theta_step": 0.3, "reset_delay": True, "current_decay": 0.4},
+        {"theta_step": 0.2, "reset": "value", "n_ref_steps": 1},
+        {"reset_delay": True, "strict": True},
+        {"reset_delay": True, "reset": "value", "v_reset": 0.1, "n_ref_steps": 1},
+    ],
+    ids=str,
+)
 def test_outputs_and_gradients_equal_plain_steps(slope: str, of: str, feedback: bool, settings: dict) -> None:
     network = network_of(Leaky(**{"v_th": 0.7, **settings}), of, feedback=feedback)
     net = SurrogateNet(network, seed=3, surrogate=slope, width=2.0)
@@ -161,9 +184,13 @@ def test_a_delayed_reset_is_that_of_snntorch() -> None:
     """snnTorch's Leaky by default: mem = beta * mem + input - (mem > threshold) * threshold; spike where mem > it."""
     neuron = Leaky(decay=0.9, v_th=1.0, strict=True, reset_delay=True)
     network = LayeredNetwork(
-        name="s", input=EventInput(shape=(5, 1, 1)), n_steps=40, readout=NeuronReadout(source="out", of="v_last"),
+        name="s",
+        input=EventInput(shape=(5, 1, 1)),
+        n_steps=40,
+        readout=NeuronReadout(source="out", of="v_last"),
         layers=(Layer(name="out", shape=(4, 1, 1), neuron=neuron),),
-        connections=(Linear(source="input", target="out"),))
+        connections=(Linear(source="input", target="out"),),
+    )
     net = SurrogateNet(network, seed=2)
     x = (torch.rand(40, 3, 5, generator=torch.Generator().manual_seed(3)) < 0.5).float()
     mem = torch.zeros(3, 4)
@@ -187,10 +214,16 @@ def test_gradients_train() -> None:
     """Two kinds of motion are told apart: the same pixels, in the opposite order."""
     rng = np.random.default_rng(0)
     network = LayeredNetwork(
-        name="motion", input=EventInput(shape=(1, 1, 8)), n_steps=8, readout=NeuronReadout(source="out", of="v_sum"),
-        layers=(Layer(name="hidden", shape=(24, 1, 1), neuron=Leaky(decay=0.7, current_decay=0.5)),
-                Layer(name="out", shape=(2, 1, 1), neuron=Leaky(spiking=False))),
-        connections=(Linear(source="input", target="hidden", norm=True), Linear(source="hidden", target="out")))
+        name="motion",
+        input=EventInput(shape=(1, 1, 8)),
+        n_steps=8,
+        readout=NeuronReadout(source="out", of="v_sum"),
+        layers=(
+            Layer(name="hidden", shape=(24, 1, 1), neuron=Leaky(decay=0.7, current_decay=0.5)),
+            Layer(name="out", shape=(2, 1, 1), neuron=Leaky(spiking=False)),
+        ),
+        connections=(Linear(source="input", target="hidden", norm=True), Linear(source="hidden", target="out")),
+    )
     net = SurrogateNet(network, seed=0)
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
 
@@ -214,8 +247,11 @@ def test_gradients_train() -> None:
 
 def test_other_devices_are_refused_by_name() -> None:
     net, x = SurrogateNet(network_of(Leaky())), torch.zeros(T, 2, 72, device="meta")
-    with pytest.raises(ConfigError, match=r"device: the module and its input lie on different devices; got 'module on "
-                                          r'cpu, input on meta\'; fix: move the input, spikes.to\("cpu"\)'):
+    with pytest.raises(
+        ConfigError,
+        match=r"device: the module and its input lie on different devices; got 'module on "
+        r'cpu, input on meta\'; fix: move the input, spikes.to\("cpu"\)',
+    ):
         net(x)
     with pytest.raises(ConfigError, match=r"device: layers are not computed there; got 'meta'; allowed: cpu, cuda"):
         net.to("meta")(x)

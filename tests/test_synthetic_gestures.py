@@ -35,8 +35,12 @@ def path_of(label: int, number: int) -> np.ndarray:
 
 @pytest.mark.parametrize("number", range(3))
 def test_the_hand_moves_as_the_name_says(number: int) -> None:
-    for name, side, sense in (("right clockwise", 1, 1), ("right counter-clockwise", 1, -1), ("left clockwise", -1, 1),
-                              ("left counter-clockwise", -1, -1)):
+    for name, side, sense in (
+        ("right clockwise", 1, 1),
+        ("right counter-clockwise", 1, -1),
+        ("left clockwise", -1, 1),
+        ("left counter-clockwise", -1, -1),
+    ):
         path = path_of(CLASSES.index(name), number)
         arm = path - path.mean(axis=0)
         turned = (arm[:-1, 0] * arm[1:, 1] - arm[:-1, 1] * arm[1:, 0]).sum()
@@ -105,8 +109,9 @@ def test_synthetic_sets() -> None:
     assert events.labels.tolist() == [*range(11)] * 2
     for i, (label, number) in ((5, (5, 3)), (13, (2, 4))):
         recording = downsample(synthetic_recording(label, number, n_ms=200), (128, 128), (16, 32))
-        np.testing.assert_array_equal(events.slice(i, i + 1).compact().index,
-                                      bin_events(recording, (16, 32), 20_000, 10).address)
+        np.testing.assert_array_equal(
+            events.slice(i, i + 1).compact().index, bin_events(recording, (16, 32), 20_000, 10).address
+        )
 
 
 def test_the_synthetic_data_set_says_what_it_is() -> None:
@@ -134,8 +139,9 @@ def test_the_size_of_a_split_moves_no_other(monkeypatch: pytest.MonkeyPatch) -> 
     assert numbers == [(0, 80), (1 << 32, 5), (80, 1), (110, 30), (3 << 32, 1)]
 
 
-@pytest.mark.parametrize("bad", [{"threshold": 0.0}, {"mismatch": 0.1}, {"noise_hz": -1.0}, {"n_hot": -1},
-                                 {"hot_hz": 1e5}, {"frame_hz": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"threshold": 0.0}, {"mismatch": 0.1}, {"noise_hz": -1.0}, {"n_hot": -1}, {"hot_hz": 1e5}, {"frame_hz": 0}]
+)
 def test_cameras_are_checked(bad: dict) -> None:
     with pytest.raises(ConfigError, match=f"camera.{next(iter(bad))}"):
         Camera(**bad)

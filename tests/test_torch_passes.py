@@ -37,8 +37,9 @@ from qspinn.quantization.plan import Granularity
 from test_quantized import CASES, B
 
 Net = SurrogateNet | QuantNet
-ALL_CASES = CASES | {"large": ({}, {"max_count": 255}, {"w": 16, "v": 16, "others": 16,
-                                                       "granularity": Granularity.GLOBAL})}
+ALL_CASES = CASES | {
+    "large": ({}, {"max_count": 255}, {"w": 16, "v": 16, "others": 16, "granularity": Granularity.GLOBAL})
+}
 
 
 @pytest.fixture
@@ -74,8 +75,9 @@ def check_close(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor
     assert expected.keys() == found.keys()
     for name, grad in expected.items():
         assert grad.abs().sum() > 0, name
-        np.testing.assert_allclose(found[name], grad, rtol=tolerance, atol=tolerance * grad.abs().max().item(),
-                                   err_msg=name)
+        np.testing.assert_allclose(
+            found[name], grad, rtol=tolerance, atol=tolerance * grad.abs().max().item(), err_msg=name
+        )
 
 
 def quant_net(case: str, rounding: Rounding) -> tuple[QuantNet, torch.Tensor]:
@@ -89,8 +91,9 @@ def quant_net(case: str, rounding: Rounding) -> tuple[QuantNet, torch.Tensor]:
 
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
 @pytest.mark.parametrize("case", ALL_CASES)
-def test_codes_equal_the_compiled_ones_bit_for_bit(case: str, rounding: Rounding, monkeypatch: pytest.MonkeyPatch
-                                                   ) -> None:
+def test_codes_equal_the_compiled_ones_bit_for_bit(
+    case: str, rounding: Rounding, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, x = quant_net(case, rounding)
     (compiled, grads), (found, found_grads) = both(module, x, torch.arange(B) % 3, monkeypatch)
     for kind in ("spikes", "potentials", "currents", "thetas", "rates"):
@@ -106,11 +109,21 @@ def test_codes_equal_the_compiled_ones_bit_for_bit(case: str, rounding: Rounding
 def test_all_to_all_connections_into_places_equal_the_compiled_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     neuron = Leaky(v_th=0.6)
     network = LayeredNetwork(
-        name="n", input=EventInput(shape=(2, 6, 6)), n_steps=test_quantized.T, readout=NeuronReadout(source="out"),
-        layers=(Layer(name="a", shape=(4, 2, 3), neuron=neuron), Layer(name="b", shape=(2, 3, 2), neuron=neuron),
-                Layer(name="out", shape=(3, 1, 1), neuron=neuron)),
-        connections=(Linear(source="input", target="a"), Linear(source="a", target="b"),
-                     Linear(source="b", target="out")))
+        name="n",
+        input=EventInput(shape=(2, 6, 6)),
+        n_steps=test_quantized.T,
+        readout=NeuronReadout(source="out"),
+        layers=(
+            Layer(name="a", shape=(4, 2, 3), neuron=neuron),
+            Layer(name="b", shape=(2, 3, 2), neuron=neuron),
+            Layer(name="out", shape=(3, 1, 1), neuron=neuron),
+        ),
+        connections=(
+            Linear(source="input", target="a"),
+            Linear(source="a", target="b"),
+            Linear(source="b", target="out"),
+        ),
+    )
     x = torch.from_numpy(test_quantized.raster_of(7))
     for net in (SurrogateNet(network), prepare(network, test_quantized.plan_of(4, 8, granularity=Granularity.GLOBAL))):
         (compiled, grads), (found, found_grads) = both(net, x, torch.arange(B) % 3, monkeypatch)
@@ -120,11 +133,15 @@ def test_all_to_all_connections_into_places_equal_the_compiled_ones(monkeypatch:
 
 @pytest.mark.parametrize(("case", "dtype"), [("plain", torch.float32), ("large", torch.float64)])
 def test_every_connection_of_codes_is_an_exact_product(
-        case: str, dtype: torch.dtype, forced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    case: str, dtype: torch.dtype, forced: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[bool, torch.dtype]] = []
     exact = torch_connection.current
-    monkeypatch.setattr(torch_connection, "current", lambda wiring, x, w, *, codes: (
-        seen.append((codes, w.dtype)) or exact(wiring, x, w, codes=codes)))
+    monkeypatch.setattr(
+        torch_connection,
+        "current",
+        lambda wiring, x, w, *, codes: seen.append((codes, w.dtype)) or exact(wiring, x, w, codes=codes),
+    )
     module, x = quant_net(case, Rounding.NEAREST)
     seen.clear()  # the float network came first
     module(x)
@@ -145,11 +162,20 @@ def test_the_engine_computes_the_same_after_training_there(case: str, forced: No
 
 @pytest.mark.parametrize("slope", list(test_surrogate.SLOPES))
 @pytest.mark.parametrize(("of", "feedback"), [("spikes", False), ("v_sum", True), ("v_last", False)])
-@pytest.mark.parametrize("settings", [
-    {}, {"reset": "value", "v_reset": 0.1, "strict": True}, {"n_ref_steps": 2}, {"current_decay": 0.6, "decay": 1.0},
-    {"current_decay": 0.6, "n_ref_steps": 1}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"reset": "value", "v_reset": 0.1, "strict": True},
+        {"n_ref_steps": 2},
+        {"current_decay": 0.6, "decay": 1.0},
+        {"current_decay": 0.6, "n_ref_steps": 1},
+    ],
+    ids=str,
+)
 def test_real_numbers_equal_plain_steps_and_the_compiled_ones(
-        slope: str, of: str, feedback: bool, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    slope: str, of: str, feedback: bool, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = test_surrogate.network_of(Leaky(**{"v_th": 0.7, **settings}), of, feedback=feedback)
     net = SurrogateNet(network, seed=3, surrogate=slope, width=1.7)
     x = (torch.rand(test_surrogate.T, B, 72, generator=torch.Generator().manual_seed(1)) < 0.4).to(torch.uint8)
@@ -173,8 +199,9 @@ def test_connections_equal_a_convolution(name: str, forced: None) -> None:
 @pytest.mark.parametrize("told", [False, True], ids=["", "TF32"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", test_connection.WIRINGS)
-def test_connections_of_codes_are_exact(name: str, dtype: torch.dtype, told: bool, monkeypatch: pytest.MonkeyPatch
-                                        ) -> None:
+def test_connections_of_codes_are_exact(
+    name: str, dtype: torch.dtype, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wiring, x, w = test_connection.case_of(name, 0.5, graded=False, channel_last=True)
     size = 2**14 if dtype is torch.float32 else 2**43
     w = (w.double().clamp(-4, 4) / 4 * size / 64).round().to(dtype)
@@ -213,8 +240,13 @@ def test_normalized_networks_equal_the_compiled_ones(training: bool, monkeypatch
 def losses(net: Net, seed: int = 0) -> list[float]:
     """Of every epoch of a short training."""
     seen: list[float] = []
-    fit(net, test_supervised.bars(96, 1), Supervision(n_epochs=4, batch=32, learning_rate=5e-3, shift=1, flip=True),
-        seed=seed, progress=lambda done, total, loss: seen.append(loss))
+    fit(
+        net,
+        test_supervised.bars(96, 1),
+        Supervision(n_epochs=4, batch=32, learning_rate=5e-3, shift=1, flip=True),
+        seed=seed,
+        progress=lambda done, total, loss: seen.append(loss),
+    )
     return seen
 
 
@@ -238,8 +270,12 @@ def test_cudnn_repeats_while_training_only() -> None:
     seen: list[tuple[bool, bool]] = []
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
-    fit(SurrogateNet(test_supervised.network()), test_supervised.bars(32, 1), Supervision(n_epochs=1, batch=16),
-        progress=lambda *_: seen.append((cudnn.deterministic, cudnn.benchmark)))
+    fit(
+        SurrogateNet(test_supervised.network()),
+        test_supervised.bars(32, 1),
+        Supervision(n_epochs=1, batch=16),
+        progress=lambda *_: seen.append((cudnn.deterministic, cudnn.benchmark)),
+    )
     assert seen == [(True, False)]
     assert (cudnn.deterministic, cudnn.benchmark) == before == (False, False)
 
@@ -250,11 +286,14 @@ def test_weights_that_are_no_numbers_are_noticed(forced: None) -> None:
 
 @pytest.mark.parametrize("settings", [{"current_decay": 0.6, "n_ref_steps": 1}, {"reset": "value"}], ids=str)
 def test_nothing_stays_on_another_device(settings: dict[str, Any], forced: None) -> None:
-    """"meta" stands for a GPU: it refuses to compute with what lies on the CPU."""
+    """ "meta" stands for a GPU: it refuses to compute with what lies on the CPU."""
     for network in (test_surrogate.network_of(Leaky(**settings), "v_sum", feedback=True), test_connection.network()):
         net = SurrogateNet(network).to("meta")
-        out, grads = outcome(net, torch.zeros(network.n_steps, 4, network.input.n, dtype=torch.uint8, device="meta"),
-                             torch.zeros(4, dtype=torch.int64, device="meta"))
+        out, grads = outcome(
+            net,
+            torch.zeros(network.n_steps, 4, network.input.n, dtype=torch.uint8, device="meta"),
+            torch.zeros(4, dtype=torch.int64, device="meta"),
+        )
         assert {x.device.type for x in (*out.spikes.values(), *out.rates.values(), *grads.values())} == {"meta"}
         assert grads.keys() == dict(net.named_parameters()).keys()
 
@@ -279,8 +318,12 @@ def test_switches_that_are_not_known_are_refused_by_name() -> None:
     wider = namedtuple("wider", (*Scan._fields, "lazy", "kept_shift"), defaults=(-1,))
     torch_neurons.check(scan)
     torch_neurons.check(wider(*scan, False))
-    for changed, name in ((wider(*scan, True), "lazy"), (wider(*scan, False, 2), "kept_shift"),
-                          (scan._replace(mode=9), "mode"), (scan._replace(surrogate=9), "surrogate")):
+    for changed, name in (
+        (wider(*scan, True), "lazy"),
+        (wider(*scan, False, 2), "kept_shift"),
+        (scan._replace(mode=9), "mode"),
+        (scan._replace(surrogate=9), "surrogate"),
+    ):
         with pytest.raises(ConfigError, match=rf"device: training on CUDA does not know {name} of a layer"):
             torch_neurons.check(changed)
 
@@ -305,8 +348,9 @@ def test_codes_on_cuda_equal_those_on_the_cpu(case: str, rounding: Rounding) -> 
     for kind in ("spikes", "potentials", "currents", "thetas", "rates"):
         mine, theirs = getattr(found, kind), getattr(compiled, kind)
         assert all(torch.equal(mine[name].cpu(), theirs[name]) for name in theirs), kind
-    check_close({k: g for k, g in grads.items() if g.any()},
-                {k: g.cpu() for k, g in found_grads.items() if g.any()}, 2e-3)
+    check_close(
+        {k: g for k, g in grads.items() if g.any()}, {k: g.cpu() for k, g in found_grads.items() if g.any()}, 2e-3
+    )
     assert to_bytes(convert(module)) == to_bytes(convert(module.to("cpu")))
 
 
@@ -332,8 +376,13 @@ def test_training_on_cuda_repeats_goes_on_on_the_cpu_and_answers_in_numpy(tmp_pa
     with pytest.raises(KeyboardInterrupt):
         fit(SurrogateNet(test_supervised.network()).to("cuda"), data, training, checkpoint=path, progress=stop)
     seen: list[int] = []
-    fit(SurrogateNet(test_supervised.network()), data, training, checkpoint=path,
-        progress=lambda done, *_: seen.append(done))
+    fit(
+        SurrogateNet(test_supervised.network()),
+        data,
+        training,
+        checkpoint=path,
+        progress=lambda done, *_: seen.append(done),
+    )
     assert seen == [2]
 
 

@@ -19,8 +19,9 @@ W = np.array([[1.0, 2.0, 3.0, 6.0], [-0.5, 0.5, -1.5, 1.5]])
 
 def rule_of(levels: Levels = Levels.BINARY, **settings: Any) -> QuantRule:
     bits = {Levels.BINARY: 1, Levels.TERNARY: 2, Levels.UNIFORM: 8}[levels]
-    return QuantRule(**{"tensor": "a.w", "bits": bits, "levels": levels, "granularity": Granularity.PER_CHANNEL}
-                     | settings)
+    return QuantRule(
+        **{"tensor": "a.w", "bits": bits, "levels": levels, "granularity": Granularity.PER_CHANNEL} | settings
+    )
 
 
 def test_binary_codes_and_steps_by_hand() -> None:
@@ -65,12 +66,19 @@ def test_neurons_of_a_grid_share_their_channel() -> None:
 
 
 @pytest.mark.parametrize("levels", [Levels.BINARY, Levels.TERNARY], ids=lambda x: x.value)
-@pytest.mark.parametrize(("w", "message"), [
-    (np.array([[1.0, 2.0], [0.3, 0.3]]), "variance zero in output channel 1"),
-    (np.array([[1.0], [2.0]]), "one weight per output channel"), (np.ones(3), "one weight per output channel")])
+@pytest.mark.parametrize(
+    ("w", "message"),
+    [
+        (np.array([[1.0, 2.0], [0.3, 0.3]]), "variance zero in output channel 1"),
+        (np.array([[1.0], [2.0]]), "one weight per output channel"),
+        (np.ones(3), "one weight per output channel"),
+    ],
+)
 def test_what_cannot_be_standardized_is_named_with_a_fix(w: np.ndarray, message: str, levels: Levels) -> None:
-    for call in (lambda: weight_codes("conv2.w", w, rule_of(levels), np.ones(len(w))),
-                 lambda: channel_tops("conv2.w", w, rule_of(levels), len(w))):
+    for call in (
+        lambda: weight_codes("conv2.w", w, rule_of(levels), np.ones(len(w))),
+        lambda: channel_tops("conv2.w", w, rule_of(levels), len(w)),
+    ):
         with pytest.raises(LoweringError, match=rf"conv2\.w: has {message}.*fix: .*standardize = false"):
             call()
     assert weight_codes("conv2.w", w, rule_of(levels, standardize=False), np.ones(len(w))).shape == w.shape

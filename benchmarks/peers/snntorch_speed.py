@@ -38,9 +38,16 @@ def build(case: Case, kind: str) -> nn.Module:
     for layer in case.net["layers"]:
         parts += weighted(case, layer, normalized=kind == "train")
         state_quant: Any = quant.state_quant(STATE_BITS, threshold=neuron["v_th"]) if kind == "quantized" else False
-        parts.append(snn.Leaky(
-            beta=neuron["decay"], threshold=neuron["v_th"], spike_grad=surrogate.atan(alpha=2.0), init_hidden=True,
-            reset_mechanism="subtract", state_quant=state_quant))
+        parts.append(
+            snn.Leaky(
+                beta=neuron["decay"],
+                threshold=neuron["v_th"],
+                spike_grad=surrogate.atan(alpha=2.0),
+                init_hidden=True,
+                reset_mechanism="subtract",
+                state_quant=state_quant,
+            )
+        )
     return nn.Sequential(*parts)
 
 

@@ -24,9 +24,16 @@ def build(case: Case, kind: str) -> nn.Module:
     parts: list[nn.Module] = []
     for declared in case.net["layers"]:
         parts += weighted(case, declared, normalized=kind == "train")
-        parts.append(neuron.LIFNode(
-            tau=1.0 / (1.0 - constants["decay"]), decay_input=False, v_threshold=constants["v_th"], v_reset=None,
-            surrogate_function=surrogate.ATan(alpha=2.0), detach_reset=True))
+        parts.append(
+            neuron.LIFNode(
+                tau=1.0 / (1.0 - constants["decay"]),
+                decay_input=False,
+                v_threshold=constants["v_th"],
+                v_reset=None,
+                surrogate_function=surrogate.ATan(alpha=2.0),
+                detach_reset=True,
+            )
+        )
     net = nn.Sequential(*parts)
     functional.set_step_mode(net, "m")
     return net

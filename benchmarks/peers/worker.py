@@ -143,8 +143,11 @@ class Worker:
         while seconds < request["least"] or not batches:
             seconds += work(kind, batches, size)
             batches += 1
-        return {"seconds_per_batch": seconds / batches, "samples_per_second": size * batches / seconds,
-                "batches": batches}
+        return {
+            "seconds_per_batch": seconds / batches,
+            "samples_per_second": size * batches / seconds,
+            "batches": batches,
+        }
 
     def infer(self, kind: str, number: int, size: int) -> float:
         """Seconds of the spike counts of a batch."""

@@ -31,8 +31,14 @@ floats of 32 bits."""
 
 
 def integers(
-    where: str, x: Any, *, shape: Shape | None = None, low: int = LOWEST, high: int = HIGHEST,
-    whole_floats: bool = False, error: type[QSpinnError] = DataError,
+    where: str,
+    x: Any,
+    *,
+    shape: Shape | None = None,
+    low: int = LOWEST,
+    high: int = HIGHEST,
+    whole_floats: bool = False,
+    error: type[QSpinnError] = DataError,
 ) -> NDArray[np.int64]:
     """x as int64, C order, within low..high; a copy unless x is such an array already.
 
@@ -51,8 +57,14 @@ def integers(
 
 
 def whole(
-    where: str, x: Any, *, shape: Shape | None = None, low: int = LOWEST, high: int = HIGHEST,
-    whole_floats: bool = False, error: type[QSpinnError] = DataError,
+    where: str,
+    x: Any,
+    *,
+    shape: Shape | None = None,
+    low: int = LOWEST,
+    high: int = HIGHEST,
+    whole_floats: bool = False,
+    error: type[QSpinnError] = DataError,
 ) -> NDArray[Any]:
     """x of the type that it has (booleans, integers, or floats without fractions), in native byte order; not copied
     where it is so already. For rasters and columns that would be large as int64.
@@ -73,7 +85,12 @@ def whole(
 
 
 def reals(
-    where: str, x: Any, *, shape: Shape | None = None, low: float = -math.inf, high: float = math.inf,
+    where: str,
+    x: Any,
+    *,
+    shape: Shape | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
     error: type[QSpinnError] = DataError,
 ) -> NDArray[np.float64]:
     """x as float64, C order, finite and within low..high; a copy unless x is such an array already.
@@ -91,8 +108,9 @@ def reals(
     return result
 
 
-def booleans(where: str, x: Any, *, shape: Shape | None = None, error: type[QSpinnError] = DataError
-             ) -> NDArray[np.bool_]:
+def booleans(
+    where: str, x: Any, *, shape: Shape | None = None, error: type[QSpinnError] = DataError
+) -> NDArray[np.bool_]:
     """x as an array of True and False; numbers are refused, since they may be meant as positions.
 
     Raises:
@@ -144,12 +162,14 @@ def need_words(where: str, x: Any, *, distinct: bool) -> None:
     if not isinstance(x, tuple) or not all(isinstance(word, str) for word in x):
         raise DataError(where, "is no tuple of texts", got=x, allowed='("a", "b", ...)')
     if distinct and len({*x}) < len(x):
-        raise DataError(where, "holds a name twice", got=sorted({word for word in x if x.count(word) > 1}),
-                        allowed="each once")
+        raise DataError(
+            where, "holds a name twice", got=sorted({word for word in x if x.count(word) > 1}), allowed="each once"
+        )
 
 
-def integer(where: str, x: Any, *, low: int = LOWEST, high: int = HIGHEST, error: type[QSpinnError] = ConfigError
-            ) -> int:
+def integer(
+    where: str, x: Any, *, low: int = LOWEST, high: int = HIGHEST, error: type[QSpinnError] = ConfigError
+) -> int:
     """A single whole number within low..high; booleans and floats are refused.
 
     Raises:
@@ -163,7 +183,13 @@ def integer(where: str, x: Any, *, low: int = LOWEST, high: int = HIGHEST, error
 
 
 def sealed(
-    where: str, x: Any, kind: type[np.generic], *, shape: Shape | None = None, low: int = LOWEST, high: int = HIGHEST,
+    where: str,
+    x: Any,
+    kind: type[np.generic],
+    *,
+    shape: Shape | None = None,
+    low: int = LOWEST,
+    high: int = HIGHEST,
     error: type[QSpinnError] = DataError,
 ) -> NDArray[Any]:
     """Integers of x as an array that nobody can write to, so that what was checked stays so.
@@ -202,8 +228,15 @@ def _hides_entries(x: Any, depth: int = 0) -> bool:
     """Whether x, or an array within its lists, has masked entries."""
     if isinstance(x, np.ma.MaskedArray):
         return bool(np.ma.is_masked(x))
-    return isinstance(x, list | tuple | deque) and depth < DEEPEST and any(
-        _hides_entries(entry, depth + 1) for entry in x if isinstance(entry, list | tuple | deque | np.ma.MaskedArray))
+    return (
+        isinstance(x, list | tuple | deque)
+        and depth < DEEPEST
+        and any(
+            _hides_entries(entry, depth + 1)
+            for entry in x
+            if isinstance(entry, list | tuple | deque | np.ma.MaskedArray)
+        )
+    )
 
 
 def numbers(where: str, x: Any, shape: Shape | None, error: type[QSpinnError]) -> NDArray[Any]:
@@ -213,17 +246,23 @@ def numbers(where: str, x: Any, shape: Shape | None, error: type[QSpinnError]) -
         QSpinnError: of kind `error`: no rectangular array, masked, or of another shape.
     """
     if _hides_entries(x):
-        raise error(where, "is masked: the values under the mask have no meaning here", allowed="a plain array",
-                    fix=f"fill or leave out the masked entries of {where}")
+        raise error(
+            where,
+            "is masked: the values under the mask have no meaning here",
+            allowed="a plain array",
+            fix=f"fill or leave out the masked entries of {where}",
+        )
     try:
         array = x if type(x) is np.memmap else np.asarray(x)
     except Exception as problem:  # lists of unequal length, tensors that need a gradient, objects of other libraries
-        raise error(where, "is no rectangular array of numbers", got=type(x).__name__,
-                    fix=str(problem).split("\n")[0][:120]) from None
+        raise error(
+            where, "is no rectangular array of numbers", got=type(x).__name__, fix=str(problem).split("\n")[0][:120]
+        ) from None
     if array.dtype.kind not in "biufcOSUVmM":
         raise error(where, "is no array of numbers", got=str(array.dtype))
-    if shape is not None and (array.ndim != len(shape) or any(
-            n is not None and n != m for n, m in zip(shape, array.shape, strict=True))):
+    if shape is not None and (
+        array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True))
+    ):
         raise error(where, "has the wrong shape", got=array.shape, allowed=_told(shape))
     return array
 
@@ -236,8 +275,9 @@ def _within(where: str, array: NDArray[Any], low: float, high: float, span: str,
         _reject(where, array, (exact < low) | (exact > high), "holds a value out of range", span, error)
 
 
-def _reject(where: str, array: NDArray[Any], bad: NDArray[np.bool_], problem: str, allowed: str,
-            error: type[QSpinnError]) -> None:
+def _reject(
+    where: str, array: NDArray[Any], bad: NDArray[np.bool_], problem: str, allowed: str, error: type[QSpinnError]
+) -> None:
     """Raises where a value is bad, naming the first one and its position."""
     if not bad.any():
         return

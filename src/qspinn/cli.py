@@ -41,10 +41,17 @@ from qspinn.version import __version__
 
 err = Console(stderr=True)
 FAILED, BAD_INPUT, NO_CANDIDATE, INTERRUPTED = 1, 2, 3, 130
-CODES = ("Exit codes: 0 done; 1 the run failed; 2 bad usage, configuration or input, or a library is missing; 3 no "
-         "candidate meets the target; 130 interrupted.")
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", epilog=CODES,
-                  help="Find the cheapest integer version of a spiking network that keeps its accuracy.")
+CODES = (
+    "Exit codes: 0 done; 1 the run failed; 2 bad usage, configuration or input, or a library is missing; 3 no "
+    "candidate meets the target; 130 interrupted."
+)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    epilog=CODES,
+    help="Find the cheapest integer version of a spiking network that keeps its accuracy.",
+)
 
 
 def _place(text: str) -> Path:
@@ -56,16 +63,29 @@ def _place(text: str) -> Path:
 Config = Annotated[Path, typer.Argument(help="Experiment file (.toml or .json).", show_default=False)]
 Model = Annotated[Path, typer.Argument(help="A .qspinn file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
-Seed = Annotated[int | None, typer.Option(min=0, max=(1 << 32) - 1,
-                                          help="Seed of everything random; overrides the experiment's.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=(1 << 32) - 1, help="Seed of everything random; overrides the experiment's.")
+]
 Out = Annotated[Path | None, typer.Option(parser=_place, metavar="<path>", help="Folder (or file) to write to.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one key, e.g. network.n_neurons=100; "
-                                         "text that reads as a number in quotes: 'name=\"123\"'. Keys of a table that "
-                                         "the file lacks keep their defaults; those of network.neuron are the neuron's "
-                                         "own, not what the architecture or the size would choose.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Override one key, e.g. network.n_neurons=100; "
+        "text that reads as a number in quotes: 'name=\"123\"'. Keys of a table that "
+        "the file lacks keep their defaults; those of network.neuron are the neuron's "
+        "own, not what the architecture or the size would choose.",
+    ),
+]
 Data = Annotated[str, typer.Option(help="Folder with the data set's files.")]
-Synthetic = Annotated[bool, typer.Option("--synthetic", help="Take synthetic gestures of the same shape in place of "
-                                         "recordings that are not there (dvs_gesture); all results are named so.")]
+Synthetic = Annotated[
+    bool,
+    typer.Option(
+        "--synthetic",
+        help="Take synthetic gestures of the same shape in place of "
+        "recordings that are not there (dvs_gesture); all results are named so.",
+    ),
+]
 Workers = Annotated[int, typer.Option(min=0, max=1024, help="Worker processes; 0 for one per core.")]
 
 
@@ -117,8 +137,14 @@ def _common(version: Annotated[bool, typer.Option("--version", callback=_version
 
 @app.command(epilog=f"Example: qspinn explore experiments/digits_stdp.toml --out runs/digits\n\n{CODES}")
 def explore(
-    config: Config, out: Out = None, seed: Seed = None, data: Data = "", workers: Workers = 0,
-    sets: Sets = None, synthetic: Synthetic = False, as_json: Json = False,
+    config: Config,
+    out: Out = None,
+    seed: Seed = None,
+    data: Data = "",
+    workers: Workers = 0,
+    sets: Sets = None,
+    synthetic: Synthetic = False,
+    as_json: Json = False,
 ) -> None:
     """Search schemes, roundings and precisions; write the best integer model and a report.
 
@@ -134,13 +160,23 @@ def explore(
             outcome = search(experiment, folder, n_workers=workers, on_event=on_event)
     except KeyboardInterrupt:
         command = shlex.join(["qspinn", *sys.argv[1:]])
-        err.print(f"\ninterrupted; everything finished is kept. To continue: {command}", soft_wrap=True, markup=False,
-                  highlight=False)
+        err.print(
+            f"\ninterrupted; everything finished is kept. To continue: {command}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
         sys.exit(INTERRUPTED)
     except TargetError as error:
         if as_json:
-            _print_json({"data": experiment.data.name, "feasible": False, "nearest": list(error.nearest),
-                         "rejected": _reasons(error.rejected)})
+            _print_json(
+                {
+                    "data": experiment.data.name,
+                    "feasible": False,
+                    "nearest": list(error.nearest),
+                    "rejected": _reasons(error.rejected),
+                }
+            )
         raise
     model, page = (_text(folder / name) for name in (outcome.model, "report.html"))
     if as_json:
@@ -153,7 +189,11 @@ def explore(
 
 @app.command(epilog="Example: qspinn train experiments/digits_stdp.toml --out runs/float.safetensors")
 def train(
-    config: Config, out: Out = None, seed: Seed = None, data: Data = "", sets: Sets = None,
+    config: Config,
+    out: Out = None,
+    seed: Seed = None,
+    data: Data = "",
+    sets: Sets = None,
     synthetic: Synthetic = False,
     device: Annotated[str, typer.Option(help="cpu; for networks of layers also cuda or cuda:<i>.")] = "cpu",
     as_json: Json = False,
@@ -168,8 +208,12 @@ def train(
     path = _out_file(out or Path("runs") / f"{experiment.name}.safetensors", config)
     resume = path.with_name(f".{path.name}.training")
     with _progress(as_json) as on_event:
-        trained, accuracy = qspinn.train(experiment, resume=resume, device=device, progress=lambda done, total:
-                                         on_event(_event("training", done, total)))
+        trained, accuracy = qspinn.train(
+            experiment,
+            resume=resume,
+            device=device,
+            progress=lambda done, total: on_event(_event("training", done, total)),
+        )
     save_trained(trained, path)
     if not isinstance(experiment, qspinn.Experiment):  # STDP leaves no such file: one that is there is another's
         resume.unlink(missing_ok=True)
@@ -181,8 +225,14 @@ def train(
 
 @app.command(epilog="Example: qspinn sensitivity experiments/digits_stdp.toml --out runs/digits")
 def sensitivity(
-    config: Config, out: Out = None, seed: Seed = None, data: Data = "", workers: Workers = 0, sets: Sets = None,
-    synthetic: Synthetic = False, as_json: Json = False,
+    config: Config,
+    out: Out = None,
+    seed: Seed = None,
+    data: Data = "",
+    workers: Workers = 0,
+    sets: Sets = None,
+    synthetic: Synthetic = False,
+    as_json: Json = False,
 ) -> None:
     """Sweep the precision of one tensor at a time and rank the tensors by significance.
 
@@ -205,9 +255,12 @@ def sensitivity(
 
 @app.command(epilog="Example: qspinn evaluate runs/digits/model.qspinn --split test")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A .qspinn file, or a .safetensors file of local learning.",
-                                          show_default=False)],
-    out: Out = None, seed: Seed = None, data: Data = "",
+    model: Annotated[
+        Path, typer.Argument(help="A .qspinn file, or a .safetensors file of local learning.", show_default=False)
+    ],
+    out: Out = None,
+    seed: Seed = None,
+    data: Data = "",
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     dataset: Annotated[str, typer.Option(help="Name of the data set; default: what the model was made for.")] = "",
     backend: Annotated[str, typer.Option(help="numba, reference or torch.")] = "numba",
@@ -231,24 +284,30 @@ def evaluate(
         print(_accuracy_line(accuracy))
 
 
-def _evaluate_program(model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
-                      ) -> tuple[Any, Any]:
+def _evaluate_program(
+    model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
+) -> tuple[Any, Any]:
     """(accuracy, predictions) of an integer program."""
     from qspinn.program.ops import EventsOp, PoissonOp
 
     program = qspinn.load(model)
     if seed is not None:
         if not program.ops_of(PoissonOp):
-            raise ConfigError("--seed", "draws input spikes, and this program takes its spikes as they are given",
-                              got=seed, fix="leave it out")
+            raise ConfigError(
+                "--seed",
+                "draws input spikes, and this program takes its spikes as they are given",
+                got=seed,
+                fix="leave it out",
+            )
         ops = tuple(msgspec.structs.replace(op, seed=seed) if isinstance(op, PoissonOp) else op for op in program.ops)
         program = msgspec.structs.replace(program, ops=ops)
     loaded = qspinn.load_data(_data_config(program.provenance, bool(program.ops_of(EventsOp)), dataset, data))
     return qspinn.evaluate(program, getattr(loaded, split), split, backend=backend, device=device)
 
 
-def _evaluate_local(model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
-                    ) -> tuple[Any, Any]:
+def _evaluate_local(
+    model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
+) -> tuple[Any, Any]:
     """(accuracy, predictions) of layers that learned locally: there is nothing random in it, and one engine."""
     from qspinn.learning.local.model import load_local
     from qspinn.workflow import evaluate_local
@@ -271,19 +330,24 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
     program = qspinn.load(model)
     account = program_account(program)
     found = {
-        "name": program.name, "inputs": program.n_inputs, "steps": program.n_steps,
+        "name": program.name,
+        "inputs": program.n_inputs,
+        "steps": program.n_steps,
         "operations": [msgspec.to_builtins(op) for op in program.ops],
         "memory": [msgspec.to_builtins(r) | {"total_bits": r.total_bits} for r in account.rows],
-        "total_bits": account.total_bits, "labels": list(program.labels),
-        "notes": [str(note) for note in program.notable()], "provenance": program.provenance,
+        "total_bits": account.total_bits,
+        "labels": list(program.labels),
+        "notes": [str(note) for note in program.notable()],
+        "provenance": program.provenance,
     }
     if out:
         write_atomic(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
     if as_json:
         _print_json(found)
         return
-    table = Table(title=_shown(f"{program.name}: {program.n_inputs} inputs, {program.n_steps} steps"),
-                  title_justify="left")
+    table = Table(
+        title=_shown(f"{program.name}: {program.n_inputs} inputs, {program.n_steps} steps"), title_justify="left"
+    )
     for head in ("tensor", "role", "format", "count", "bits", "total bits"):
         table.add_column(head, justify="left" if head in ("tensor", "role", "format") else "right")
     for r in account.rows:
@@ -302,8 +366,10 @@ def _shown(text: str) -> Text:
 
 @app.command(epilog="Example: qspinn report runs/digits")
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of an exploration.", show_default=False)], out: Out = None,
-    seed: Seed = None, as_json: Json = False,
+    run: Annotated[Path, typer.Argument(help="Folder of an exploration.", show_default=False)],
+    out: Out = None,
+    seed: Seed = None,
+    as_json: Json = False,
 ) -> None:
     """Write the report of a finished exploration again. --seed is not used."""
     if out:
@@ -324,8 +390,12 @@ def _out_folder(path: Path) -> Path:
     with _place_errors():
         there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
         if not there.is_dir():
-            raise ConfigError("--out", "is no folder" if there == path.absolute() else f"{there} is no folder",
-                              got=str(path), fix="choose another place")
+            raise ConfigError(
+                "--out",
+                "is no folder" if there == path.absolute() else f"{there} is no folder",
+                got=str(path),
+                fix="choose another place",
+            )
         if not os.access(there, os.W_OK | os.X_OK):
             raise ConfigError("--out", "cannot be written to", got=str(path), fix="choose another place")
     return path
@@ -352,8 +422,9 @@ def _out_file(path: Path, *inputs: Path) -> Path:
         if path.exists() and not path.is_file():
             raise ConfigError("--out", "is no regular file", got=str(path), allowed="the name of a file")
         if path.exists() and any(p.exists() and path.samefile(p) for p in inputs):
-            raise ConfigError("--out", "is what the command reads, which would be lost", got=str(path),
-                              fix="choose another place")
+            raise ConfigError(
+                "--out", "is what the command reads, which would be lost", got=str(path), fix="choose another place"
+            )
     _out_folder(path.parent)
     return path
 
@@ -368,8 +439,9 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
     if not synthetic:
         return experiment
     if data:
-        raise ConfigError("--synthetic", "takes no data, so --data would not be read", got=data,
-                          fix="leave one of the two out")
+        raise ConfigError(
+            "--synthetic", "takes no data, so --data would not be read", got=data, fix="leave one of the two out"
+        )
     if isinstance(experiment, qspinn.LayeredExperiment | qspinn.LocalExperiment):
         return experiment.on_synthetic_data()
     raise ConfigError("--synthetic", "is for experiments on events", got=experiment.data.name, fix="leave it out")
@@ -386,8 +458,9 @@ def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: st
     if not name:
         raise ConfigError("--dataset", "the model does not say which data it was made for", allowed=", ".join(known))
     if name not in known:
-        raise ConfigError("--dataset", "unknown data set, or not of the model's kind", got=name,
-                          allowed=", ".join(known))
+        raise ConfigError(
+            "--dataset", "unknown data set, or not of the model's kind", got=name, allowed=", ".join(known)
+        )
     same = stored if name == stored.get("name") else {}
     return from_plain(kind, {**same, "name": name, "folder": folder or same.get("folder", "")}, "data")
 
@@ -404,8 +477,15 @@ def _progress(quiet: bool) -> Iterator[Callable[[Any], None]]:
     if quiet or not err.is_terminal:
         yield lambda event: None
         return
-    columns = (TextColumn("{task.description:15}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[best]}"))
+    columns = (
+        TextColumn("{task.description:15}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[best]}"),
+    )
     with Progress(*columns, console=err) as bar:
         tasks: dict[str, Any] = {}
 
@@ -424,13 +504,21 @@ def _headline(outcome: Any) -> dict[str, Any]:
 
     winner = next(c for c in outcome.candidates if c["key"] == outcome.winner)
     return {
-        "data": outcome.data["name"], "feasible": True, "winner": winner["candidate"]["label"],
+        "data": outcome.data["name"],
+        "feasible": True,
+        "winner": winner["candidate"]["label"],
         "memory_reduction": round(outcome.float_bits / winner["bits"], 2),
-        "float_bits": outcome.float_bits, "winner_bits": winner["bits"], "float_test": outcome.float_test,
-        "winner_test": outcome.winner_test, "difference_points": outcome.test_difference.points,
+        "float_bits": outcome.float_bits,
+        "winner_bits": winner["bits"],
+        "float_test": outcome.float_test,
+        "winner_test": outcome.winner_test,
+        "difference_points": outcome.test_difference.points,
         "interval_points": [outcome.test_difference.low, outcome.test_difference.high],
-        "candidates": len(outcome.candidates), "rejected": _reasons(reasons(outcome.rejected)), "nearest": [],
-        "shared": outcome.data["shared"], "seconds": outcome.seconds,
+        "candidates": len(outcome.candidates),
+        "rejected": _reasons(reasons(outcome.rejected)),
+        "nearest": [],
+        "shared": outcome.data["shared"],
+        "seconds": outcome.seconds,
     }
 
 
@@ -450,14 +538,22 @@ def _print_outcome(outcome: Any) -> None:
     table.add_row("", "float", _size(outcome.float_bits), "1.0x", f"{outcome.float_validation * 100:.2f} %", "")
     for key in reversed(outcome.front):
         c = by_key[key]
-        table.add_row("*" if key == outcome.winner else "", c["candidate"]["label"], _size(c["bits"]),
-                      f"{outcome.float_bits / c['bits']:.1f}x", f"{c['accuracy'] * 100:.2f} %",
-                      f"{outcome.rewards[key]:.4f}", style="bold green" if key == outcome.winner else "")
+        table.add_row(
+            "*" if key == outcome.winner else "",
+            c["candidate"]["label"],
+            _size(c["bits"]),
+            f"{outcome.float_bits / c['bits']:.1f}x",
+            f"{c['accuracy'] * 100:.2f} %",
+            f"{outcome.rewards[key]:.4f}",
+            style="bold green" if key == outcome.winner else "",
+        )
     Console().print(table)
     d, winner = outcome.test_difference, by_key[outcome.winner]
-    print(f"{_size(outcome.float_bits)} -> {_size(winner['bits'])} ({outcome.float_bits / winner['bits']:.1f}x) at "
-          f"{d.points:+.2f} points on test (95 % interval {d.low:+.2f} to {d.high:+.2f}): "
-          f"float {outcome.float_test * 100:.2f} %, winner {outcome.winner_test * 100:.2f} %")
+    print(
+        f"{_size(outcome.float_bits)} -> {_size(winner['bits'])} ({outcome.float_bits / winner['bits']:.1f}x) at "
+        f"{d.points:+.2f} points on test (95 % interval {d.low:+.2f} to {d.high:+.2f}): "
+        f"float {outcome.float_test * 100:.2f} %, winner {outcome.winner_test * 100:.2f} %"
+    )
     if outcome.rejected:
         print(f"{len(outcome.rejected)} candidates were not measured; the report says why")
 
@@ -468,8 +564,10 @@ def _size(bits: int) -> str:
 
 
 def _accuracy_line(a: Any) -> str:
-    return (f"{a.split}: {a.accuracy * 100:.2f} % of {a.n:,} (95 % interval {a.low * 100:.2f} to {a.high * 100:.2f}), "
-            f"{a.spikes_per_sample:.1f} spikes per sample")
+    return (
+        f"{a.split}: {a.accuracy * 100:.2f} % of {a.n:,} (95 % interval {a.low * 100:.2f} to {a.high * 100:.2f}), "
+        f"{a.spikes_per_sample:.1f} spikes per sample"
+    )
 
 
 def _text(path: Path) -> str:

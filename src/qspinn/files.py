@@ -54,8 +54,12 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _unwritable(where: str, error: Exception) -> WriteError:
-    return WriteError(where, "cannot be written", got=getattr(error, "strerror", None) or str(error),
-                      fix="free some space or choose another place with --out")
+    return WriteError(
+        where,
+        "cannot be written",
+        got=getattr(error, "strerror", None) or str(error),
+        fix="free some space or choose another place with --out",
+    )
 
 
 def _target(path: Path) -> Path:

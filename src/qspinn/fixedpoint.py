@@ -153,9 +153,7 @@ def sr_bits(key: int, index: ArrayLike, n_bits: int) -> Ints:
     return (random_words(key, index) >> np.uint32(WORD_BITS - n_bits)).astype(np.int64)
 
 
-def requantize(
-    x: ArrayLike, shift: int, rounding: Rounding, *, key: int = 0, index: ArrayLike | None = None
-) -> Ints:
+def requantize(x: ArrayLike, shift: int, rounding: Rounding, *, key: int = 0, index: ArrayLike | None = None) -> Ints:
     """x / 2**shift as integers, rounded by the scheme; a negative shift multiplies exactly.
 
     Exact for every 64-bit integer and every shift: nothing wraps.
@@ -182,8 +180,9 @@ def requantize(
         below = (1 << min(shift, 63)) - 1  # what brings a negative number up to the next multiple
         return (codes + ((codes >> 63) & below)) >> min(shift, 63) if shift < 64 else np.zeros_like(codes)
     if shift > WORD_BITS:
-        raise ConfigError("shift", "stochastic rounding has no random bits for so many", got=shift,
-                          allowed=f"up to {WORD_BITS}")
+        raise ConfigError(
+            "shift", "stochastic rounding has no random bits for so many", got=shift, allowed=f"up to {WORD_BITS}"
+        )
     where = np.arange(codes.size).reshape(codes.shape) if index is None else _words("index", index)
     dropped = codes & ((1 << shift) - 1)
     return (codes >> shift) + ((dropped + _like(sr_bits(key, where, shift), codes)) >> shift)
@@ -196,8 +195,9 @@ def _shifted_left(codes: Ints, by: int) -> Ints:
     result = codes << min(by, 63)
     lost = (result >> min(by, 63)) != codes if by < 64 else codes != 0
     if lost.any():
-        raise ConfigError("shift", "leaves 64 bits", got=f"{int(codes[lost].flat[0])} * 2**{by}",
-                          allowed="-2**63..2**63 - 1")
+        raise ConfigError(
+            "shift", "leaves 64 bits", got=f"{int(codes[lost].flat[0])} * 2**{by}", allowed="-2**63..2**63 - 1"
+        )
     return result
 
 

@@ -80,8 +80,10 @@ def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
     synaptic current, the adaptive threshold, and with feedback, a delayed reset or an adaptive threshold how often it
     spiked in the step before."""
     need_kind("program", program, Program)
-    rows = [MemoryRow(path=name, role="parameter", count=int(t.codes.size), bits=t.fmt.bits)
-            for name, t in sorted(program.tensors.items())]
+    rows = [
+        MemoryRow(path=name, role="parameter", count=int(t.codes.size), bits=t.fmt.bits)
+        for name, t in sorted(program.tensors.items())
+    ]
     for op in program.ops_of(LifOp):
         rows.append(MemoryRow(path=f"{op.name}.v", role="state", count=op.n, bits=op.kept_fmt.bits))
         if op.n_ref:
@@ -156,14 +158,23 @@ def float_layers_account(network: LayeredNetwork, *, batch: int = 1) -> MemoryAc
             add(network.weight_path(c), "parameter", 1 if isinstance(c, Skip) else math.prod(network.weight_shape(c)))
         if any(not isinstance(c, Skip) and (c.bias or c.norm) for c in into):
             add(f"{layer.name}.bias", "parameter", layer.shape[0])
-        for kind, there in (("v_th", neuron.spiking), ("decay", True), ("v_reset", neuron.spiking),
-                            ("i_decay", neuron.current_decay is not None), ("theta_step", neuron.adapts),
-                            ("theta_decay", neuron.adapts)):
+        for kind, there in (
+            ("v_th", neuron.spiking),
+            ("decay", True),
+            ("v_reset", neuron.spiking),
+            ("i_decay", neuron.current_decay is not None),
+            ("theta_step", neuron.adapts),
+            ("theta_decay", neuron.adapts),
+        ):
             if there:
                 add(f"{layer.name}.{kind}", "parameter", 1)
-        for kind, there in (("v", True), ("ref", neuron.n_ref_steps > 0), ("i", neuron.current_decay is not None),
-                            ("theta", neuron.adapts),
-                            ("s", neuron.looks_back or any(c.source == layer.name for c in into))):
+        for kind, there in (
+            ("v", True),
+            ("ref", neuron.n_ref_steps > 0),
+            ("i", neuron.current_decay is not None),
+            ("theta", neuron.adapts),
+            ("s", neuron.looks_back or any(c.source == layer.name for c in into)),
+        ):
             if there:
                 add(f"{layer.name}.{kind}", "state", layer.n)
     return MemoryAccount(rows=tuple(rows), batch=batch)
@@ -184,8 +195,13 @@ class Widths(msgspec.Struct, frozen=True, kw_only=True):
             integer(f"widths.{name}", getattr(self, name), low=1)
 
 
-def published_account(network: LayeredNetwork, widths: Widths | None = None, *, batch: int = 1,
-                      states: Literal["largest layer", "all layers"] = "largest layer") -> MemoryAccount:
+def published_account(
+    network: LayeredNetwork,
+    widths: Widths | None = None,
+    *,
+    batch: int = 1,
+    states: Literal["largest layer", "all layers"] = "largest layer",
+) -> MemoryAccount:
     """Memory as the tables of papers count it: weights, biases, normalization not folded (scale and offset of each
     channel), and potentials; no thresholds, decays and scales.
 
@@ -218,8 +234,11 @@ def published_account(network: LayeredNetwork, widths: Widths | None = None, *, 
                 rows.append(MemoryRow(path=f"{path}.norm", role="parameter", count=2 * layer.shape[0], bits=bits.norm))
         if any(not isinstance(c, Skip) and c.bias for c in network.into(layer.name)):
             rows.append(MemoryRow(path=f"{layer.name}.bias", role="parameter", count=layer.shape[0], bits=mine))
-    buffers = [MemoryRow(path=f"{layer.name}.v", role="state", count=layer.n, bits=bits.v)
-               for layer in network.layers if layer.neuron.spiking or states == "all layers"]
+    buffers = [
+        MemoryRow(path=f"{layer.name}.v", role="state", count=layer.n, bits=bits.v)
+        for layer in network.layers
+        if layer.neuron.spiking or states == "all layers"
+    ]
     kept = buffers if states == "all layers" else sorted(buffers, key=lambda row: row.count)[-1:]
     return MemoryAccount(rows=(*rows, *kept), batch=batch)
 
@@ -248,11 +267,19 @@ def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) ->
         name, channels, neuron, into = layer.name, layer.shape[0], layer.neuron, network.into(layer.name)
         for c in into:
             path = network.weight_path(c)
-            add(path, "parameter", channels if isinstance(c, Skip) else math.prod(network.weight_shape(c)),
-                rules[path].bits)
+            add(
+                path,
+                "parameter",
+                channels if isinstance(c, Skip) else math.prod(network.weight_shape(c)),
+                rules[path].bits,
+            )
         each = any(rules[network.weight_path(c)].granularity is Granularity.PER_CHANNEL for c in into)
-        add(f"{name}.v_th", "parameter", channels if each and neuron.spiking else 1,
-            rules[f"{name}.v_th"].bits if neuron.spiking else 1)
+        add(
+            f"{name}.v_th",
+            "parameter",
+            channels if each and neuron.spiking else 1,
+            rules[f"{name}.v_th"].bits if neuron.spiking else 1,
+        )
         v = rules[f"{name}.v"]
         add(f"{name}.v_reset", "parameter", channels if each and neuron.v_reset else 1, v.accumulator_bits or v.bits)
         add(f"{name}.decay", "parameter", 1, 1 if neuron.decay == 1 else rules[f"{name}.decay"].bits)

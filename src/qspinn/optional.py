@@ -36,5 +36,6 @@ def missing(error: ModuleNotFoundError, what: str) -> ConfigError | ModuleNotFou
     library = (error.name or "").partition(".")[0]
     if library in ("", "qspinn"):
         return error
-    return ConfigError(what, f"needs {library}, which is not installed",
-                       fix=f"pip install {INSTALL.get(library, library)}")
+    return ConfigError(
+        what, f"needs {library}, which is not installed", fix=f"pip install {INSTALL.get(library, library)}"
+    )

@@ -80,8 +80,13 @@ def _check_names(kind: Any, values: dict[str, Any]) -> None:
 def _check_complete(kind: Any, values: dict[str, Any], where: str) -> None:
     missing = [f.name for f in msgspec.structs.fields(kind) if f.required and f.name not in values]
     if missing:
-        raise ConfigError(where, "a required key is missing", got=sorted(values), allowed=f"with {', '.join(missing)}",
-                          fix=f"add {missing[0]}")
+        raise ConfigError(
+            where,
+            "a required key is missing",
+            got=sorted(values),
+            allowed=f"with {', '.join(missing)}",
+            fix=f"add {missing[0]}",
+        )
 
 
 class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,8 +109,9 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
                 continue
             settled = field.members.get(value) if type(value) is str else None
             if settled is None:
-                settled = _settled(_hints(cls)[field.name], value, f"{cls.__name__}.{field.name}",
-                                   _defaults(cls).get(field.name))
+                settled = _settled(
+                    _hints(cls)[field.name], value, f"{cls.__name__}.{field.name}", _defaults(cls).get(field.name)
+                )
             if settled is not value:
                 msgspec.structs.force_setattr(self, field.name, settled)
         self.check()
@@ -162,9 +168,13 @@ class _Field(msgspec.Struct, frozen=True):
             if kind is str:
                 return value.isascii() if self.words is None else value in self.words
             return True
-        return (kind is tuple and self.item is not None and self.length in (None, len(value))
-                and all(type(x) is self.item for x in value)
-                and (self.item is not int or all(-_LARGEST <= x <= _LARGEST for x in value)))
+        return (
+            kind is tuple
+            and self.item is not None
+            and self.length in (None, len(value))
+            and all(type(x) is self.item for x in value)
+            and (self.item is not int or all(-_LARGEST <= x <= _LARGEST for x in value))
+        )
 
 
 @functools.cache
@@ -251,16 +261,24 @@ def _settled(kind: Any, value: Any, where: str, base: Any = None) -> Any:
     except (msgspec.ValidationError, TypeError, ValueError, OverflowError):
         raise _refusal(kind, value, where) from None
     if isinstance(given, int) and value != given:
-        raise ConfigError(where, "is a whole number that no float of 64 bits holds", got=given,
-                          allowed="up to 2**53 exactly", fix=f"write {value!r}")
+        raise ConfigError(
+            where,
+            "is a whole number that no float of 64 bits holds",
+            got=given,
+            allowed="up to 2**53 exactly",
+            fix=f"write {value!r}",
+        )
     return _finite(kind, value, where)
 
 
 def _without_wrapping(value: Any) -> Any:
     """A NumPy number, text or array of them, or a value of a type derived from numbers or text, as the plain value that
     it holds; members of enums stay what they are, and so do times and masked arrays, which are no numbers."""
-    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU" and not isinstance(
-            value, np.ma.MaskedArray):
+    if (
+        isinstance(value, np.generic | np.ndarray)
+        and value.dtype.kind in "biufU"
+        and not isinstance(value, np.ma.MaskedArray)
+    ):
         value = value.tolist()
     if isinstance(value, (bool, enum.Enum)):
         return value
@@ -306,8 +324,9 @@ def _any(value: Any, where: str, depth: int = 0) -> Any:
     """A value of a field that may hold anything which JSON can hold, up to MAX_DEPTH tables and lists within one
     another."""
     if depth > MAX_DEPTH:
-        raise ConfigError(where[:120], "holds tables or lists too deep within one another",
-                          allowed=f"{MAX_DEPTH} levels")
+        raise ConfigError(
+            where[:120], "holds tables or lists too deep within one another", allowed=f"{MAX_DEPTH} levels"
+        )
     value = _without_wrapping(value)
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
@@ -317,8 +336,12 @@ def _any(value: Any, where: str, depth: int = 0) -> Any:
         return type(value)(_any(entry, f"{where}[{i}]", depth + 1) for i, entry in enumerate(value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return _finite(Any, value, where)
-    raise ConfigError(where, "cannot be written as JSON", got=type(value).__name__,
-                      allowed="tables, lists, numbers, text, true, false and null")
+    raise ConfigError(
+        where,
+        "cannot be written as JSON",
+        got=type(value).__name__,
+        allowed="tables, lists, numbers, text, true, false and null",
+    )
 
 
 def _sequence(kind: Any, value: list | tuple, where: str) -> tuple:
@@ -345,12 +368,19 @@ def _record(kind: Any, data: dict, where: str, base: Any = None) -> Any:
         if key not in known:
             raise unknown_key(f"{where}.{key}", key, known)
     if config.tag_field and data.get(config.tag_field, config.tag) != config.tag:
-        raise ConfigError(f"{where}.{config.tag_field}", "names another kind of record", got=data[config.tag_field],
-                          allowed=repr(config.tag))
+        raise ConfigError(
+            f"{where}.{config.tag_field}",
+            "names another kind of record",
+            got=data[config.tag_field],
+            allowed=repr(config.tag),
+        )
     hints = _hints(kind)
     values = {name: getattr(base, name) for name in (() if base is None else kind.__struct_fields__)}
-    values |= {key: _settled(hints[key], value, f"{where}.{key}", getattr(base, key, None) or _defaults(kind).get(key))
-               for key, value in data.items() if key in hints}
+    values |= {
+        key: _settled(hints[key], value, f"{where}.{key}", getattr(base, key, None) or _defaults(kind).get(key))
+        for key, value in data.items()
+        if key in hints
+    }
     _check_complete(kind, values, where)
     try:
         return kind(**values)
@@ -381,9 +411,13 @@ def _member(kind: Any, value: Any, where: str) -> Any:
         field = structs[0].__struct_config__.tag_field
         tags = {m.__struct_config__.tag: m for m in structs}
         if not isinstance(value.get(field), str) or value[field] not in tags:  # a list or a table has no hash
-            raise ConfigError(f"{where}.{field}", "names no kind of record" if field in value else "is missing",
-                              got=value.get(field), allowed=", ".join(map(str, tags)),
-                              fix=nearest(value.get(field), tags))
+            raise ConfigError(
+                f"{where}.{field}",
+                "names no kind of record" if field in value else "is missing",
+                got=value.get(field),
+                allowed=", ".join(map(str, tags)),
+                fix=nearest(value.get(field), tags),
+            )
         return tags[value[field]]
     tuples = [m for m in members if typing.get_origin(m) is tuple]
     if isinstance(value, (list, tuple)) and len(tuples) == 1:
@@ -396,8 +430,9 @@ def _refusal(kind: Any, value: Any, where: str) -> ConfigError:
     """The error for a value of the wrong type or for an unknown word."""
     words = _words(kind)
     if words and isinstance(value, str):
-        return ConfigError(where, "is not a word that is known here", got=value, allowed=", ".join(words),
-                           fix=nearest(value, words))
+        return ConfigError(
+            where, "is not a word that is known here", got=value, allowed=", ".join(words), fix=nearest(value, words)
+        )
     shown = value if isinstance(value, (bool, int, float, str, list, tuple, enum.Enum)) else type(value).__name__
     fix = ""
     if isinstance(value, enum.Enum) and value.value in words:
@@ -425,8 +460,13 @@ def _words(kind: Any) -> list[str]:
 
 def _in_words(kind: Any) -> str:
     """A declared type as a reader of a configuration would say it."""
-    names = {int: "an integer", float: "a finite number", bool: "true or false", str: "text",
-             types.NoneType: "nothing (None)"}
+    names = {
+        int: "an integer",
+        float: "a finite number",
+        bool: "true or false",
+        str: "text",
+        types.NoneType: "nothing (None)",
+    }
     if kind in names:
         return names[kind]
     words = _words(kind)

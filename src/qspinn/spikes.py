@@ -87,8 +87,9 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         before = np.concatenate([[0], np.cumsum(stays)])
         count = None if self.count is None else self.count[start:stop][stays]
         n = int(np.count_nonzero(kept))
-        return unchecked(offsets=before[self.offsets - start], index=number[index[stays]].astype(index_dtype(n)), n=n,
-                         count=count)
+        return unchecked(
+            offsets=before[self.offsets - start], index=number[index[stays]].astype(index_dtype(n)), n=n, count=count
+        )
 
     def dense(self) -> NDArray:
         """The same spikes as numbers [T, B, n], uint8 (int32 where a count is over 255)."""
@@ -114,8 +115,9 @@ def unchecked(*, offsets: NDArray, index: NDArray, n: int, count: NDArray | None
 
     Within engines the sources of a step may be in any order, and counts int32.
     """
-    return assembled(_BLANK, offsets=frozen(offsets), index=frozen(index), n=n,
-                     count=None if count is None else frozen(count))
+    return assembled(
+        _BLANK, offsets=frozen(offsets), index=frozen(index), n=n, count=None if count is None else frozen(count)
+    )
 
 
 def assembled(blank: S, **fields: Any) -> S:
@@ -134,10 +136,18 @@ def seal(rows: Any, where: str, n: int) -> None:
         raise DataError(f"{where}.offsets", "wrong shape", got=offsets.shape, allowed="[B, T + 1] with T >= 1")
     index = sealed(f"{where}.index", rows.index, index_dtype(n), shape=(None,), low=0, high=max(n - 1, 0))
     start, stop = span(offsets)
-    if start < 0 or stop > len(index) or (offsets[:, 1:] < offsets[:, :-1]).any() \
-            or (offsets[1:, 0] != offsets[:-1, -1]).any():
-        raise DataError(f"{where}.offsets", "rows do not follow each other within index", got=(start, stop),
-                        allowed=f"ascending from 0 to {len(index)}, each sample from the end of the one before")
+    if (
+        start < 0
+        or stop > len(index)
+        or (offsets[:, 1:] < offsets[:, :-1]).any()
+        or (offsets[1:, 0] != offsets[:-1, -1]).any()
+    ):
+        raise DataError(
+            f"{where}.offsets",
+            "rows do not follow each other within index",
+            got=(start, stop),
+            allowed=f"ascending from 0 to {len(index)}, each sample from the end of the one before",
+        )
     _check_ascending(f"{where}.index", offsets, index, n)
     force_setattr(rows, "offsets", offsets)
     force_setattr(rows, "index", index)
@@ -158,9 +168,13 @@ def _check_ascending(where: str, offsets: NDArray[np.int64], index: NDArray, n: 
     rises[first[(first > start) & (first < stop)] - start - 1] = True  # the first of a step follows nothing
     if not rises.all():
         at = start + 1 + int(rises.argmin())
-        raise DataError(f"{where}[{at}]", "sources of a step do not ascend, or one is listed twice",
-                        got=int(index[at]), allowed=f"above {int(index[at - 1])}",
-                        fix="sort the sources of each step, and give repeats as count")
+        raise DataError(
+            f"{where}[{at}]",
+            "sources of a step do not ascend, or one is listed twice",
+            got=int(index[at]),
+            allowed=f"above {int(index[at - 1])}",
+            fix="sort the sources of each step, and give repeats as count",
+        )
 
 
 def span(offsets: NDArray[np.int64]) -> tuple[int, int]:
@@ -191,8 +205,13 @@ def from_dense(raster: NDArray, *, graded: bool = False) -> Spikes:
         raise DataError("spikes", "wrong shape", got=raster.shape, allowed="[T, B, n] with T >= 1")
     n = integer("spikes.n", raster.shape[2], low=0, high=MAX_SOURCES, error=DataError)
     if not graded and raster.size and raster.max() > 1:
-        raise DataError("spikes", "a source spikes more than once in a step", got=int(raster.max()), allowed="0, 1",
-                        fix="pass graded=True to keep the counts, or raster > 0 for single spikes")
+        raise DataError(
+            "spikes",
+            "a source spikes more than once in a step",
+            got=int(raster.max()),
+            allowed="0, 1",
+            fix="pass graded=True to keep the counts, or raster > 0 for single spikes",
+        )
     by_sample = np.ascontiguousarray(np.swapaxes(raster != 0, 0, 1))
     offsets = offsets_of(by_sample.sum(axis=2))
     index = np.nonzero(by_sample)[2].astype(index_dtype(n))

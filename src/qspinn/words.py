@@ -9,11 +9,32 @@ from typing import Any
 from qspinn.errors import ConfigError
 
 OTHER_WORDS = {
-    "soft": "subtract", "hard": "value", "zero": "value", "avg": "average", "mean": "average", "floor": "truncate",
-    "round": "nearest", "half_up": "nearest", "fix": "toward_zero", "per_tensor": "global", "per_axis": "per_channel",
-    "absmax": "max", "qat": "itq", "count": "spikes", "beta": "decay", "alpha": "current_decay", "threshold": "v_th",
-    "v_threshold": "v_th", "theta": "v_th", "reset_mechanism": "reset", "kernel_size": "kernel", "t_ref": "n_ref_steps",
-    "refractory": "n_ref_steps", "time_steps": "n_steps", "timesteps": "n_steps", "name": "tensor",
+    "soft": "subtract",
+    "hard": "value",
+    "zero": "value",
+    "avg": "average",
+    "mean": "average",
+    "floor": "truncate",
+    "round": "nearest",
+    "half_up": "nearest",
+    "fix": "toward_zero",
+    "per_tensor": "global",
+    "per_axis": "per_channel",
+    "absmax": "max",
+    "qat": "itq",
+    "count": "spikes",
+    "beta": "decay",
+    "alpha": "current_decay",
+    "threshold": "v_th",
+    "v_threshold": "v_th",
+    "theta": "v_th",
+    "reset_mechanism": "reset",
+    "kernel_size": "kernel",
+    "t_ref": "n_ref_steps",
+    "refractory": "n_ref_steps",
+    "time_steps": "n_steps",
+    "timesteps": "n_steps",
+    "name": "tensor",
 }
 """Words of other libraries, and the word that stands for the same thing here."""
 

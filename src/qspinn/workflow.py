@@ -90,8 +90,7 @@ def _read_plain(path: Path) -> Any:
 
 
 def train(
-    experiment: AnyExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None,
-    device: str = "cpu",
+    experiment: AnyExperiment, *, progress: stdp.Progress | None = None, resume: Path | None = None, device: str = "cpu"
 ) -> tuple[AnyTrained, Accuracy]:
     """The trained network of an experiment and its validation accuracy: a float network, or with local learning what
     `learning.arithmetic` says.
@@ -120,13 +119,13 @@ def train(
     trained = stdp.train(network, spikes, experiment.training, seed=experiment.seed, progress=progress)
     n = min(experiment.search.assign_images or len(dataset.train.labels), len(dataset.train.labels))
     counts = stdp.respond(trained, spikes.slice(0, n))
-    trained = trained.with_params(
-        readout__responses=stdp.mean_responses(counts, dataset.train.labels[:n], n_classes))
+    trained = trained.with_params(readout__responses=stdp.mean_responses(counts, dataset.train.labels[:n], n_classes))
     return trained, evaluate_float(trained, dataset.validation, "validation", seed=experiment.seed)
 
 
-def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None, resume: Path | None, device: str
-                  ) -> tuple[TrainedLayers, Accuracy]:
+def _train_layers(
+    experiment: LayeredExperiment, progress: stdp.Progress | None, resume: Path | None, device: str
+) -> tuple[TrainedLayers, Accuracy]:
     """The trained layered network and its validation accuracy."""
     layered = module("qspinn.exploration.layered.bench", "training by gradients")
     from qspinn.learning.gradients.surrogate import frozen
@@ -144,15 +143,22 @@ def _train_layers(experiment: LayeredExperiment, progress: stdp.Progress | None,
     return frozen(net), _share("validation", right, n_spikes)
 
 
-def _train_local(experiment: LocalExperiment, progress: stdp.Progress | None, resume: Path | None
-                 ) -> tuple[TrainedLocal, Accuracy]:
+def _train_local(
+    experiment: LocalExperiment, progress: stdp.Progress | None, resume: Path | None
+) -> tuple[TrainedLocal, Accuracy]:
     """Layers that learned locally and their validation accuracy."""
     from qspinn.learning.local import model as local_model
 
     dataset = data.load_recordings(experiment.data)
     layers, declaration = local_model.trained_layers(
-        dataset, experiment.network, experiment.learning, experiment.plan, experiment.seed, progress=progress,
-        resume=resume)
+        dataset,
+        experiment.network,
+        experiment.learning,
+        experiment.plan,
+        experiment.seed,
+        progress=progress,
+        resume=resume,
+    )
     said, n_spikes = local_model.predictions(layers, dataset.validation, declaration)
     right = said == dataset.validation.labels
     trained = TrainedLocal(network=declaration, params=layers.state(), provenance={"experiment": to_plain(experiment)})
@@ -217,8 +223,13 @@ def _need_classes(split: data.Split | data.EventSet, n_classes: int, name: str) 
     """Refuses classes that a model has no output for: they would count as wrong answers, whatever it says."""
     highest = int(split.labels.max())
     if highest >= n_classes:
-        raise DataError(f"{name}: labels", "has classes that the model does not know", got=highest,
-                        allowed=f"0..{n_classes - 1}", fix="choose the data set the model was made for")
+        raise DataError(
+            f"{name}: labels",
+            "has classes that the model does not know",
+            got=highest,
+            allowed=f"0..{n_classes - 1}",
+            fix="choose the data set the model was made for",
+        )
 
 
 def inputs_of(program: Program, split: data.Split | data.EventSet) -> Iterable[Spikes]:
@@ -229,18 +240,28 @@ def inputs_of(program: Program, split: data.Split | data.EventSet) -> Iterable[S
     """
     fix = "choose the data set the model was made for"
     if not program.ops_of(EventsOp) and not program.ops_of(PoissonOp):
-        raise DataError("data", "cannot be turned into spikes: the program does not say how its inputs come about",
-                        got=f"{program.n_inputs} inputs", allowed="a program with a PoissonOp or an EventsOp",
-                        fix="give spikes to qspinn.runtime.run")
+        raise DataError(
+            "data",
+            "cannot be turned into spikes: the program does not say how its inputs come about",
+            got=f"{program.n_inputs} inputs",
+            allowed="a program with a PoissonOp or an EventsOp",
+            fix="give spikes to qspinn.runtime.run",
+        )
     if isinstance(split, data.EventSet):
         shapes = [op.shape for op in program.ops_of(EventsOp)]
         if (split.shape, split.n_steps) not in [(shape, program.n_steps) for shape in shapes]:
-            raise DataError("data", "does not fit the model", got=f"events {split.shape} over {split.n_steps} steps",
-                            allowed=_takes(program), fix=fix)
+            raise DataError(
+                "data",
+                "does not fit the model",
+                got=f"events {split.shape} over {split.n_steps} steps",
+                allowed=_takes(program),
+                fix=fix,
+            )
         return split.graded().batches(BLOCK)
     if split.images.shape[1] != program.n_inputs or not program.ops_of(PoissonOp):
-        raise DataError("data", "does not fit the model", got=f"{split.images.shape[1]} pixels",
-                        allowed=_takes(program), fix=fix)
+        raise DataError(
+            "data", "does not fit the model", got=f"{split.images.shape[1]} pixels", allowed=_takes(program), fix=fix
+        )
     (op,) = program.ops_of(PoissonOp)
     return encoded_blocks(split, op, program.n_steps)
 

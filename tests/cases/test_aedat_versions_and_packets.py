@@ -20,14 +20,22 @@ from qspinn.errors import DataError
 START, END = b"#!AER-DAT3.1\r\n", b"#!END-HEADER\r\n"
 
 
-def packet(*events: tuple[int, int, int, int], kind: int = 1, overflow: int = 0, valid: tuple[int, ...] = (),
-           room: int | None = None) -> bytes:
+def packet(
+    *events: tuple[int, int, int, int],
+    kind: int = 1,
+    overflow: int = 0,
+    valid: tuple[int, ...] = (),
+    room: int | None = None,
+) -> bytes:
     """Events (x, y, t, p); `valid` are their valid bits, `room` is the capacity that the packet tells."""
     bits = valid or (1,) * len(events)
-    body = b"".join(struct.pack("<Ii", x << 17 | y << 2 | p << 1 | v, t) for (x, y, t, p), v in zip(events, bits,
-                                                                                                strict=True))
-    return struct.pack("<HHIIIIII", kind, 1, 8, 4, overflow, len(events) if room is None else room, len(events),
-                       sum(bits)) + body
+    body = b"".join(
+        struct.pack("<Ii", x << 17 | y << 2 | p << 1 | v, t) for (x, y, t, p), v in zip(events, bits, strict=True)
+    )
+    return (
+        struct.pack("<HHIIIIII", kind, 1, 8, 4, overflow, len(events) if room is None else room, len(events), sum(bits))
+        + body
+    )
 
 
 def read(path: Path, content: bytes) -> list[tuple]:
@@ -35,11 +43,14 @@ def read(path: Path, content: bytes) -> list[tuple]:
     return [tuple(e.tolist()) for e in join(read_aedat(path))]
 
 
-@pytest.mark.parametrize("lines", [b"", b"#a\r\n", b"#a\r\n#b\r\n#c\r\n#d\r\n#e\r\n#f\r\n",
-                                   b"#Format: RAW\r\n#\xe9\r\n"])
+@pytest.mark.parametrize(
+    "lines", [b"", b"#a\r\n", b"#a\r\n#b\r\n#c\r\n#d\r\n#e\r\n#f\r\n", b"#Format: RAW\r\n#\xe9\r\n"]
+)
 def test_headers_of_any_length(tmp_path: Path, lines: bytes) -> None:
     assert read(tmp_path / "a", START + lines + END + packet((5, 140, 100, 1), (7, 10, 101, 0))) == [
-        (5, 140, 100, True), (7, 10, 101, False)]
+        (5, 140, 100, True),
+        (7, 10, 101, False),
+    ]
 
 
 def test_special_packets_and_invalid_events_are_no_events(tmp_path: Path) -> None:
@@ -59,12 +70,20 @@ def test_the_overflow_counter_is_part_of_the_time(tmp_path: Path) -> None:
     assert read(tmp_path / "a", START + END + packet((0, 0, 5, 1), overflow=2**31 - 1))[0][2] == (2**31 - 1) * 2**31 + 5
 
 
-@pytest.mark.parametrize(("start", "named"), [
-    (b"#!AER-DAT2.0\r\n# x\r\n\x23\x00\x58\x00\x00\x00\x00\x64", "an AEDAT 2.0 file"),
-    (b"#!AER-DAT1.0\r\n", "an AEDAT 1 file"),
-    (START.replace(b"3.1", b"3.0"), "an AEDAT 3.0 file"), (START.replace(b"3.1", b"3.2"), "a file of another AEDAT 3"),
-    (START.replace(b"3.1", b"4.0"), "an AEDAT 4 file"), (b"% evt 3.0\n", "a Prophesee file"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"), (b"PK\x03\x04", "a zip archive"), (b"\x93NUMPY\x01", "a NumPy array")])
+@pytest.mark.parametrize(
+    ("start", "named"),
+    [
+        (b"#!AER-DAT2.0\r\n# x\r\n\x23\x00\x58\x00\x00\x00\x00\x64", "an AEDAT 2.0 file"),
+        (b"#!AER-DAT1.0\r\n", "an AEDAT 1 file"),
+        (START.replace(b"3.1", b"3.0"), "an AEDAT 3.0 file"),
+        (START.replace(b"3.1", b"3.2"), "a file of another AEDAT 3"),
+        (START.replace(b"3.1", b"4.0"), "an AEDAT 4 file"),
+        (b"% evt 3.0\n", "a Prophesee file"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x93NUMPY\x01", "a NumPy array"),
+    ],
+)
 def test_other_formats_are_named_with_what_helps(tmp_path: Path, start: bytes, named: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(start)
@@ -75,8 +94,10 @@ def test_other_formats_are_named_with_what_helps(tmp_path: Path, start: bytes, n
 
 def test_compressed_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    for content, problem in ((START + b"#Format: Serial\r\n" + END, "format is not supported"),
-                             (START + END + packet((0, 0, 0, 0), kind=0x8001), "compressed packet")):
+    for content, problem in (
+        (START + b"#Format: Serial\r\n" + END, "format is not supported"),
+        (START + END + packet((0, 0, 0, 0), kind=0x8001), "compressed packet"),
+    ):
         path.write_bytes(content)
         with pytest.raises(DataError, match=rf"{problem}.*fix: write .*compressed"):
             list(read_aedat(path))

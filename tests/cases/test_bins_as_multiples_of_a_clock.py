@@ -18,8 +18,18 @@ def test_every_thousandth_of_a_millisecond() -> None:
     assert [microseconds(n / 1000) for n in range(1, 100_001)] == [*range(1, 100_001)]
 
 
-@pytest.mark.parametrize(("ms", "us"), [(2.01, 2010), (4.02, 4020), (1.001, 1001), (0.1 + 0.2, 300), (5, 5000),
-                                        (np.float32(0.5), 500), (np.int16(7), 7000)])
+@pytest.mark.parametrize(
+    ("ms", "us"),
+    [
+        (2.01, 2010),
+        (4.02, 4020),
+        (1.001, 1001),
+        (0.1 + 0.2, 300),
+        (5, 5000),
+        (np.float32(0.5), 500),
+        (np.int16(7), 7000),
+    ],
+)
 def test_lengths_of_bins(ms: float, us: int) -> None:
     assert microseconds(ms) == us
     assert bins_of(300, ms) == -(-300_000 // us)

@@ -15,9 +15,17 @@ from qspinn.data.events.recording import bin_events, make
 from qspinn.errors import ConfigError
 
 
-@pytest.mark.parametrize(("times", "bin_us", "expected"), [
-    ((0, 5, 10, 20, 30), 10, [2, 1, 1, 1]), ((42,), 100, [1]), ((0, 12, 9, 25, 3), 10, [3, 1, 1]),
-    ((0, 1, 2, 90, 99), 34, [3, 0, 2]), ((0, 4, 18, 19, 35, 36), 10, [2, 2, 0, 2]), ((), 10, [0, 0])])
+@pytest.mark.parametrize(
+    ("times", "bin_us", "expected"),
+    [
+        ((0, 5, 10, 20, 30), 10, [2, 1, 1, 1]),
+        ((42,), 100, [1]),
+        ((0, 12, 9, 25, 3), 10, [3, 1, 1]),
+        ((0, 1, 2, 90, 99), 34, [3, 0, 2]),
+        ((0, 4, 18, 19, 35, 36), 10, [2, 2, 0, 2]),
+        ((), 10, [0, 0]),
+    ],
+)
 @pytest.mark.parametrize("start", [0, 1000, 2**31 - 5, 2**40])
 def test_bins(times: tuple[int, ...], bin_us: int, expected: list[int], start: int) -> None:
     z = np.zeros(len(times), int)

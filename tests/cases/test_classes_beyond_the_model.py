@@ -22,10 +22,16 @@ from qspinn.workflow import evaluate, evaluate_float
 @pytest.mark.parametrize("backend", ["reference", "numba", "torch"])
 def test_a_layered_program_names_the_class(backend: str) -> None:
     network = LayeredNetwork(
-        name="n", input=EventInput(shape=(1, 2, 2)), n_steps=3, readout=NeuronReadout(source="p"),
-        layers=(Layer(name="p", shape=(3, 1, 1), neuron=Leaky()),), connections=(Linear(source="input", target="p"),))
-    program = lower_layers(network, {"p.w": np.ones((3, 4))}, QuantPlan(rules=(QuantRule(tensor="*", bits=8),)),
-                           LayerRanges(v={"p": 5.0}))
+        name="n",
+        input=EventInput(shape=(1, 2, 2)),
+        n_steps=3,
+        readout=NeuronReadout(source="p"),
+        layers=(Layer(name="p", shape=(3, 1, 1), neuron=Leaky()),),
+        connections=(Linear(source="input", target="p"),),
+    )
+    program = lower_layers(
+        network, {"p.w": np.ones((3, 4))}, QuantPlan(rules=(QuantRule(tensor="*", bits=8),)), LayerRanges(v={"p": 5.0})
+    )
     spikes = np.ones((4, 3, 1, 2, 2), np.uint8)
     accuracy, said = evaluate(program, from_dense(spikes, [0, 1, 2, 0], order="BT"), "test", backend=backend)
     assert (accuracy.accuracy, said.tolist()) == (0.5, [0, 0, 0, 0])

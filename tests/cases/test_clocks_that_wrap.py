@@ -33,8 +33,11 @@ def test_words_of_twelve_bits() -> None:
 @pytest.mark.parametrize("order", ["reject", "sort"])
 def test_a_wrap_is_named_and_never_sorted(bits: int, order: str) -> None:
     period = 1 << bits
-    with pytest.raises(DataError, match=rf"t\[2\]: .*the clock wraps at 2\^{bits} microseconds; got 3; .*"
-                                        rf'fix: order="unwrap", which adds 2\^{bits} us'):
+    with pytest.raises(
+        DataError,
+        match=rf"t\[2\]: .*the clock wraps at 2\^{bits} microseconds; got 3; .*"
+        rf'fix: order="unwrap", which adds 2\^{bits} us',
+    ):
         times(period // 2, period - 4, 3, 9, order=order)
 
 

@@ -26,17 +26,25 @@ def exit_code(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
     return caught.value.code
 
 
-@pytest.mark.parametrize("arguments", [
-    ["evaluate", "m.qspinn", "--seed", "-1"], ["evaluate", "m.qspinn", "--seed", "4294967296"],
-    ["explore", "e.toml", "--workers", "99999999999"], ["explore", "e.toml", "--workers", "-1"]])
-def test_numbers_out_of_range_are_bad_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch,
-                                            capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "m.qspinn", "--seed", "-1"],
+        ["evaluate", "m.qspinn", "--seed", "4294967296"],
+        ["explore", "e.toml", "--workers", "99999999999"],
+        ["explore", "e.toml", "--workers", "-1"],
+    ],
+)
+def test_numbers_out_of_range_are_bad_usage(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     assert exit_code(arguments, monkeypatch) == 2
     assert "than or equal to" in capsys.readouterr().err
 
 
-def test_an_interrupted_command_is_told_as_a_shell_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                            capsys: pytest.CaptureFixture) -> None:
+def test_an_interrupted_command_is_told_as_a_shell_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("e.toml").write_text('name = "e"')
 
@@ -49,11 +57,17 @@ def test_an_interrupted_command_is_told_as_a_shell_takes_it(tmp_path: Path, monk
     assert "To continue: qspinn explore e.toml --set 'search.weight_bits=[8]' --out '[/b] c'" in told
 
 
-@pytest.mark.parametrize(("error", "code"), [
-    (OSError(errno.ENOSPC, "No space left on device"), 1), (WriteError("x", "cannot be written"), 1),
-    (RunError("x", "failed"), 1)])
-def test_a_full_disk_is_a_run_that_failed(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch,
-                                          capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (WriteError("x", "cannot be written"), 1),
+        (RunError("x", "failed"), 1),
+    ],
+)
+def test_a_full_disk_is_a_run_that_failed(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     def fails(**options: object) -> None:
         raise error
 
@@ -93,7 +107,7 @@ def test_levels_that_round_to_one_are_refused(level: float) -> None:
 
 
 def test_synthetic_gestures_stand_for_recorded_ones_in_every_family(tmp_path: Path) -> None:
-    layers = '[[network.layers]]\nkind = "dense"\n', '[[network.layers]]\nchannels = 2\nkernel = 3\n'
+    layers = '[[network.layers]]\nkind = "dense"\n', "[[network.layers]]\nchannels = 2\nkernel = 3\n"
     for family, told in zip(("layers", "local"), layers, strict=True):
         path = tmp_path / f"{family}.toml"
         path.write_text(f'name = "e"\nfamily = "{family}"\n[data]\nname = "dvs_gesture"\nn_bins = 4\n{told}')
@@ -103,8 +117,9 @@ def test_synthetic_gestures_stand_for_recorded_ones_in_every_family(tmp_path: Pa
 
 def test_data_that_synthetic_gestures_would_stand_for_are_not_named(tmp_path: Path) -> None:
     path = tmp_path / "e.toml"
-    path.write_text('name = "e"\nfamily = "layers"\n[data]\nname = "dvs_gesture"\nn_bins = 4\n'
-                    '[[network.layers]]\nkind = "dense"\n')
+    path.write_text(
+        'name = "e"\nfamily = "layers"\n[data]\nname = "dvs_gesture"\nn_bins = 4\n[[network.layers]]\nkind = "dense"\n'
+    )
     with pytest.raises(ConfigError, match=r"--synthetic: takes no data.*got 'here'.*leave one of the two out"):
         cli._experiment(path, None, "here", [], synthetic=True)
 

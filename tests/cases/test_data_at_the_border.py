@@ -35,8 +35,14 @@ def store(n: int = 4, most: int = 1, seed: int = 0) -> EventSet:
 
 
 def events(**fields: Any) -> EventDataset:
-    fields = {"train": store(seed=1), "validation": store(seed=2), "test": store(seed=3), "labels": ("a", "b"),
-              "bin_ms": 1.0, "n_steps": 4} | fields
+    fields = {
+        "train": store(seed=1),
+        "validation": store(seed=2),
+        "test": store(seed=3),
+        "labels": ("a", "b"),
+        "bin_ms": 1.0,
+        "n_steps": 4,
+    } | fields
     return EventDataset(name="d", shape=(1, 2, 9), split_rule="", **fields)
 
 
@@ -103,35 +109,64 @@ def test_finer_bins_hold_the_same_events() -> None:
         events(**merged, n_steps=2, fine=store(seed=5), per_step=2)
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    ({"labels": "ab"}, "labels"), ({"labels": {"a": 0, "b": 1}}, "labels"), ({"labels": (1, None)}, "labels"),
-    ({"labels": ("a", "a")}, "labels"), ({"per_step": 7}, "per_step"), ({"bin_ms": True}, "bin_ms"),
-    ({"train": None}, "train"), ({"fine": 3}, "fine"), ({"labels": 2}, "labels"), ({"skipped": [1]}, "skipped")])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"labels": "ab"}, "labels"),
+        ({"labels": {"a": 0, "b": 1}}, "labels"),
+        ({"labels": (1, None)}, "labels"),
+        ({"labels": ("a", "a")}, "labels"),
+        ({"per_step": 7}, "per_step"),
+        ({"bin_ms": True}, "bin_ms"),
+        ({"train": None}, "train"),
+        ({"fine": 3}, "fine"),
+        ({"labels": 2}, "labels"),
+        ({"skipped": [1]}, "skipped"),
+    ],
+)
 def test_fields_of_data_sets(change: dict[str, Any], named: str) -> None:
     with pytest.raises(DataError, match=rf"d\.{named}"):
         events(**change)
 
 
 def test_equal_numbers_make_equal_data_sets() -> None:
-    assert len({events(bin_ms=ms, n_steps=n).checksum() for ms in (1, 1.0, np.float32(1)) for n in (4, np.int64(4))
-                }) == 1
+    assert (
+        len({events(bin_ms=ms, n_steps=n).checksum() for ms in (1, 1.0, np.float32(1)) for n in (4, np.int64(4))}) == 1
+    )
 
 
-@pytest.mark.parametrize("call", [
-    lambda: data.load(data.EventData(name="braille7")), lambda: workflow.load_data(None),
-    lambda: workflow.load_data("digits"), lambda: data.load_recordings("x"),
-    lambda: data.load(data.DataConfig(folder="/nonexistent")),
-    lambda: data.load_events("synthetic_gestures", "/nonexistent"),
-    lambda: data.load_events("braille7", bin_ms=False), lambda: data.load_events("braille7", bin_ms=""),
-    lambda: data.load_events("braille7", bin_ms=10**400), lambda: data.load_events("braille7", bin_ms=1e20),
-    lambda: data.load_recordings(data.EventData(name="dvs_gesture", size=33)),
-    lambda: split_off([0] * 9, 1, fraction=0.5), lambda: split_off([0] * 9, -1), lambda: Split(
-        images=np.zeros((1, 4), np.uint8), labels=[-1], first=0),
-    lambda: bin_events(at(1), (1, 1), 1, 1, binary="False"), lambda: spikes.from_dense([[[1]]], graded="no"),
-    lambda: concatenate([1]), lambda: concatenate(None), lambda: pack([bin_events(at(1), (1, 1), 1, 1)], 1, (1, 1)),
-    lambda: pack(None, 1, (1, 1)), lambda: make([0], [0], [0], [0], time_unit=[]),
-    lambda: synthetic_recording(0, 0, camera=3), lambda: read_aedat(None), lambda: dvs_gesture.load(None),
-    lambda: mnist.read_idx(3), lambda: labels_of("missing\0"), lambda: data.DataConfig(n_train=-(10**5000))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: data.load(data.EventData(name="braille7")),
+        lambda: workflow.load_data(None),
+        lambda: workflow.load_data("digits"),
+        lambda: data.load_recordings("x"),
+        lambda: data.load(data.DataConfig(folder="/nonexistent")),
+        lambda: data.load_events("synthetic_gestures", "/nonexistent"),
+        lambda: data.load_events("braille7", bin_ms=False),
+        lambda: data.load_events("braille7", bin_ms=""),
+        lambda: data.load_events("braille7", bin_ms=10**400),
+        lambda: data.load_events("braille7", bin_ms=1e20),
+        lambda: data.load_recordings(data.EventData(name="dvs_gesture", size=33)),
+        lambda: split_off([0] * 9, 1, fraction=0.5),
+        lambda: split_off([0] * 9, -1),
+        lambda: Split(images=np.zeros((1, 4), np.uint8), labels=[-1], first=0),
+        lambda: bin_events(at(1), (1, 1), 1, 1, binary="False"),
+        lambda: spikes.from_dense([[[1]]], graded="no"),
+        lambda: concatenate([1]),
+        lambda: concatenate(None),
+        lambda: pack([bin_events(at(1), (1, 1), 1, 1)], 1, (1, 1)),
+        lambda: pack(None, 1, (1, 1)),
+        lambda: make([0], [0], [0], [0], time_unit=[]),
+        lambda: synthetic_recording(0, 0, camera=3),
+        lambda: read_aedat(None),
+        lambda: dvs_gesture.load(None),
+        lambda: mnist.read_idx(3),
+        lambda: labels_of("missing\0"),
+        lambda: data.DataConfig(n_train=-(10**5000)),
+    ],
+)
 def test_what_has_no_meaning_is_refused(call: Any) -> None:
     with pytest.raises(QSpinnError):
         call()
@@ -178,9 +213,15 @@ def test_images_of_other_shapes_are_no_digits() -> None:
             mnist._split(np.zeros(shape, np.uint8), np.zeros(2, np.uint8), 0, Path("x"))
 
 
-@pytest.mark.parametrize(("rows", "message"), [
-    ("1_0,0,9", "is not a label"), ("1,0,9,3", "is not a label"), ("1,0,9\n2,0,9", "same time to two gestures"),
-    ("\ufeff1,0,9", "is no ASCII text")])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("1_0,0,9", "is not a label"),
+        ("1,0,9,3", "is not a label"),
+        ("1,0,9\n2,0,9", "same time to two gestures"),
+        ("\ufeff1,0,9", "is no ASCII text"),
+    ],
+)
 def test_label_files(rows: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text(f"{CSV_HEADER}\n{rows}\n")
     with pytest.raises(DataError, match=message):

@@ -39,9 +39,13 @@ def test_blocks_in_order_of_time(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize(("named", "field"), [
-    *(({"packet_events": n}, "packet_events") for n in (0, -1, 1.5, "4", True, 2**32)),
-    *(({"source": s}, "source") for s in ("é", "X\r\nY", "a\n", "", "x" * 2000, "\x00", 3))])
+@pytest.mark.parametrize(
+    ("named", "field"),
+    [
+        *(({"packet_events": n}, "packet_events") for n in (0, -1, 1.5, "4", True, 2**32)),
+        *(({"source": s}, "source") for s in ("é", "X\r\nY", "a\n", "", "x" * 2000, "\x00", 3)),
+    ],
+)
 def test_settings_that_no_reader_could_take(tmp_path: Path, named: dict, field: str) -> None:
     with pytest.raises(ConfigError, match=rf"write_aedat\.{field}: is"):
         write_aedat(tmp_path / "a", at(1, 2), **named)

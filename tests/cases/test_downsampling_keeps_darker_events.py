@@ -37,7 +37,10 @@ def test_the_store_keeps_both_channels() -> None:
 
 @pytest.mark.parametrize("sensor", [(3, 4), (4, 3), (2, 2)])
 def test_events_outside_are_refused(sensor: tuple[int, int]) -> None:
-    for function in (lambda: downsample(EVENTS, sensor, (1, 1)), lambda: flip(EVENTS, sensor),
-                     lambda: shift(EVENTS, sensor, -2, -2)):
+    for function in (
+        lambda: downsample(EVENTS, sensor, (1, 1)),
+        lambda: flip(EVENTS, sensor),
+        lambda: shift(EVENTS, sensor, -2, -2),
+    ):
         with pytest.raises(DataError, match=r"events\.[xy]\[1\]: is outside the sensor \(3 such events\); got 3"):
             function()

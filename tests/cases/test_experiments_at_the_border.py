@@ -26,8 +26,12 @@ from qspinn.networks.local import LocalLayer, LocalNetwork
 from qspinn.networks.models import diehl_cook
 
 NETWORK = LayeredNetwork(
-    name="n", input=EventInput(shape=(1, 1, 1)), layers=(Layer(name="p", shape=(2, 1, 1)),),
-    connections=(Linear(source="input", target="p"),), readout=NeuronReadout(source="p"))
+    name="n",
+    input=EventInput(shape=(1, 1, 1)),
+    layers=(Layer(name="p", shape=(2, 1, 1)),),
+    connections=(Linear(source="input", target="p"),),
+    readout=NeuronReadout(source="p"),
+)
 
 
 def forged(**change: Any) -> Experiment:
@@ -38,11 +42,15 @@ def forged(**change: Any) -> Experiment:
     return experiment
 
 
-@pytest.mark.parametrize("network", [NETWORK, diehl_cook(4, 3), {"n_neurons": 3, "nodes": 1}, 3, None, object()],
-                         ids=lambda n: type(n).__name__)
+@pytest.mark.parametrize(
+    "network",
+    [NETWORK, diehl_cook(4, 3), {"n_neurons": 3, "nodes": 1}, 3, None, object()],
+    ids=lambda n: type(n).__name__,
+)
 @pytest.mark.parametrize("call", [explore, sweep, lambda e, out: qspinn.train(e), lambda e, out: checked(e)])
-def test_another_network_is_refused_before_a_worker_starts(network: Any, call: Callable[..., Any], tmp_path: Path
-                                                           ) -> None:
+def test_another_network_is_refused_before_a_worker_starts(
+    network: Any, call: Callable[..., Any], tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="experiment"):
         call(forged(network=network), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -75,10 +83,13 @@ def test_local_layers_take_what_they_were_made_for(arithmetic: Any) -> None:
     start = start_of(LOCAL, recordings(), 3, step_ms=1.0)
     layers = layers_of(LOCAL, learning, start, DEFAULT_PLAN)
     before = {name: x.copy() for name, x in layers.state().items()}
-    for bad, message in ((recordings(shape=(2, 6, 7)), "do not fit the layers"),
-                         (recordings(shape=(1, 6, 6)), "do not fit the layers"),
-                         (recordings(n_classes=4), r"events\.labels\[3\]: is no class of the layers; got 3"),
-                         (recordings(n_steps=1), "leave n"), (np.ones((2, 2)), "are no recordings")):
+    for bad, message in (
+        (recordings(shape=(2, 6, 7)), "do not fit the layers"),
+        (recordings(shape=(1, 6, 6)), "do not fit the layers"),
+        (recordings(n_classes=4), r"events\.labels\[3\]: is no class of the layers; got 3"),
+        (recordings(n_steps=1), "leave n"),
+        (np.ones((2, 2)), "are no recordings"),
+    ):
         with pytest.raises(DataError, match=message):
             fit(layers, bad, learning)  # type: ignore[arg-type]
         with pytest.raises(DataError, match=message):
@@ -93,9 +104,23 @@ def test_local_layers_take_what_they_were_made_for(arithmetic: Any) -> None:
 RASTER = np.zeros((3, 2, 6, 6, 2), np.uint8)
 
 
-@pytest.mark.parametrize("raster", [
-    RASTER.astype(float), RASTER.astype(bool), RASTER[..., 0], RASTER[:, :, :5], RASTER[:0], RASTER[:, :0], RASTER + 2,
-    RASTER.transpose(1, 0, 2, 3, 4), np.asfortranarray(RASTER), RASTER.tolist(), None], ids=str)
+@pytest.mark.parametrize(
+    "raster",
+    [
+        RASTER.astype(float),
+        RASTER.astype(bool),
+        RASTER[..., 0],
+        RASTER[:, :, :5],
+        RASTER[:0],
+        RASTER[:, :0],
+        RASTER + 2,
+        RASTER.transpose(1, 0, 2, 3, 4),
+        np.asfortranarray(RASTER),
+        RASTER.tolist(),
+        None,
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("arithmetic", ["integer", "float"])
 def test_rasters_of_local_layers_are_checked(raster: Any, arithmetic: Any) -> None:
     learning = LocalLearning(arithmetic=arithmetic, burn_in=0)
@@ -107,9 +132,17 @@ def test_rasters_of_local_layers_are_checked(raster: Any, arithmetic: Any) -> No
             layers.learn(RASTER, labels, 0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("settings", "where"), [
-    ({"n_classes": 1}, "n_classes"), ({"n_classes": 2.0}, "n_classes"), ({"step_ms": 0.0}, "step_ms"),
-    ({"step_ms": np.nan}, "step_ms"), ({"seed": -1}, "seed"), ({"burn_in": -1}, "burn_in")])
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"n_classes": 1}, "n_classes"),
+        ({"n_classes": 2.0}, "n_classes"),
+        ({"step_ms": 0.0}, "step_ms"),
+        ({"step_ms": np.nan}, "step_ms"),
+        ({"seed": -1}, "seed"),
+        ({"burn_in": -1}, "burn_in"),
+    ],
+)
 def test_settings_of_a_start_are_checked(settings: dict[str, Any], where: str) -> None:
     arguments: dict[str, Any] = {"n_classes": 3, "step_ms": 1.0} | settings
     n_classes = arguments.pop("n_classes")

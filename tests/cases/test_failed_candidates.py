@@ -31,8 +31,9 @@ class Candidate(msgspec.Struct, frozen=True):
 class Family:
     """Building and measuring do what is asked for."""
 
-    def __init__(self, fails: Exception | None = None, *, where: str = "build", right: Any = (True, False),
-                 facts: Any = None) -> None:
+    def __init__(
+        self, fails: Exception | None = None, *, where: str = "build", right: Any = (True, False), facts: Any = None
+    ) -> None:
         self.fails, self.where, self.right, self.facts = fails, where, right, facts or {}
         self.STORED = Stored(suffix=".x", save=self._save, load=lambda path: None, account=lambda built: ACCOUNT)
 
@@ -62,8 +63,11 @@ def record_of(family: Family, folder: Path = Path("/run")) -> dict[str, Any]:
 
 
 FAILURES = {
-    "diverged": (RunError("epoch 3", "the loss is not finite", got=math.nan),
-                 "epoch 3: the loss is not finite; got nan", "RunError"),
+    "diverged": (
+        RunError("epoch 3", "the loss is not finite", got=math.nan),
+        "epoch 3: the loss is not finite; got nan",
+        "RunError",
+    ),
     "not lowered": (LoweringError("a.w", "too wide"), "a.w: too wide", "LoweringError"),
     "not encoded": (ConfigError("encode", "values must be finite"), "encode: values must be finite", "ConfigError"),
     "no data": (DataError("spikes", "hold nothing"), "spikes: hold nothing", "DataError"),
@@ -98,9 +102,15 @@ def test_so_is_a_point_of_the_sweep(name: str) -> None:
     assert "accuracy" not in record
 
 
-@pytest.mark.parametrize(("facts", "right", "path"), [
-    ({"rates": {"a": math.nan}}, [True], "rates.a"), ({"spikes": math.inf}, [True], "spikes"),
-    ({"trained_rates": {"a": [0.1, -math.inf]}}, [True], "trained_rates.a"), ({}, [], "accuracy")])
+@pytest.mark.parametrize(
+    ("facts", "right", "path"),
+    [
+        ({"rates": {"a": math.nan}}, [True], "rates.a"),
+        ({"spikes": math.inf}, [True], "spikes"),
+        ({"trained_rates": {"a": [0.1, -math.inf]}}, [True], "trained_rates.a"),
+        ({}, [], "accuracy"),
+    ],
+)
 def test_numbers_that_are_none_reject_the_candidate(facts: dict, right: list, path: str) -> None:
     record = record_of(Family(facts=facts, right=right))
     assert record["rejected"].startswith(f"{path}: is not finite")
@@ -113,12 +123,19 @@ def test_a_candidate_that_succeeds_is_measured() -> None:
     assert not {"rejected", "error"} & set(record)
 
 
-@pytest.mark.parametrize(("error", "message"), [
-    (OSError(28, "No space left on device"), "cannot be read or written; got 'No space left on device'"),
-    (FileNotFoundError(2, "No such file", "/run/cache/x.npy"), "/run/cache/x.npy: cannot be read or written"),
-    (MemoryError("18 GiB"), "worker: there is not enough memory; got '18 GiB'"),
-    (ArtifactError("/run/float/n5.safetensors", "cannot be read as a float checkpoint"), "/run/float/n5.safetensors"),
-    (ArtifactError("/run/candidates/k.qspinn", "cannot be written"), "cannot be written")])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "cannot be read or written; got 'No space left on device'"),
+        (FileNotFoundError(2, "No such file", "/run/cache/x.npy"), "/run/cache/x.npy: cannot be read or written"),
+        (MemoryError("18 GiB"), "worker: there is not enough memory; got '18 GiB'"),
+        (
+            ArtifactError("/run/float/n5.safetensors", "cannot be read as a float checkpoint"),
+            "/run/float/n5.safetensors",
+        ),
+        (ArtifactError("/run/candidates/k.qspinn", "cannot be written"), "cannot be written"),
+    ],
+)
 @pytest.mark.parametrize("where", ["build", "measure", "save"])
 def test_what_is_wrong_with_the_run_stops_it(error: Exception, message: str, where: str) -> None:
     with pytest.raises(QSpinnError) as caught:

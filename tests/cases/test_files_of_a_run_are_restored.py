@@ -26,11 +26,22 @@ from qspinn.version import __version__
 from running import inline, lasting
 
 EXPERIMENT = Experiment(
-    name="tiny", data=DataConfig(name="digits", n_train=80, n_validation=40, n_test=40),
-    network=NetworkConfig(n_neurons=10, n_steps=20, rate_hz=200.0), training=StdpTraining(n_passes=1),
-    search=SearchConfig(schemes=(Scheme.PTQ,), roundings=(Rounding.NEAREST,), weight_bits=(4, 2), state_bits=(),
-                        granularities=(Granularity.PER_NEURON,), input_rates=(0.0,), n_neurons=(8,),
-                        max_drop_points=100.0, sensitivity_bits=(8,)))
+    name="tiny",
+    data=DataConfig(name="digits", n_train=80, n_validation=40, n_test=40),
+    network=NetworkConfig(n_neurons=10, n_steps=20, rate_hz=200.0),
+    training=StdpTraining(n_passes=1),
+    search=SearchConfig(
+        schemes=(Scheme.PTQ,),
+        roundings=(Rounding.NEAREST,),
+        weight_bits=(4, 2),
+        state_bits=(),
+        granularities=(Granularity.PER_NEURON,),
+        input_rates=(0.0,),
+        n_neurons=(8,),
+        max_drop_points=100.0,
+        sensitivity_bits=(8,),
+    ),
+)
 
 
 @pytest.fixture(scope="module")

@@ -33,10 +33,17 @@ def frames(times: tuple[int, ...], bin_us: int, n_bins: int, **named: int) -> li
     return counts.tolist()
 
 
-@pytest.mark.parametrize(("times", "bin_us", "expected"), [
-    ((7,), 10, [1]), ((0,), 1, [1]), ((0, 250, 500, 750, 1000), 500, [2, 2, 1]),
-    ((100, 500, 900), 200, [1, 0, 1, 0, 1]),
-    ((999,), 1000, [1]), ((1000,), 1000, [0, 1])])
+@pytest.mark.parametrize(
+    ("times", "bin_us", "expected"),
+    [
+        ((7,), 10, [1]),
+        ((0,), 1, [1]),
+        ((0, 250, 500, 750, 1000), 500, [2, 2, 1]),
+        ((100, 500, 900), 200, [1, 0, 1, 0, 1]),
+        ((999,), 1000, [1]),
+        ((1000,), 1000, [0, 1]),
+    ],
+)
 def test_every_event_is_in_a_frame(times: tuple[int, ...], bin_us: int, expected: list[int]) -> None:
     assert frames(times, bin_us, len(expected)) == expected
 
@@ -85,8 +92,11 @@ def test_rasters_keep_their_counts(kind: type) -> None:
 def test_what_is_no_count_is_refused(value: float) -> None:
     raster = np.zeros((1, 1, 1, 1, 3))
     raster[..., 1] = value
-    for make_set in (lambda: from_dense(raster, [0], order="TB"), lambda: from_dense(raster, [0], order="BT"),
-                     lambda: spikes_from_dense(raster[..., 0, 0, :], graded=True),
-                     lambda: spikes_from_dense(raster[..., 0, 0, :])):
+    for make_set in (
+        lambda: from_dense(raster, [0], order="TB"),
+        lambda: from_dense(raster, [0], order="BT"),
+        lambda: spikes_from_dense(raster[..., 0, 0, :], graded=True),
+        lambda: spikes_from_dense(raster[..., 0, 0, :]),
+    ):
         with pytest.raises(DataError, match=r"\[0, 0, .*1\]: holds a value"):
             make_set()

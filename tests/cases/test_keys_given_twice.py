@@ -37,12 +37,16 @@ def doubled(data: bytes, key: str, *, outside: bool) -> bytes:
 
 PROGRAM = to_bytes(single(np.ones((3, 4), int), v_bits=8, in_shift=0, decay=3, decay_shift=2, v_th=6, n_steps=4))
 FILES: list[tuple[Callable[..., Any], Callable[..., Any], str]] = [
-    (competing, checkpoint.load, "n_steps"), (layers, checkpoint.load_layers, "n_steps"),
-    (local, load_local, "n_classes")]
+    (competing, checkpoint.load, "n_steps"),
+    (layers, checkpoint.load_layers, "n_steps"),
+    (local, load_local, "n_classes"),
+]
 
 
-@pytest.mark.parametrize(("key", "outside"), [("n_steps", False), ("ops", False), ("sha256", False), ("bits", False),
-                                              ("__metadata__", True), ("qspinn", True)])
+@pytest.mark.parametrize(
+    ("key", "outside"),
+    [("n_steps", False), ("ops", False), ("sha256", False), ("bits", False), ("__metadata__", True), ("qspinn", True)],
+)
 def test_programs(key: str, outside: bool) -> None:
     assert from_bytes(PROGRAM).n_steps == 4
     with pytest.raises(ArtifactError, match=f"not a .qspinn file; got '.*({key}: is given twice|duplicate field)"):
@@ -51,8 +55,9 @@ def test_programs(key: str, outside: bool) -> None:
 
 @pytest.mark.parametrize(("make", "load", "key"), FILES, ids=["competing", "layers", "local"])
 @pytest.mark.parametrize("outside", [False, True])
-def test_checkpoints(make: Callable[..., Any], load: Callable[..., Any], key: str, outside: bool, tmp_path: Path
-                     ) -> None:
+def test_checkpoints(
+    make: Callable[..., Any], load: Callable[..., Any], key: str, outside: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "c.safetensors"
     checkpoint.save(make(), path)
     load(path)
@@ -62,9 +67,19 @@ def test_checkpoints(make: Callable[..., Any], load: Callable[..., Any], key: st
         load(path)
 
 
-@pytest.mark.parametrize("data", [b"", b"1234567", PROGRAM[:100], struct.pack("<Q", 1 << 60) + b"{}",
-                                  struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 2) + b"{}",
-                                  struct.pack("<Q", 19) + b'{"__metadata__": 3}'], ids=range(7))
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"1234567",
+        PROGRAM[:100],
+        struct.pack("<Q", 1 << 60) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 2) + b"{}",
+        struct.pack("<Q", 19) + b'{"__metadata__": 3}',
+    ],
+    ids=range(7),
+)
 def test_entries_of_damaged_files(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         entry_of(data, "qspinn")

@@ -26,21 +26,25 @@ PLAN = QuantPlan(rules=(QuantRule(tensor="*", bits=8),))
 RANGES = Ranges(input_rate=np.full(5, 0.1), busiest_step=5, threshold_max_mv={"exc": 20.0})
 
 
-@pytest.mark.parametrize(("call", "where"), [
-    (lambda: architectures.resnet19(0.5), "variant"),  # type: ignore[arg-type]
-    (lambda: architectures.vgg16({}), "variant"),  # type: ignore[arg-type]
-    (lambda: architectures.vggsnn(None), "variant"),  # type: ignore[arg-type]
-    (lambda: stdp.train(LAYERS, SPIKES, stdp.StdpTraining()), "network"),  # type: ignore[arg-type]
-    (lambda: stdp.train(COMPETING, SPIKES, 3), "training"),  # type: ignore[arg-type]
-    (lambda: grid.prepare(LAYERS, PLAN, RANGES), "network"),  # type: ignore[arg-type]
-    (lambda: grid.prepare(COMPETING, PLAN, {}), "ranges"),  # type: ignore[arg-type]
-    (lambda: grid.prepare(COMPETING, PLAN, RANGES, start=COMPETING), "start"),  # type: ignore[arg-type]
-    (lambda: grid.prepare(COMPETING, "8 bits", RANGES), "plan"),  # type: ignore[arg-type]
-    (lambda: grid.fit(COMPETING, SPIKES, stdp.StdpTraining()), "model"),  # type: ignore[arg-type]
-    (lambda: grid.fit(grid.prepare(COMPETING, PLAN, RANGES), SPIKES, {}), "training"),  # type: ignore[arg-type]
-    (lambda: resolve(PLAN, LAYERS), "network"),  # type: ignore[arg-type]
-    (lambda: tensor_paths(LAYERS), "network"),  # type: ignore[arg-type]
-    (lambda: layer_paths(COMPETING), "network")])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        (lambda: architectures.resnet19(0.5), "variant"),  # type: ignore[arg-type]
+        (lambda: architectures.vgg16({}), "variant"),  # type: ignore[arg-type]
+        (lambda: architectures.vggsnn(None), "variant"),  # type: ignore[arg-type]
+        (lambda: stdp.train(LAYERS, SPIKES, stdp.StdpTraining()), "network"),  # type: ignore[arg-type]
+        (lambda: stdp.train(COMPETING, SPIKES, 3), "training"),  # type: ignore[arg-type]
+        (lambda: grid.prepare(LAYERS, PLAN, RANGES), "network"),  # type: ignore[arg-type]
+        (lambda: grid.prepare(COMPETING, PLAN, {}), "ranges"),  # type: ignore[arg-type]
+        (lambda: grid.prepare(COMPETING, PLAN, RANGES, start=COMPETING), "start"),  # type: ignore[arg-type]
+        (lambda: grid.prepare(COMPETING, "8 bits", RANGES), "plan"),  # type: ignore[arg-type]
+        (lambda: grid.fit(COMPETING, SPIKES, stdp.StdpTraining()), "model"),  # type: ignore[arg-type]
+        (lambda: grid.fit(grid.prepare(COMPETING, PLAN, RANGES), SPIKES, {}), "training"),  # type: ignore[arg-type]
+        (lambda: resolve(PLAN, LAYERS), "network"),  # type: ignore[arg-type]
+        (lambda: tensor_paths(LAYERS), "network"),  # type: ignore[arg-type]
+        (lambda: layer_paths(COMPETING), "network"),
+    ],
+)  # type: ignore[arg-type]
 def test_arguments_of_another_class_are_named(call: Callable[[], Any], where: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{where}: is of the wrong type"):
         call()

@@ -32,9 +32,13 @@ def from_dense(raster: np.ndarray, labels: Any) -> EventSet:
 
 def single(n_steps: int = 10, max_count: int = 1, n: int = 1) -> LayeredNetwork:
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(1, 1, 1), max_count=max_count), n_steps=n_steps,
-        layers=(Layer(name="p", shape=(n, 1, 1), neuron=NEURON),), connections=(Linear(source="input", target="p"),),
-        readout=NeuronReadout(source="p"))
+        name="n",
+        input=EventInput(shape=(1, 1, 1), max_count=max_count),
+        n_steps=n_steps,
+        layers=(Layer(name="p", shape=(n, 1, 1), neuron=NEURON),),
+        connections=(Linear(source="input", target="p"),),
+        readout=NeuronReadout(source="p"),
+    )
 
 
 def module(network: LayeredNetwork, weight: float = 0.3) -> SurrogateNet:
@@ -78,20 +82,30 @@ def program_of(net: SurrogateNet) -> Any:
     return lower_layers(net.network, net.params(), PLAN, layer_ranges(net, from_dense(np.ones((1, 10, 1, 1, 1)), [0])))
 
 
-@pytest.mark.parametrize("call", [
-    lambda net: scores(net, none()), lambda net: responses(net, none()), lambda net: channel_rates(net, none()),
-    lambda net: layer_ranges(net, none()), lambda net: fit(net, none(), qspinn.Supervision()),
-    lambda net: qspinn.evaluate(program_of(net), none(), "test"), lambda net: net(torch.zeros(10, 0, 1)),
-    lambda net: prepare(net.network, PLAN)(torch.zeros(10, 0, 1))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net: scores(net, none()),
+        lambda net: responses(net, none()),
+        lambda net: channel_rates(net, none()),
+        lambda net: layer_ranges(net, none()),
+        lambda net: fit(net, none(), qspinn.Supervision()),
+        lambda net: qspinn.evaluate(program_of(net), none(), "test"),
+        lambda net: net(torch.zeros(10, 0, 1)),
+        lambda net: prepare(net.network, PLAN)(torch.zeros(10, 0, 1)),
+    ],
+)
 def test_nothing_to_do_is_said(call: Callable[[SurrogateNet], Any]) -> None:
     with pytest.raises(DataError, match=r"hold no samples|holds no recordings"):
         call(module(single()))
 
 
 WRONG = {
-    "fewer steps": (torch.ones(9, 2, 1), "wrong shape"), "more steps": (torch.ones(11, 2, 1), "wrong shape"),
+    "fewer steps": (torch.ones(9, 2, 1), "wrong shape"),
+    "more steps": (torch.ones(11, 2, 1), "wrong shape"),
     "samples first": (torch.ones(2, 10, 1), r"wrong shape.*fix: steps come before samples: spikes\.transpose\(0, 1\)"),
-    "other sources": (torch.ones(10, 2, 2), "wrong shape"), "no axis of sources": (torch.ones(10, 2), "wrong shape"),
+    "other sources": (torch.ones(10, 2, 2), "wrong shape"),
+    "no axis of sources": (torch.ones(10, 2), "wrong shape"),
     "a place too many": (torch.ones(10, 2, 1, 1), "wrong shape"),
     "halves": (torch.full((10, 2, 1), 0.5), "no whole number; got 0.5"),
     "negative": (-torch.ones(10, 2, 1), r"no count; got -1\.0"),
@@ -117,8 +131,9 @@ def test_inputs_that_the_declaration_does_not_allow_are_refused(name: str, kind:
     assert net(torch.ones(10, 2, 1, dtype=torch.bool)).scores.shape == (2, 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int64, torch.float16, torch.float32, torch.float64],
-                         ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int64, torch.float16, torch.float32, torch.float64], ids=str
+)
 def test_counts_of_any_type_are_the_same_counts(dtype: torch.dtype) -> None:
     net = module(single(max_count=3))
     counts = torch.tensor([0, 1, 3, 2, 0, 1, 1, 0, 3, 1]).view(10, 1, 1)
@@ -147,19 +162,33 @@ def test_recordings_of_another_kind_are_refused() -> None:
 def fed_twice(second: Linear | Conv2d, first: Linear | None = None) -> LayeredNetwork:
     """Layer p, fed by the input and by another connection; both say that it has a bias."""
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(2, 1, 1)), n_steps=12,
-        layers=(Layer(name="a", shape=(2, 1, 1), neuron=Leaky(decay=0.5)),
-                Layer(name="p", shape=(2, 1, 1), neuron=Leaky(decay=0.9))),
-        connections=(Linear(source="input", target="a"),
-                     first or Linear(source="input", target="p", bias=True), second),
-        readout=NeuronReadout(source="p"))
+        name="n",
+        input=EventInput(shape=(2, 1, 1)),
+        n_steps=12,
+        layers=(
+            Layer(name="a", shape=(2, 1, 1), neuron=Leaky(decay=0.5)),
+            Layer(name="p", shape=(2, 1, 1), neuron=Leaky(decay=0.9)),
+        ),
+        connections=(
+            Linear(source="input", target="a"),
+            first or Linear(source="input", target="p", bias=True),
+            second,
+        ),
+        readout=NeuronReadout(source="p"),
+    )
 
 
-@pytest.mark.parametrize("second", [
-    Linear(source="p", target="p", bias=True), Linear(source="a", target="p", bias=True),
-    Conv2d(source="a", target="p", kernel=(1, 1), bias=True), Linear(source="a", target="p"),
-    Linear(source="a", target="p", bias=True, norm=True)],
-    ids=["recurrent", "linear", "conv", "one only", "normalized"])
+@pytest.mark.parametrize(
+    "second",
+    [
+        Linear(source="p", target="p", bias=True),
+        Linear(source="a", target="p", bias=True),
+        Conv2d(source="a", target="p", kernel=(1, 1), bias=True),
+        Linear(source="a", target="p"),
+        Linear(source="a", target="p", bias=True, norm=True),
+    ],
+    ids=["recurrent", "linear", "conv", "one only", "normalized"],
+)
 @pytest.mark.parametrize("first", [True, False])
 def test_the_bias_of_a_layer_counts_once(second: Linear | Conv2d, first: bool) -> None:
     """In the float net, in its parameters, on the grid and in the program: a constant input of 0.3 to p."""
@@ -186,11 +215,23 @@ def test_the_bias_of_a_layer_counts_once(second: Linear | Conv2d, first: bool) -
         assert result.spikes["p"][:, 0, 0].astype(bool).tolist() == steps
 
 
-@pytest.mark.parametrize(("change", "path"), [
-    ({"p.ww": np.ones((1, 1))}, "p.ww"), ({"p.w": np.ones((1, 2))}, "p.w"), ({"p.w": np.array([[np.nan]])}, "p.w"),
-    ({"p.w": None}, "p.w"), ({"p.bias": np.ones(2)}, "p.bias"), ({"p.decay": np.array(1.5)}, "p.decay"),
-    ({"p.decay": np.array([0.5, 0.5])}, "p.decay"), ({"p.v_th": np.ones(3)}, "p.v_th"), ({"q.w": np.ones(1)}, "q.w"),
-    ({"p.w": np.array([["a"]])}, "p.w"), ({"p.w": np.array([[1j]])}, "p.w"), ({"p.v_th": np.array(np.inf)}, "p.v_th")])
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"p.ww": np.ones((1, 1))}, "p.ww"),
+        ({"p.w": np.ones((1, 2))}, "p.w"),
+        ({"p.w": np.array([[np.nan]])}, "p.w"),
+        ({"p.w": None}, "p.w"),
+        ({"p.bias": np.ones(2)}, "p.bias"),
+        ({"p.decay": np.array(1.5)}, "p.decay"),
+        ({"p.decay": np.array([0.5, 0.5])}, "p.decay"),
+        ({"p.v_th": np.ones(3)}, "p.v_th"),
+        ({"q.w": np.ones(1)}, "q.w"),
+        ({"p.w": np.array([["a"]])}, "p.w"),
+        ({"p.w": np.array([[1j]])}, "p.w"),
+        ({"p.v_th": np.array(np.inf)}, "p.v_th"),
+    ],
+)
 def test_arrays_that_do_not_belong_to_the_network_are_refused_by_path(change: dict, path: str) -> None:
     net = module(single())
     params = {k: v for k, v in (net.params() | change).items() if v is not None}
@@ -199,9 +240,18 @@ def test_arrays_that_do_not_belong_to_the_network_are_refused_by_path(change: di
     assert caught.value.where.partition("[")[0] == path
 
 
-@pytest.mark.parametrize(("settings", "where"), [
-    ({"surrogate": "arctangent"}, "surrogate"), ({"width": 0.0}, "width"), ({"width": float("nan")}, "width"),
-    ({"gain": -1.0}, "gain"), ({"gain": "3"}, "gain"), ({"seed": 0.5}, "seed"), ({"seed": True}, "seed")])
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"surrogate": "arctangent"}, "surrogate"),
+        ({"width": 0.0}, "width"),
+        ({"width": float("nan")}, "width"),
+        ({"gain": -1.0}, "gain"),
+        ({"gain": "3"}, "gain"),
+        ({"seed": 0.5}, "seed"),
+        ({"seed": True}, "seed"),
+    ],
+)
 def test_words_and_numbers_of_a_module_are_checked(settings: dict[str, Any], where: str) -> None:
     with pytest.raises(ConfigError) as caught:
         SurrogateNet(single(), **settings)

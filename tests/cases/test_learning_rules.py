@@ -25,11 +25,26 @@ NEVER_FORGETS = 1e9
 
 def network(n_in: int, n_steps: int, *, neuron: dict[str, Any] | None = None, n: int = 1, **rule: Any) -> Network:
     lif = Lif(**{"tau_ms": 0.05, "v_th_mv": 0.9, "n_ref_steps": 0, "theta_plus_mv": 0.0, **(neuron or {})})
-    plastic = Stdp(**{"eta_post": 0.0, "eta_pre": 0.0, "x_offset": 0.0, "norm": 0.0, "bound": "hard",
-                      "tau_pre_ms": HALVING, "tau_post_ms": HALVING, **rule})
-    return Network(name="n", input=PoissonInput(n=n_in), populations=(Population(name="exc", n=n, neuron=lif),),
-                   connections=(Dense(source="input", target="exc", stdp=plastic), Lateral(target="exc")),
-                   readout=VoteReadout(source="exc", n_classes=2), n_steps=n_steps)
+    plastic = Stdp(
+        **{
+            "eta_post": 0.0,
+            "eta_pre": 0.0,
+            "x_offset": 0.0,
+            "norm": 0.0,
+            "bound": "hard",
+            "tau_pre_ms": HALVING,
+            "tau_post_ms": HALVING,
+            **rule,
+        }
+    )
+    return Network(
+        name="n",
+        input=PoissonInput(n=n_in),
+        populations=(Population(name="exc", n=n, neuron=lif),),
+        connections=(Dense(source="input", target="exc", stdp=plastic), Lateral(target="exc")),
+        readout=VoteReadout(source="exc", n_classes=2),
+        n_steps=n_steps,
+    )
 
 
 def spikes_of(*samples: list[list[int]], n_in: int, n_steps: int) -> Spikes:
@@ -53,10 +68,17 @@ def model_of(net: Network, w: list[float], bits: int = 12, rounding: Rounding = 
     """The network on the grid, weights starting from w."""
     n = net.populations[0].n
     start = Trained(network=net, params={"exc.w": np.tile(w, (n, 1)), "exc.theta": np.zeros(n)})
-    rules = (QuantRule(tensor="exc.w", bits=bits, rounding=rounding), QuantRule(tensor="exc.v", bits=12),
-             QuantRule(tensor="*.x_*", bits=12), QuantRule(tensor="*", bits=16))
-    ranges = Ranges(input_rate=np.ones(net.input.n), busiest_step=net.input.n,
-                    threshold_max_mv={"exc": net.populations[0].neuron.v_th_mv + 1.0})
+    rules = (
+        QuantRule(tensor="exc.w", bits=bits, rounding=rounding),
+        QuantRule(tensor="exc.v", bits=12),
+        QuantRule(tensor="*.x_*", bits=12),
+        QuantRule(tensor="*", bits=16),
+    )
+    ranges = Ranges(
+        input_rate=np.ones(net.input.n),
+        busiest_step=net.input.n,
+        threshold_max_mv={"exc": net.populations[0].neuron.v_th_mv + 1.0},
+    )
     return grid.prepare(net, QuantPlan(rules=rules), ranges, start=start)
 
 
@@ -98,8 +120,9 @@ def test_weights_end_at_the_largest_code(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("source", "driver", "right"), [([1], [3], 0.525), ([3], [1], 0.47)])
-def test_each_trace_belongs_to_its_spike(source: list[int], driver: list[int], right: float,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_trace_belongs_to_its_spike(
+    source: list[int], driver: list[int], right: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """w 0.5, traces that halve, rates 0.1 up and 0.12 down: before the spike 0.5 + 0.1 / 4, after it 0.5 - 0.12 / 4."""
     net = network(2, 4, eta_post=0.1, eta_pre=0.12)
     spikes = spikes_of([source, driver], n_in=2, n_steps=4)
@@ -108,8 +131,9 @@ def test_each_trace_belongs_to_its_spike(source: list[int], driver: list[int], r
 
 
 @pytest.mark.parametrize("block", [1, 2, 500])
-def test_learning_does_not_depend_on_blocks_and_traces_end_with_a_sample(block: int, monkeypatch: pytest.MonkeyPatch
-                                                                         ) -> None:
+def test_learning_does_not_depend_on_blocks_and_traces_end_with_a_sample(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Input at 1 and 4, spikes at 2 and 5: each adds 0.1 / 2, as a spike sets its trace to 1. A sample begins with
     traces of 0: what spiked at the end of one is no cause in the next."""
     net = network(2, 5, eta_post=0.1)
@@ -121,8 +145,10 @@ def test_learning_does_not_depend_on_blocks_and_traces_end_with_a_sample(block: 
     cut = spikes_of([[5], []], [[], [1]], [[5], []], [[], [1]], n_in=2, n_steps=5)
     assert in_floats(net, [0.5, 1.0], cut, monkeypatch)[0] == 0.5
     assert on_the_grid(net, [0.5, 1.0], cut)[0] == 0.5
-    model, parts = model_of(net, [0.5, 1.0], rounding=Rounding.STOCHASTIC), model_of(
-        net, [0.5, 1.0], rounding=Rounding.STOCHASTIC)
+    model, parts = (
+        model_of(net, [0.5, 1.0], rounding=Rounding.STOCHASTIC),
+        model_of(net, [0.5, 1.0], rounding=Rounding.STOCHASTIC),
+    )
     many = spikes_of(*[[[1, 4], [2, 5]]] * 6, n_in=2, n_steps=5)
     grid.fit(model, many, ONCE)
     monkeypatch.setattr(grid, "sample_order", lambda n, seed, number: np.arange(n))
@@ -135,8 +161,10 @@ def test_nothing_is_learned_while_answering() -> None:
     """Counts repeat, forwards and backwards and for every size of a batch; weights and thresholds stay."""
     net = network(3, 20, n=4, neuron={"v_th_mv": 0.5, "tau_ms": 20.0, "theta_plus_mv": 0.5})
     rng = np.random.default_rng(1)
-    trained = Trained(network=net, params={"exc.w": rng.random((4, 3), dtype=np.float32),
-                                           "exc.theta": rng.random(4, dtype=np.float32)})
+    trained = Trained(
+        network=net,
+        params={"exc.w": rng.random((4, 3), dtype=np.float32), "exc.theta": rng.random(4, dtype=np.float32)},
+    )
     spikes = from_dense(rng.random((20, 65, 3)) < 0.4)
     before, whole = trained.key(), stdp.respond(trained, spikes)
     assert whole.sum() > 100

@@ -29,9 +29,13 @@ def layer(neuron: Leaky, w: Any, n_steps: int, v: float = 3.0, **params: Any) ->
     """One layer with weights w [N, 1]."""
     weights = np.reshape(np.asarray(w, float), (-1, 1))
     network = LayeredNetwork(
-        name="n", input=EventInput(shape=(1, 1, 1)),
+        name="n",
+        input=EventInput(shape=(1, 1, 1)),
         layers=(Layer(name="p", shape=(len(weights), 1, 1), neuron=neuron),),
-        connections=(Linear(source="input", target="p"),), readout=NeuronReadout(source="p"), n_steps=n_steps)
+        connections=(Linear(source="input", target="p"),),
+        readout=NeuronReadout(source="p"),
+        n_steps=n_steps,
+    )
     arrays = {"p.w": weights} | {f"p.{k}": np.asarray(x, float) for k, x in params.items()}
     return lower_layers(network, arrays, PLAN, LayerRanges(v={"p": v}))
 
@@ -43,9 +47,14 @@ def train(program: Program, engine: str, neuron: int = 0, spikes: Spikes | None 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("settings", "expected"), [
-    ({"strict": True, "reset": "value"}, [17, 34, 51, 68, 85]), ({"reset": "value"}, [16, 32, 48, 64, 80, 96]),
-    ({"strict": True}, [17, 33, 49, 65, 81, 97])])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"strict": True, "reset": "value"}, [17, 34, 51, 68, 85]),
+        ({"reset": "value"}, [16, 32, 48, 64, 80, 96]),
+        ({"strict": True}, [17, 33, 49, 65, 81, 97]),
+    ],
+)
 def test_integrators_add_without_a_leak(settings: dict[str, Any], expected: list[int], engine: str) -> None:
     """Threshold 1, input 1/16: exact in binary, so the first spike tells > from >=; in codes of 1/32768 of the weight's
     top, weights 16 and threshold 256 of a hand-built program say the same."""
@@ -56,9 +65,14 @@ def test_integrators_add_without_a_leak(settings: dict[str, Any], expected: list
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("settings", "expected"), [
-    ({"reset_delay": True}, [3, 6, 8, 11, 14, 17, 19]), ({}, [3, 5, 8, 10, 13, 15, 18, 20]),
-    ({"reset": "value"}, [3, 6, 9, 12, 15, 18])])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"reset_delay": True}, [3, 6, 8, 11, 14, 17, 19]),
+        ({}, [3, 5, 8, 10, 13, 15, 18, 20]),
+        ({"reset": "value"}, [3, 6, 9, 12, 15, 18]),
+    ],
+)
 def test_every_reset_has_its_own_spike_train(settings: dict[str, Any], expected: list[int], engine: str) -> None:
     """Decay 0.9, threshold 1 to be exceeded, input 0.45."""
     assert train(layer(Leaky(**({"decay": 0.9, "strict": True} | settings)), [0.45], 20, 2.0), engine) == expected
@@ -78,19 +92,28 @@ def pooled(of: str, padding: int) -> Program:
     """2 x 2 inputs, padded by a convolution of kernel 1, pooled 2 x 2 and fed on one to one."""
     side = 2 + 2 * padding
     network = LayeredNetwork(
-        name="n", input=EventInput(shape=(1, 2, 2)), n_steps=1, readout=NeuronReadout(source="p"),
-        layers=(Layer(name="a", shape=(1, side, side), neuron=Leaky(decay=1.0)),
-                Layer(name="p", shape=(1, side // 2, side // 2), neuron=Leaky(decay=1.0))),
-        connections=(Conv2d(source="input", target="a", kernel=(1, 1), padding=(padding, padding)),
-                     Pool2d(source="a", target="q", of=of),  # type: ignore[arg-type]
-                     Conv2d(source="q", target="p", kernel=(1, 1))))
+        name="n",
+        input=EventInput(shape=(1, 2, 2)),
+        n_steps=1,
+        readout=NeuronReadout(source="p"),
+        layers=(
+            Layer(name="a", shape=(1, side, side), neuron=Leaky(decay=1.0)),
+            Layer(name="p", shape=(1, side // 2, side // 2), neuron=Leaky(decay=1.0)),
+        ),
+        connections=(
+            Conv2d(source="input", target="a", kernel=(1, 1), padding=(padding, padding)),
+            Pool2d(source="a", target="q", of=of),  # type: ignore[arg-type]
+            Conv2d(source="q", target="p", kernel=(1, 1)),
+        ),
+    )
     one = np.ones((1, 1, 1, 1))
     return lower_layers(network, {"a.w": one, "p.w": one}, PLAN, LayerRanges(v={"a": 4.0, "p": 4.0}))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("of", "padding", "total"), [("sum", 1, 4), ("sum", 0, 1), ("average", 0, 1),
-                                                      ("average", 1, 0), ("max", 1, 4)])
+@pytest.mark.parametrize(
+    ("of", "padding", "total"), [("sum", 1, 4), ("sum", 0, 1), ("average", 0, 1), ("average", 1, 0), ("max", 1, 4)]
+)
 def test_padding_before_a_pool_counts(of: str, padding: int, total: int, engine: str) -> None:
     """Four ones, padded, lie in four windows, each of sum 1 and average 1/4; otherwise in one of sum 4, average 1."""
     counts = run(pooled(of, padding), constant(4, 1, 1), backend=engine).counts["p"]
@@ -101,14 +124,20 @@ def test_padding_before_a_pool_counts(of: str, padding: int, total: int, engine:
 def test_kernels_are_not_turned(engine: str) -> None:
     """Kernel [[1, 2], [3, 4]] over a single one at row 0, column 1 gives [[2, 1], [0, 0]]; a kernel 1 x 3 likewise."""
     for kernel, shape, at, expected in (
-            ([[1, 2], [3, 4]], (1, 3, 3), 1, [2, 1, 0, 0]), ([[1, 2, 4]], (1, 2, 4), 2, [4, 2, 0, 0]),
-            ([[1], [2], [4]], (1, 4, 2), 4, [4, 0, 2, 0])):
+        ([[1, 2], [3, 4]], (1, 3, 3), 1, [2, 1, 0, 0]),
+        ([[1, 2, 4]], (1, 2, 4), 2, [4, 2, 0, 0]),
+        ([[1], [2], [4]], (1, 4, 2), 4, [4, 0, 2, 0]),
+    ):
         w = np.array(kernel, float)[None, None]
         after = (1, shape[1] - w.shape[2] + 1, shape[2] - w.shape[3] + 1)
         network = LayeredNetwork(
-            name="n", input=EventInput(shape=shape), n_steps=1, readout=NeuronReadout(source="p", of="v_last"),
+            name="n",
+            input=EventInput(shape=shape),
+            n_steps=1,
+            readout=NeuronReadout(source="p", of="v_last"),
             layers=(Layer(name="p", shape=after, neuron=Leaky(decay=1.0, spiking=False)),),
-            connections=(Conv2d(source="input", target="p", kernel=w.shape[2:]),))  # type: ignore[arg-type]
+            connections=(Conv2d(source="input", target="p", kernel=w.shape[2:]),),
+        )  # type: ignore[arg-type]
         program = lower_layers(network, {"p.w": w}, PLAN, LayerRanges(v={"p": 4.0}))
         raster = np.zeros((1, 1, shape[1] * shape[2]))
         raster[0, 0, at] = 1
@@ -120,10 +149,19 @@ def test_kernels_are_not_turned(engine: str) -> None:
 def test_a_soft_reset_takes_the_threshold_from_the_new_potential(engine: str) -> None:
     """Half of the potential stays, threshold 200. Input 115: 10 spikes in 30 steps. Input 120: 10 is left, not -20."""
     for drive, expected, left in ((115, list(range(3, 31, 3)), None), (120, [3], 10)):
-        program = single([[drive]], v_bits=9, v_th=200, decay=64, decay_shift=7, rounding=Rounding.TRUNCATE,
-                         winner=False, n_steps=30 if left is None else 3)
-        program = replace(program, ops=tuple(
-            replace(op, reset="subtract") if isinstance(op, LifOp) else op for op in program.ops))
+        program = single(
+            [[drive]],
+            v_bits=9,
+            v_th=200,
+            decay=64,
+            decay_shift=7,
+            rounding=Rounding.TRUNCATE,
+            winner=False,
+            n_steps=30 if left is None else 3,
+        )
+        program = replace(
+            program, ops=tuple(replace(op, reset="subtract") if isinstance(op, LifOp) else op for op in program.ops)
+        )
         assert train(program, engine, name="p0") == expected
         if left is not None:
             v = run(program, constant(1, 3, 1), backend=engine, record=True).v["p0"]
@@ -131,16 +169,33 @@ def test_a_soft_reset_takes_the_threshold_from_the_new_potential(engine: str) ->
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("strict", "pulse", "constantly"), [
-    (True, [], [2, 3, 4, 5, 6, 7]), (False, [1], [1, 3, 4, 5, 6, 7, 8])])
-def test_a_potential_that_equals_its_threshold(strict: bool, pulse: list[int], constantly: list[int], engine: str
-                                               ) -> None:
+@pytest.mark.parametrize(
+    ("strict", "pulse", "constantly"), [(True, [], [2, 3, 4, 5, 6, 7]), (False, [1], [1, 3, 4, 5, 6, 7, 8])]
+)
+def test_a_potential_that_equals_its_threshold(
+    strict: bool, pulse: list[int], constantly: list[int], engine: str
+) -> None:
     """Threshold 8192, decay 115/128 rounded down, reset by subtraction one step later; weights of 8192."""
-    program = single([[8192]], v_bits=16, signed=True, v_min=-(1 << 15), w_bits=14, v_th=8192, decay=115, decay_shift=7,
-                     rounding=Rounding.TRUNCATE, winner=False, n_steps=8)
-    program = replace(program, ops=tuple(
-        replace(op, strict=strict, reset="subtract", reset_delay=True) if isinstance(op, LifOp) else op
-        for op in program.ops))
+    program = single(
+        [[8192]],
+        v_bits=16,
+        signed=True,
+        v_min=-(1 << 15),
+        w_bits=14,
+        v_th=8192,
+        decay=115,
+        decay_shift=7,
+        rounding=Rounding.TRUNCATE,
+        winner=False,
+        n_steps=8,
+    )
+    program = replace(
+        program,
+        ops=tuple(
+            replace(op, strict=strict, reset="subtract", reset_delay=True) if isinstance(op, LifOp) else op
+            for op in program.ops
+        ),
+    )
     once = np.zeros((8, 1, 1))
     once[0] = 1
     assert train(program, engine, spikes=from_dense(once), name="p0") == pulse
@@ -162,8 +217,17 @@ def test_a_potential_below_its_threshold_is_kept(engine: str) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_rounding_at_random_resets_as_often_as_it_spikes(seed: int, engine: str) -> None:
     """One draw a step: the potential is what the spikes account for, step by step, and the same in every engine."""
-    program = single([[2]], v_bits=8, v_th=3, decay=1, decay_shift=1, rounding=Rounding.STOCHASTIC, winner=False,
-                     seed=seed, n_steps=200)
+    program = single(
+        [[2]],
+        v_bits=8,
+        v_th=3,
+        decay=1,
+        decay_shift=1,
+        rounding=Rounding.STOCHASTIC,
+        winner=False,
+        seed=seed,
+        n_steps=200,
+    )
     fired = train(program, engine, name="p0")
     assert fired == train(program, "reference", name="p0")
     assert 0 < len(fired) < 200
@@ -205,8 +269,13 @@ def test_a_layer_that_only_feeds_itself_is_refused(engine: str) -> None:
     good = layer(Leaky(decay=1.0), [2.0], 1)
     assert train(good, engine) == [1]
     with pytest.raises(ConfigError, match="nothing that comes before feeds this layer"):
-        LayeredNetwork(name="n", input=EventInput(shape=(1, 1, 1)), layers=(Layer(name="p", shape=(1, 1, 1)),),
-                       connections=(Linear(source="p", target="p"),), readout=NeuronReadout(source="p"))
+        LayeredNetwork(
+            name="n",
+            input=EventInput(shape=(1, 1, 1)),
+            layers=(Layer(name="p", shape=(1, 1, 1)),),
+            connections=(Linear(source="p", target="p"),),
+            readout=NeuronReadout(source="p"),
+        )
     alone = replace(good, ops=tuple(replace(op, source="p") if isinstance(op, DenseOp) else op for op in good.ops))
     with pytest.raises(ConfigError, match="nothing before it feeds"):
         run(alone, constant(1, 1, 1), backend=engine)

@@ -12,9 +12,12 @@ from qspinn.exploration.competing.space import Experiment, SearchConfig
 from qspinn.exploration.outcome import Judge, _nobody
 
 NAN_RECORDS: list[dict[str, Any]] = [
-    {"key": "N", "accuracy": math.nan, "bits": 50}, {"key": "I", "accuracy": math.inf, "bits": 50},
-    {"key": "J", "accuracy": None, "bits": 50}, {"key": "B", "accuracy": 0.99, "bits": math.inf},
-    {"key": "R", "rejected": "a.w: too wide"}]
+    {"key": "N", "accuracy": math.nan, "bits": 50},
+    {"key": "I", "accuracy": math.inf, "bits": 50},
+    {"key": "J", "accuracy": None, "bits": 50},
+    {"key": "B", "accuracy": 0.99, "bits": math.inf},
+    {"key": "R", "rejected": "a.w: too wide"},
+]
 """Failed ones, as they were computed and as they are read from JSON, where NaN is null."""
 
 
@@ -38,8 +41,10 @@ def test_the_nearest_candidate_is_named_with_what_it_lacks() -> None:
 
 def test_by_excess_as_a_list_of_three() -> None:
     """Losses of 21.00, 16.00 and 9.00 points where 5.12 are allowed: 15.88, 10.88 and 3.88 too many."""
-    records = [{"key": key, "accuracy": 1 - lost / 100, "bits": bits, "candidate": {"label": f"w{key}"}}
-               for key, lost, bits in (("a", 21.0, 2100), ("b", 16.0, 1600), ("c", 9.0, 900))]
+    records = [
+        {"key": key, "accuracy": 1 - lost / 100, "bits": bits, "candidate": {"label": f"w{key}"}}
+        for key, lost, bits in (("a", 21.0, 2100), ("b", 16.0, 1600), ("c", 9.0, 900))
+    ]
     error = _nobody(records, judge(5.12, 1.0))
     assert [(n["label"], n["points_missing"]) for n in error.nearest] == [("wc", 3.88), ("wb", 10.88), ("wa", 15.88)]
     assert "candidate wc loses 9.00 points, 3.88 more than allowed, at 900 bits" in str(error)
@@ -63,8 +68,11 @@ def test_where_nothing_was_measured_the_reasons_are_named() -> None:
 
 @pytest.mark.parametrize("failed", NAN_RECORDS, ids=lambda r: r["key"])
 def test_failed_candidates_are_on_no_front_and_win_nothing(failed: dict[str, Any]) -> None:
-    good = [{"key": "p", "accuracy": 0.90, "bits": 100}, {"key": "q", "accuracy": 0.92, "bits": 120},
-            {"key": "s", "accuracy": 0.88, "bits": 130}]
+    good = [
+        {"key": "p", "accuracy": 0.90, "bits": 100},
+        {"key": "q", "accuracy": 0.92, "bits": 120},
+        {"key": "s", "accuracy": 0.88, "bits": 130},
+    ]
     for records in ([failed, *good], [*good, failed]):
         j = judge(10.0)
         assert j.front(records) == ["p", "q"]

@@ -44,9 +44,14 @@ def test_stray_bytes_are_named(path: Path, n_stray: int) -> None:
         read_nmnist(path)
 
 
-@pytest.mark.parametrize(("events", "byte"), [
-    (((1, 2, 0, 100), (1, 2, 0, 50)), 5), (((1, 2, 0, 100), (0, 240, 0, 0), (1, 1, 0, 9000), (1, 2, 0, 50)), 15),
-    (((1, 2, 0, 2**23 - 1), (1, 2, 0, 3)), 5)])
+@pytest.mark.parametrize(
+    ("events", "byte"),
+    [
+        (((1, 2, 0, 100), (1, 2, 0, 50)), 5),
+        (((1, 2, 0, 100), (0, 240, 0, 0), (1, 1, 0, 9000), (1, 2, 0, 50)), 15),
+        (((1, 2, 0, 2**23 - 1), (1, 2, 0, 3)), 5),
+    ],
+)
 def test_time_that_goes_back_is_damage(path: Path, events: tuple, byte: int) -> None:
     path.write_bytes(rows(*events))
     with pytest.raises(DataError, match=rf"byte {byte}: events are not in order.*fix: the file is damaged") as caught:
@@ -54,19 +59,38 @@ def test_time_that_goes_back_is_damage(path: Path, events: tuple, byte: int) -> 
     assert "order=" not in str(caught.value)
 
 
-GOOD = {"delta": np.array([5, 10, 3]), "offsets": np.array([0, 2, 3]), "n_bins": np.array([3, 4]),
-        "label": np.array([0, 1])}
+GOOD = {
+    "delta": np.array([5, 10, 3]),
+    "offsets": np.array([0, 2, 3]),
+    "n_bins": np.array([3, 4]),
+    "label": np.array([0, 1]),
+}
 
 
-@pytest.mark.parametrize("change", [
-    {"label": np.array(3)}, {"label": np.array(["a", "b"])}, {"label": np.array([0.0, np.nan])},
-    {"label": np.array([0, -1])}, {"label": np.array([[0, 1]])}, {"delta": np.array([-5, 1, 3])},
-    {"delta": np.array([5.5, 1, 3])},
-    {"delta": np.array([2**62, 2**62, 3])}, {"n_bins": np.array([3.0, np.nan])}, {"n_bins": np.array([3, 64])},
-    {"n_bins": np.array([3, -4])}, {"offsets": np.array([0, 3, 2])}, {"offsets": np.array([0, 2, 4])},
-    {"offsets": np.array([1, 2, 3])}, {"offsets": np.array([0.0, 2.0, 3.0])}, {"delta": np.array([5, 0, 3])},
-    {"delta": np.zeros(0, int), "offsets": np.array([0]), "n_bins": np.zeros(0, int), "label": np.zeros(0, int)},
-    {"delta": np.array([1, 2, 3j])}, {"label": np.array([0, 2**63], np.uint64)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label": np.array(3)},
+        {"label": np.array(["a", "b"])},
+        {"label": np.array([0.0, np.nan])},
+        {"label": np.array([0, -1])},
+        {"label": np.array([[0, 1]])},
+        {"delta": np.array([-5, 1, 3])},
+        {"delta": np.array([5.5, 1, 3])},
+        {"delta": np.array([2**62, 2**62, 3])},
+        {"n_bins": np.array([3.0, np.nan])},
+        {"n_bins": np.array([3, 64])},
+        {"n_bins": np.array([3, -4])},
+        {"offsets": np.array([0, 3, 2])},
+        {"offsets": np.array([0, 2, 4])},
+        {"offsets": np.array([1, 2, 3])},
+        {"offsets": np.array([0.0, 2.0, 3.0])},
+        {"delta": np.array([5, 0, 3])},
+        {"delta": np.zeros(0, int), "offsets": np.array([0]), "n_bins": np.zeros(0, int), "label": np.zeros(0, int)},
+        {"delta": np.array([1, 2, 3j])},
+        {"label": np.array([0, 2**63], np.uint64)},
+    ],
+)
 def test_wrong_contents_of_packed_files_name_the_file(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
     path = tmp_path / "p.npz"
     np.savez(path, **(GOOD | change))

@@ -39,22 +39,31 @@ def test_what_is_no_file_is_kept(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"pipe", "to-pipe", "circle"}
 
 
-@pytest.mark.parametrize(("arguments", "word"), [
-    (["train", "e.toml", "--out", "e.toml"], "would be lost"),
-    (["train", "e.toml", "--out", "link.toml"], "would be lost"),
-    (["train", "e.toml", "--out", "."], "is a folder"), (["train", "e.toml", "--out", "folder"], "is a folder"),
-    (["train", "e.toml", "--out", "/"], "is a folder"), (["train", "e.toml", "--out", ""], "is empty"),
-    (["train", "e.toml", "--out", "pipe"], "is no regular file"),
-    (["train", "e.toml", "--out", "e.toml/x"], "is no folder"),
-    (["train", "e.toml", "--out", "x" * 300], "cannot be written to"),
-    (["explore", "e.toml", "--out", "e.toml"], "is no folder"),
-    (["sensitivity", "e.toml", "--out", "pipe"], "is no folder"),
-    (["evaluate", "m.qspinn", "--out", "m.qspinn"], "would be lost"),
-    (["evaluate", "m.qspinn", "--out", ".."], "a folder"),
-    (["inspect", "m.qspinn", "--out", "m.qspinn"], "would be lost"), (["inspect", "m.qspinn", "--out", "pipe"], "file"),
-    (["report", "run", "--out", "run/result.json"], "would be lost"), (["report", "run", "--out", "/"], "is a folder")])
-def test_places_are_checked_before_the_work(arguments: list[str], word: str, tmp_path: Path,
-                                            monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["train", "e.toml", "--out", "e.toml"], "would be lost"),
+        (["train", "e.toml", "--out", "link.toml"], "would be lost"),
+        (["train", "e.toml", "--out", "."], "is a folder"),
+        (["train", "e.toml", "--out", "folder"], "is a folder"),
+        (["train", "e.toml", "--out", "/"], "is a folder"),
+        (["train", "e.toml", "--out", ""], "is empty"),
+        (["train", "e.toml", "--out", "pipe"], "is no regular file"),
+        (["train", "e.toml", "--out", "e.toml/x"], "is no folder"),
+        (["train", "e.toml", "--out", "x" * 300], "cannot be written to"),
+        (["explore", "e.toml", "--out", "e.toml"], "is no folder"),
+        (["sensitivity", "e.toml", "--out", "pipe"], "is no folder"),
+        (["evaluate", "m.qspinn", "--out", "m.qspinn"], "would be lost"),
+        (["evaluate", "m.qspinn", "--out", ".."], "a folder"),
+        (["inspect", "m.qspinn", "--out", "m.qspinn"], "would be lost"),
+        (["inspect", "m.qspinn", "--out", "pipe"], "file"),
+        (["report", "run", "--out", "run/result.json"], "would be lost"),
+        (["report", "run", "--out", "/"], "is a folder"),
+    ],
+)
+def test_places_are_checked_before_the_work(
+    arguments: list[str], word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "e.toml").write_text('name = "e"')
     (tmp_path / "link.toml").symlink_to("e.toml")

@@ -16,11 +16,15 @@ from qspinn.data.events.recording import bin_events, check, crop_time, downsampl
 from qspinn.errors import DataError
 
 DO: dict[str, Callable] = {
-    "check": lambda e: check(e, (1, 1)), "sort": lambda e: check(e, (1, 1), order="sort"),
-    "flip": lambda e: flip(e, (1, 1)), "shift": lambda e: shift(e, (1, 1), 0, 0),
+    "check": lambda e: check(e, (1, 1)),
+    "sort": lambda e: check(e, (1, 1), order="sort"),
+    "flip": lambda e: flip(e, (1, 1)),
+    "shift": lambda e: shift(e, (1, 1), 0, 0),
     "downsample": lambda e: downsample(e, (1, 1), (1, 1)),
-    "crop_time": lambda e: crop_time(e, 0, 100), "join": lambda e: join([e]),
-    "make": lambda e: make(e["x"], e["y"], e["t"], e["p"])}
+    "crop_time": lambda e: crop_time(e, 0, 100),
+    "join": lambda e: join([e]),
+    "make": lambda e: make(e["x"], e["y"], e["t"], e["p"]),
+}
 KINDS = ("i1", "i2", ">i4", "i8", "f4", "f8")
 
 
@@ -52,10 +56,15 @@ def test_bins_hold_both_polarities(kind: str, off: int) -> None:
 
 
 @pytest.mark.parametrize("name", DO)
-@pytest.mark.parametrize(("p", "kind", "bad"), [([0, -1, 1], "i1", r"\[1\].*got -1"),
-                                                ([-1, 2, 1], "i8", r"\[1\].*got 2"),
-                                                ([1, 1, 255], "u1", r"\[2\].*got 255"),
-                                                ([-2, 1, 1], "i2", r"\[0\].*got -2")])
+@pytest.mark.parametrize(
+    ("p", "kind", "bad"),
+    [
+        ([0, -1, 1], "i1", r"\[1\].*got -1"),
+        ([-1, 2, 1], "i8", r"\[1\].*got 2"),
+        ([1, 1, 255], "u1", r"\[2\].*got 255"),
+        ([-2, 1, 1], "i2", r"\[0\].*got -2"),
+    ],
+)
 def test_other_polarities_are_refused(name: str, p: list[int], kind: str, bad: str) -> None:
     with pytest.raises(DataError, match=rf"p{bad}; allowed: 0, 1, or -1, 1 throughout"):
         DO[name](events_of(p, kind))

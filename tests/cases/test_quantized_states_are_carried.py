@@ -20,9 +20,19 @@ ONE = 1024
 
 def kept_coarsely(drive: float) -> Program:
     """Decay 0.9, threshold 1, reset to 0, an input in each of 40 steps, potentials kept in steps of 0.25."""
-    program = single([[round(drive * ONE)]], signed=True, w_bits=12, v_bits=16, v_min=-(1 << 15), winner=False,
-                     v_th=ONE, decay=round(0.9 * (1 << 16)), decay_shift=16, n_steps=40,
-                     rounding=Rounding.NEAREST)
+    program = single(
+        [[round(drive * ONE)]],
+        signed=True,
+        w_bits=12,
+        v_bits=16,
+        v_min=-(1 << 15),
+        winner=False,
+        v_th=ONE,
+        decay=round(0.9 * (1 << 16)),
+        decay_shift=16,
+        n_steps=40,
+        rounding=Rounding.NEAREST,
+    )
     coarse = {"store_fmt": QFormat(bits=8, frac=-8, signed=True), "store_min": -128}
     ops = tuple(msgspec.structs.replace(op, **coarse) if isinstance(op, LifOp) else op for op in program.ops)
     return msgspec.structs.replace(program, ops=ops)

@@ -32,8 +32,11 @@ from qspinn.workflow import load_experiment
 
 @pytest.mark.parametrize("name", ["b__w", "a_", "_a_", "_a", "a__b", "", "a b", "input"])
 def test_names_from_which_paths_cannot_be_told_apart_are_refused(name: str) -> None:
-    for make in (lambda: Layer(name=name, shape=(1, 1, 1)), lambda: Pool2d(source="a", target=name),
-                 lambda: Population(name=name, n=1)):
+    for make in (
+        lambda: Layer(name=name, shape=(1, 1, 1)),
+        lambda: Pool2d(source="a", target=name),
+        lambda: Population(name=name, n=1),
+    ):
         with pytest.raises(ConfigError, match=r"name|target"):
             make()
     assert Layer(name="a_b", shape=(1, 1, 1)).name == "a_b"
@@ -76,31 +79,48 @@ def test_records_take_values_by_name_and_can_be_copied() -> None:
     assert pickle.loads(pickle.dumps(record)) == copy.deepcopy(record) == copy.copy(record) == record
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Lif(v_th_mv=5e-324), lambda: Lif(v_th_mv=1e39),
-    lambda: Leaky(v_th=5e-324), lambda: Leaky(theta_step=1e-310),
-    lambda: Dense(source="a", target="b", w_max=5e-324), lambda: Dense(source="a", target="b", w_max=1e39),
-    lambda: Stdp(norm=1e-320), lambda: Supervision(gain=1e300)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Lif(v_th_mv=5e-324),
+        lambda: Lif(v_th_mv=1e39),
+        lambda: Leaky(v_th=5e-324),
+        lambda: Leaky(theta_step=1e-310),
+        lambda: Dense(source="a", target="b", w_max=5e-324),
+        lambda: Dense(source="a", target="b", w_max=1e39),
+        lambda: Stdp(norm=1e-320),
+        lambda: Supervision(gain=1e300),
+    ],
+)
 def test_sizes_that_float32_cannot_compute_with_are_refused(make: Any) -> None:
     with pytest.raises(ConfigError, match="sizes of 1e-30 to 1e"):
         make()
 
 
-@pytest.mark.parametrize(("make", "where"), [
-    (lambda: SearchConfig(n_neurons=(0,)), "search.n_neurons"), (lambda: SearchConfig(n_neurons=(-5,)), "n_neurons"),
-    (lambda: SearchConfig(input_rates=(-0.5,)), "search.input_rates"),
-    (lambda: SearchConfig(itq_passes=-1), "itq_passes"),
-    (lambda: SearchConfig(granularities=(Granularity.PER_CHANNEL,)), "search.granularities"),
-    (lambda: NetworkConfig(n_neurons=-4), "network.n_neurons"), (lambda: NetworkConfig(n_steps=-4), "network.n_steps"),
-    (lambda: NetworkConfig(rate_hz=-4), "rate_hz"), (lambda: NetworkConfig(inhibition_mv=-4), "strength_mv"),
-    (lambda: lif_for(10**400), "n_neurons"), (lambda: lif_for(-1), "n_neurons"),
-    (lambda: LayeredSearch(weight_calibrator=Calibrator.THRESHOLD), "search.weight_calibrator"),
-    (lambda: LayeredSearch(itq_calibrator=Calibrator.THRESHOLD), "search.itq_calibrator"),
-    (lambda: LayeredSearch(itq_epochs=20_000), "search.itq_epochs"),
-    (lambda: LayeredSearch(itq_bits=(ItqBits(weights=4, states=8, accumulator_bits=4),)), "search.itq_bits"),
-    *((lambda name=name: Experiment(name=name), "name") for name in
-      ("", ".", "..", "a/b", "/a", "a\\b", "a\0", "a" * 201)),
-])
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (lambda: SearchConfig(n_neurons=(0,)), "search.n_neurons"),
+        (lambda: SearchConfig(n_neurons=(-5,)), "n_neurons"),
+        (lambda: SearchConfig(input_rates=(-0.5,)), "search.input_rates"),
+        (lambda: SearchConfig(itq_passes=-1), "itq_passes"),
+        (lambda: SearchConfig(granularities=(Granularity.PER_CHANNEL,)), "search.granularities"),
+        (lambda: NetworkConfig(n_neurons=-4), "network.n_neurons"),
+        (lambda: NetworkConfig(n_steps=-4), "network.n_steps"),
+        (lambda: NetworkConfig(rate_hz=-4), "rate_hz"),
+        (lambda: NetworkConfig(inhibition_mv=-4), "strength_mv"),
+        (lambda: lif_for(10**400), "n_neurons"),
+        (lambda: lif_for(-1), "n_neurons"),
+        (lambda: LayeredSearch(weight_calibrator=Calibrator.THRESHOLD), "search.weight_calibrator"),
+        (lambda: LayeredSearch(itq_calibrator=Calibrator.THRESHOLD), "search.itq_calibrator"),
+        (lambda: LayeredSearch(itq_epochs=20_000), "search.itq_epochs"),
+        (lambda: LayeredSearch(itq_bits=(ItqBits(weights=4, states=8, accumulator_bits=4),)), "search.itq_bits"),
+        *(
+            (lambda name=name: Experiment(name=name), "name")
+            for name in ("", ".", "..", "a/b", "/a", "a\\b", "a\0", "a" * 201)
+        ),
+    ],
+)
 def test_settings_that_no_run_could_keep_are_refused(make: Any, where: str) -> None:
     with pytest.raises(ConfigError, match=where.replace(".", r"\.")):
         make()
@@ -112,8 +132,16 @@ def test_options_of_competing_populations_are_refused_for_local_learning() -> No
         with pytest.raises(ConfigError, match=f"plan.{next(iter(option))}: is for competing populations only"):
             local_rules(plan, ["conv1"])
         with pytest.raises(ConfigError, match=f"{next(iter(option))}: is for competing"):
-            from_plain(LocalExperiment, {"name": "e", "family": "local", "data": {"name": "nmnist8"},
-                                         "network": {"layers": [{"channels": 1}]}, "plan": to_plain(plan)})
+            from_plain(
+                LocalExperiment,
+                {
+                    "name": "e",
+                    "family": "local",
+                    "data": {"name": "nmnist8"},
+                    "network": {"layers": [{"channels": 1}]},
+                    "plan": to_plain(plan),
+                },
+            )
 
 
 def test_small_sums_of_weights_do_not_become_zero_which_means_no_normalization() -> None:
@@ -137,14 +165,23 @@ def test_one_link_may_stand_for_several_layers() -> None:
             chain(**{"shape": (1, 2, 2), "links": (link,), "n_classes": 3, "n_steps": 2} | bad)  # type: ignore[arg-type]
     pools = (Pool2d(source="p", target="q", kernel=(1, 1)), Pool2d(source="input", target="p", kernel=(1, 1)))
     with pytest.raises(ConfigError, match="fix: declare layers, and pooled signals, in the order"):
-        LayeredNetwork(name="n", input=EventInput(shape=(1, 4, 4)), layers=(Layer(name="a", shape=(1, 1, 1)),),
-                       connections=(*pools, Linear(source="q", target="a")), readout=NeuronReadout(source="a"))
+        LayeredNetwork(
+            name="n",
+            input=EventInput(shape=(1, 4, 4)),
+            layers=(Layer(name="a", shape=(1, 1, 1)),),
+            connections=(*pools, Linear(source="q", target="a")),
+            readout=NeuronReadout(source="a"),
+        )
     assert PoolLink().kernel == 2
 
 
 NETWORK = LayeredNetwork(
-    name="n", input=EventInput(shape=(1, 1, 1)), layers=(Layer(name="a", shape=(2, 1, 1)),),
-    connections=(Linear(source="input", target="a"),), readout=NeuronReadout(source="a"))
+    name="n",
+    input=EventInput(shape=(1, 1, 1)),
+    layers=(Layer(name="a", shape=(2, 1, 1)),),
+    connections=(Linear(source="input", target="a"),),
+    readout=NeuronReadout(source="a"),
+)
 
 
 def trained(kind: type) -> Any:
@@ -159,8 +196,12 @@ def test_checkpoints_that_are_written_can_be_read(kind: type, tmp_path: Path) ->
     path, key = tmp_path / "a.safetensors", "exc.w" if kind is Trained else "a__w"
     checkpoint.save(trained(kind), path)
     assert load(path).key() == trained(kind).key()  # type: ignore[operator]
-    for spoil in (lambda p: p.pop(key), lambda p: p[key].fill(np.nan), lambda p: p.update(b=np.ones(1)),
-                  lambda p: p.update({key: np.ones((2, 1), np.longdouble)})):
+    for spoil in (
+        lambda p: p.pop(key),
+        lambda p: p[key].fill(np.nan),
+        lambda p: p.update(b=np.ones(1)),
+        lambda p: p.update({key: np.ones((2, 1), np.longdouble)}),
+    ):
         spoilt = trained(kind)
         spoil(spoilt.params)
         with pytest.raises(DataError):
@@ -177,14 +218,27 @@ def test_only_half_files_of_the_run_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     remove_parts(tmp_path)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.part")) == [
-        ".thesis.part", "b.part", "docs/.x.3.part"]
+        ".thesis.part",
+        "b.part",
+        "docs/.x.3.part",
+    ]
 
 
-@pytest.mark.parametrize(("name", "text"), [
-    ("e.json", '{"name": "a", "name": "b"}'), ("e.json", '{"name": "e", "search": {"itq_passes": 1, "itq_passes": 2}}'),
-    ("e.JSON", 'name = "e"'), ("e.json", "[" * 100_000), ("e.json", '{"name": "e", "seed": NaN}'),
-    ("e.toml", "a = " + "[" * 10_000), ("e.toml", "seed = " + "1" * 5000), ("e.toml", ".".join("a" * 100_000) + " = 1"),
-    ("e.toml", "#" * (1 << 21)), ("e.toml", 'name = "\0"')])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("e.json", '{"name": "a", "name": "b"}'),
+        ("e.json", '{"name": "e", "search": {"itq_passes": 1, "itq_passes": 2}}'),
+        ("e.JSON", 'name = "e"'),
+        ("e.json", "[" * 100_000),
+        ("e.json", '{"name": "e", "seed": NaN}'),
+        ("e.toml", "a = " + "[" * 10_000),
+        ("e.toml", "seed = " + "1" * 5000),
+        ("e.toml", ".".join("a" * 100_000) + " = 1"),
+        ("e.toml", "#" * (1 << 21)),
+        ("e.toml", 'name = "\0"'),
+    ],
+)
 def test_files_of_no_experiment_are_refused(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError):
@@ -196,8 +250,14 @@ def test_overrides_are_assignments(tmp_path: Path) -> None:
     (tmp_path / "e.JSON").write_text(json.dumps({"name": "e"}))
     assert load_experiment(tmp_path / "e.toml", ["name =  x "]).name == "x"
     assert load_experiment(tmp_path / "e.JSON") == load_experiment(tmp_path / "e.toml")
-    for bad in ([1], None, "name=x", [".".join("a" * 3000) + "=1"], ["name=" + "[" * 100_000],
-                ["search={\"a\":1,\"a\":2}"]):
+    for bad in (
+        [1],
+        None,
+        "name=x",
+        [".".join("a" * 3000) + "=1"],
+        ["name=" + "[" * 100_000],
+        ['search={"a":1,"a":2}'],
+    ):
         with pytest.raises(ConfigError):
             load_experiment(tmp_path / "e.toml", bad)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match='fix: write "123", with the quotes'):

@@ -17,15 +17,24 @@ from qspinn.quantization.ranges import LayerRanges
 def normalized(bias: bool, gamma: float = 2.0, w: float = 1.5) -> SurrogateNet:
     """A convolution with one weight; gamma as given, beta 0.5, mean 0.3, variance 0.25."""
     network = LayeredNetwork(
-        name="n", input=EventInput(shape=(1, 1, 1)), n_steps=4, readout=NeuronReadout(source="a"),
+        name="n",
+        input=EventInput(shape=(1, 1, 1)),
+        n_steps=4,
+        readout=NeuronReadout(source="a"),
         layers=(Layer(name="a", shape=(1, 1, 1), neuron=Leaky(v_th=1.0)),),
-        connections=(Conv2d(source="input", target="a", kernel=(1, 1), bias=bias, norm=True),))
+        connections=(Conv2d(source="input", target="a", kernel=(1, 1), bias=bias, norm=True),),
+    )
     net = SurrogateNet(network)
     norm = net.norms["a__w"]
     norm.eps = 0.0
     with torch.no_grad():
-        for tensor, value in ((norm.weight, gamma), (norm.bias, 0.5), (norm.running_mean, 0.3),
-                              (norm.running_var, 0.25), (net.a__w, w)):
+        for tensor, value in (
+            (norm.weight, gamma),
+            (norm.bias, 0.5),
+            (norm.running_mean, 0.3),
+            (norm.running_var, 0.25),
+            (net.a__w, w),
+        ):
             tensor.fill_(value)
         if bias:
             net.a__bias.fill_(0.4)

@@ -66,8 +66,17 @@ def test_sources_ascend_each_once(index: list, n: int) -> None:
 
 def test_a_data_set_declares_its_counts() -> None:
     events = recordings(binary=False)
-    fields = {"name": "d", "shape": events.shape, "n_steps": 2, "bin_ms": 0.1, "labels": ("a",), "train": events,
-              "validation": events.slice(0, 0), "test": events.slice(0, 0), "split_rule": ""}
+    fields = {
+        "name": "d",
+        "shape": events.shape,
+        "n_steps": 2,
+        "bin_ms": 0.1,
+        "labels": ("a",),
+        "train": events,
+        "validation": events.slice(0, 0),
+        "test": events.slice(0, 0),
+        "split_rule": "",
+    }
     with pytest.raises(DataError, match=r"d\.train\.count: .*got 3; allowed: 1\.\.1; fix: max_count=3"):
         EventDataset(**fields)
     assert EventDataset(**fields, max_count=3).max_count == 3

@@ -47,14 +47,22 @@ def test_splits_apart_are_accepted_and_counted() -> None:
         assert not data.allow_shared
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    ({"test": recordings(seed=1)}, "train and test share 6"),
-    ({"validation": recordings(seed=3)}, "validation and test share 6"),
-    ({"test": recordings(seed=1).take([4, 0])}, "train and test share 2"),
-    ({"validation": recordings(seed=1).slice(2, 3), "test": recordings(seed=2).slice(0, 1)},
-     "train and validation share 1"),
-    ({"train": recordings(), "validation": recordings(), "test": recordings()},
-     "train and validation share 6, train and test share 6, validation and test share 6")])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"test": recordings(seed=1)}, "train and test share 6"),
+        ({"validation": recordings(seed=3)}, "validation and test share 6"),
+        ({"test": recordings(seed=1).take([4, 0])}, "train and test share 2"),
+        (
+            {"validation": recordings(seed=1).slice(2, 3), "test": recordings(seed=2).slice(0, 1)},
+            "train and validation share 1",
+        ),
+        (
+            {"train": recordings(), "validation": recordings(), "test": recordings()},
+            "train and validation share 6, train and test share 6, validation and test share 6",
+        ),
+    ],
+)
 def test_recordings_in_two_splits_are_refused(change: dict, named: str) -> None:
     with pytest.raises(DataError, match=rf"d: splits share recordings.*got '{named}'.*allow_shared=True"):
         events(**change)

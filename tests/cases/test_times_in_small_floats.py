@@ -26,11 +26,18 @@ def test_half_floats_in_seconds() -> None:
     assert make(z, z, events["t"], z, time_unit="s")["t"].tolist() == [499_756, 999_512, 1_234_375]
 
 
-@pytest.mark.parametrize(("kind", "unit", "t", "expected"), [
-    ("f4", "ms", [0.5, 1.0, 2.25], [500, 1000, 2250]), ("f8", "us", [0.4, 1.0, 1.6], [0, 1, 2]),
-    (">f8", "s", [1e-6, 2e-6], [1, 2]),
-    ("i4", "ms", [1, 2, 70_000], [1000, 2000, 70_000_000]), ("u1", "s", [1, 2, 255], [10**6, 2 * 10**6, 255 * 10**6]),
-    ("i8", "us", [1, 2, 3], [1, 2, 3]), ("i8", None, [1, 2, 2**62 - 1], [1, 2, 2**62 - 1])])
+@pytest.mark.parametrize(
+    ("kind", "unit", "t", "expected"),
+    [
+        ("f4", "ms", [0.5, 1.0, 2.25], [500, 1000, 2250]),
+        ("f8", "us", [0.4, 1.0, 1.6], [0, 1, 2]),
+        (">f8", "s", [1e-6, 2e-6], [1, 2]),
+        ("i4", "ms", [1, 2, 70_000], [1000, 2000, 70_000_000]),
+        ("u1", "s", [1, 2, 255], [10**6, 2 * 10**6, 255 * 10**6]),
+        ("i8", "us", [1, 2, 3], [1, 2, 3]),
+        ("i8", None, [1, 2, 2**62 - 1], [1, 2, 2**62 - 1]),
+    ],
+)
 def test_units(kind: str, unit: str, t: list[float], expected: list[int]) -> None:
     assert check(events_of(t, kind), (1, 1), time_unit=unit)["t"].tolist() == expected
 
@@ -38,9 +45,14 @@ def test_units(kind: str, unit: str, t: list[float], expected: list[int]) -> Non
 @pytest.mark.parametrize("kind", ["f2", "f4", "f8", ">f4"])
 def test_floats_without_a_unit_are_refused(kind: str) -> None:
     events = events_of([1.0, 2.0, 3.0], kind)
-    for function in (lambda: check(events, (1, 1)), lambda: bin_events(events, (1, 1), 10, 2),
-                     lambda: flip(events, (1, 1)), lambda: shift(events, (1, 1), 0, 0),
-                     lambda: downsample(events, (1, 1), (1, 1)), lambda: join([events])):
+    for function in (
+        lambda: check(events, (1, 1)),
+        lambda: bin_events(events, (1, 1), 10, 2),
+        lambda: flip(events, (1, 1)),
+        lambda: shift(events, (1, 1), 0, 0),
+        lambda: downsample(events, (1, 1), (1, 1)),
+        lambda: join([events]),
+    ):
         with pytest.raises(DataError, match=r"t: holds floats, whose unit is not known; .*time_unit=\"s\""):
             function()
     with pytest.raises(DataError, match="holds no integers"):

@@ -30,40 +30,55 @@ from qspinn.records import from_plain
 def network(*connections: Any) -> LayeredNetwork:
     """Layers a and b of 2 x 4 x 4 neurons, fed one by the other, and further connections."""
     return LayeredNetwork(
-        name="n", input=EventInput(shape=(2, 4, 4)), n_steps=4, readout=NeuronReadout(source="b"),
+        name="n",
+        input=EventInput(shape=(2, 4, 4)),
+        n_steps=4,
+        readout=NeuronReadout(source="b"),
         layers=tuple(Layer(name=name, shape=(2, 4, 4), neuron=Leaky()) for name in "ab"),
-        connections=(Linear(source="input", target="a"), Linear(source="a", target="b"), *connections))
+        connections=(Linear(source="input", target="a"), Linear(source="a", target="b"), *connections),
+    )
 
 
-@pytest.mark.parametrize(("again", "fix"), [
-    (lambda: Skip(source="a", target="a"), r"fix: Linear\(source='a', target='a'\)"),
-    (lambda: Skip(source="b", target="b"), r"fix: Linear\(source='b', target='b'\)"),
-    (lambda: Conv2d(source="a", target="a", kernel=(3, 3), padding=(1, 1)), r"fix: Linear\(source='a', target='a'\)"),
-    (lambda: Conv2d(source="b", target="b", kernel=(1, 1)), r"fix: Linear\(source='b', target='b'\)"),
-    (lambda: Conv2d(source="a", target="b", kernel=(1, 1)), "two connections join the same ends"),
-    (lambda: Linear(source="input", target="a", bias=True), "two connections join the same ends"),
-    (lambda: Skip(source="b", target="a"), "unknown source, or one that comes later")])
+@pytest.mark.parametrize(
+    ("again", "fix"),
+    [
+        (lambda: Skip(source="a", target="a"), r"fix: Linear\(source='a', target='a'\)"),
+        (lambda: Skip(source="b", target="b"), r"fix: Linear\(source='b', target='b'\)"),
+        (
+            lambda: Conv2d(source="a", target="a", kernel=(3, 3), padding=(1, 1)),
+            r"fix: Linear\(source='a', target='a'\)",
+        ),
+        (lambda: Conv2d(source="b", target="b", kernel=(1, 1)), r"fix: Linear\(source='b', target='b'\)"),
+        (lambda: Conv2d(source="a", target="b", kernel=(1, 1)), "two connections join the same ends"),
+        (lambda: Linear(source="input", target="a", bias=True), "two connections join the same ends"),
+        (lambda: Skip(source="b", target="a"), "unknown source, or one that comes later"),
+    ],
+)
 def test_connections_that_engines_would_read_differently_are_refused(again: Callable[[], Any], fix: str) -> None:
     with pytest.raises(ConfigError, match=fix):
         network(again())
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: Leaky(beta=0.9), r"Leaky\.beta: unknown key; .* did you mean 'decay'"),
-    (lambda: Leaky(threshold=1.0), r"Leaky\.threshold: .* did you mean 'v_th'"),
-    (lambda: Leaky(reset="zero"), "did you mean 'value' with v_reset = 0"),
-    (lambda: Leaky(decay=np.array([0.5, 0.6])), r"Leaky\.decay: .*allowed: a finite number"),
-    (lambda: Leaky(v_th=np.ones(3)), r"Leaky\.v_th: .*allowed: a finite number"),
-    (lambda: Conv2d(source="a", target="b", kernel_size=3), r"Conv2d\.kernel_size: .* did you mean 'kernel'"),
-    (lambda: Conv2d(source="a", target="b", kernel=5), r"fix: write \[5, 5\]"),
-    (lambda: Conv2d(source="a", target="b", kernel=(3, 3), padding="same"), r"Conv2d\.padding: .*\[an integer, an"),
-    (lambda: Conv2d(source="a"), "a required key is missing; .* fix: add target"),
-    (lambda: Pool2d(source="a", target="b", of="avg"), "did you mean 'average'"),
-    (lambda: Pool2d(source="a", target="b", of="max", kind="max"), "is the former name of of"),
-    (lambda: QuantRule(name="*", bits=4), r"QuantRule\.name: .* did you mean 'tensor'"),
-    (lambda: QuantRule(tensor="*", bits=4, rounding="round"), "did you mean 'nearest'"),
-    (lambda: Lif(v_th=1.0), r"Lif\.v_th: unknown key; .* did you mean 'v_th_mv'"),
-    (lambda: from_plain(Leaky, {"beta": 0.9}), "did you mean 'decay'")])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Leaky(beta=0.9), r"Leaky\.beta: unknown key; .* did you mean 'decay'"),
+        (lambda: Leaky(threshold=1.0), r"Leaky\.threshold: .* did you mean 'v_th'"),
+        (lambda: Leaky(reset="zero"), "did you mean 'value' with v_reset = 0"),
+        (lambda: Leaky(decay=np.array([0.5, 0.6])), r"Leaky\.decay: .*allowed: a finite number"),
+        (lambda: Leaky(v_th=np.ones(3)), r"Leaky\.v_th: .*allowed: a finite number"),
+        (lambda: Conv2d(source="a", target="b", kernel_size=3), r"Conv2d\.kernel_size: .* did you mean 'kernel'"),
+        (lambda: Conv2d(source="a", target="b", kernel=5), r"fix: write \[5, 5\]"),
+        (lambda: Conv2d(source="a", target="b", kernel=(3, 3), padding="same"), r"Conv2d\.padding: .*\[an integer, an"),
+        (lambda: Conv2d(source="a"), "a required key is missing; .* fix: add target"),
+        (lambda: Pool2d(source="a", target="b", of="avg"), "did you mean 'average'"),
+        (lambda: Pool2d(source="a", target="b", of="max", kind="max"), "is the former name of of"),
+        (lambda: QuantRule(name="*", bits=4), r"QuantRule\.name: .* did you mean 'tensor'"),
+        (lambda: QuantRule(tensor="*", bits=4, rounding="round"), "did you mean 'nearest'"),
+        (lambda: Lif(v_th=1.0), r"Lif\.v_th: unknown key; .* did you mean 'v_th_mv'"),
+        (lambda: from_plain(Leaky, {"beta": 0.9}), "did you mean 'decay'"),
+    ],
+)
 def test_words_of_other_libraries_are_refused_with_the_one_of_this(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call()
@@ -77,8 +92,9 @@ def test_a_former_name_is_taken_with_a_warning() -> None:
 
 def test_every_weight_of_a_layer_follows_one_rule() -> None:
     """`*.w` covers `b.w_a`, of the layer before, and `b.w_b`, of the layer itself; so does no rule after it."""
-    params = {path: np.full(shape, 0.1) for path, shape in (
-        ("a.w", (32, 32)), ("b.w_a", (32, 32)), ("b.w_b", (32, 32)))}
+    params = {
+        path: np.full(shape, 0.1) for path, shape in (("a.w", (32, 32)), ("b.w_a", (32, 32)), ("b.w_b", (32, 32)))
+    }
     net = network(Linear(source="b", target="b"))
     plan = QuantPlan(rules=(QuantRule(tensor="*.w", bits=3), QuantRule(tensor="*", bits=16)))
     program = lower_layers(net, params, plan, LayerRanges(v={"a": 2.0, "b": 2.0}))

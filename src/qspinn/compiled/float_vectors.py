@@ -47,6 +47,7 @@ floats_floor, floats_abs = _unary("floor"), _unary("fabs")
 @intrinsic
 def floats_where(typingctx: Any, mask: Any, a: Any, b: Any) -> Any:
     """a where the mask is set, else b."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return builder.select(*arguments)
 
@@ -56,6 +57,7 @@ def floats_where(typingctx: Any, mask: Any, a: Any, b: Any) -> Any:
 @intrinsic
 def count_set(typingctx: Any, mask: Any) -> Any:
     """How many lanes of a mask are set."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         word = ir.IntType(FLOATS)
         count = builder.module.declare_intrinsic("llvm.ctpop", [word])

@@ -62,6 +62,7 @@ load_full, load_strip = _loader(_full), _loader(_strip)
 @intrinsic
 def store(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     """array[at : at + lanes] = value."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         place = _pointer(context, builder, signature.args[0], *arguments[:2], value.count)
         builder.store(arguments[2], builder.bitcast(place, _llvm(value).as_pointer())).align = 1
@@ -91,6 +92,7 @@ load_full_row, load_row = _row_loader(_full), _row_loader(_strip)
 @intrinsic
 def lanes_of(typingctx: Any, like: Any) -> Any:
     """How many lanes of an array's type a full vector has."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return ir.Constant(ir.IntType(64), _full(like.dtype).count)
 
@@ -111,6 +113,7 @@ def load_numbers(typingctx: Any, numbers: Any, at: Any, like: Any) -> Any:
 @intrinsic
 def splat_like(typingctx: Any, like: Any, x: Any) -> Any:
     """x in every lane of a vector like that one."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         kind = _llvm(like)
         return _splat(builder, builder.trunc(arguments[1], kind.element), kind)
@@ -176,6 +179,7 @@ def _sign(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
 @intrinsic
 def sign(typingctx: Any, x: Any) -> Any:
     """All ones where x is negative, else zero."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return _sign(builder, arguments[0])
 
@@ -201,6 +205,7 @@ def scaled(typingctx: Any, x: Any, factor: Any, half: Any, low: Any, shift: Any)
     With (half, low) = (0, 0) that truncates, with (half the divisor, 0) it rounds to nearest, with (0, divisor - 1)
     toward zero. Lanes of 16 bits take the common shift of 15, and half and low accordingly.
     """
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         x, factor, half, low, shift = arguments
         offset = builder.or_(half, builder.and_(low, _sign(builder, x)))
@@ -218,6 +223,7 @@ def scaled(typingctx: Any, x: Any, factor: Any, half: Any, low: Any, shift: Any)
 @intrinsic
 def scaled_to_nearest(typingctx: Any, x: Any, factor: Any, half: Any, shift: Any) -> Any:
     """`scaled` where it rounds to nearest: one instruction for 16-bit lanes."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         x, factor, half, shift = arguments
         if x.type.element.width > 16:
@@ -247,6 +253,7 @@ above, equal = _comparison(">"), _comparison("==")
 @intrinsic
 def choose(typingctx: Any, mask: Any, a: Any, b: Any) -> Any:
     """a where the mask is set, else b."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return builder.select(*arguments)
 
@@ -260,6 +267,7 @@ def spill(typingctx: Any, index: Any, at: Any, values: Any, mask: Any, valid: An
     A whole vector is written: what follows the spilled values is overwritten. valid (uint32) has a bit for each lane,
     lane 0 lowest. Lanes that are not valid lie above those that are, so that theirs come last and need no mask.
     """
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         index, at, values, mask, valid = arguments
         n, bits = signature.args[3].count, signature.args[0].dtype.bitwidth

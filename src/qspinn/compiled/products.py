@@ -20,6 +20,7 @@ PAIRED = 2 * INTS
 @intrinsic
 def load_pairs(typingctx: Any, array: Any, at: Any) -> Any:
     """32 numbers of an int16 array as sixteen pairs."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return _fetch(context, builder, signature.args[0], arguments[0], arguments[1], _llvm(INTS_T))
 
@@ -29,6 +30,7 @@ def load_pairs(typingctx: Any, array: Any, at: Any) -> Any:
 @intrinsic
 def splat_pair(typingctx: Any, array: Any, at: Any) -> Any:
     """The pair array[at:at + 2] of an int16 array, sixteen times."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         pair = _fetch(context, builder, signature.args[0], arguments[0], arguments[1], ir.IntType(32))
         return _splat(builder, pair, _llvm(INTS_T))
@@ -39,6 +41,7 @@ def splat_pair(typingctx: Any, array: Any, at: Any) -> Any:
 @intrinsic
 def load_wide(typingctx: Any, array: Any, at: Any) -> Any:
     """Sixteen numbers of an integer array of 8, 16 or 32 bits, widened to 32."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         width = array.dtype.bitwidth
         kind = ir.VectorType(ir.IntType(width), INTS)
@@ -53,6 +56,7 @@ def load_wide(typingctx: Any, array: Any, at: Any) -> Any:
 @intrinsic
 def store_narrow(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     """array[at:at + 16] = the lowest bits of sixteen numbers."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         kind = ir.VectorType(ir.IntType(array.dtype.bitwidth), INTS)
         value = arguments[2] if array.dtype.bitwidth == 32 else builder.trunc(arguments[2], kind)
@@ -66,13 +70,15 @@ def store_narrow(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
 @intrinsic
 def add_products(typingctx: Any, total: Any, a: Any, b: Any) -> Any:
     """total + the sum of both products of every pair; the two products of a pair must fit 32 bits together."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         total, *factors = arguments
         a, b = (builder.bitcast(x, _llvm(LANES_T)) for x in factors)
         wide = _llvm(INTS_T)
         if get_host_cpu_features().get("avx512bw", False):
             multiply = builder.module.declare_intrinsic(
-                "llvm.x86.avx512.pmaddw.d.512", fnty=ir.FunctionType(wide, [a.type, b.type]))
+                "llvm.x86.avx512.pmaddw.d.512", fnty=ir.FunctionType(wide, [a.type, b.type])
+            )
             return builder.add(total, builder.call(multiply, [a, b]))
         for part in (0, 1):
             chosen = ir.Constant(wide, list(range(part, PAIRED, 2)))
@@ -111,7 +117,8 @@ def _reduction(name: str) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             kind = _llvm(INTS_T)
             found = builder.module.declare_intrinsic(
-                f"llvm.vector.reduce.{name}.v{INTS}i32", fnty=ir.FunctionType(kind.element, [kind]))
+                f"llvm.vector.reduce.{name}.v{INTS}i32", fnty=ir.FunctionType(kind.element, [kind])
+            )
             return builder.call(found, arguments)
 
         return types.int32(INTS_T), generate

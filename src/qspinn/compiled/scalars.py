@@ -11,8 +11,12 @@ from qspinn.compiled.jit import piece
 from qspinn.fixedpoint import INDEX_STRIDE, STEP_STRIDE, Rounding
 
 TRUNCATE, NEAREST, STOCHASTIC, TOWARD_ZERO = 0, 1, 2, 3
-MODE = {Rounding.TRUNCATE: TRUNCATE, Rounding.NEAREST: NEAREST, Rounding.STOCHASTIC: STOCHASTIC,
-        Rounding.TOWARD_ZERO: TOWARD_ZERO}
+MODE = {
+    Rounding.TRUNCATE: TRUNCATE,
+    Rounding.NEAREST: NEAREST,
+    Rounding.STOCHASTIC: STOCHASTIC,
+    Rounding.TOWARD_ZERO: TOWARD_ZERO,
+}
 
 _U = np.uint32
 _INDEX_STRIDE = np.uint32(INDEX_STRIDE)

@@ -68,14 +68,14 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.V
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), mask)
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, at: ir.Value, count: int
-             ) -> ir.Value:
+def _pointer(
+    context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, at: ir.Value, count: int
+) -> ir.Value:
     """Address of the elements at..at + count of a contiguous array; where bounds are checked, they must lie in it."""
     view = context.make_array(array_type)(context, builder, array)
     if BOUNDS_CHECKED:
         last = builder.sub(view.nitems, ir.Constant(view.nitems.type, count))
-        outside = builder.or_(builder.icmp_signed("<", at, ir.Constant(at.type, 0)),
-                              builder.icmp_signed(">", at, last))
+        outside = builder.or_(builder.icmp_signed("<", at, ir.Constant(at.type, 0)), builder.icmp_signed(">", at, last))
         with builder.if_then(outside, likely=False):
             context.call_conv.return_user_exc(builder, IndexError, ("a register lies beyond its array",))
     return builder.gep(view.data, [at])
@@ -156,10 +156,12 @@ lanes_min = _binary(LANES_T, lambda b, x, y: b.select(b.icmp_unsigned("<", x, y)
 @intrinsic
 def floats_fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once where the processor can."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         kind = _llvm(FLOATS_T)
         fused = builder.module.declare_intrinsic(
-            f"llvm.fmuladd.v{FLOATS}f32", fnty=ir.FunctionType(kind, [kind, kind, kind]))
+            f"llvm.fmuladd.v{FLOATS}f32", fnty=ir.FunctionType(kind, [kind, kind, kind])
+        )
         return builder.call(fused, arguments)
 
     return FLOATS_T(FLOATS_T, FLOATS_T, FLOATS_T), generate
@@ -168,6 +170,7 @@ def floats_fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 @intrinsic
 def load_bytes(typingctx: Any, array: Any, at: Any) -> Any:
     """32 bytes of a uint8 array as 16-bit lanes."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         place = _pointer(context, builder, signature.args[0], *arguments, LANES)
         value = builder.load(builder.bitcast(place, ir.VectorType(ir.IntType(8), LANES).as_pointer()))
@@ -180,13 +183,15 @@ def load_bytes(typingctx: Any, array: Any, at: Any) -> Any:
 def _ternary(table: int, emit: Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]) -> Callable:
     """Any function of three bits, by its truth table: one instruction where the processor has it, which LLVM does not
     always find."""
+
     def operate(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             if not get_host_cpu_features().get("avx512f", False):
                 return emit(builder, *arguments)
             kind = _llvm(WORDS_T)
             select = builder.module.declare_intrinsic(
-                "llvm.x86.avx512.pternlog.q.512", fnty=ir.FunctionType(kind, [kind, kind, kind, ir.IntType(32)]))
+                "llvm.x86.avx512.pternlog.q.512", fnty=ir.FunctionType(kind, [kind, kind, kind, ir.IntType(32)])
+            )
             return builder.call(select, [*arguments, ir.Constant(ir.IntType(32), table)])
 
         return WORDS_T(WORDS_T, WORDS_T, WORDS_T), generate
@@ -202,6 +207,7 @@ words_borrow = _ternary(0x8E, lambda b, x, y, z: b.or_(b.and_(b.not_(x), y), b.a
 @intrinsic
 def words_lanes(typingctx: Any, x: Any) -> Any:
     """Bit per word (uint32, word 0 lowest): whether any bit of it is set."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         nonzero = builder.icmp_unsigned("!=", arguments[0], ir.Constant(_llvm(WORDS_T), [0] * WORDS))
         return builder.zext(builder.bitcast(nonzero, ir.IntType(WORDS)), ir.IntType(32))
@@ -212,6 +218,7 @@ def words_lanes(typingctx: Any, x: Any) -> Any:
 @intrinsic
 def words_bit(typingctx: Any, place: Any) -> Any:
     """The one bit at `place`, 0 the lowest of word 0; none where it is not in 0..511."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         kind, word = _llvm(WORDS_T), ir.IntType(64)
         place = arguments[0]
@@ -239,6 +246,7 @@ def _high_product(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 @intrinsic
 def lanes_scale(typingctx: Any, x: Any, factor: Any, half: Any) -> Any:
     """(x * factor + half) >> 16 for unsigned lanes, half 0 or 2**15: high half of the product plus its carry."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         narrow = _llvm(LANES_T)
         high = _high_product(builder, arguments[0], arguments[1])
@@ -262,7 +270,9 @@ def _reaching(kind: _Vector, mask: _Vector, compare: str) -> Callable:
 
 LANES_MASK_T, FLOATS_MASK_T = _Vector(LANES, ir.IntType(1)), _Vector(FLOATS, ir.IntType(1))
 lanes_reach, floats_reach = (  # seen or x >= level, lane by lane
-    _reaching(LANES_T, LANES_MASK_T, "icmp_unsigned"), _reaching(FLOATS_T, FLOATS_MASK_T, "fcmp_ordered"))
+    _reaching(LANES_T, LANES_MASK_T, "icmp_unsigned"),
+    _reaching(FLOATS_T, FLOATS_MASK_T, "fcmp_ordered"),
+)
 
 
 def _none(mask: _Vector) -> Callable:
@@ -281,6 +291,7 @@ lanes_none, floats_none = _none(LANES_MASK_T), _none(FLOATS_MASK_T)
 @intrinsic
 def any_of(typingctx: Any, seen: Any) -> Any:
     """Whether any lane of a mask is set."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         bits = builder.bitcast(arguments[0], ir.IntType(seen.count))
         return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
@@ -292,6 +303,7 @@ def any_of(typingctx: Any, seen: Any) -> Any:
 def reach_bits(typingctx: Any, x: Any, level: Any, at: Any) -> Any:
     """Bit per element (uint32, element `at` lowest): x[at:at + 32] >= level[at:at + 32], for arrays of one type:
     potentials of 16 or 32 bits, signed, or floats."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), 32)
         values = []
@@ -309,6 +321,7 @@ def reach_bits(typingctx: Any, x: Any, level: Any, at: Any) -> Any:
 @intrinsic
 def lowest_bit(typingctx: Any, word: Any) -> Any:
     """Place of the lowest set bit of a nonzero unsigned word."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         place = builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
         return place if place.type.width == 64 else builder.zext(place, ir.IntType(64))
@@ -348,14 +361,17 @@ differ_from_0, differ_from_1 = _differing(0), _differing(1)
 def list_bits(typingctx: Any, index: Any, at: Any, first: Any, bits: Any) -> Any:
     """index[at:] <- first + place of every set bit of the lower 16, ascending; returns the place after the last. What
     follows within 16 places is overwritten. index is int32."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         index, at, first, bits = arguments
         word = ir.IntType(32)
         first = builder.trunc(first, word)
         if not get_host_cpu_features().get("avx512f", False):
             for lane in range(INTS):
-                builder.store(builder.add(first, ir.Constant(word, lane)),
-                              _pointer(context, builder, signature.args[0], index, at, 1))
+                builder.store(
+                    builder.add(first, ir.Constant(word, lane)),
+                    _pointer(context, builder, signature.args[0], index, at, 1),
+                )
                 bit = builder.and_(builder.lshr(bits, ir.Constant(word, lane)), ir.Constant(word, 1))
                 at = builder.add(at, builder.zext(bit, at.type))
             return at
@@ -364,7 +380,8 @@ def list_bits(typingctx: Any, index: Any, at: Any, first: Any, bits: Any) -> Any
         mask = builder.bitcast(builder.trunc(bits, narrow), mask_type)
         numbers = builder.add(_splat(builder, first, kind), ir.Constant(kind, list(range(INTS))))
         pack = builder.module.declare_intrinsic(
-            "llvm.x86.avx512.mask.compress.v16i32", fnty=ir.FunctionType(kind, [kind, kind, mask_type]))
+            "llvm.x86.avx512.mask.compress.v16i32", fnty=ir.FunctionType(kind, [kind, kind, mask_type])
+        )
         place = builder.bitcast(_pointer(context, builder, signature.args[0], index, at, INTS), kind.as_pointer())
         builder.store(builder.call(pack, [numbers, numbers, mask]), place).align = 1
         return builder.add(at, builder.zext(builder.ctpop(bits), at.type))
@@ -376,6 +393,7 @@ def list_bits(typingctx: Any, index: Any, at: Any, first: Any, bits: Any) -> Any
 def stream_floats(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     """`store_floats` past the caches, to a whole cache line (`at` must be the first of one): what would not stay in
     them until it is read is then not fetched to be overwritten. Needs a `fence` at the end."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         place = _pointer(context, builder, signature.args[0], *arguments[:2], FLOATS)
         store = builder.store(arguments[2], builder.bitcast(place, _llvm(FLOATS_T).as_pointer()))
@@ -389,6 +407,7 @@ def stream_floats(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
 @intrinsic
 def fence(typingctx: Any) -> Any:
     """What `stream_floats` has stored is there for every thread."""
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         builder.fence("seq_cst")
         return context.get_dummy_value()

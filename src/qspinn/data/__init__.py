@@ -7,5 +7,15 @@ from qspinn.data.events.dataset import EventData, EventDataset, EventName
 from qspinn.data.events.event_set import EventSet
 from qspinn.data.images.dataset import DataConfig, Dataset, Split
 
-__all__ = ["DataConfig", "Dataset", "EventData", "EventDataset", "EventName", "EventSet", "Split", "load",
-           "load_events", "load_recordings"]
+__all__ = [
+    "DataConfig",
+    "Dataset",
+    "EventData",
+    "EventDataset",
+    "EventName",
+    "EventSet",
+    "Split",
+    "load",
+    "load_events",
+    "load_recordings",
+]

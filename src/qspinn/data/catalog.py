@@ -33,17 +33,20 @@ _LOADERS: dict[str, _Loader] = {
     "mnist_frames": _Loader("events.frames", "mnist_frames", "", ("n_bins", "n_train", "n_validation", "n_test")),
     "nmnist": _Loader("events.nmnist", "load", "nmnist", ("bin_ms", "n_bins")),
     "nmnist8": _Loader("events.nmnist", "load_packed"),
-    "synthetic_gestures": _Loader("events.synthetic_gestures", "load", "",
-                                  ("bin_ms", "n_bins", "size", "n_train", "n_validation", "n_test")),
+    "synthetic_gestures": _Loader(
+        "events.synthetic_gestures", "load", "", ("bin_ms", "n_bins", "size", "n_train", "n_validation", "n_test")
+    ),
 }
 """Modules are loaded when first asked for."""
 
 
-def load_events(name: EventName, folder: str = "", *, bin_ms: float | None = None,
-                on_error: Literal["stop", "skip"] = "stop") -> EventDataset:
+def load_events(
+    name: EventName, folder: str = "", *, bin_ms: float | None = None, on_error: Literal["stop", "skip"] = "stop"
+) -> EventDataset:
     """An event data set with its splits, in its usual bins or in bins of bin_ms; see `load_recordings`."""
-    return load_recordings(EventData(name=name, folder=folder, bin_ms=0.0 if bin_ms is None else bin_ms,
-                                     on_error=on_error))
+    return load_recordings(
+        EventData(name=name, folder=folder, bin_ms=0.0 if bin_ms is None else bin_ms, on_error=on_error)
+    )
 
 
 def load_recordings(config: EventData) -> EventDataset:
@@ -62,12 +65,20 @@ def load_recordings(config: EventData) -> EventDataset:
     name = config.name
     module, function, own, known = _LOADERS[name]
     plain = EventData(name=name)
-    changed = {f: getattr(config, f) for f in ("bin_ms", "n_bins", "size", "fine", "on_error")
-               if getattr(config, f) != getattr(plain, f)}
+    changed = {
+        f: getattr(config, f)
+        for f in ("bin_ms", "n_bins", "size", "fine", "on_error")
+        if getattr(config, f) != getattr(plain, f)
+    }
     for field, value in changed.items():
         if field not in known:
-            raise ConfigError(f"data.{field}", f"{name} does not have this setting", got=value,
-                              allowed=", ".join(known), fix="leave it out")
+            raise ConfigError(
+                f"data.{field}",
+                f"{name} does not have this setting",
+                got=value,
+                allowed=", ".join(known),
+                fix="leave it out",
+            )
     changed |= {f: getattr(config, f) for f in known if f.startswith("n_t") or f.startswith("n_v")}
     loader = getattr(importlib.import_module(f"qspinn.data.{module}"), function)
     loaded: EventDataset = loader(**_arguments(name, config.folder, own, changed))
@@ -81,8 +92,12 @@ def _arguments(name: str, folder: str, own: str, changed: dict[str, Any]) -> dic
     """The loader's own names for folder, settings and sizes."""
     if "size" in changed:
         if SIDE % changed["size"]:
-            raise ConfigError("data.size", "does not divide the sensor", got=changed["size"],
-                              allowed=f"0 for the usual, or a divisor of {SIDE}")
+            raise ConfigError(
+                "data.size",
+                "does not divide the sensor",
+                got=changed["size"],
+                allowed=f"0 for the usual, or a divisor of {SIDE}",
+            )
         changed["to"] = (changed["size"], changed.pop("size"))
     if name == "mnist_frames":
         return {"folder": folder, **changed}  # downloaded where there is none
@@ -119,8 +134,12 @@ def load(config: DataConfig) -> Dataset:
         _need_no_folder("digits", config.folder)
     whole = digits.load() if config.name == "digits" else mnist.load(config.folder)
     return Dataset(
-        name=whole.name, shape=whole.shape, labels=whole.labels, split_rule=whole.split_rule,
-        train=_first(whole.train, config.n_train), validation=_first(whole.validation, config.n_validation),
+        name=whole.name,
+        shape=whole.shape,
+        labels=whole.labels,
+        split_rule=whole.split_rule,
+        train=_first(whole.train, config.n_train),
+        validation=_first(whole.validation, config.n_validation),
         test=_first(whole.test, config.n_test),
     )
 

@@ -27,8 +27,18 @@ def read_npz(path: Path, names: Sequence[str]) -> list[NDArray]:
     try:
         with path.open("rb") as raw, np.load(raw) as file:
             return [_array(file, name, path) for name in names]
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, SyntaxError, NotImplementedError, RuntimeError,
-            zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        SyntaxError,
+        NotImplementedError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise DataError(str(path), "cannot be read", got=str(error)[:200], fix="copy the file anew") from None
 
 
@@ -47,8 +57,9 @@ def column(path: Path, name: str, array: NDArray) -> NDArray[np.int64]:
     try:
         return integers(name, array, shape=(None,), low=0)
     except DataError as error:
-        raise DataError(str(path), f"{error.where}: {error.problem}", got=error.got, allowed=error.allowed,
-                        fix="copy the file anew") from None
+        raise DataError(
+            str(path), f"{error.where}: {error.problem}", got=error.got, allowed=error.allowed, fix="copy the file anew"
+        ) from None
 
 
 def find(folder: str | Path, name: str) -> Path:
@@ -72,8 +83,12 @@ def multiple(bin_ms: float, base_ms: float, where: str) -> int:
     length = real_of(bin_ms)
     factor = round(length / base_ms) if 0 < length <= LONGEST_MS else 0
     if factor < 1 or abs(factor * base_ms - length) > 1e-6:
-        raise DataError(where, "bin_ms is not a multiple of the stored bins", got=bin_ms,
-                        allowed=f"{base_ms} ms, twice, ..., up to {LONGEST_MS:,} ms")
+        raise DataError(
+            where,
+            "bin_ms is not a multiple of the stored bins",
+            got=bin_ms,
+            allowed=f"{base_ms} ms, twice, ..., up to {LONGEST_MS:,} ms",
+        )
     return factor
 
 

@@ -30,6 +30,10 @@ def exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
-        raise DataError(str(path), "cannot be looked for", got=getattr(error, "strerror", None) or str(error),
-                        fix="name a folder that may be read") from None
+        raise DataError(
+            str(path),
+            "cannot be looked for",
+            got=getattr(error, "strerror", None) or str(error),
+            fix="name a folder that may be read",
+        ) from None
     return True

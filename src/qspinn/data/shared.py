@@ -44,9 +44,13 @@ def refuse_shared(name: str, counts: dict[tuple[str, str], int]) -> None:
     """Raises where splits share recordings."""
     if counts:
         pairs = ", ".join(f"{a} and {b} share {n}" for (a, b), n in counts.items())
-        raise DataError(name, "splits share recordings (of the same content), so that results on them say nothing",
-                        got=pairs, allowed="0", fix="keep each recording in one split, or pass allow_shared=True to "
-                        "the data set, which is stored with it")
+        raise DataError(
+            name,
+            "splits share recordings (of the same content), so that results on them say nothing",
+            got=pairs,
+            allowed="0",
+            fix="keep each recording in one split, or pass allow_shared=True to the data set, which is stored with it",
+        )
 
 
 def check_shared(name: str, allow_shared: object) -> None:

@@ -52,8 +52,11 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         except ConfigError:
             same = False
         if not same or self.account(built).total_bits != bits:
-            raise ArtifactError(str(path), "is not the candidate that it is named after",
-                                got=stored.get("label") if isinstance(stored, dict) else stored)
+            raise ArtifactError(
+                str(path),
+                "is not the candidate that it is named after",
+                got=stored.get("label") if isinstance(stored, dict) else stored,
+            )
         return built
 
     @property

@@ -13,8 +13,12 @@ from qspinn.records import content_key
 
 def describe(dataset: EventDataset) -> dict[str, Any]:
     """What a report says about the recordings."""
-    return {"shape": list(dataset.shape), "n_steps": dataset.n_steps, "bin_ms": dataset.bin_ms,
-            "skipped": list(dataset.skipped)}
+    return {
+        "shape": list(dataset.shape),
+        "n_steps": dataset.n_steps,
+        "bin_ms": dataset.bin_ms,
+        "skipped": list(dataset.skipped),
+    }
 
 
 def store(folder: Path, config: EventData, dataset: EventDataset) -> Files:
@@ -27,8 +31,13 @@ def store(folder: Path, config: EventData, dataset: EventDataset) -> Files:
     for name, events in parts + [("learned", learned)] * (per_step > 1):
         whole = events.compact()
         arrays = {"offsets": whole.offsets, "index": whole.index, "count": whole.count, "labels": whole.labels}
-        files[name] = {"shape": list(dataset.shape), "max_count": dataset.max_count, "bin_ms": dataset.bin_ms,
-                       "per_step": per_step, "sha256": {}}
+        files[name] = {
+            "shape": list(dataset.shape),
+            "max_count": dataset.max_count,
+            "bin_ms": dataset.bin_ms,
+            "per_step": per_step,
+            "sha256": {},
+        }
         for kind, array in arrays.items():
             if array is not None:
                 path = folder / "cache" / f"{name}-{key}.{kind}.npy"
@@ -44,5 +53,10 @@ def mapped(of: dict[str, Any]) -> EventSet:
         RunError: a file holds something else than what was stored.
     """
     arrays = {kind: map_array(of[kind], sha256) for kind, sha256 in of["sha256"].items()}
-    return EventSet(offsets=arrays["offsets"], index=arrays["index"], count=arrays.get("count"),
-                    shape=tuple(of["shape"]), labels=arrays["labels"])
+    return EventSet(
+        offsets=arrays["offsets"],
+        index=arrays["index"],
+        count=arrays.get("count"),
+        shape=tuple(of["shape"]),
+        labels=arrays["labels"],
+    )

@@ -32,8 +32,10 @@ Files = dict[str, dict[str, Any]]
 """For each split the files of its arrays, by kind, and their sizes where a file does not say."""
 
 _FAMILIES: dict[type, tuple[str, type[AnyCandidate]]] = {
-    Experiment: ("competing", Candidate), LayeredExperiment: ("layered", LayeredCandidate),
-    LocalExperiment: ("local", LocalCandidate)}
+    Experiment: ("competing", Candidate),
+    LayeredExperiment: ("layered", LayeredCandidate),
+    LocalExperiment: ("local", LocalCandidate),
+}
 
 
 class Family(Protocol):
@@ -111,9 +113,13 @@ def family_of(experiment: AnyExperiment) -> Family:
 
 def _need_experiment(experiment: Any) -> None:
     if type(experiment) not in _FAMILIES:
-        raise ConfigError("experiment", "is no experiment", got=type(experiment).__name__,
-                          allowed=", ".join(kind.__name__ for kind in _FAMILIES),
-                          fix="qspinn.load_experiment reads one from a file")
+        raise ConfigError(
+            "experiment",
+            "is no experiment",
+            got=type(experiment).__name__,
+            allowed=", ".join(kind.__name__ for kind in _FAMILIES),
+            fix="qspinn.load_experiment reads one from a file",
+        )
 
 
 def checked(experiment: AnyExperiment) -> AnyExperiment:
@@ -129,8 +135,12 @@ def checked(experiment: AnyExperiment) -> AnyExperiment:
     except TypeError as error:  # an object that has no plain form
         raise ConfigError("experiment", "cannot be written", got=str(error)[:200]) from None
     if again != experiment:
-        raise ConfigError("experiment", "is another one when it is read again", got=type(experiment).__name__,
-                          fix="give every part as the record that is declared for it")
+        raise ConfigError(
+            "experiment",
+            "is another one when it is read again",
+            got=type(experiment).__name__,
+            fix="give every part as the record that is declared for it",
+        )
     return experiment
 
 
@@ -151,6 +161,10 @@ def read_experiment(plain: Any, where: str = "config") -> AnyExperiment:
     if named == "local":
         return from_plain(LocalExperiment, plain, where)
     if named is not None:
-        raise ConfigError(f"{where}.family", "unknown family of networks", got=named,
-                          allowed='"layers", "local"; leave it out for competing populations')
+        raise ConfigError(
+            f"{where}.family",
+            "unknown family of networks",
+            got=named,
+            allowed='"layers", "local"; leave it out for competing populations',
+        )
     return from_plain(Experiment, plain, where)

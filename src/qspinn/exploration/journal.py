@@ -44,8 +44,12 @@ def scan(data: bytes, where: str) -> tuple[list[dict[str, Any]], int]:
         if payload is None or record is None:
             if payload is None and _is_torn_tail(data, at):
                 break
-            raise RunError(where, "is damaged", got=f"bad record at byte {at}",
-                           fix=f"cut the file to {at} bytes to keep the {len(records)} records before the damage")
+            raise RunError(
+                where,
+                "is damaged",
+                got=f"bad record at byte {at}",
+                fix=f"cut the file to {at} bytes to keep the {len(records)} records before the damage",
+            )
         records.append(record)
         at += HEAD.size + len(payload)
     return records, at
@@ -111,8 +115,12 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise RunError(str(self.path), "cannot be written", got=error.strerror,
-                           fix="free some space and run the same command again: it continues") from None
+            raise RunError(
+                str(self.path),
+                "cannot be written",
+                got=error.strerror,
+                fix="free some space and run the same command again: it continues",
+            ) from None
 
     def close(self) -> None:
         self._file.close()
@@ -131,12 +139,16 @@ def _locked(path: Path) -> BinaryIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
     except OSError as error:
-        raise RunError(str(path), "cannot be opened", got=error.strerror,
-                       fix="choose another folder with --out") from None
+        raise RunError(
+            str(path), "cannot be opened", got=error.strerror, fix="choose another folder with --out"
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise RunError(str(path.parent), "another process is working in this folder",
-                       fix="wait for it, or choose another folder with --out") from None
+        raise RunError(
+            str(path.parent),
+            "another process is working in this folder",
+            fix="wait for it, or choose another folder with --out",
+        ) from None
     return file

@@ -83,9 +83,16 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
         for r in records:
             if is_measured(r):
                 lost = (self.float_accuracy - r["accuracy"]) * 100
-                found.append({"key": r["key"], "label": label_of(r), "accuracy": r["accuracy"], "bits": r["bits"],
-                              "points_lost": round(lost, 6),
-                              "points_missing": round(max(0.0, lost - self.experiment.search.max_drop_points), 6)})
+                found.append(
+                    {
+                        "key": r["key"],
+                        "label": label_of(r),
+                        "accuracy": r["accuracy"],
+                        "bits": r["bits"],
+                        "points_lost": round(lost, 6),
+                        "points_missing": round(max(0.0, lost - self.experiment.search.max_drop_points), 6),
+                    }
+                )
         return sorted(found, key=lambda r: (r["points_missing"], r["bits"], r["key"]))
 
     def reward(self, record: dict[str, Any]) -> float:
@@ -115,14 +122,18 @@ def reasons(rejected: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 def ranked(experiment: AnyExperiment, records: list[dict[str, Any]], account: MemoryAccount) -> list[Significance]:
     """The significance curves of a journal."""
-    accuracy = {r["label"]: r["accuracy"] for r in records
-                if r.get("kind") == "sensitivity" and isinstance(r.get("accuracy"), int | float)
-                and math.isfinite(r["accuracy"])}
+    accuracy = {
+        r["label"]: r["accuracy"]
+        for r in records
+        if r.get("kind") == "sensitivity"
+        and isinstance(r.get("accuracy"), int | float)
+        and math.isfinite(r["accuracy"])
+    }
     return family_of(experiment).curves(experiment, accuracy, account)
 
 
 def conclude(
-    worker: ev.Worker, dataset: AnyDataset, records: list[dict[str, Any]], judge: Judge, seconds: float,
+    worker: ev.Worker, dataset: AnyDataset, records: list[dict[str, Any]], judge: Judge, seconds: float
 ) -> Outcome:
     """Chooses on validation, measures baseline and winner once on test, and stores the winner's program.
 
@@ -131,8 +142,10 @@ def conclude(
         ArtifactError: the winner's file is missing, damaged or another candidate's.
     """
     experiment, family = worker.experiment, worker.family
-    by_kind = {kind: list({r["key"]: r for r in records if r.get("kind") == kind}.values())  # the last of each counts
-               for kind in ("float", "candidate")}
+    by_kind = {
+        kind: list({r["key"]: r for r in records if r.get("kind") == kind}.values())  # the last of each counts
+        for kind in ("float", "candidate")
+    }
     rejected = sorted((r for r in by_kind["candidate"] if not is_measured(r)), key=lambda r: r["key"])
     candidates = sorted((r for r in by_kind["candidate"] if is_measured(r)), key=lambda r: r["key"])
     winner = judge.winner(candidates)
@@ -145,49 +158,76 @@ def conclude(
     truth = dataset.test.labels
     right = predicted == truth
     by = " and ".join(dict.fromkeys(versions_of(records)))
-    provenance = built.provenance | {"data": dataset.checksum(), "qspinn": by,
-                                     "validation_accuracy": chosen["accuracy"], "test_accuracy": float(right.mean())}
+    provenance = built.provenance | {
+        "data": dataset.checksum(),
+        "qspinn": by,
+        "validation_accuracy": chosen["accuracy"],
+        "test_accuracy": float(right.mean()),
+    }
     stored.save(msgspec.structs.replace(built, provenance=provenance), worker.folder / stored.model)
     account = family.account(experiment, dataset)
     confusion = np.zeros((len(dataset.labels), len(dataset.labels)), dtype=int)
     np.add.at(confusion, (truth, predicted), 1)
     return Outcome(
         experiment=to_plain(experiment),
-        data={"name": dataset.name, "split_rule": dataset.split_rule, "sha256": dataset.checksum(),
-              "labels": list(dataset.labels), "shared": shared_of(dataset),
-              "n": [len(dataset.train.labels), len(dataset.validation.labels), len(truth)]} | family.describe(dataset),
-        versions=versions(family.LIBRARIES) | {"qspinn": by}, float_bits=judge.float_bits,
+        data={
+            "name": dataset.name,
+            "split_rule": dataset.split_rule,
+            "sha256": dataset.checksum(),
+            "labels": list(dataset.labels),
+            "shared": shared_of(dataset),
+            "n": [len(dataset.train.labels), len(dataset.validation.labels), len(truth)],
+        }
+        | family.describe(dataset),
+        versions=versions(family.LIBRARIES) | {"qspinn": by},
+        float_bits=judge.float_bits,
         float_memory=[to_plain(r) for r in account.rows],
         floats=sorted(by_kind["float"], key=lambda r: r.get("n_neurons", 0)),
-        significance=[to_plain(s) for s in ranked(experiment, records, account)], candidates=candidates,
+        significance=[to_plain(s) for s in ranked(experiment, records, account)],
+        candidates=candidates,
         rejected=rejected,
-        front=judge.front(candidates), admitted=[r["key"] for r in judge.admitted(candidates)], winner=winner,
-        rewards={r["key"]: judge.reward(r) for r in candidates}, float_validation=judge.float_accuracy,
-        winner_validation=chosen["accuracy"], float_test=float(float_right.mean()), winner_test=float(right.mean()),
-        test_difference=paired_difference(float_right, right), confusion=confusion.tolist(), seconds=round(seconds, 1),
+        front=judge.front(candidates),
+        admitted=[r["key"] for r in judge.admitted(candidates)],
+        winner=winner,
+        rewards={r["key"]: judge.reward(r) for r in candidates},
+        float_validation=judge.float_accuracy,
+        winner_validation=chosen["accuracy"],
+        float_test=float(float_right.mean()),
+        winner_test=float(right.mean()),
+        test_difference=paired_difference(float_right, right),
+        confusion=confusion.tolist(),
+        seconds=round(seconds, 1),
         model=stored.model,
     )
 
 
-def _nobody(candidates: list[dict[str, Any]], judge: Judge, rejected: list[dict[str, Any]] | None = None
-            ) -> TargetError:
+def _nobody(
+    candidates: list[dict[str, Any]], judge: Judge, rejected: list[dict[str, Any]] | None = None
+) -> TargetError:
     """The error for a search in which nothing meets the target, with the nearest candidates and what they miss."""
     nearest = judge.nearest(candidates)
     failed = [*(rejected or []), *(r for r in candidates if not is_measured(r))]
     why = reasons(failed)
     if nearest:
-        named = ", ".join(f"candidate {n['label']} loses {n['points_lost']:.2f} points, {n['points_missing']:.2f} more "
-                          f"than allowed, at {n['bits']:,} bits" for n in nearest[:NEAREST])
+        named = ", ".join(
+            f"candidate {n['label']} loses {n['points_lost']:.2f} points, {n['points_missing']:.2f} more "
+            f"than allowed, at {n['bits']:,} bits"
+            for n in nearest[:NEAREST]
+        )
         error = TargetError(
-            "search", f"no candidate meets the target; nearest: {named}",
+            "search",
+            f"no candidate meets the target; nearest: {named}",
             allowed=f"a loss of {judge.experiment.search.max_drop_points:g} points",
-            fix="allow a larger search.max_drop_points in a new folder, or add weight_bits")
+            fix="allow a larger search.max_drop_points in a new folder, or add weight_bits",
+        )
     else:
         named = ", ".join(f"{n} rejected: {reason}" for reason, n in why[:NEAREST]) or "there are none"
         lowered = any(r.get("error") == "LoweringError" for r in failed)
         error = TargetError(
-            "search", f"no candidate could be measured; {named}",
-            fix="more bits for potentials or currents often help" if lowered else "")
+            "search",
+            f"no candidate could be measured; {named}",
+            fix="more bits for potentials or currents often help" if lowered else "",
+        )
     error.nearest, error.rejected = tuple(nearest), tuple(why)
     return error
 
@@ -199,5 +239,8 @@ def versions_of(records: list[dict[str, Any]]) -> list[str]:
 
 def versions(libraries: tuple[str, ...]) -> dict[str, str]:
     """Versions that a result depends on."""
-    return {"qspinn": __version__, "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in libraries}}
+    return {
+        "qspinn": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in libraries},
+    }

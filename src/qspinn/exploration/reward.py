@@ -44,8 +44,12 @@ class Reward(Record, frozen=True):
         Raises:
             ConfigError: an accuracy is not finite, a memory not above 0, or out of reach.
         """
-        for name, x, low in (("accuracy", accuracy, -math.inf), ("float_accuracy", float_accuracy, -math.inf),
-                             ("bits", bits, 0), ("float_bits", float_bits, 0)):
+        for name, x, low in (
+            ("accuracy", accuracy, -math.inf),
+            ("float_accuracy", float_accuracy, -math.inf),
+            ("bits", bits, 0),
+            ("float_bits", float_bits, 0),
+        ):
             if isinstance(x, bool) or not isinstance(x, int | float) or not low < x < LARGEST:
                 raise ConfigError(name, "has no reward", got=x, allowed=f"finite, memory above 0 and below {LARGEST:g}")
         if self.form == "additive":

@@ -21,7 +21,11 @@ class Scheme(enum.Enum):
 
 def need_header(name: str, seed: int, version: int) -> None:
     """What every experiment's file must have; runs are stored in folders of the experiment's name."""
-    need(name not in ("", ".", "..") and not set(name) & set("/\\\0") and len(name.encode()) <= 200, "name", name,
-          "the name of a file: no / and no \\, not empty, up to 200 bytes")
+    need(
+        name not in ("", ".", "..") and not set(name) & set("/\\\0") and len(name.encode()) <= 200,
+        "name",
+        name,
+        "the name of a file: no / and no \\, not empty, up to 200 bytes",
+    )
     need(0 <= seed < 1 << 32, "seed", seed, "0 <= seed < 2**32")
     need(version == 1, "version", version, "1 (a newer file needs a newer qspinn)")

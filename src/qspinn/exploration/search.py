@@ -30,7 +30,11 @@ __all__ = ["Event", "Outcome", "explore", "local_processes", "sweep"]
 
 
 def explore(
-    experiment: AnyExperiment, out: str | Path, *, n_workers: int = 0, on_event: OnEvent | None = None,
+    experiment: AnyExperiment,
+    out: str | Path,
+    *,
+    n_workers: int = 0,
+    on_event: OnEvent | None = None,
     executors: Executors = local_processes,
 ) -> Outcome:
     """Runs, or continues, the exploration of an experiment in the folder out, and returns its result.
@@ -62,7 +66,11 @@ def explore(
 
 
 def sweep(
-    experiment: AnyExperiment, out: str | Path, *, n_workers: int = 0, on_event: OnEvent | None = None,
+    experiment: AnyExperiment,
+    out: str | Path,
+    *,
+    n_workers: int = 0,
+    on_event: OnEvent | None = None,
     executors: Executors = local_processes,
 ) -> list[Significance]:
     """Runs, or continues, the part of `explore` up to the ranked significance curves, and returns those."""
@@ -116,17 +124,25 @@ def _opened(
 
 def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, folder: Path) -> None:
     """Writes what this run is about as its first record, or checks that it is the same."""
-    mine = {"kind": "run", "key": content_key(experiment), "experiment": to_plain(experiment),
-            "data": dataset.checksum(), "version": __version__}
+    mine = {
+        "kind": "run",
+        "key": content_key(experiment),
+        "experiment": to_plain(experiment),
+        "data": dataset.checksum(),
+        "version": __version__,
+    }
     if not journal.records:
         journal.append(mine)
         return
     first = journal.records[0]
     if (first.get("key"), first.get("data")) != (mine["key"], mine["data"]):
         same = first.get("data") == mine["data"]  # a folder of data that was moved is another experiment
-        raise RunError(str(folder), "holds a run of another experiment or other data",
-                       got="the same data, and another experiment" if same else "other data",
-                       fix="choose another folder with --out, or delete this one; data.folder counts as it is written")
+        raise RunError(
+            str(folder),
+            "holds a run of another experiment or other data",
+            got="the same data, and another experiment" if same else "other data",
+            fix="choose another folder with --out, or delete this one; data.folder counts as it is written",
+        )
     if versions_of(journal.records)[-1] != __version__:
         journal.append(mine)  # so that the result names every version that worked on it
 
@@ -136,8 +152,12 @@ def _floats_and_sweep(job: _Job) -> tuple[Judge, list[Significance]]:
     experiment, family = job.experiment, job.family
     tasks = family.float_tasks(experiment)
     by_key = dict(tasks)
-    floats = job.crew.run("float training", "float", [(key, msgspec.json.encode(task)) for key, task in tasks],
-                          has_file=lambda record: family.has_float(job.folder, by_key[record["key"]]))
+    floats = job.crew.run(
+        "float training",
+        "float",
+        [(key, msgspec.json.encode(task)) for key, task in tasks],
+        has_file=lambda record: family.has_float(job.folder, by_key[record["key"]]),
+    )
     account = family.account(experiment, job.dataset)
     points = family.points(experiment, job.dataset)
     job.crew.run("significance", "sensitivity", [(c.key(), canonical_json(c)) for c in points])
@@ -167,6 +187,11 @@ def _candidates(job: _Job, judge: Judge, curves: list[Significance]) -> Judge:
             return False
         return True
 
-    crew.run("candidates", "candidate", [(key, canonical_json(c)) for key, c in by_key.items()], best,
-             lambda record: not is_measured(record) or has_file(record))
+    crew.run(
+        "candidates",
+        "candidate",
+        [(key, canonical_json(c)) for key, c in by_key.items()],
+        best,
+        lambda record: not is_measured(record) or has_file(record),
+    )
     return judge

@@ -69,10 +69,16 @@ def significance(search: Sweep, accuracy: dict[str, float], account: MemoryAccou
         curve = tuple(own[b] for b in bits)
         lost = [max(0.0, curve[0] - a) * 100 for a in curve]
         saved = [counts[path] * (bits[0] - b) / 1000 for b in bits]
-        curves.append(Significance(
-            path=path, rounding=rounding_of, bits=bits, accuracy=curve,
-            harmless_bits=_harmless(bits, lost, search.harmless_points),
-            significance=sum(lost) / max(sum(saved), 1e-9)))
+        curves.append(
+            Significance(
+                path=path,
+                rounding=rounding_of,
+                bits=bits,
+                accuracy=curve,
+                harmless_bits=_harmless(bits, lost, search.harmless_points),
+                significance=sum(lost) / max(sum(saved), 1e-9),
+            )
+        )
     return sorted(curves, key=lambda s: (-s.significance, s.path, s.rounding.value))
 
 

@@ -90,5 +90,6 @@ def summary(name: str, right: NDArray[np.bool_], counts: NDArray[np.int64]) -> A
 
 def _share(name: str, right: NDArray[np.bool_], spikes_per_sample: float) -> Accuracy:
     low, high = wilson_interval(int(right.sum()), right.size)
-    return Accuracy(split=name, n=right.size, accuracy=float(right.mean()), low=low, high=high,
-                    spikes_per_sample=spikes_per_sample)
+    return Accuracy(
+        split=name, n=right.size, accuracy=float(right.mean()), low=low, high=high, spikes_per_sample=spikes_per_sample
+    )

@@ -64,8 +64,9 @@ def map_array(path: str | Path, expected: str) -> NDArray:
     except (OSError, ValueError, EOFError) as error:
         raise RunError(str(path), "cannot be read", got=str(error)[:200], fix="delete it, and start again") from None
     if not same:
-        raise RunError(str(path), "is not what was stored: the file was changed or damaged",
-                       fix="delete it, and start again")
+        raise RunError(
+            str(path), "is not what was stored: the file was changed or damaged", fix="delete it, and start again"
+        )
     return array
 
 
@@ -97,9 +98,11 @@ def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
         right, facts = family.measure(worker.bench, candidate, built)
         account = family.STORED.account(built)
         found = facts | {
-            "accuracy": float(right.mean()) if len(right) else math.nan, "bits": account.total_bits,
+            "accuracy": float(right.mean()) if len(right) else math.nan,
+            "bits": account.total_bits,
             "learning_bits": learning.total_bits if learning else 0,
-            "memory": [to_plain(row) for row in account.rows]}
+            "memory": [to_plain(row) for row in account.rows],
+        }
         _need_numbers(found)
         family.STORED.save(built, family.STORED.path(worker.folder, candidate))
     except Exception as error:
@@ -116,18 +119,28 @@ def rejection(error: Exception, folder: Path | None) -> dict[str, str]:
         RunError, or the error itself: not the candidate is at fault but the run.
     """
     if isinstance(error, MemoryError):
-        raise RunError("worker", "there is not enough memory", got=str(error)[:120] or None,
-                       fix="run the same command again: it continues; --workers 1 needs less memory") from None
+        raise RunError(
+            "worker",
+            "there is not enough memory",
+            got=str(error)[:120] or None,
+            fix="run the same command again: it continues; --workers 1 needs less memory",
+        ) from None
     if isinstance(error, OSError):
-        raise RunError(str(error.filename or folder or "worker"), "cannot be read or written", got=error.strerror,
-                       fix="free some space and run the same command again: it continues") from None
+        raise RunError(
+            str(error.filename or folder or "worker"),
+            "cannot be read or written",
+            got=error.strerror,
+            fix="free some space and run the same command again: it continues",
+        ) from None
     if isinstance(error, QSpinnError):
         if folder is not None and Path(error.where).is_relative_to(folder):
             raise error
         return {"rejected": str(error), "error": type(error).__name__}
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return {"rejected": f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})",
-            "error": type(error).__name__}
+    return {
+        "rejected": f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})",
+        "error": type(error).__name__,
+    }
 
 
 def _need_numbers(found: Mapping[str, Any], path: str = "") -> None:
@@ -187,8 +200,9 @@ def start_worker(folder: str, experiment: bytes, labels: tuple[str, ...], files:
 def open_worker(folder: Path, experiment: AnyExperiment, labels: tuple[str, ...], files: Files) -> Worker:
     """The worker for an experiment whose splits are in files."""
     family = family_of(experiment)
-    return Worker(folder=folder, experiment=experiment, family=family,
-                  bench=family.open_bench(folder, experiment, labels, files))
+    return Worker(
+        folder=folder, experiment=experiment, family=family, bench=family.open_bench(folder, experiment, labels, files)
+    )
 
 
 def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:

@@ -51,8 +51,9 @@ class _WorkerContext(multiprocessing.context.SpawnContext):
 
 def local_processes(n_workers: int, initializer: Callable[..., None], arguments: tuple) -> concurrent.futures.Executor:
     """One fresh Python process per worker on this machine."""
-    return concurrent.futures.ProcessPoolExecutor(n_workers, mp_context=_WorkerContext(), initializer=initializer,
-                                                  initargs=arguments)
+    return concurrent.futures.ProcessPoolExecutor(
+        n_workers, mp_context=_WorkerContext(), initializer=initializer, initargs=arguments
+    )
 
 
 class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -71,8 +72,14 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Records of the candidates that were measured."""
         return [r for r in self.done("candidate").values() if is_measured(r)]
 
-    def run(self, stage: str, kind: str, tasks: Iterable[tuple[str, bytes]], best: Callable[[], str] = str,
-            has_file: Callable[[dict[str, Any]], bool] = lambda record: True) -> dict[str, dict[str, Any]]:
+    def run(
+        self,
+        stage: str,
+        kind: str,
+        tasks: Iterable[tuple[str, bytes]],
+        best: Callable[[], str] = str,
+        has_file: Callable[[dict[str, Any]], bool] = lambda record: True,
+    ) -> dict[str, dict[str, Any]]:
         """Records of all tasks (key, argument), computing those that are missing, or whose file is, by `has_file` of
         the record; order does not matter."""
         todo = dict(tasks)
@@ -101,12 +108,16 @@ def is_measured(record: dict[str, Any]) -> bool:
     """Whether a record holds an accuracy and a memory to be compared by; NaN, which JSON has as null, is none."""
     numbers = (record.get("accuracy"), record.get("bits"))
     return "rejected" not in record and all(
-        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers)
+        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers
+    )
 
 
 def _result_of(future: concurrent.futures.Future) -> dict[str, Any]:
     try:
         return future.result()
     except concurrent.futures.BrokenExecutor:
-        raise RunError("worker", "a worker process died (killed, or out of memory)",
-                       fix="run the same command again: it continues; --workers 1 needs less memory") from None
+        raise RunError(
+            "worker",
+            "a worker process died (killed, or out of memory)",
+            fix="run the same command again: it continues; --workers 1 needs less memory",
+        ) from None

@@ -25,13 +25,21 @@ def need_together(net: nn.Module, spikes: Tensor) -> None:
     need_single(net)
     place = device_of(net)
     if spikes.device != place:
-        raise ConfigError("device", "the module and its input lie on different devices",
-                          got=f"module on {place}, input on {spikes.device}",
-                          fix=f'move the input, spikes.to("{place}"), or the module, net.to("{spikes.device}")')
+        raise ConfigError(
+            "device",
+            "the module and its input lie on different devices",
+            got=f"module on {place}, input on {spikes.device}",
+            fix=f'move the input, spikes.to("{place}"), or the module, net.to("{spikes.device}")',
+        )
     # torch knows no autocast, not even one that is off, for devices that compute nothing, such as "meta".
     if torch.amp.is_autocast_available(place.type) and torch.is_autocast_enabled(place.type):
-        raise ConfigError("autocast", "networks are computed and trained in float32", got="torch.autocast is on",
-                          allowed="float32", fix=f'with torch.autocast("{place.type}", enabled=False): ...')
+        raise ConfigError(
+            "autocast",
+            "networks are computed and trained in float32",
+            got="torch.autocast is on",
+            allowed="float32",
+            fix=f'with torch.autocast("{place.type}", enabled=False): ...',
+        )
 
 
 def need_single(net: nn.Module) -> None:
@@ -42,8 +50,13 @@ def need_single(net: nn.Module) -> None:
     """
     for name, p in net.named_parameters():
         if p.dtype != torch.float32:
-            raise ConfigError(name, "networks are computed and trained in float32", got=str(p.dtype).split(".")[-1],
-                              allowed="float32", fix="net.float()")
+            raise ConfigError(
+                name,
+                "networks are computed and trained in float32",
+                got=str(p.dtype).split(".")[-1],
+                allowed="float32",
+                fix="net.float()",
+            )
 
 
 @contextlib.contextmanager

@@ -66,8 +66,12 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, Network):
-            raise ConfigError("network", "is no network of competing populations", got=type(self.network).__name__,
-                              allowed="qspinn.Network")
+            raise ConfigError(
+                "network",
+                "is no network of competing populations",
+                got=type(self.network).__name__,
+                allowed="qspinn.Network",
+            )
         parameters.need_arrays(self.params, parameters.of_competing(self.network))
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
 
@@ -105,8 +109,9 @@ class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, LayeredNetwork):
-            raise ConfigError("network", "is no network of layers", got=type(self.network).__name__,
-                              allowed="qspinn.LayeredNetwork")
+            raise ConfigError(
+                "network", "is no network of layers", got=type(self.network).__name__, allowed="qspinn.LayeredNetwork"
+            )
         self.need_whole()
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
 
@@ -145,8 +150,12 @@ def save(trained: AnyTrained, path: str | Path) -> None:
         ArtifactError: the disk is full or the place is not writable.
     """
     if not hasattr(type(trained), "FAMILY"):
-        raise ConfigError("trained", "is no trained network", got=type(trained).__name__,
-                          allowed="Trained, TrainedLayers, TrainedLocal")
+        raise ConfigError(
+            "trained",
+            "is no trained network",
+            got=type(trained).__name__,
+            allowed="Trained, TrainedLayers, TrainedLocal",
+        )
     trained.need_whole()
     arrays = {k: np.require(v, requirements="C") for k, v in trained.params.items()}
     family: dict[str, Any] = {"family": trained.FAMILY} if trained.FAMILY else {}
@@ -162,14 +171,22 @@ def load(path: str | Path) -> Trained:
     Raises:
         ArtifactError: missing, truncated, altered or not such a checkpoint.
     """
-    return read(path, lambda entry, params: Trained(
-        network=from_plain(Network, entry["network"], str(path)), params=params).need_whole())
+    return read(
+        path,
+        lambda entry, params: Trained(
+            network=from_plain(Network, entry["network"], str(path)), params=params
+        ).need_whole(),
+    )
 
 
 def load_layers(path: str | Path) -> TrainedLayers:
     """The checkpoint of a layered network at path; errors as for `load`."""
-    return read(path, lambda entry, params: TrainedLayers(
-        network=from_plain(LayeredNetwork, entry["network"], str(path)), params=params))
+    return read(
+        path,
+        lambda entry, params: TrainedLayers(
+            network=from_plain(LayeredNetwork, entry["network"], str(path)), params=params
+        ),
+    )
 
 
 def read(path: str | Path, make: Callable[[Any, Parameters], T]) -> T:
@@ -186,8 +203,16 @@ def read(path: str | Path, make: Callable[[Any, Parameters], T]) -> T:
         params = dict(safetensors.numpy.load(data))
         entry = entry_of(data, "qspinn_float")
         trained = make(entry, params)
-    except (OSError, safetensors.SafetensorError, LookupError, TypeError, ValueError, OverflowError, RecursionError,
-            QSpinnError) as error:
+    except (
+        OSError,
+        safetensors.SafetensorError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+        QSpinnError,
+    ) as error:
         raise ArtifactError(str(path), "cannot be read as a float checkpoint", got=str(error)[:120]) from None
     if entry.get("sha256") != digest(entry["network"], params, with_shapes="family" in entry):
         raise ArtifactError(str(path), "checksum does not match: the file was damaged or edited")

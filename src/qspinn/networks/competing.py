@@ -190,8 +190,10 @@ class Network(Record, frozen=True):
             feeding = [c for c in self.connections if isinstance(c, Dense) and c.target == population.name]
             if len(feeding) != 1 or feeding[0].source not in seen:
                 raise ConfigError(
-                    f"network.{population.name}", "needs exactly one dense connection from an earlier population",
-                    got=[c.source for c in feeding], allowed=", ".join(sorted(seen)),
+                    f"network.{population.name}",
+                    "needs exactly one dense connection from an earlier population",
+                    got=[c.source for c in feeding],
+                    allowed=", ".join(sorted(seen)),
                 )
             if sum(isinstance(c, Lateral) and c.target == population.name for c in self.connections) > 1:
                 raise ConfigError(f"network.{population.name}", "has more than one lateral connection")
@@ -200,8 +202,9 @@ class Network(Record, frozen=True):
             if c.target not in names:
                 raise ConfigError("network.connections", "unknown target", got=c.target, allowed=", ".join(names))
         if self.readout.source not in names:
-            raise ConfigError("network.readout.source", "unknown population", got=self.readout.source,
-                              allowed=", ".join(names))
+            raise ConfigError(
+                "network.readout.source", "unknown population", got=self.readout.source, allowed=", ".join(names)
+            )
 
     def population(self, name: str) -> Population:
         return next(p for p in self.populations if p.name == name)

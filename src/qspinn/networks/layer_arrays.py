@@ -31,8 +31,12 @@ def layer_arrays(network: LayeredNetwork, params: Mapping[str, NDArray]) -> dict
     known = needed | optional
     for path in params:
         if path not in known and not _is_no_bias(network, str(path), params[path]):
-            raise LoweringError(str(path), "is not an array of this network", allowed=", ".join(sorted(known)),
-                                fix=_fix(network, str(path), known))
+            raise LoweringError(
+                str(path),
+                "is not an array of this network",
+                allowed=", ".join(sorted(known)),
+                fix=_fix(network, str(path), known),
+            )
     for path in needed:
         if path not in params:
             raise LoweringError(path, "is not among the trained arrays", allowed=", ".join(sorted(params)))

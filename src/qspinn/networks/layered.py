@@ -37,8 +37,12 @@ class EventInput(Record, frozen=True):
     max_count: int = 1
 
     def check(self) -> None:
-        need(min(self.shape) >= 1 and math.prod(self.shape) <= 1 << 20, "network.input.shape", self.shape,
-              "positive, at most 2**20 sources")
+        need(
+            min(self.shape) >= 1 and math.prod(self.shape) <= 1 << 20,
+            "network.input.shape",
+            self.shape,
+            "positive, at most 2**20 sources",
+        )
         need(1 <= self.max_count <= 255, "network.input.max_count", self.max_count, "1..255")
 
     @property
@@ -92,16 +96,28 @@ class Leaky(Record, frozen=True):
         need(0.0 <= self.decay <= 1.0, "layers.neuron.decay", self.decay, "0..1")
         need(self.v_th > 0, "layers.neuron.v_th", self.v_th, "> 0")
         need(self.v_reset < self.v_th, "layers.neuron.v_reset", self.v_reset, "< v_th")
-        need(self.reset == "value" or self.v_reset == 0.0, "layers.neuron.v_reset", self.v_reset,
-              '0 with reset = "subtract", which has no potential to reset to')
+        need(
+            self.reset == "value" or self.v_reset == 0.0,
+            "layers.neuron.v_reset",
+            self.v_reset,
+            '0 with reset = "subtract", which has no potential to reset to',
+        )
         need(0 <= self.n_ref_steps <= 255, "layers.neuron.n_ref_steps", self.n_ref_steps, "0..255")
-        need(self.current_decay is None or 0 <= self.current_decay < 1, "layers.neuron.current_decay",
-              self.current_decay, "0 <= decay < 1, or none")
+        need(
+            self.current_decay is None or 0 <= self.current_decay < 1,
+            "layers.neuron.current_decay",
+            self.current_decay,
+            "0 <= decay < 1, or none",
+        )
         need(self.theta_step >= 0, "layers.neuron.theta_step", self.theta_step, ">= 0, 0 for a fixed threshold")
         need(0 <= self.theta_decay < 1, "layers.neuron.theta_decay", self.theta_decay, "0 <= decay < 1")
         most = 255 if self.reset == "subtract" else 1
-        need(1 <= self.max_spikes <= most, "layers.neuron.max_spikes", self.max_spikes,
-              '1..255, above 1 with reset = "subtract" only')
+        need(
+            1 <= self.max_spikes <= most,
+            "layers.neuron.max_spikes",
+            self.max_spikes,
+            '1..255, above 1 with reset = "subtract" only',
+        )
 
 
 class Linear(Record, frozen=True, tag="linear"):
@@ -141,25 +157,49 @@ class Conv2d(Record, frozen=True, tag="conv2d"):
         largest = max(*self.kernel, *self.stride, *self.padding, *self.dilation, self.groups)
         need(largest <= MAX_SIZE, f"network.connections.{self.target}", largest, f"sizes up to {MAX_SIZE}")
         if self.source == self.target:
-            raise ConfigError(f"network.connections: {self.source} -> {self.target}",
-                              "a convolution of a layer's spikes onto the layer itself is not supported",
-                              got="Conv2d", allowed="Linear for feedback within a layer",
-                              fix=f"Linear(source={self.source!r}, target={self.target!r})")
+            raise ConfigError(
+                f"network.connections: {self.source} -> {self.target}",
+                "a convolution of a layer's spikes onto the layer itself is not supported",
+                got="Conv2d",
+                allowed="Linear for feedback within a layer",
+                fix=f"Linear(source={self.source!r}, target={self.target!r})",
+            )
 
     def shape_after(self, height: int, width: int) -> Pair:
         """(height, width) of what it feeds."""
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
-        after = [(size + 2 * p - span) // s + 1 for size, p, span, s in
-                 zip((height, width), self.padding, spans, self.stride, strict=True)]
+        after = [
+            (size + 2 * p - span) // s + 1
+            for size, p, span, s in zip((height, width), self.padding, spans, self.stride, strict=True)
+        ]
         return after[0], after[1]
 
 
-def conv1d(source: str, target: str, kernel: int = 3, *, stride: int = 1, padding: int = 0, dilation: int = 1,
-           groups: int = 1, bias: bool = False, norm: bool = False) -> Conv2d:
+def conv1d(
+    source: str,
+    target: str,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    norm: bool = False,
+) -> Conv2d:
     """A convolution along a sequence: of signals of shape (channels, 1, length), weights w [C_out, C_in / groups, 1,
     k]."""
-    return Conv2d(source=source, target=target, kernel=(1, kernel), stride=(1, stride), padding=(0, padding),
-                  dilation=(1, dilation), groups=groups, bias=bias, norm=norm)
+    return Conv2d(
+        source=source,
+        target=target,
+        kernel=(1, kernel),
+        stride=(1, stride),
+        padding=(0, padding),
+        dilation=(1, dilation),
+        groups=groups,
+        bias=bias,
+        norm=norm,
+    )
 
 
 class Pool2d(Record, frozen=True, tag="pool2d"):
@@ -180,8 +220,12 @@ class Pool2d(Record, frozen=True, tag="pool2d"):
     def check(self) -> None:
         need_name("network.connections.target", self.target, "input")
         need(self.source != self.target, f"network.connections.{self.target}", self.source, "another source")
-        need(min(self.kernel + self.stride) >= 1 and max(self.kernel + self.stride) <= MAX_SIZE,
-              f"network.connections.{self.target}", (self.kernel, self.stride), f"sizes of 1..{MAX_SIZE}")
+        need(
+            min(self.kernel + self.stride) >= 1 and max(self.kernel + self.stride) <= MAX_SIZE,
+            f"network.connections.{self.target}",
+            (self.kernel, self.stride),
+            f"sizes of 1..{MAX_SIZE}",
+        )
 
 
 class Skip(Record, frozen=True, tag="skip"):
@@ -194,10 +238,13 @@ class Skip(Record, frozen=True, tag="skip"):
     def check(self) -> None:
         need_size(f"network.connections.{self.target}.weight", self.weight)
         if self.source == self.target:
-            raise ConfigError(f"network.connections: {self.source} -> {self.target}",
-                              "a residual connection from a layer to itself is not supported", got="Skip",
-                              allowed="an earlier layer as source, or Linear for feedback",
-                              fix=f"Linear(source={self.source!r}, target={self.target!r})")
+            raise ConfigError(
+                f"network.connections: {self.source} -> {self.target}",
+                "a residual connection from a layer to itself is not supported",
+                got="Skip",
+                allowed="an earlier layer as source, or Linear for feedback",
+                fix=f"Linear(source={self.source!r}, target={self.target!r})",
+            )
 
 
 class Layer(Record, frozen=True):
@@ -209,8 +256,12 @@ class Layer(Record, frozen=True):
 
     def check(self) -> None:
         need_name("layers.name", self.name, "input")
-        need(min(self.shape) >= 1 and self.n <= 1 << 20, f"layers.{self.name}.shape", self.shape,
-              "positive, at most 2**20 neurons")
+        need(
+            min(self.shape) >= 1 and self.n <= 1 << 20,
+            f"layers.{self.name}.shape",
+            self.shape,
+            "positive, at most 2**20 neurons",
+        )
 
     @property
     def n(self) -> int:
@@ -252,34 +303,45 @@ class LayeredNetwork(Record, frozen=True):
         if len(set(names)) != len(names):
             raise ConfigError("network.layers", "names of layers and pooled signals must differ", got=names)
         if self.readout.source not in [x.name for x in self.layers]:
-            raise ConfigError("network.readout.source", "unknown layer", got=self.readout.source,
-                              allowed=", ".join(x.name for x in self.layers))
+            raise ConfigError(
+                "network.readout.source",
+                "unknown layer",
+                got=self.readout.source,
+                allowed=", ".join(x.name for x in self.layers),
+            )
         self._check_twins()
         shapes: dict[str, Shape] = {"input": self.input.shape}
         for layer in self.layers:
             self._add_pools(shapes)
             incoming = self.into(layer.name)
             if all(c.source == layer.name for c in incoming):
-                raise ConfigError(f"network.{layer.name}", "nothing that comes before feeds this layer",
-                                  allowed=", ".join(sorted(shapes)))
+                raise ConfigError(
+                    f"network.{layer.name}",
+                    "nothing that comes before feeds this layer",
+                    allowed=", ".join(sorted(shapes)),
+                )
             for c in incoming:
                 _check_fit(c, shapes | {layer.name: layer.shape}, layer.shape)
             shapes[layer.name] = layer.shape
         self._add_pools(shapes)
         lost = [f"{c.source} -> {c.target}" for c in self.connections if c.target not in shapes]
         if lost:
-            raise ConfigError("network.connections", "unknown source or target", got=lost,
-                              allowed=", ".join(sorted(shapes)))
+            raise ConfigError(
+                "network.connections", "unknown source or target", got=lost, allowed=", ".join(sorted(shapes))
+            )
 
     def _check_twins(self) -> None:
         """Every tensor path belongs to one connection."""
         ends = [(isinstance(c, Skip), c.source, c.target) for c in self.connections if not isinstance(c, Pool2d)]
-        twins = sorted({f"{source} -> {target}" for _, source, target in ends
-                        if ends.count((_, source, target)) > 1})
+        twins = sorted({f"{source} -> {target}" for _, source, target in ends if ends.count((_, source, target)) > 1})
         if twins:
-            raise ConfigError("network.connections", "two connections join the same ends and would share their weights",
-                              got=twins, allowed="one weighted and one residual connection between two layers",
-                              fix="add their weights up, or give the second one a layer of its own")
+            raise ConfigError(
+                "network.connections",
+                "two connections join the same ends and would share their weights",
+                got=twins,
+                allowed="one weighted and one residual connection between two layers",
+                fix="add their weights up, or give the second one a layer of its own",
+            )
 
     def _add_pools(self, shapes: dict[str, Shape]) -> None:
         """Notes the pooled signals whose sources are known by now."""
@@ -288,8 +350,12 @@ class LayeredNetwork(Record, frozen=True):
                 channels, *sizes = shapes[c.source]
                 height, width = ((x - k) // s + 1 for x, k, s in zip(sizes, c.kernel, c.stride, strict=True))
                 if min(height, width) < 1:
-                    raise ConfigError(f"network.{c.target}", f"the window does not fit into {c.source}", got=c.kernel,
-                                      allowed=f"at most {tuple(sizes)}")
+                    raise ConfigError(
+                        f"network.{c.target}",
+                        f"the window does not fit into {c.source}",
+                        got=c.kernel,
+                        allowed=f"at most {tuple(sizes)}",
+                    )
                 shapes[c.target] = (channels, height, width)
 
     def shape_of(self, signal: str) -> Shape:
@@ -325,15 +391,27 @@ def _check_fit(c: Linear | Conv2d | Skip, shapes: dict[str, Shape], mine: Shape)
     """The connection comes from what exists and fits in shape; both ends are named where it does not."""
     where = f"network.connections: {c.source} -> {c.target}"
     if c.source not in shapes:
-        raise ConfigError(where, "unknown source, or one that comes later", allowed=", ".join(sorted(shapes)),
-                          fix="declare layers, and pooled signals, in the order in which they are made")
+        raise ConfigError(
+            where,
+            "unknown source, or one that comes later",
+            allowed=", ".join(sorted(shapes)),
+            fix="declare layers, and pooled signals, in the order in which they are made",
+        )
     theirs = shapes[c.source]
     if isinstance(c, Conv2d):
         if theirs[0] % c.groups or mine[0] % c.groups:
-            raise ConfigError(where, "channels do not divide into groups", got=(theirs[0], mine[0]),
-                              allowed=f"multiples of {c.groups}")
+            raise ConfigError(
+                where,
+                "channels do not divide into groups",
+                got=(theirs[0], mine[0]),
+                allowed=f"multiples of {c.groups}",
+            )
         if c.shape_after(*theirs[1:]) != mine[1:]:
-            raise ConfigError(where, f"{c.source} {theirs} does not convolve to {c.target} {mine}",
-                              got=mine[1:], allowed=str(c.shape_after(*theirs[1:])))
+            raise ConfigError(
+                where,
+                f"{c.source} {theirs} does not convolve to {c.target} {mine}",
+                got=mine[1:],
+                allowed=str(c.shape_after(*theirs[1:])),
+            )
     if isinstance(c, Skip) and theirs != mine:
         raise ConfigError(where, f"{c.source} {theirs} and {c.target} {mine} differ in shape")

@@ -28,8 +28,13 @@ class LocalLayer(Record, frozen=True):
     pool: int = 1
 
     def check(self) -> None:
-        for name, low, high in (("channels", 1, 1024), ("kernel", 1, 31), ("padding", 0, 30), ("stride", 1, 8),
-                                ("pool", 1, 8)):
+        for name, low, high in (
+            ("channels", 1, 1024),
+            ("kernel", 1, 31),
+            ("padding", 0, 30),
+            ("stride", 1, 8),
+            ("pool", 1, 8),
+        ):
             need(low <= getattr(self, name) <= high, f"network.layers.{name}", getattr(self, name), f"{low}..{high}")
 
 
@@ -113,9 +118,13 @@ def sizes_of(network: LocalNetwork, shape: Shape) -> tuple[LayerSize, ...]:
         name = f"conv{number}"
         reach = [(n + 2 * layer.padding - layer.kernel) // layer.stride + 1 for n in source[1:]]
         if min(source[1:]) + 2 * layer.padding < layer.kernel:
-            raise ConfigError(f"{name}.kernel", "is larger than its padded input", got=layer.kernel,
-                              allowed=f"up to {min(source[1:]) + 2 * layer.padding}",
-                              fix="more padding or less pooling")
+            raise ConfigError(
+                f"{name}.kernel",
+                "is larger than its padded input",
+                got=layer.kernel,
+                allowed=f"up to {min(source[1:]) + 2 * layer.padding}",
+                fix="more padding or less pooling",
+            )
         if min(reach) < layer.pool:
             raise ConfigError(f"{name}.pool", "is larger than the layer", got=layer.pool, allowed=f"up to {min(reach)}")
         target = (layer.channels, reach[0], reach[1])

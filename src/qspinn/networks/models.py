@@ -148,8 +148,16 @@ _NAMES = {ConvLink: "conv", Conv1dLink: "conv", DenseLink: "fc", PoolLink: "pool
 
 
 def chain(
-    shape: Shape, links: tuple[Link, ...], *, n_classes: int, n_steps: int, neuron: Leaky | None = None,
-    readout: Of = "spikes", max_count: int = 1, step_ms: float = 1.0, name: str = "chain",
+    shape: Shape,
+    links: tuple[Link, ...],
+    *,
+    n_classes: int,
+    n_steps: int,
+    neuron: Leaky | None = None,
+    readout: Of = "spikes",
+    max_count: int = 1,
+    step_ms: float = 1.0,
+    name: str = "chain",
 ) -> LayeredNetwork:
     """Layers one after another, each fed by the one before; read out from the last.
 
@@ -175,8 +183,12 @@ def chain(
     need(len(links) > 0, "network.layers", len(links), "at least one layer")
     last = links[-1]
     if not isinstance(last, DenseLink) or last.n not in (0, n_classes):
-        raise ConfigError(f"network.layers[{len(links) - 1}]", "the last layer has one neuron for each class",
-                          got=last, allowed=f'kind = "dense", n = 0 (which stands for {n_classes})')
+        raise ConfigError(
+            f"network.layers[{len(links) - 1}]",
+            "the last layer has one neuron for each class",
+            got=last,
+            allowed=f'kind = "dense", n = 0 (which stands for {n_classes})',
+        )
     own = neuron or Leaky()
     layers: list[Layer] = []
     connections: list[Connection] = []
@@ -195,13 +207,19 @@ def chain(
             layers.append(Layer(name=label, shape=here, neuron=link.neuron or plain))
         signal = label
     return LayeredNetwork(
-        name=name, input=EventInput(shape=shape, max_count=max_count), layers=tuple(layers),
-        connections=tuple(connections), readout=NeuronReadout(source=signal, of=readout), step_ms=step_ms,
-        n_steps=n_steps)
+        name=name,
+        input=EventInput(shape=shape, max_count=max_count),
+        layers=tuple(layers),
+        connections=tuple(connections),
+        readout=NeuronReadout(source=signal, of=readout),
+        step_ms=step_ms,
+        n_steps=n_steps,
+    )
 
 
-def _linked(link: Link, source: str, target: str, shape: Shape, where: str, n_classes: int
-            ) -> tuple[Shape, list[Connection]]:
+def _linked(
+    link: Link, source: str, target: str, shape: Shape, where: str, n_classes: int
+) -> tuple[Shape, list[Connection]]:
     """(shape after the link, its connections); n_classes stands for a size of 0."""
     if isinstance(link, DenseLink):
         n = link.n or n_classes
@@ -209,8 +227,13 @@ def _linked(link: Link, source: str, target: str, shape: Shape, where: str, n_cl
         feedback = [Linear(source=target, target=target)] if link.recurrent else []
         return (n, 1, 1), [Linear(source=source, target=target, bias=link.bias, norm=link.norm), *feedback]
     if isinstance(link, Conv1dLink) and shape[1] != 1:
-        raise ConfigError(where, "convolves along a sequence, and what comes before it is no sequence", got=shape,
-                          allowed="(channels, 1, length)", fix='kind = "conv"')
+        raise ConfigError(
+            where,
+            "convolves along a sequence, and what comes before it is no sequence",
+            got=shape,
+            allowed="(channels, 1, length)",
+            fix='kind = "conv"',
+        )
     kernel = (1, link.kernel) if isinstance(link, Conv1dLink) else _pair(link.kernel)
     if isinstance(link, ConvLink | Conv1dLink):
         conv = _convolution(link, source, target)
@@ -220,19 +243,31 @@ def _linked(link: Link, source: str, target: str, shape: Shape, where: str, n_cl
         pool = Pool2d(source=source, target=target, of=link.of, kernel=kernel, stride=_pair(link.stride or kernel))
         channels, sizes, new = shape[0], _pooled(pool, shape), pool
     if min(sizes) < 1 or channels < 1:
-        raise ConfigError(where, f"does not fit what comes before it, {source} of shape {shape}",
-                          got=f"kernel {kernel} to {channels} channels", allowed=f"kernels up to {shape[1:]}",
-                          fix="a smaller kernel, more padding, or fewer layers before it")
+        raise ConfigError(
+            where,
+            f"does not fit what comes before it, {source} of shape {shape}",
+            got=f"kernel {kernel} to {channels} channels",
+            allowed=f"kernels up to {shape[1:]}",
+            fix="a smaller kernel, more padding, or fewer layers before it",
+        )
     return (channels, *sizes), [new]
 
 
 def _convolution(link: ConvLink | Conv1dLink, source: str, target: str) -> Conv2d:
     same: dict[str, Any] = {"groups": link.groups, "bias": link.bias, "norm": link.norm}
     if isinstance(link, Conv1dLink):
-        return conv1d(source, target, link.kernel, stride=link.stride, padding=link.padding, dilation=link.dilation,
-                      **same)
-    return Conv2d(source=source, target=target, kernel=_pair(link.kernel), stride=_pair(link.stride),
-                  padding=_pair(link.padding), dilation=_pair(link.dilation), **same)
+        return conv1d(
+            source, target, link.kernel, stride=link.stride, padding=link.padding, dilation=link.dilation, **same
+        )
+    return Conv2d(
+        source=source,
+        target=target,
+        kernel=_pair(link.kernel),
+        stride=_pair(link.stride),
+        padding=_pair(link.padding),
+        dilation=_pair(link.dilation),
+        **same,
+    )
 
 
 def _pooled(pool: Pool2d, shape: Shape) -> Pair:

@@ -14,8 +14,12 @@ def need_name(where: str, name: str, *others: str) -> None:
 
 def need_size(where: str, x: float) -> None:
     """A number of which quotients and products stay numbers in the float32 that networks compute in."""
-    need(x == 0 or 1 / LARGEST_FACTOR <= abs(x) <= LARGEST_FACTOR, where, x,
-          f"0, or sizes of {1 / LARGEST_FACTOR:g} to {LARGEST_FACTOR:g}")
+    need(
+        x == 0 or 1 / LARGEST_FACTOR <= abs(x) <= LARGEST_FACTOR,
+        where,
+        x,
+        f"0, or sizes of {1 / LARGEST_FACTOR:g} to {LARGEST_FACTOR:g}",
+    )
 
 
 def need_steps(length: str, step_ms: float, n_steps: int) -> None:

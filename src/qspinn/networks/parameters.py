@@ -59,15 +59,17 @@ def of_module(network: LayeredNetwork) -> dict[str, Expected]:
             if c.bias:
                 found[f"{layer.name}__bias"] = Expected(((channels,),))
             if c.norm:
-                found |= {f"norms.{key}.{kind}": Expected(((channels,),))
-                          for kind in ("weight", "bias", "running_mean")}
+                found |= {
+                    f"norms.{key}.{kind}": Expected(((channels,),)) for kind in ("weight", "bias", "running_mean")
+                }
                 found[f"norms.{key}.running_var"] = Expected(((channels,),), low=0.0)
                 found[f"norms.{key}.num_batches_tracked"] = Expected(((),), low=0, high=SPAN_64[1], whole=True)
     return found
 
 
-def need(params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: type[QSpinnError] = DataError
-         ) -> dict[str, NDArray[Any]]:
+def need(
+    params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: type[QSpinnError] = DataError
+) -> dict[str, NDArray[Any]]:
     """Every array, as float64 or int64: none unknown, none missing, shapes as declared, values finite and within their
     span.
 
@@ -92,8 +94,9 @@ def need(params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: 
     return found
 
 
-def need_known(params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: type[QSpinnError] = DataError
-               ) -> None:
+def need_known(
+    params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: type[QSpinnError] = DataError
+) -> None:
     """Checks that there is no array which the network does not have; a misspelt path would be ignored otherwise.
 
     Raises:
@@ -105,12 +108,17 @@ def need_known(params: Mapping[str, Any], expected: Mapping[str, Expected], *, e
     for path in params:
         if path not in expected:
             near = difflib.get_close_matches(str(path), expected, n=1, cutoff=0.5)
-            raise error(str(path), "is no array of this network", allowed=", ".join(expected),
-                        fix=f"did you mean {near[0]!r}?" if near else "leave it out")
+            raise error(
+                str(path),
+                "is no array of this network",
+                allowed=", ".join(expected),
+                fix=f"did you mean {near[0]!r}?" if near else "leave it out",
+            )
 
 
-def need_arrays(params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: type[QSpinnError] = DataError
-                ) -> None:
+def need_arrays(
+    params: Mapping[str, Any], expected: Mapping[str, Expected], *, error: type[QSpinnError] = DataError
+) -> None:
     """Checks names, and that the values are NumPy arrays of numbers: what a checkpoint can hold."""
     need_known(params, expected, error=error)
     for path, array in params.items():

@@ -111,13 +111,20 @@ def resnet19(variant: Variant = Variant()) -> LayeredNetwork:  # noqa: B008 (fro
             layers += two
             connections += new
     last = layers[-1]
-    connections += [Pool2d(source=last.name, target="mean", of="average", kernel=last.shape[1:],
-                           stride=last.shape[1:]), Linear(source="mean", target="out", bias=True)]
+    connections += [
+        Pool2d(source=last.name, target="mean", of="average", kernel=last.shape[1:], stride=last.shape[1:]),
+        Linear(source="mean", target="out", bias=True),
+    ]
     layers.append(Layer(name="out", shape=(variant.n_classes, 1, 1), neuron=variant.last))
     return LayeredNetwork(
-        name=variant.name or "resnet19", input=EventInput(shape=variant.shape, max_count=variant.max_count),
-        layers=tuple(layers), connections=tuple(connections), readout=NeuronReadout(source="out", of=variant.readout),
-        step_ms=variant.step_ms, n_steps=variant.n_steps)
+        name=variant.name or "resnet19",
+        input=EventInput(shape=variant.shape, max_count=variant.max_count),
+        layers=tuple(layers),
+        connections=tuple(connections),
+        readout=NeuronReadout(source="out", of=variant.readout),
+        step_ms=variant.step_ms,
+        n_steps=variant.n_steps,
+    )
 
 
 def _block(before: Layer, name: str, channels: int, stride: Pair) -> tuple[list[Layer], list[Connection]]:
@@ -126,8 +133,11 @@ def _block(before: Layer, name: str, channels: int, stride: Pair) -> tuple[list[
     entry = Conv2d(source=before.name, target=one, stride=stride, padding=(1, 1), norm=True)
     shape = (channels, *entry.shape_after(*before.shape[1:]))
     kept = shape == before.shape
-    shortcut: Connection = Skip(source=before.name, target=two) if kept else Conv2d(
-        source=before.name, target=two, kernel=(1, 1), stride=stride, norm=True)
+    shortcut: Connection = (
+        Skip(source=before.name, target=two)
+        if kept
+        else Conv2d(source=before.name, target=two, kernel=(1, 1), stride=stride, norm=True)
+    )
     inner = Conv2d(source=one, target=two, padding=(1, 1), norm=True)
     return [Layer(name=n, shape=shape, neuron=before.neuron) for n in (one, two)], [entry, inner, shortcut]
 
@@ -178,17 +188,32 @@ def _vgg(variant: Variant, stages: tuple[tuple[int, ...], ...], name: str) -> La
     halvings = len(stages) - 1
     left = (variant.shape[1] >> halvings, variant.shape[2] >> halvings)
     if min(left) < 1:
-        raise ConfigError("network.shape", f"is too small for {name}", got=variant.shape,
-                          allowed=f"at least {1 << halvings} x {1 << halvings}")
+        raise ConfigError(
+            "network.shape",
+            f"is too small for {name}",
+            got=variant.shape,
+            allowed=f"at least {1 << halvings} x {1 << halvings}",
+        )
     links: list[Link] = []
     for number, stage in enumerate(stages):
         links += [ConvLink(channels=variant.channels(full), padding=1, norm=True) for full in stage]
         links.append(PoolLink(of="average", kernel=left if number == halvings else 2))
     links.append(DenseLink(bias=True, neuron=variant.last))
-    return chain(variant.shape, tuple(links), name=variant.name or name, n_classes=variant.n_classes,
-                 n_steps=variant.n_steps, neuron=variant.neuron, readout=variant.readout, max_count=variant.max_count,
-                 step_ms=variant.step_ms)
+    return chain(
+        variant.shape,
+        tuple(links),
+        name=variant.name or name,
+        n_classes=variant.n_classes,
+        n_steps=variant.n_steps,
+        neuron=variant.neuron,
+        readout=variant.readout,
+        max_count=variant.max_count,
+        step_ms=variant.step_ms,
+    )
 
 
 ARCHITECTURES: dict[Architecture, Callable[[Variant], LayeredNetwork]] = {
-    "resnet19": resnet19, "vgg16": vgg16, "vggsnn": vggsnn}
+    "resnet19": resnet19,
+    "vgg16": vgg16,
+    "vggsnn": vggsnn,
+}

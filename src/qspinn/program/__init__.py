@@ -6,5 +6,16 @@ from qspinn.program.check import check
 from qspinn.program.file import FORMAT_VERSION, from_bytes, load, pack, save, to_bytes, unpack
 from qspinn.program.program import CodeTensor, Note, Program
 
-__all__ = ["FORMAT_VERSION", "CodeTensor", "Note", "Program", "check", "from_bytes", "load", "pack", "save",
-           "to_bytes", "unpack"]
+__all__ = [
+    "FORMAT_VERSION",
+    "CodeTensor",
+    "Note",
+    "Program",
+    "check",
+    "from_bytes",
+    "load",
+    "pack",
+    "save",
+    "to_bytes",
+    "unpack",
+]

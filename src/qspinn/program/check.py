@@ -47,8 +47,9 @@ MEMORY_KEY = "QSPINN_MEMORY_LIMIT"
 _checked: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
-def check(program: Program, where: str = "program", *, error: type[QSpinnError] = ConfigError,
-          memory_limit: int | None = None) -> None:
+def check(
+    program: Program, where: str = "program", *, error: type[QSpinnError] = ConfigError, memory_limit: int | None = None
+) -> None:
     """Checks a program, once: later calls for the same program cost nothing.
 
     Args:
@@ -75,9 +76,13 @@ def need_memory(need: int, where: str, error: type[QSpinnError], memory_limit: i
     """Refuses a program of which a run of one sample needs so many bytes, or more; see `check`."""
     limit = default_limit() if memory_limit is None else integer("memory_limit", memory_limit, low=1)
     if need > limit:
-        raise error(f"{where}: memory", "a run of one sample would take more memory than is allowed",
-                    got=f"{need} bytes", allowed=f"up to {limit} bytes",
-                    fix=f"raise memory_limit, or the environment variable {MEMORY_KEY}")
+        raise error(
+            f"{where}: memory",
+            "a run of one sample would take more memory than is allowed",
+            got=f"{need} bytes",
+            allowed=f"up to {limit} bytes",
+            fix=f"raise memory_limit, or the environment variable {MEMORY_KEY}",
+        )
 
 
 def default_limit() -> int:
@@ -112,8 +117,11 @@ def run_bytes(program: Program) -> int:
                 total += 16 * channels * math.prod(size + 2 * p for size, p in zip(sizes, op.padding, strict=True))
                 weight = program.codes(op.weight).shape
                 after = conv_shape(op, weight)
-                total += _taps_bytes(op, weight) if maps.setdefault(op.target, after) == after else (
-                    8 * math.prod(op.shape) * (math.prod(op.shape) + 5 * math.prod(after)))  # as a matrix
+                total += (
+                    _taps_bytes(op, weight)
+                    if maps.setdefault(op.target, after) == after
+                    else (8 * math.prod(op.shape) * (math.prod(op.shape) + 5 * math.prod(after)))
+                )  # as a matrix
             case _:
                 pass
     return total
@@ -121,8 +129,9 @@ def run_bytes(program: Program) -> int:
 
 def _taps_bytes(op: ConvOp, weight: tuple[int, ...]) -> int:
     """Bytes of a convolution's weights with the gaps that stride and dilation leave, for each place within a stride."""
-    gaps = math.prod(min(op.stride[i], op.shape[1 + i]) * ((weight[2 + i] - 1) * op.dilation[i] // op.stride[i] + 1)
-                     for i in (0, 1))
+    gaps = math.prod(
+        min(op.stride[i], op.shape[1 + i]) * ((weight[2 + i] - 1) * op.dilation[i] // op.stride[i] + 1) for i in (0, 1)
+    )
     return 24 * op.shape[0] * gaps * (weight[0] // op.groups)
 
 
@@ -140,15 +149,24 @@ def _faults(program: Program) -> Iterable[Fault]:
     yield from walk.faults()
     labels = program.labels
     if len(labels) > walk.n_classes or len(set(labels)) < len(labels):
-        yield Fault("labels", "do not name each class once", labels[: walk.n_classes + 1],
-                    f"up to {walk.n_classes} names, all different, or none")
+        yield Fault(
+            "labels",
+            "do not name each class once",
+            labels[: walk.n_classes + 1],
+            f"up to {walk.n_classes} names, all different, or none",
+        )
 
 
 def _tensor_faults(name: str, tensor: CodeTensor) -> Iterable[Fault]:
     codes, fmt = tensor.codes, tensor.fmt
     if name in ("", METADATA):
-        yield Fault("tensors", "have a name that stands for something else", name, f"neither '' nor {METADATA!r}",
-                    "another name, such as 'p.w'")
+        yield Fault(
+            "tensors",
+            "have a name that stands for something else",
+            name,
+            f"neither '' nor {METADATA!r}",
+            "another name, such as 'p.w'",
+        )
     if codes.ndim > MAX_AXES:
         yield Fault(name, "has too many axes", codes.shape, f"up to {MAX_AXES}")
     if fmt.bits > 31 and not fmt.signed:
@@ -157,8 +175,13 @@ def _tensor_faults(name: str, tensor: CodeTensor) -> Iterable[Fault]:
     if codes.size and not inside.all():
         at = tuple(int(i) for i in np.unravel_index(int(inside.argmin()), codes.shape))
         allowed = "-1 and +1" if fmt.binary else f"{fmt.code_min}..{fmt.code_max} ({fmt})"
-        yield Fault(f"{name}{list(at)}", "holds a code outside its format", int(codes[at]), allowed,
-                    "a wider format, or codes that fit")
+        yield Fault(
+            f"{name}{list(at)}",
+            "holds a code outside its format",
+            int(codes[at]),
+            allowed,
+            "a wider format, or codes that fit",
+        )
 
 
 class _Walk:
@@ -193,8 +216,12 @@ class _Walk:
             case EventsOp():
                 yield from ranges(op, max_count=(1, MAX_COUNT))
                 if min(op.shape) < 1 or math.prod(op.shape) != self.program.n_inputs:
-                    yield Fault("shape", "does not have as many places as the program has inputs", op.shape,
-                                f"{self.program.n_inputs} places")
+                    yield Fault(
+                        "shape",
+                        "does not have as many places as the program has inputs",
+                        op.shape,
+                        f"{self.program.n_inputs} places",
+                    )
             case SelectOp():
                 yield from self._select(op)
             case PoolOp():
@@ -224,16 +251,24 @@ class _Walk:
         yield from shaped(self.program, "kept", op.kept, (self.sizes[op.source],))
         kept = self.program.codes(op.kept)
         if not np.isin(kept, (0, 1)).all() or not kept.any():
-            yield Fault("kept", f"tensor {op.kept!r} selects nothing, or holds more than bits", np.unique(kept)[:5],
-                        "0 and 1, at least one 1")
+            yield Fault(
+                "kept",
+                f"tensor {op.kept!r} selects nothing, or holds more than bits",
+                np.unique(kept)[:5],
+                "0 and 1, at least one 1",
+            )
         self.sizes[op.target], self.most[op.target] = int(np.count_nonzero(kept)), self.most[op.source]
         self.selected.add(op.target)
 
     def _grid(self, op: ConvOp | PoolOp) -> Iterable[Fault]:
         yield from self._known(op.source)
         if min(op.shape) < 1 or math.prod(op.shape) != self.sizes[op.source]:
-            yield Fault("shape", f"does not have as many places as {op.source} has sources", op.shape,
-                        f"{self.sizes[op.source]} places")
+            yield Fault(
+                "shape",
+                f"does not have as many places as {op.source} has sources",
+                op.shape,
+                f"{self.sizes[op.source]} places",
+            )
 
     def _pool(self, op: PoolOp) -> Iterable[Fault]:
         yield from self._grid(op)
@@ -277,42 +312,66 @@ class _Walk:
         if len(w) != 4 or min(w) < 1 or max(w) > 1 << 20:
             yield Fault("weight", f"tensor {op.weight!r} is no kernel", w, "[C_out, C_in / groups, k_y, k_x]")
         if w[0] % op.groups or w[1] * op.groups != op.shape[0]:
-            yield Fault("groups", f"do not divide the channels of {op.weight!r}", (op.groups, w, op.shape),
-                        "C_in = w.shape[1] * groups, and groups divides C_out")
+            yield Fault(
+                "groups",
+                f"do not divide the channels of {op.weight!r}",
+                (op.groups, w, op.shape),
+                "C_in = w.shape[1] * groups, and groups divides C_out",
+            )
         after = conv_shape(op, w)
         if min(after) < 1 or math.prod(after) != n:
             yield Fault("shape", f"does not convolve to {op.target}", after, f"{n} neurons")
 
     def _readout(self, op: VoteOp | ReadOp) -> Iterable[Fault]:
         if op.source not in self.populations or op.source not in self.sizes:
-            yield Fault("source", "is no population that runs before the read-out", op.source,
-                        ", ".join(sorted(self.populations)))
+            yield Fault(
+                "source",
+                "is no population that runs before the read-out",
+                op.source,
+                ", ".join(sorted(self.populations)),
+            )
         if isinstance(op, VoteOp):
             yield from named_tensor(self.program, "votes", op.votes)
             shape = self.program.codes(op.votes).shape
             if len(shape) != 2 or shape[0] != self.sizes[op.source] or shape[1] < 1:
-                yield Fault("votes", f"tensor {op.votes!r} has the wrong shape", shape,
-                            f"[{self.sizes[op.source]}, number of classes]")
+                yield Fault(
+                    "votes",
+                    f"tensor {op.votes!r} has the wrong shape",
+                    shape,
+                    f"[{self.sizes[op.source]}, number of classes]",
+                )
             score = int(np.abs(self.program.codes(op.votes).astype(np.int64)).sum(axis=0).max())
             score *= self.most[op.source] * self.program.n_steps
             if score >= 1 << 63:
-                yield Fault("votes", "the scores may overflow 64 bits", score, f"below {1 << 63}",
-                            "smaller votes, or fewer steps")
+                yield Fault(
+                    "votes",
+                    "the scores may overflow 64 bits",
+                    score,
+                    f"below {1 << 63}",
+                    "smaller votes, or fewer steps",
+                )
         self.n_classes = shape[1] if isinstance(op, VoteOp) else self.sizes[op.source]
 
     def _lif(self, op: LifOp) -> Iterable[Fault]:
         yield from self._new(op.name, "name")
         if not any(feed.source != op.name for feed in self.feeds.get(op.name, [])):
-            yield Fault("name", "is a population that nothing before it feeds", op.name,
-                        "a connection from the input or from an earlier population", "add one, or leave it out")
+            yield Fault(
+                "name",
+                "is a population that nothing before it feeds",
+                op.name,
+                "a connection from the input or from an earlier population",
+                "add one, or leave it out",
+            )
         yield from neuron_faults(self.program, op, self._drive(op))
         self.sizes[op.name] = op.n
         self.most[op.name] = op.max_spikes if op.spiking else 1
 
     def _drive(self, op: LifOp) -> int:
         """The largest size of the input current: all sources spike as often as they may."""
-        return sum(_row_sum(self.program, f) * (op.max_spikes if f.source == op.name else self.most[f.source])
-                   << f.shift for f in self.feeds[op.name])
+        return sum(
+            _row_sum(self.program, f) * (op.max_spikes if f.source == op.name else self.most[f.source]) << f.shift
+            for f in self.feeds[op.name]
+        )
 
 
 def _named(op: Op) -> str:

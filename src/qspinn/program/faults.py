@@ -38,8 +38,9 @@ def vector(program: Program, field: str, name: str, n: int) -> Iterable[Fault]:
     yield from named_tensor(program, field, name)
     shape = program.codes(name).shape
     if len(shape) != 1 or shape[0] == 0 or n % shape[0]:
-        yield Fault(field, f"tensor {name!r} does not give one value to each neuron", shape,
-                    f"a length that divides {n}")
+        yield Fault(
+            field, f"tensor {name!r} does not give one value to each neuron", shape, f"a length that divides {n}"
+        )
 
 
 def ranges(op: Op, **limits: tuple[int, int]) -> Iterable[Fault]:

@@ -61,12 +61,21 @@ def pack(codes: NDArray, fmt: QFormat) -> NDArray[np.uint8]:
     flat = integers("codes", codes, error=ConfigError).ravel()
     if fmt.binary:
         if not np.all(np.abs(flat) == 1):
-            raise ConfigError("codes", "do not fit a binary format", got=sorted(set(flat.tolist()))[:5],
-                              allowed="-1 and +1", fix="two bits where weights may be zero")
+            raise ConfigError(
+                "codes",
+                "do not fit a binary format",
+                got=sorted(set(flat.tolist()))[:5],
+                allowed="-1 and +1",
+                fix="two bits where weights may be zero",
+            )
         flat = flat + 1 >> 1
     elif flat.size and (flat.min() < fmt.code_min or flat.max() > fmt.code_max):
-        raise ConfigError("codes", f"do not fit the format {fmt}", got=(int(flat.min()), int(flat.max())),
-                          allowed=f"{fmt.code_min}..{fmt.code_max}")
+        raise ConfigError(
+            "codes",
+            f"do not fit the format {fmt}",
+            got=(int(flat.min()), int(flat.max())),
+            allowed=f"{fmt.code_min}..{fmt.code_max}",
+        )
     planes = (flat[:, None] >> np.arange(fmt.bits)) & 1
     return np.packbits(planes.astype(np.uint8).ravel(), bitorder="little")
 
@@ -101,11 +110,17 @@ def to_bytes(program: Program) -> bytes:
     check(program)
     streams = {name: pack(t.codes, t.fmt) for name, t in sorted(program.tensors.items())}
     header = _Header(
-        format_version=FORMAT_VERSION if program.notes else 1, name=program.name, n_inputs=program.n_inputs,
-        n_steps=program.n_steps, seed=program.seed, ops=program.ops,
+        format_version=FORMAT_VERSION if program.notes else 1,
+        name=program.name,
+        n_inputs=program.n_inputs,
+        n_steps=program.n_steps,
+        seed=program.seed,
+        ops=program.ops,
         formats={n: t.fmt for n, t in program.tensors.items()},
-        shapes={n: t.codes.shape for n, t in program.tensors.items()}, labels=program.labels,
-        provenance=program.provenance, notes=program.notes,
+        shapes={n: t.codes.shape for n, t in program.tensors.items()},
+        labels=program.labels,
+        provenance=program.provenance,
+        notes=program.notes,
     )
     plain = to_plain(header)
     if not program.notes:
@@ -147,14 +162,26 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         raise ArtifactError(where, "is not a Q-SpiNN program")
     _need_short(plain, where, ArtifactError)
     if plain["format_version"] < 1 or (plain["format_version"] == 1 and plain.get("notes")):
-        raise ArtifactError(where, "has a header that no version of qspinn writes", got=plain["format_version"],
-                            allowed=f"1..{FORMAT_VERSION}, notes from 2")
+        raise ArtifactError(
+            where,
+            "has a header that no version of qspinn writes",
+            got=plain["format_version"],
+            allowed=f"1..{FORMAT_VERSION}, notes from 2",
+        )
     if plain["format_version"] > FORMAT_VERSION:
-        raise ArtifactError(where, "was written by a newer version of qspinn", got=plain["format_version"],
-                            allowed=f"up to {FORMAT_VERSION}", fix="upgrade qspinn")
+        raise ArtifactError(
+            where,
+            "was written by a newer version of qspinn",
+            got=plain["format_version"],
+            allowed=f"up to {FORMAT_VERSION}",
+            fix="upgrade qspinn",
+        )
     if entry.get("sha256") != _digest(msgspec.json.encode(plain, order="sorted"), streams):
-        raise ArtifactError(where, "checksum does not match: the file was damaged or edited",
-                            fix="restore it from a copy or run the export again")
+        raise ArtifactError(
+            where,
+            "checksum does not match: the file was damaged or edited",
+            fix="restore it from a copy or run the export again",
+        )
     try:
         header = from_plain(_Header, plain, where)
     except ConfigError as error:
@@ -163,9 +190,17 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         raise ArtifactError(where, "header and tensors do not belong together")
     need_memory(16 * sum(map(math.prod, header.shapes.values())), where, ArtifactError, memory_limit)
     tensors = {n: _tensor(n, streams[n], header.formats[n], header.shapes[n], where) for n in header.formats}
-    program = Program(name=header.name, n_inputs=header.n_inputs, n_steps=header.n_steps, seed=header.seed,
-                      ops=header.ops, tensors=tensors, labels=header.labels, provenance=header.provenance,
-                      notes=header.notes)
+    program = Program(
+        name=header.name,
+        n_inputs=header.n_inputs,
+        n_steps=header.n_steps,
+        seed=header.seed,
+        ops=header.ops,
+        tensors=tensors,
+        labels=header.labels,
+        provenance=header.provenance,
+        notes=header.notes,
+    )
     check(program, where, error=ArtifactError, memory_limit=memory_limit)
     return program
 
@@ -173,14 +208,22 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
 def _tensor(name: str, stream: NDArray, fmt: QFormat, shape: tuple[int, ...], where: str) -> CodeTensor:
     """The codes of a stream whose length fits the shape."""
     if len(shape) > MAX_AXES or min(shape, default=0) < 0 or math.prod(max(n, 1) for n in shape) >= 1 << 48:
-        raise ArtifactError(where, f"tensor {name!r} has a shape that no array has", got=shape[: MAX_AXES + 1],
-                            allowed=f"up to {MAX_AXES} axes, together shorter than 2**48")
+        raise ArtifactError(
+            where,
+            f"tensor {name!r} has a shape that no array has",
+            got=shape[: MAX_AXES + 1],
+            allowed=f"up to {MAX_AXES} axes, together shorter than 2**48",
+        )
     if stream.size != -(-math.prod(shape) * fmt.bits // 8):
         raise ArtifactError(where, f"tensor {name!r} has the wrong length", got=stream.size, allowed=f"{shape} {fmt}")
     used = math.prod(shape) * fmt.bits % 8
     if used and stream[-1] >> used:
-        raise ArtifactError(where, f"tensor {name!r} has bits behind its last code", got=int(stream[-1]) >> used,
-                            allowed="zeros, up to a whole byte")
+        raise ArtifactError(
+            where,
+            f"tensor {name!r} has bits behind its last code",
+            got=int(stream[-1]) >> used,
+            allowed="zeros, up to a whole byte",
+        )
     return CodeTensor(codes=unpack(stream, fmt, shape), fmt=fmt)
 
 

@@ -195,7 +195,8 @@ def conv_shape(op: ConvOp, weight: tuple[int, ...]) -> tuple[int, int, int]:
     """(C_out, height, width) of what a convolution feeds; not positive where the kernel does not fit."""
     height, width = (
         (op.shape[1 + i] + 2 * op.padding[i] - op.dilation[i] * (weight[2 + i] - 1) - 1) // op.stride[i] + 1
-        for i in range(2))
+        for i in range(2)
+    )
     return weight[0], height, width
 
 

@@ -77,16 +77,20 @@ class CodeTensor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def __post_init__(self) -> None:
         if not isinstance(self.fmt, QFormat):
             raise ConfigError("tensor.fmt", "is no format", got=type(self.fmt).__name__, allowed="a QFormat")
-        msgspec.structs.force_setattr(self, "codes", sealed(
-            "codes", self.codes, np.int32, low=-(1 << 31), high=(1 << 31) - 1, error=ConfigError))
+        msgspec.structs.force_setattr(
+            self, "codes", sealed("codes", self.codes, np.int32, low=-(1 << 31), high=(1 << 31) - 1, error=ConfigError)
+        )
 
 
 class _Fixed(dict[str, CodeTensor]):
     """Tensors by path, none of which can be exchanged: engines keep what they made of them."""
 
     def _refuse(self, *arguments: Any, **named: Any) -> Any:
-        raise ConfigError("program.tensors", "cannot be changed", fix="make another program: "
-                          "msgspec.structs.replace(program, tensors=program.tensors | {path: tensor})")
+        raise ConfigError(
+            "program.tensors",
+            "cannot be changed",
+            fix="make another program: msgspec.structs.replace(program, tensors=program.tensors | {path: tensor})",
+        )
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
@@ -120,10 +124,16 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True)
     notes: tuple[Note, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.tensors, dict) and all(
-                isinstance(n, str) and isinstance(t, CodeTensor) for n, t in self.tensors.items())):
-            raise ConfigError("program.tensors", "is no table of code tensors by path", got=type(self.tensors).__name__,
-                              allowed="dict of str to CodeTensor")
+        if not (
+            isinstance(self.tensors, dict)
+            and all(isinstance(n, str) and isinstance(t, CodeTensor) for n, t in self.tensors.items())
+        ):
+            raise ConfigError(
+                "program.tensors",
+                "is no table of code tensors by path",
+                got=type(self.tensors).__name__,
+                allowed="dict of str to CodeTensor",
+            )
         msgspec.structs.force_setattr(self, "tensors", _Fixed(self.tensors))
         rest = {name: getattr(self, name) for name in _Described.__struct_fields__}
         described = from_plain(_Described, rest, "program")

@@ -21,14 +21,22 @@ def potential_top(ranges: LayerRanges, name: str, rule: QuantRule) -> float:
     """
     if rule.calibrator is Calibrator.MAX:
         if name not in ranges.v:
-            raise ConfigError(f"ranges.v.{name}", "is missing: no potentials of this layer were observed",
-                              got=sorted(ranges.v), fix="take ranges from layer_ranges")
+            raise ConfigError(
+                f"ranges.v.{name}",
+                "is missing: no potentials of this layer were observed",
+                got=sorted(ranges.v),
+                fix="take ranges from layer_ranges",
+            )
         return ranges.v[name] * rule.clip
     if rule.calibrator is Calibrator.THRESHOLD:
         return 0.0
     if name not in ranges.sizes:
-        raise ConfigError(f"{name}.v", "this calibrator needs the histogram of the potentials",
-                          got=rule.calibrator.value, fix="take ranges from layer_ranges, or calibrator = 'max'")
+        raise ConfigError(
+            f"{name}.v",
+            "this calibrator needs the histogram of the potentials",
+            got=rule.calibrator.value,
+            fix="take ranges from layer_ranges, or calibrator = 'max'",
+        )
     sizes = ranges.sizes[name]
     if rule.calibrator is Calibrator.PERCENTILE:
         return sizes.quantile(rule.quantile) * rule.clip

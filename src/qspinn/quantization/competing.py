@@ -40,11 +40,19 @@ def poisson_op(network: Network, seed: int) -> PoissonOp:
     per_level = round(network.input.rate_hz * network.dt_ms / 1000 / 255 * 2**32)
     if per_level < 1:
         least = 1000 / network.dt_ms * 255 / 2**32
-        raise LoweringError("network.input.rate_hz", "is so small that no input ever spikes",
-                            got=network.input.rate_hz, allowed=f"from {least:.3g} Hz at dt = {network.dt_ms:g} ms")
+        raise LoweringError(
+            "network.input.rate_hz",
+            "is so small that no input ever spikes",
+            got=network.input.rate_hz,
+            allowed=f"from {least:.3g} Hz at dt = {network.dt_ms:g} ms",
+        )
     if per_level * 255 >= 1 << 32:
-        raise LoweringError("network.input.rate_hz", "more than one spike per step", got=network.input.rate_hz,
-                            allowed=f"below {1000 / network.dt_ms:g} Hz at dt = {network.dt_ms:g} ms")
+        raise LoweringError(
+            "network.input.rate_hz",
+            "more than one spike per step",
+            got=network.input.rate_hz,
+            allowed=f"below {1000 / network.dt_ms:g} Hz at dt = {network.dt_ms:g} ms",
+        )
     return PoissonOp(per_level=per_level, seed=seed)
 
 
@@ -68,13 +76,21 @@ def lower(
     integer("seed", seed, low=0, high=(1 << 32) - 1)
     network, rules = trained.network, resolve(plan, trained.network)
     if len(ranges.input_rate) != network.input.n:
-        raise LoweringError("ranges.input_rate", "does not match the network's inputs", got=len(ranges.input_rate),
-                            allowed=str(network.input.n), fix="calibrate this network on samples of its own")
+        raise LoweringError(
+            "ranges.input_rate",
+            "does not match the network's inputs",
+            got=len(ranges.input_rate),
+            allowed=str(network.input.n),
+            fix="calibrate this network on samples of its own",
+        )
     strangers = sorted(ranges.threshold_max_mv.keys() - {p.name for p in network.populations})
     if strangers:
-        raise LoweringError(f"ranges.threshold_max_mv.{strangers[0]}", "is no population of this network",
-                            allowed=", ".join(p.name for p in network.populations),
-                            fix="calibrate this network on samples of its own")
+        raise LoweringError(
+            f"ranges.threshold_max_mv.{strangers[0]}",
+            "is no population of this network",
+            allowed=", ".join(p.name for p in network.populations),
+            fix="calibrate this network on samples of its own",
+        )
     tensors: dict[str, CodeTensor] = {}
     ops: list[Op] = [poisson_op(network, seed)]
     source = "input"
@@ -95,15 +111,27 @@ def lower(
         if clipped := _n_clipped(w, rules[f"{population.name}.w"], new[f"{population.name}.w"].fmt):
             notes.append(Note(path=f"{population.name}.w", problem="clipped", count=clipped, total=w.size))
         tensors |= new
-        ops += [DenseOp(source=source if from_input else dense.source, target=population.name,
-                        weight=f"{population.name}.w"), op]
+        ops += [
+            DenseOp(
+                source=source if from_input else dense.source, target=population.name, weight=f"{population.name}.w"
+            ),
+            op,
+        ]
         _prove_accumulator(op, new)
     votes = readout_votes(trained)
     tensors["readout.votes"] = _unit_interval_codes(votes, rules["readout.votes"])
     ops.append(VoteOp(source=network.readout.source, votes="readout.votes"))
-    program = Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
-                      tensors=tensors, labels=labels, provenance={} if provenance is None else provenance,
-                      notes=tuple(notes))
+    program = Program(
+        name=network.name,
+        n_inputs=network.input.n,
+        n_steps=network.n_steps,
+        seed=seed,
+        ops=tuple(ops),
+        tensors=tensors,
+        labels=labels,
+        provenance={} if provenance is None else provenance,
+        notes=tuple(notes),
+    )
     check(program, network.name, error=LoweringError)
     return program
 
@@ -126,8 +154,12 @@ def kept_inputs(plan: QuantPlan, ranges: Ranges) -> NDArray[np.bool_]:
     need_kind("ranges", ranges, Ranges)
     kept = np.asarray(ranges.input_rate) >= plan.min_input_rate
     if not kept.any():
-        raise LoweringError("plan.min_input_rate", "leaves no input", got=plan.min_input_rate,
-                            allowed=f"below {float(np.max(ranges.input_rate)):.3g}")
+        raise LoweringError(
+            "plan.min_input_rate",
+            "leaves no input",
+            got=plan.min_input_rate,
+            allowed=f"below {float(np.max(ranges.input_rate)):.3g}",
+        )
     return kept
 
 
@@ -153,13 +185,21 @@ def unsigned_codes(
     with keep_sum the unit is then sum(w) / sum(codes), so the neuron's total drive is what it was.
     """
     if w.min(initial=0.0) < 0:
-        raise LoweringError(path, "negative weights are not covered by unsigned formats", got=float(w.min()),
-                            allowed="weights of 0 and above")
+        raise LoweringError(
+            path,
+            "negative weights are not covered by unsigned formats",
+            got=float(w.min()),
+            allowed="weights of 0 and above",
+        )
     tops = w.max(axis=1, initial=0.0)
     tiny = (tops > 0) & (tops * rule.clip < 1 / LARGEST_SIZE)
     if tiny.any():
-        raise LoweringError(path, f"the weights of neuron {int(tiny.argmax())} are too small to have a step",
-                            got=float(tops[tiny][0]), allowed=f"0, or sizes from {1 / LARGEST_SIZE:g} (times clip)")
+        raise LoweringError(
+            path,
+            f"the weights of neuron {int(tiny.argmax())} are too small to have a step",
+            got=float(tops[tiny][0]),
+            allowed=f"0, or sizes from {1 / LARGEST_SIZE:g} (times clip)",
+        )
     if rule.granularity is Granularity.GLOBAL:
         top = float(w.max(initial=0.0)) * rule.clip or 1.0
         fmt = QFormat(bits=rule.bits, frac=rule.bits - math.ceil(math.log2(top)))
@@ -197,21 +237,28 @@ class _Coder(msgspec.Struct):
             ratio = ratio[:1]
         shift = max(0, fitting_shift(float(ratio.max(initial=0.0)), rule.bits))
         self.stream += 1
-        codes, _ = encode(ratio, QFormat(bits=rule.bits, frac=-shift), rule.rounding,
-                          key=stream_key(self.seed, self.stream, 0))
+        codes, _ = encode(
+            ratio, QFormat(bits=rule.bits, frac=-shift), rule.rounding, key=stream_key(self.seed, self.stream, 0)
+        )
         return CodeTensor(codes=codes.astype(np.int32), fmt=QFormat(bits=rule.bits, frac=-shift)), shift
 
 
 def _lower_population(
-    trained: Trained, population: Population, w: Floats, rules: dict[str, QuantRule], plan: QuantPlan, seed: int,
+    trained: Trained,
+    population: Population,
+    w: Floats,
+    rules: dict[str, QuantRule],
+    plan: QuantPlan,
+    seed: int,
     stream: int,
 ) -> tuple[dict[str, CodeTensor], LifOp]:
     """The tensors and the operation of one population of LIF neurons."""
     name, neuron = population.name, population.neuron
     rule = {kind: rules.get(f"{name}.{kind}") for kind in ("w", "v", "v_th", "theta", "decay", "inhibition")}
     w_rule, v_rule = rules[f"{name}.w"], rules[f"{name}.v"]
-    weights, w_unit = unsigned_codes(w, w_rule, keep_sum=plan.keep_sum,
-                                   key=stream_key(seed, stream + LOWERING_STREAM, 0), path=f"{name}.w")
+    weights, w_unit = unsigned_codes(
+        w, w_rule, keep_sum=plan.keep_sum, key=stream_key(seed, stream + LOWERING_STREAM, 0), path=f"{name}.w"
+    )
     theta = _array(trained, f"{name}.theta", (population.n,))
     if theta.min() < 0:
         raise LoweringError(f"{name}.theta", "holds a negative value", got=float(theta.min()), allowed="0 and above")
@@ -236,24 +283,44 @@ def _lower_population(
         if np.all(lateral.strength_mv >= span * unit):
             own = rules[f"{name}.inhibition"]
             code, inhibition_shift = inhibition_code(float(span), span, own)
-            tensors[f"{name}.inhibition"] = CodeTensor(codes=np.array([code], dtype=np.int32),
-                                                       fmt=QFormat(bits=own.bits, frac=-inhibition_shift))
+            tensors[f"{name}.inhibition"] = CodeTensor(
+                codes=np.array([code], dtype=np.int32), fmt=QFormat(bits=own.bits, frac=-inhibition_shift)
+            )
         else:  # more than the whole range clears v all the same
             inhibition_shift = put("inhibition", np.minimum(lateral.strength_mv, span * unit), rule["inhibition"])
     reset, outside = encode(np.full(population.n, neuron.v_reset_mv), v_fmt, scale=unit)
     if outside:
-        raise LoweringError(f"{name}.v_reset", "does not fit the potential's format", got=neuron.v_reset_mv,
-                            allowed=str(v_fmt), fix="more bits for v, or v_min_mv <= v_reset_mv < v_th_mv")
+        raise LoweringError(
+            f"{name}.v_reset",
+            "does not fit the potential's format",
+            got=neuron.v_reset_mv,
+            allowed=str(v_fmt),
+            fix="more bits for v, or v_min_mv <= v_reset_mv < v_th_mv",
+        )
     tensors[f"{name}.v_reset"] = CodeTensor(
-        codes=(reset[:1] if np.all(reset == reset[0]) else reset).astype(np.int32), fmt=v_fmt)
+        codes=(reset[:1] if np.all(reset == reset[0]) else reset).astype(np.int32), fmt=v_fmt
+    )
     decay_rule = rules[f"{name}.decay"]
     tensors[f"{name}.decay"] = decay_codes(decay_factor(neuron.tau_ms, trained.network.dt_ms), decay_rule)
     op = LifOp(
-        name=name, n=population.n, v_fmt=v_fmt, v_min=_lower_bound(name, neuron, unit, v_fmt), in_shift=in_shift,
-        decay=f"{name}.decay", decay_shift=decay_rule.bits, rounding=v_rule.rounding, v_th=f"{name}.v_th",
-        v_th_shift=v_th_shift, v_reset=f"{name}.v_reset", n_ref=neuron.n_ref_steps, winner=lateral is not None,
-        stream=stream, theta="" if plan.fold_theta else f"{name}.theta", theta_shift=theta_shift,
-        inhibition=f"{name}.inhibition" if lateral else "", inhibition_shift=inhibition_shift,
+        name=name,
+        n=population.n,
+        v_fmt=v_fmt,
+        v_min=_lower_bound(name, neuron, unit, v_fmt),
+        in_shift=in_shift,
+        decay=f"{name}.decay",
+        decay_shift=decay_rule.bits,
+        rounding=v_rule.rounding,
+        v_th=f"{name}.v_th",
+        v_th_shift=v_th_shift,
+        v_reset=f"{name}.v_reset",
+        n_ref=neuron.n_ref_steps,
+        winner=lateral is not None,
+        stream=stream,
+        theta="" if plan.fold_theta else f"{name}.theta",
+        theta_shift=theta_shift,
+        inhibition=f"{name}.inhibition" if lateral else "",
+        inhibition_shift=inhibition_shift,
     )
     return tensors, op
 
@@ -268,9 +335,13 @@ def _lower_bound(name: str, neuron: Lif, unit: Floats, v_fmt: QFormat) -> int:
         return 0
     codes = np.maximum(np.floor(neuron.v_min_mv / unit + 0.5), v_fmt.code_min)
     if codes.min() != codes.max():
-        raise LoweringError(f"{name}.v", "v_min_mv is another code for every neuron, as each has a unit of its own",
-                            got=f"codes {int(codes.min())} to {int(codes.max())}", allowed="one code for all",
-                            fix="granularity = 'global' for w, or v_min_mv = 0")
+        raise LoweringError(
+            f"{name}.v",
+            "v_min_mv is another code for every neuron, as each has a unit of its own",
+            got=f"codes {int(codes.min())} to {int(codes.max())}",
+            allowed="one code for all",
+            fix="granularity = 'global' for w, or v_min_mv = 0",
+        )
     return int(codes[0])
 
 
@@ -290,8 +361,12 @@ def _potential_format(neuron: Lif, threshold: Floats, bits: int, w_unit: Floats)
     if neuron.v_min_mv >= 0:
         return QFormat(bits=bits), fitting_shift(float(threshold.max()), bits)
     if bits < 2:
-        raise LoweringError("v", "a potential with negative values needs 2 bits at least", got=bits,
-                            fix="raise the bits of v, or set v_min_mv = 0")
+        raise LoweringError(
+            "v",
+            "a potential with negative values needs 2 bits at least",
+            got=bits,
+            fix="raise the bits of v, or set v_min_mv = 0",
+        )
     reach = max(float(threshold.max()), float((-neuron.v_min_mv / w_unit).max()))
     return QFormat(bits=bits, signed=True), fitting_shift(reach, bits - 1)
 
@@ -303,8 +378,12 @@ def readout_votes(trained: Trained) -> Floats:
     n = trained.network.population(readout.source).n
     responses = _array(trained, "readout.responses", (n, readout.n_classes))
     if responses.min() < 0:
-        raise LoweringError("readout.responses", "holds a negative response", got=float(responses.min()),
-                            allowed="mean spike counts: 0 and above")
+        raise LoweringError(
+            "readout.responses",
+            "holds a negative response",
+            got=float(responses.min()),
+            allowed="mean spike counts: 0 and above",
+        )
     total = responses.sum(axis=1, keepdims=True)
     if readout.rule == "proportion":
         return np.divide(responses, total, out=np.zeros_like(responses), where=total > 0)
@@ -331,9 +410,13 @@ def _reachable(op: LifOp, tensors: dict[str, CodeTensor]) -> dict[str, CodeTenso
     top, v_th = op.v_fmt.code_max, tensors[op.v_th]
     most = top >> op.v_th_shift
     if most < 1:
-        raise LoweringError(f"{op.name}.v_th", "has no code that a potential reaches and silence does not",
-                            got=f"a shift of {op.v_th_shift} into {op.v_fmt}", allowed="codes from 1",
-                            fix="more bits for v_th, or for v")
+        raise LoweringError(
+            f"{op.name}.v_th",
+            "has no code that a potential reaches and silence does not",
+            got=f"a shift of {op.v_th_shift} into {op.v_fmt}",
+            allowed="codes from 1",
+            fix="more bits for v_th, or for v",
+        )
     changed = {op.v_th: np.clip(v_th.codes, 1, most)}
     level = spread(changed[op.v_th], op.n) << op.v_th_shift
     if op.theta:
@@ -342,11 +425,18 @@ def _reachable(op: LifOp, tensors: dict[str, CodeTensor]) -> dict[str, CodeTenso
         level = level + (changed[op.theta] << op.theta_shift)
     reset = spread(tensors[op.v_reset].codes, op.n)
     if np.any(level <= reset):
-        raise LoweringError(f"{op.name}.v_reset", "is as high as the threshold: a neuron would spike again at once",
-                            got=int(reset.max()), allowed=f"below {int(level[(level <= reset).argmax()])}",
-                            fix="more bits for v, or a lower v_reset")
-    return tensors | {name: CodeTensor(codes=codes.astype(np.int32), fmt=tensors[name].fmt)
-                      for name, codes in changed.items() if np.any(codes != tensors[name].codes)}
+        raise LoweringError(
+            f"{op.name}.v_reset",
+            "is as high as the threshold: a neuron would spike again at once",
+            got=int(reset.max()),
+            allowed=f"below {int(level[(level <= reset).argmax()])}",
+            fix="more bits for v, or a lower v_reset",
+        )
+    return tensors | {
+        name: CodeTensor(codes=codes.astype(np.int32), fmt=tensors[name].fmt)
+        for name, codes in changed.items()
+        if np.any(codes != tensors[name].codes)
+    }
 
 
 def _prove_accumulator(op: LifOp, tensors: dict[str, CodeTensor]) -> None:
@@ -362,23 +452,37 @@ def _prove_accumulator(op: LifOp, tensors: dict[str, CodeTensor]) -> None:
     bounds = {
         "decay * v": max(op.v_fmt.code_max, -op.v_fmt.code_min) * decay + (1 << op.decay_shift) - 1,
         "input current": (current << max(0, -op.in_shift)) + (1 << max(0, op.in_shift)) + op.v_fmt.code_max,
-        "threshold": sum(int(tensors[name].codes.max()) << shift
-                         for name, shift in ((op.v_th, op.v_th_shift), (op.theta, op.theta_shift)) if name),
+        "threshold": sum(
+            int(tensors[name].codes.max()) << shift
+            for name, shift in ((op.v_th, op.v_th_shift), (op.theta, op.theta_shift))
+            if name
+        ),
     }
     for what, bound in bounds.items():
         limit = (1 << 32) - 1 if what == "decay * v" and not op.v_fmt.signed else signed_limit
         if bound > limit:
-            raise LoweringError(f"{op.name}.v", f"the accumulator of {what} may overflow 32 bits", got=bound,
-                                allowed=f"at most {limit}", fix="fewer bits for v, decay or the weights")
+            raise LoweringError(
+                f"{op.name}.v",
+                f"the accumulator of {what} may overflow 32 bits",
+                got=bound,
+                allowed=f"at most {limit}",
+                fix="fewer bits for v, decay or the weights",
+            )
     if max(op.in_shift, op.decay_shift) > 31:
-        raise LoweringError(f"{op.name}.v", "input is shifted out of the potential", got=op.in_shift, allowed="<= 31",
-                            fix="more bits for v")
+        raise LoweringError(
+            f"{op.name}.v",
+            "input is shifted out of the potential",
+            got=op.in_shift,
+            allowed="<= 31",
+            fix="more bits for v",
+        )
 
 
 def resolve(plan: QuantPlan, network: Network, *, learning: bool = False) -> dict[str, QuantRule]:
     """The rule of every tensor path of a network of competing populations; see `chosen_rules` for the errors."""
-    return chosen_rules(plan, tensor_paths(network, learning=learning), tensor_paths(network, learning=True),
-                        Granularity.PER_NEURON)
+    return chosen_rules(
+        plan, tensor_paths(network, learning=learning), tensor_paths(network, learning=True), Granularity.PER_NEURON
+    )
 
 
 def wide_plan(network: Network, *, rounding: Rounding = Rounding.NEAREST) -> QuantPlan:

@@ -42,10 +42,12 @@ class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     shifts: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        step = reals("grid.step", self.step, shape=(None,), low=1 / LARGEST_SIZE, high=LARGEST_SIZE,
-                     error=LoweringError)
-        shifts = integers("grid.shifts", self.shifts, shape=step.shape, low=-MOST_SHIFT, high=MOST_SHIFT,
-                          error=LoweringError)
+        step = reals(
+            "grid.step", self.step, shape=(None,), low=1 / LARGEST_SIZE, high=LARGEST_SIZE, error=LoweringError
+        )
+        shifts = integers(
+            "grid.shifts", self.shifts, shape=step.shape, low=-MOST_SHIFT, high=MOST_SHIFT, error=LoweringError
+        )
         msgspec.structs.force_setattr(self, "step", frozen(np.array(step)))
         msgspec.structs.force_setattr(self, "shifts", frozen(np.array(shifts)))
 
@@ -68,8 +70,13 @@ def layer_grids(
     return {layer.name: _layer_grid(network, arrays, layer, rules, ranges) for layer in network.layers}
 
 
-def _layer_grid(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule],
-                ranges: LayerRanges) -> LayerGrid:
+def _layer_grid(
+    network: LayeredNetwork,
+    arrays: Mapping[str, Floats],
+    layer: Layer,
+    rules: dict[str, QuantRule],
+    ranges: LayerRanges,
+) -> LayerGrid:
     """Step and shift of every channel: what enters a step, what is reset to and the threshold at its highest observed
     value are in range, whatever the calibrator leaves out; one unit for all channels where the potential is read out.
     """
@@ -85,12 +92,17 @@ def _layer_grid(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: La
         v_th = (thresholds_of(layer, arrays) + ranges.theta.get(layer.name, 0.0)) / step
     if rule.shared_step:
         if v_th.max() > fmt.code_max + 0.5 - neuron.strict:
-            raise LoweringError(f"{layer.name}.v", "in steps of the weights the potential never reaches its threshold",
-                                got=float(v_th.max()), allowed=f"at most {fmt.code_max - neuron.strict} steps",
-                                fix="more accumulator_bits (or bits), or fewer bits for the weights")
+            raise LoweringError(
+                f"{layer.name}.v",
+                "in steps of the weights the potential never reaches its threshold",
+                got=float(v_th.max()),
+                allowed=f"at most {fmt.code_max - neuron.strict} steps",
+                fix="more accumulator_bits (or bits), or fewer bits for the weights",
+            )
         return LayerGrid(step=step, shifts=np.zeros(len(step), np.int64))
-    shifts = np.array([_fitting(top, level, fmt, neuron.strict)
-                       for top, level in zip(np.maximum(tops, v_th), v_th, strict=True)])
+    shifts = np.array(
+        [_fitting(top, level, fmt, neuron.strict) for top, level in zip(np.maximum(tops, v_th), v_th, strict=True)]
+    )
     if network.readout.source == layer.name and network.readout.of != "spikes":
         shifts = np.full_like(shifts, shifts.max())
     return _within_shifts(layer, step, shifts)
@@ -104,15 +116,29 @@ def _check_rules(network: LayeredNetwork, layer: Layer, rules: dict[str, QuantRu
     """
     name, rule = layer.name, rules[f"{layer.name}.v"]
     if rule.bits < 2:
-        raise LoweringError(f"{name}.v", "signed potentials need two bits at least", got=rule.bits, allowed="2..16",
-                            fix=f'a rule of its own: tensor = "{name}.v", bits = 2')
+        raise LoweringError(
+            f"{name}.v",
+            "signed potentials need two bits at least",
+            got=rule.bits,
+            allowed="2..16",
+            fix=f'a rule of its own: tensor = "{name}.v", bits = 2',
+        )
     if has_bias(network, name) and rules[f"{name}.bias"].bits < 2:
-        raise LoweringError(f"{name}.bias", "signed biases need two bits at least", got=rules[f"{name}.bias"].bits,
-                            allowed="2..16", fix=f'a rule of its own: tensor = "{name}.bias", bits = 2')
+        raise LoweringError(
+            f"{name}.bias",
+            "signed biases need two bits at least",
+            got=rules[f"{name}.bias"].bits,
+            allowed="2..16",
+            fix=f'a rule of its own: tensor = "{name}.bias", bits = 2',
+        )
     if rule.calibrator is Calibrator.THRESHOLD and not layer.neuron.spiking:
-        raise LoweringError(f"{name}.v", "has no threshold that could set the range of the potential",
-                            got=rule.calibrator.value, allowed="max, percentile, mse",
-                            fix=f'a rule of its own: tensor = "{name}.v", calibrator = "max"')
+        raise LoweringError(
+            f"{name}.v",
+            "has no threshold that could set the range of the potential",
+            got=rule.calibrator.value,
+            allowed="max, percentile, mse",
+            fix=f'a rule of its own: tensor = "{name}.v", calibrator = "max"',
+        )
 
 
 def _fitting(top: float, v_th: float, fmt: QFormat, strict: bool) -> int:
@@ -133,9 +159,13 @@ def _within_shifts(layer: Layer, step: Floats, shifts: NDArray[np.int64]) -> Lay
     """
     if shifts.min() > MOST_SHIFT or shifts.min() < -MOST_SHIFT:
         channel = int(shifts.argmin())
-        raise LoweringError(f"{layer.name}.w", f"weights and potentials of channel {channel} are too far apart",
-                            got=f"a shift of {int(shifts[channel])}", allowed=f"-{MOST_SHIFT}..{MOST_SHIFT}",
-                            fix="look at the scale of the weights beside the threshold and the calibrated range")
+        raise LoweringError(
+            f"{layer.name}.w",
+            f"weights and potentials of channel {channel} are too far apart",
+            got=f"a shift of {int(shifts[channel])}",
+            allowed=f"-{MOST_SHIFT}..{MOST_SHIFT}",
+            fix="look at the scale of the weights beside the threshold and the calibrated range",
+        )
     far = np.maximum(shifts - MOST_SHIFT, 0)
     return LayerGrid(step=step * 2.0**far, shifts=shifts - far)
 
@@ -151,8 +181,12 @@ def _check_ranges(network: LayeredNetwork, ranges: LayerRanges) -> None:
     for field in ("v", "i", "theta", "sizes"):
         for name in getattr(ranges, field):
             if name not in names:
-                raise LoweringError(f"ranges.{field}.{name}", "is no layer of this network", allowed=", ".join(names),
-                                    fix="take the ranges of this network, from layer_ranges")
+                raise LoweringError(
+                    f"ranges.{field}.{name}",
+                    "is no layer of this network",
+                    allowed=", ".join(names),
+                    fix="take the ranges of this network, from layer_ranges",
+                )
 
 
 def potential_format(rule: QuantRule) -> QFormat:
@@ -192,7 +226,7 @@ def average_factor(network: LayeredNetwork, c: Linear | Conv2d | Skip) -> float:
     """What the weights of a connection are multiplied by because its source is an average (perhaps of averages) and a
     sum is computed."""
     factor, source = 1.0, c.source
-    while (pool := next((p for p in network.connections if isinstance(p, Pool2d) and p.target == source), None)):
+    while pool := next((p for p in network.connections if isinstance(p, Pool2d) and p.target == source), None):
         factor /= pool.kernel[0] * pool.kernel[1] if pool.of == "average" else 1
         source = pool.source
     return factor
@@ -205,8 +239,9 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
     for path, w in weights.items():
         rule = rules[path]
         if rule.bits < 2 and rule.levels is not Levels.BINARY:
-            raise LoweringError(path, "signed weights need two bits at least", got=rule.bits,
-                                fix='levels = "binary" for one bit')
+            raise LoweringError(
+                path, "signed weights need two bits at least", got=rule.bits, fix='levels = "binary" for one bit'
+            )
         # a channel is [N // C] neurons of a dense layer in a grid, or one row of a convolution
         _check_sizes(path, w.reshape(n_channels, -1))
         tops = channel_tops(path, w, rule, n_channels)
@@ -227,9 +262,13 @@ def _check_tops(path: str, largest: Floats, tops: Floats, rule: QuantRule) -> No
     """
     lost = (largest > 0) & (tops == 0)
     if lost.any():
-        raise LoweringError(path, "most weights are 0, so this calibrator gives them no step", got=(
-            f"{rule.calibrator.value} {rule.quantile:g}, largest weight {float(largest[lost][0]):.4g}"),
-            allowed="a quantile above the share of zeros", fix='calibrator = "max", or a larger quantile')
+        raise LoweringError(
+            path,
+            "most weights are 0, so this calibrator gives them no step",
+            got=(f"{rule.calibrator.value} {rule.quantile:g}, largest weight {float(largest[lost][0]):.4g}"),
+            allowed="a quantile above the share of zeros",
+            fix='calibrator = "max", or a larger quantile',
+        )
 
 
 def _check_sizes(path: str, rows: Floats) -> None:
@@ -241,8 +280,12 @@ def _check_sizes(path: str, rows: Floats) -> None:
     tops = np.abs(rows).max(axis=1, initial=0.0)
     tiny = (tops > 0) & (tops < 1 / LARGEST_SIZE)
     if tiny.any():
-        raise LoweringError(path, f"the weights of channel {int(tiny.argmax())} are too small to have a step",
-                            got=float(tops[tiny][0]), allowed=f"0, or sizes from {1 / LARGEST_SIZE:g}")
+        raise LoweringError(
+            path,
+            f"the weights of channel {int(tiny.argmax())} are too small to have a step",
+            got=float(tops[tiny][0]),
+            allowed=f"0, or sizes from {1 / LARGEST_SIZE:g}",
+        )
 
 
 def check_grids(network: LayeredNetwork, grids: Mapping[str, LayerGrid]) -> None:
@@ -252,16 +295,22 @@ def check_grids(network: LayeredNetwork, grids: Mapping[str, LayerGrid]) -> None
         LoweringError: names the layer.
     """
     if not isinstance(grids, Mapping) or any(not isinstance(grid, LayerGrid) for grid in grids.values()):
-        raise LoweringError("grids", "is no table of grids by layer", got=type(grids).__name__,
-                            allowed="a dict of LayerGrid")
+        raise LoweringError(
+            "grids", "is no table of grids by layer", got=type(grids).__name__, allowed="a dict of LayerGrid"
+        )
     channels = {layer.name: layer.shape[0] for layer in network.layers}
     if grids.keys() != channels.keys():
-        raise LoweringError("grids", "does not have the layers of this network", got=", ".join(map(str, grids)),
-                            allowed=", ".join(channels))
+        raise LoweringError(
+            "grids",
+            "does not have the layers of this network",
+            got=", ".join(map(str, grids)),
+            allowed=", ".join(channels),
+        )
     for name, n in channels.items():
         if len(grids[name].step) != n:
-            raise LoweringError(f"grids.{name}", "does not have a step for every channel", got=len(grids[name].step),
-                                allowed=str(n))
+            raise LoweringError(
+                f"grids.{name}", "does not have a step for every channel", got=len(grids[name].step), allowed=str(n)
+            )
 
 
 def threshold_shift(v_th: Floats, unit: Floats, bits: int) -> int:
@@ -281,9 +330,13 @@ def threshold_limits(neuron: Leaky, fmt: QFormat, shift: int, name: str) -> tupl
     """
     least, largest = int(not neuron.strict), (fmt.code_max - neuron.strict) >> shift
     if largest < least:
-        raise LoweringError(f"{name}.v_th", "has no code that a potential reaches and silence does not",
-                            got=f"a shift of {shift} into {fmt.bits} bits", allowed=f"codes from {least}",
-                            fix="more bits for v_th, or for v")
+        raise LoweringError(
+            f"{name}.v_th",
+            "has no code that a potential reaches and silence does not",
+            got=f"a shift of {shift} into {fmt.bits} bits",
+            allowed=f"codes from {least}",
+            fix="more bits for v_th, or for v",
+        )
     return least, largest
 
 
@@ -294,8 +347,10 @@ def theta_shift(layer: Layer, ranges: LayerRanges, unit: Floats, rules: dict[str
     neuron, rule = layer.neuron, rules[f"{layer.name}.theta_step"]
     step = np.asarray(neuron.theta_step)
     top = max(ranges.theta.get(layer.name, neuron.max_spikes * neuron.theta_step / (1 - neuron.theta_decay)), step)
-    shift = max(threshold_shift(np.asarray(top), unit, rules[f"{layer.name}.theta"].bits),
-                threshold_shift(step, unit, rule.bits))
+    shift = max(
+        threshold_shift(np.asarray(top), unit, rules[f"{layer.name}.theta"].bits),
+        threshold_shift(step, unit, rule.bits),
+    )
     least = 0.5 if rule.rounding is Rounding.NEAREST else 1.0
     while shift > 0 and float(step) / float(unit.max()) / 2.0**shift < least:
         shift -= 1

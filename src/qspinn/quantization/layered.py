@@ -45,8 +45,14 @@ SHIFT_FMT = QFormat(bits=SHIFT_BITS, signed=True)
 
 
 def lower_layers(
-    network: LayeredNetwork, params: Mapping[str, NDArray], plan: QuantPlan, ranges: LayerRanges, *, seed: int = 0,
-    labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None,
+    network: LayeredNetwork,
+    params: Mapping[str, NDArray],
+    plan: QuantPlan,
+    ranges: LayerRanges,
+    *,
+    seed: int = 0,
+    labels: tuple[str, ...] = (),
+    provenance: dict[str, Any] | None = None,
     grids: Mapping[str, LayerGrid] | None = None,
 ) -> Program:
     """The integer program of a trained layered network under a plan.
@@ -77,8 +83,13 @@ def lower_layers(
         try:
             new, own = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
         except ConfigError as error:  # of a format or a scale, which do not know whose they are
-            raise LoweringError(f"{layer.name}: {error.where}", error.problem, got=error.got, allowed=error.allowed,
-                                fix="look at the sizes of this layer's arrays beside one another") from None
+            raise LoweringError(
+                f"{layer.name}: {error.where}",
+                error.problem,
+                got=error.got,
+                allowed=error.allowed,
+                fix="look at the sizes of this layer's arrays beside one another",
+            ) from None
         tensors |= new
         ops += own
         notes += _notes(network, arrays, layer, rules, grids[layer.name])
@@ -87,9 +98,17 @@ def lower_layers(
         made.add(layer.name)
     _add_pools(network, made, ops)
     ops.append(ReadOp(source=network.readout.source, of=network.readout.of))
-    program = Program(name=network.name, n_inputs=network.input.n, n_steps=network.n_steps, seed=seed, ops=tuple(ops),
-                      tensors=tensors, labels=labels, provenance={} if provenance is None else provenance,
-                      notes=tuple(notes))
+    program = Program(
+        name=network.name,
+        n_inputs=network.input.n,
+        n_steps=network.n_steps,
+        seed=seed,
+        ops=tuple(ops),
+        tensors=tensors,
+        labels=labels,
+        provenance={} if provenance is None else provenance,
+        notes=tuple(notes),
+    )
     check(program, network.name, error=LoweringError)
     return program
 
@@ -102,16 +121,21 @@ def _check_units(network: LayeredNetwork, grids: Mapping[str, LayerGrid]) -> Non
     """
     unit = grids[network.readout.source].unit
     if network.readout.of != "spikes" and np.any(unit != unit[0]):
-        raise LoweringError(f"grids.{network.readout.source}", "a read-out by potential compares neurons, which needs "
-                            "one unit for all", got=f"units from {unit.min():.4g} to {unit.max():.4g}",
-                            fix="one step and one shift for all channels of this layer")
+        raise LoweringError(
+            f"grids.{network.readout.source}",
+            "a read-out by potential compares neurons, which needs one unit for all",
+            got=f"units from {unit.min():.4g} to {unit.max():.4g}",
+            fix="one step and one shift for all channels of this layer",
+        )
 
 
-def _notes(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule],
-           grid: LayerGrid) -> list[Note]:
+def _notes(
+    network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule], grid: LayerGrid
+) -> list[Note]:
     """How many weights of the connections into a layer the largest code cuts off."""
-    counts = {path: (n_clipped(w, rules[path], grid.step), w.size)
-              for path, w in real_weights(network, arrays, layer).items()}
+    counts = {
+        path: (n_clipped(w, rules[path], grid.step), w.size) for path, w in real_weights(network, arrays, layer).items()
+    }
     return [Note(path=path, problem="clipped", count=n, total=size) for path, (n, size) in counts.items() if n]
 
 
@@ -152,8 +176,11 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
     read = network.readout
     by_channel = [p for p, r in rules.items() if p.startswith(f"{read.source}.w") and r.granularity is not GLOBAL]
     if read.of != "spikes" and by_channel:
-        raise LoweringError(by_channel[0], "a read-out by potential compares neurons, which needs one unit for all",
-                            fix="use granularity = 'global' for the weights into this layer")
+        raise LoweringError(
+            by_channel[0],
+            "a read-out by potential compares neurons, which needs one unit for all",
+            fix="use granularity = 'global' for the weights into this layer",
+        )
     return rules
 
 
@@ -161,8 +188,16 @@ def _add_pools(network: LayeredNetwork, made: set[str], ops: list[Op]) -> None:
     """Operations of the pooled signals whose sources exist by now."""
     for c in network.connections:
         if isinstance(c, Pool2d) and c.source in made and c.target not in made:
-            ops.append(PoolOp(source=c.source, target=c.target, kind="max" if c.of == "max" else "sum",
-                              shape=network.shape_of(c.source), kernel=c.kernel, stride=c.stride))
+            ops.append(
+                PoolOp(
+                    source=c.source,
+                    target=c.target,
+                    kind="max" if c.of == "max" else "sum",
+                    shape=network.shape_of(c.source),
+                    kernel=c.kernel,
+                    stride=c.stride,
+                )
+            )
             made.add(c.target)
 
 
@@ -197,12 +232,22 @@ class _Lowering(msgspec.Struct, frozen=True):
         step, shifts, unit = grid.step, grid.shifts, grid.unit
         tensors: dict[str, CodeTensor] = {}
 
-        def put(kind: str, value: Any, fmt: QFormat, rounding: Rounding = Rounding.NEAREST,
-                limits: tuple[int, int] | None = None) -> str:
+        def put(
+            kind: str,
+            value: Any,
+            fmt: QFormat,
+            rounding: Rounding = Rounding.NEAREST,
+            limits: tuple[int, int] | None = None,
+        ) -> str:
             codes, outside = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
             if outside:
-                raise LoweringError(f"{name}.{kind}", "does not fit its format", got=np.max(value), allowed=str(fmt),
-                                    fix="more bits, or a larger range of potentials")
+                raise LoweringError(
+                    f"{name}.{kind}",
+                    "does not fit its format",
+                    got=np.max(value),
+                    allowed=str(fmt),
+                    fix="more bits, or a larger range of potentials",
+                )
             codes = np.clip(codes, *limits) if limits else codes
             codes = codes[:1] if np.all(codes == codes[0]) else codes
             tensors[f"{name}.{kind}"] = CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
@@ -217,8 +262,10 @@ class _Lowering(msgspec.Struct, frozen=True):
             v_th = thresholds_of(layer, self.arrays)
             shift = threshold_shift(v_th, unit, rule.bits)
             limits = threshold_limits(neuron, v_fmt, shift, name)
-            settings |= {"v_th": put("v_th", v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding, limits),
-                         "v_th_shift": shift}
+            settings |= {
+                "v_th": put("v_th", v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding, limits),
+                "v_th_shift": shift,
+            }
         else:
             settings["v_th"] = put("v_th", 0.0, QFormat(bits=1))
         if neuron.adapts:
@@ -235,14 +282,28 @@ class _Lowering(msgspec.Struct, frozen=True):
         if neuron.spiking and neuron.reset == "value":
             _check_reset(name, tensors[v_reset].codes, tensors[settings["v_th"]].codes << settings["v_th_shift"])
         return tensors, LifOp(
-            name=name, n=layer.n, v_fmt=v_fmt, v_min=lower_bound(v), rounding=v.rounding, v_reset=v_reset,
-            n_ref=neuron.n_ref_steps, winner=False, stream=self.stream, strict=neuron.strict,
-            reset=neuron.reset, reset_delay=neuron.reset_delay, spiking=neuron.spiking,
-            max_spikes=neuron.max_spikes if neuron.spiking else 1, store_fmt=store_fmt, store_min=store_min,
-            **settings)
+            name=name,
+            n=layer.n,
+            v_fmt=v_fmt,
+            v_min=lower_bound(v),
+            rounding=v.rounding,
+            v_reset=v_reset,
+            n_ref=neuron.n_ref_steps,
+            winner=False,
+            stream=self.stream,
+            strict=neuron.strict,
+            reset=neuron.reset,
+            reset_delay=neuron.reset_delay,
+            spiking=neuron.spiking,
+            max_spikes=neuron.max_spikes if neuron.spiking else 1,
+            store_fmt=store_fmt,
+            store_min=store_min,
+            **settings,
+        )
 
-    def _adaptation(self, layer: Layer, unit: Floats, put: Callable[..., str], tensors: dict[str, CodeTensor]
-                    ) -> dict[str, Any]:
+    def _adaptation(
+        self, layer: Layer, unit: Floats, put: Callable[..., str], tensors: dict[str, CodeTensor]
+    ) -> dict[str, Any]:
         """The moving part of the threshold, in units of the potential times a power of two that lets it fit."""
         name, neuron = layer.name, layer.neuron
         width, step, decay = (self.rules[f"{name}.{kind}"] for kind in ("theta", "theta_step", "theta_decay"))
@@ -250,11 +311,20 @@ class _Lowering(msgspec.Struct, frozen=True):
         tensors[f"{name}.theta_decay"] = decay_codes(neuron.theta_decay, decay)
         path = put("theta_step", neuron.theta_step, QFormat(bits=step.bits, frac=-shift), step.rounding)
         if tensors[path].codes.min() < 1:
-            raise LoweringError(path, "rounds to 0, so thresholds would never move", got=neuron.theta_step,
-                                allowed=f"from about {float(unit.max()) * 2.0**shift / 2:.3g}",
-                                fix="more bits for v, or a smaller range of potentials")
-        return {"theta_fmt": QFormat(bits=width.bits, frac=-shift), "theta_shift": shift, "theta_step": path,
-                "theta_decay": f"{name}.theta_decay", "theta_decay_shift": decay.bits}
+            raise LoweringError(
+                path,
+                "rounds to 0, so thresholds would never move",
+                got=neuron.theta_step,
+                allowed=f"from about {float(unit.max()) * 2.0**shift / 2:.3g}",
+                fix="more bits for v, or a smaller range of potentials",
+            )
+        return {
+            "theta_fmt": QFormat(bits=width.bits, frac=-shift),
+            "theta_shift": shift,
+            "theta_step": path,
+            "theta_decay": f"{name}.theta_decay",
+            "theta_decay_shift": decay.bits,
+        }
 
     def _decays(self, layer: Layer, step: Floats, tensors: dict[str, CodeTensor]) -> dict[str, Any]:
         """Decay of the potential and, where there is one, the synaptic current; no leak is a factor of one."""
@@ -262,17 +332,22 @@ class _Lowering(msgspec.Struct, frozen=True):
         rule = self.rules[f"{name}.decay"]
         decay = decay_of(layer, self.arrays)
         whole = decay == 1.0
-        tensors[f"{name}.decay"] = (CodeTensor(codes=np.ones(1, np.int32), fmt=QFormat(bits=1)) if whole
-                                    else decay_codes(decay, rule))
+        tensors[f"{name}.decay"] = (
+            CodeTensor(codes=np.ones(1, np.int32), fmt=QFormat(bits=1)) if whole else decay_codes(decay, rule)
+        )
         settings: dict[str, Any] = {"decay": f"{name}.decay", "decay_shift": 0 if whole else rule.bits}
         if neuron.current_decay is None:
             return settings
         own, width = self.rules[f"{name}.i_decay"], self.rules[f"{name}.i"]
         fmt = QFormat(bits=width.bits, signed=True)
         if name in self.ranges.i and self.ranges.i[name] / float(step.min()) > fmt.code_max:
-            raise LoweringError(f"{name}.i", "the synaptic current does not fit",
-                                got=float(self.ranges.i[name] / step.min()),
-                                allowed=f"at most {fmt.code_max} weight steps", fix="more bits for i, fewer for w")
+            raise LoweringError(
+                f"{name}.i",
+                "the synaptic current does not fit",
+                got=float(self.ranges.i[name] / step.min()),
+                allowed=f"at most {fmt.code_max} weight steps",
+                fix="more bits for i, fewer for w",
+            )
         tensors[f"{name}.i_decay"] = decay_codes(neuron.current_decay, own)
         return settings | {"current": f"{name}.i_decay", "current_shift": own.bits, "current_fmt": fmt}
 
@@ -282,8 +357,16 @@ class _Lowering(msgspec.Struct, frozen=True):
             return DenseOp(source=c.source, target=c.target, weight=path)
         if isinstance(c, Skip):
             return AddOp(source=c.source, target=c.target, weight=path)
-        return ConvOp(source=c.source, target=c.target, weight=path, shape=self.network.shape_of(c.source),
-                      stride=c.stride, padding=c.padding, dilation=c.dilation, groups=c.groups)
+        return ConvOp(
+            source=c.source,
+            target=c.target,
+            weight=path,
+            shape=self.network.shape_of(c.source),
+            stride=c.stride,
+            padding=c.padding,
+            dilation=c.dilation,
+            groups=c.groups,
+        )
 
 
 def _check_reset(name: str, reset: NDArray, level: NDArray) -> None:
@@ -293,18 +376,25 @@ def _check_reset(name: str, reset: NDArray, level: NDArray) -> None:
         LoweringError: rounding brought both to the same code.
     """
     if np.any(reset >= level):
-        raise LoweringError(f"{name}.v_reset", "is as high as the threshold: a neuron would spike again at once",
-                            got=int(reset.max()), allowed=f"below {int(level.min())}",
-                            fix="more bits for v, or a lower v_reset")
+        raise LoweringError(
+            f"{name}.v_reset",
+            "is as high as the threshold: a neuron would spike again at once",
+            got=int(reset.max()),
+            allowed=f"below {int(level.min())}",
+            fix="more bits for v, or a lower v_reset",
+        )
 
 
-_MEND = {"the synaptic current": ("i", "fewer bits for i, i_decay or the weights"),
-         "decay * theta": ("theta", "fewer bits for theta or theta_decay")}
+_MEND = {
+    "the synaptic current": ("i", "fewer bits for i, i_decay or the weights"),
+    "decay * theta": ("theta", "fewer bits for theta or theta_decay"),
+}
 """By sum that may overflow: the tensor to name, and what helps."""
 
 
-def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, CodeTensor], network: LayeredNetwork
-           ) -> None:
+def _prove(
+    name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, CodeTensor], network: LayeredNetwork
+) -> None:
     """Every intermediate fits 31 bits even if all sources spike at once, as often as they may; theta * decay, which is
     unsigned, 32. Multiples of a threshold are compared one after the other, up to the first beyond the potential.
 
@@ -315,16 +405,25 @@ def _prove(name: str, op: LifOp, weights: list[CodeTensor], neurons: dict[str, C
     for c, tensor in zip(network.into(name), weights, strict=True):
         current += int(_row_sums(tensor).max()) * most_spikes(network, c.source)
     fmt, theta = op.current_fmt, op.theta_fmt.code_max if op.theta_fmt is not None else 0
-    decay, i_decay, theta_decay = (int(neurons[path].codes.max()) if path else 0
-                                   for path in (op.decay, op.current, op.theta_decay))
+    decay, i_decay, theta_decay = (
+        int(neurons[path].codes.max()) if path else 0 for path in (op.decay, op.current, op.theta_decay)
+    )
     level = (int(neurons[op.v_th].codes.max()) << op.v_th_shift) + (theta << op.theta_shift)
-    bounds = {"the input current": current << max(0, -op.in_shift),
-              "decay * v": -op.v_fmt.code_min * decay,
-              "the synaptic current": 0 if fmt is None else -fmt.code_min * i_decay + current,
-              "the threshold": level + op.v_fmt.code_max, "decay * theta": theta * theta_decay}
+    bounds = {
+        "the input current": current << max(0, -op.in_shift),
+        "decay * v": -op.v_fmt.code_min * decay,
+        "the synaptic current": 0 if fmt is None else -fmt.code_min * i_decay + current,
+        "the threshold": level + op.v_fmt.code_max,
+        "decay * theta": theta * theta_decay,
+    }
     for what, bound in bounds.items():
         limit = 1 << 32 if what == "decay * theta" else 1 << 31
         if bound >= limit:
             kind, fix = _MEND.get(what, ("v", "fewer bits for v, decay or the weights"))
-            raise LoweringError(f"{name}.{kind}", f"the accumulator of {what} may overflow 32 bits", got=bound,
-                                allowed=f"below {limit}", fix=fix)
+            raise LoweringError(
+                f"{name}.{kind}",
+                f"the accumulator of {what} may overflow 32 bits",
+                got=bound,
+                allowed=f"below {limit}",
+                fix=fix,
+            )

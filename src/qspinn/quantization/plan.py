@@ -107,8 +107,12 @@ class QuantRule(Record, frozen=True):
         need(0.0 < self.clip <= 1.0, f"plan rule {self.tensor!r}: clip", self.clip, "above 0, at most 1")
         need(0.0 < self.quantile <= 1.0, f"plan rule {self.tensor!r}: quantile", self.quantile, "above 0, at most 1")
         wide = self.accumulator_bits
-        need(wide == 0 or self.bits <= wide <= 16, f"plan rule {self.tensor!r}: accumulator_bits", wide,
-              f"0, or {self.bits} (the width that is kept: no shift may be negative) to 16")
+        need(
+            wide == 0 or self.bits <= wide <= 16,
+            f"plan rule {self.tensor!r}: accumulator_bits",
+            wide,
+            f"0, or {self.bits} (the width that is kept: no shift may be negative) to 16",
+        )
         if self.levels in LEVEL_BITS:
             own = LEVEL_BITS[self.levels]
             need(self.bits == own, f"plan rule {self.tensor!r}: bits", self.bits, f"{own} for {self.levels.value}")
@@ -141,8 +145,14 @@ class QuantPlan(Record, frozen=True):
         return content_key(self)
 
 
-def chosen_rules(plan: QuantPlan, paths: list[str], known: list[str], finer: Granularity, *,
-                 keys: Callable[[str, QuantRule], frozenset[str]] | None = None) -> dict[str, QuantRule]:
+def chosen_rules(
+    plan: QuantPlan,
+    paths: list[str],
+    known: list[str],
+    finer: Granularity,
+    *,
+    keys: Callable[[str, QuantRule], frozenset[str]] | None = None,
+) -> dict[str, QuantRule]:
     """The first rule that matches, for every path; see `matches`.
 
     Args:
@@ -158,18 +168,25 @@ def chosen_rules(plan: QuantPlan, paths: list[str], known: list[str], finer: Gra
     for i, rule in enumerate(plan.rules):
         if not any(matches(rule.tensor, path) for path in known):
             raise unknown_key(f"plan.rules[{i}].tensor", rule.tensor, known)
-    winners = {path: next((i for i, r in enumerate(plan.rules) if matches(r.tensor, path)), None)
-               for path in dict.fromkeys([*paths, *known])}
+    winners = {
+        path: next((i for i, r in enumerate(plan.rules) if matches(r.tensor, path)), None)
+        for path in dict.fromkeys([*paths, *known])
+    }
     chosen: dict[str, QuantRule] = {}
     for path in paths:
         if winners[path] is None:
-            raise ConfigError(f"plan: {path}", "no rule matches this tensor",
-                              fix=f"add a rule for {path!r}, or a last rule for '*'")
+            raise ConfigError(
+                f"plan: {path}", "no rule matches this tensor", fix=f"add a rule for {path!r}, or a last rule for '*'"
+            )
         chosen[path] = rule = plan.rules[winners[path] or 0]
         if rule.granularity is not Granularity.GLOBAL and (not is_weight(path) or rule.granularity is not finer):
             what = "neuron" if finer is Granularity.PER_NEURON else "channel"
-            raise ConfigError(f"plan: {path}", f"only weights can have a step per {what}", got=rule.tensor,
-                              fix="use granularity = 'global' here; potentials and thresholds follow the weights' unit")
+            raise ConfigError(
+                f"plan: {path}",
+                f"only weights can have a step per {what}",
+                got=rule.tensor,
+                fix="use granularity = 'global' here; potentials and thresholds follow the weights' unit",
+            )
     _check_calibrators(chosen, finer)
     _check_effect(plan, winners, keys or (_competing_keys if finer is Granularity.PER_NEURON else _layer_keys))
     return chosen
@@ -184,8 +201,12 @@ def need_no_options(plan: QuantPlan, what: str) -> None:
     need_kind("plan", plan, QuantPlan)
     for option in ("fold_theta", "keep_sum", "min_input_rate"):
         if getattr(plan, option) != getattr(QuantPlan(rules=()), option):
-            raise ConfigError(f"plan.{option}", "is for competing populations only", got=getattr(plan, option),
-                              fix=f"leave it out in plans for {what}")
+            raise ConfigError(
+                f"plan.{option}",
+                "is for competing populations only",
+                got=getattr(plan, option),
+                fix=f"leave it out in plans for {what}",
+            )
 
 
 def matches(pattern: str, path: str) -> bool:
@@ -193,11 +214,13 @@ def matches(pattern: str, path: str) -> bool:
     also where several connections feed it and each has a path of its own (`a.w_b`)."""
     layer, _, kind = path.rpartition(".")
     return fnmatch.fnmatchcase(path, pattern) or (
-        kind.startswith("w_") and pattern.endswith(".w") and fnmatch.fnmatchcase(f"{layer}.w", pattern))
+        kind.startswith("w_") and pattern.endswith(".w") and fnmatch.fnmatchcase(f"{layer}.w", pattern)
+    )
 
 
-def _check_effect(plan: QuantPlan, winners: dict[str, int | None], keys: Callable[[str, QuantRule], frozenset[str]]
-                  ) -> None:
+def _check_effect(
+    plan: QuantPlan, winners: dict[str, int | None], keys: Callable[[str, QuantRule], frozenset[str]]
+) -> None:
     """Every rule decides about a tensor, and every key that is set decides something about one of them.
 
     Raises:
@@ -207,21 +230,31 @@ def _check_effect(plan: QuantPlan, winners: dict[str, int | None], keys: Callabl
     for i, rule in enumerate(plan.rules):
         own = [path for path, winner in winners.items() if winner == i]
         if not own:
-            earlier = sorted({plan.rules[w].tensor for path, w in winners.items()
-                              if w is not None and matches(rule.tensor, path)})
-            raise ConfigError(f"plan.rules[{i}]", "changes nothing: earlier rules cover every tensor that it matches",
-                              got=rule.tensor, allowed="a tensor is given by the first rule that matches it",
-                              fix=f"move it before {', '.join(map(repr, earlier))}, or remove it")
+            earlier = sorted(
+                {plan.rules[w].tensor for path, w in winners.items() if w is not None and matches(rule.tensor, path)}
+            )
+            raise ConfigError(
+                f"plan.rules[{i}]",
+                "changes nothing: earlier rules cover every tensor that it matches",
+                got=rule.tensor,
+                allowed="a tensor is given by the first rule that matches it",
+                fix=f"move it before {', '.join(map(repr, earlier))}, or remove it",
+            )
         used = frozenset().union(*(keys(path, rule) for path in own))
         for key, default in defaults.items():
             if getattr(rule, key) != default and key not in used:
-                raise ConfigError(f"plan.rules[{i}].{key}", f"changes nothing for {rule.tensor!r}",
-                                  got=getattr(rule, key), allowed=", ".join(sorted(used)) or "bits alone",
-                                  fix=_EFFECTS.get(key, "remove it"))
+                raise ConfigError(
+                    f"plan.rules[{i}].{key}",
+                    f"changes nothing for {rule.tensor!r}",
+                    got=getattr(rule, key),
+                    allowed=", ".join(sorted(used)) or "bits alone",
+                    fix=_EFFECTS.get(key, "remove it"),
+                )
 
 
 _EFFECTS = {
-    "quantile": 'calibrator = "percentile", or remove it', "clip": "remove it, or move it to a rule for weights",
+    "quantile": 'calibrator = "percentile", or remove it',
+    "clip": "remove it, or move it to a rule for weights",
     "power_of_two": 'levels = "binary" or "ternary", or remove it',
     "standardize": 'levels = "binary" or "ternary", or remove it',
 }
@@ -257,15 +290,20 @@ def _check_calibrators(chosen: dict[str, QuantRule], finer: Granularity) -> None
     """
     for path, rule in chosen.items():
         kind = path.split(".")[-1].split("_")[0]
-        known = {"w": set(Calibrator) - {Calibrator.THRESHOLD},
-                 "v": set(Calibrator) - {Calibrator.MEAN_ABS}}.get(kind, {Calibrator.MAX})
+        known = {"w": set(Calibrator) - {Calibrator.THRESHOLD}, "v": set(Calibrator) - {Calibrator.MEAN_ABS}}.get(
+            kind, {Calibrator.MAX}
+        )
         if path.endswith(".v_th") or finer is Granularity.PER_NEURON:
             known = {Calibrator.MAX}
         _check_levels(path, rule, "" if finer is Granularity.PER_NEURON else path.split(".")[-1])
         if rule.calibrator not in known:
-            raise ConfigError(f"plan: {path}", "this calibrator does not apply here", got=rule.calibrator.value,
-                              allowed=", ".join(sorted(c.value for c in known)),
-                              fix="calibrators are for weights (w) and potentials (v) of layers")
+            raise ConfigError(
+                f"plan: {path}",
+                "this calibrator does not apply here",
+                got=rule.calibrator.value,
+                allowed=", ".join(sorted(c.value for c in known)),
+                fix="calibrators are for weights (w) and potentials (v) of layers",
+            )
 
 
 def _check_levels(path: str, rule: QuantRule, kind: str) -> None:
@@ -277,17 +315,27 @@ def _check_levels(path: str, rule: QuantRule, kind: str) -> None:
     kind = "w" if kind.split("_")[0] == "w" else kind
     allowed = {"w": set(Levels), "v": {Levels.UNIFORM, Levels.TERNARY}}.get(kind, {Levels.UNIFORM})
     if rule.levels not in allowed:
-        raise ConfigError(f"plan: {path}", "these levels do not apply here", got=rule.levels.value,
-                          allowed=", ".join(sorted(x.value for x in allowed)),
-                          fix="binary and ternary levels are for weights (w) of layers, ternary for potentials (v) too")
+        raise ConfigError(
+            f"plan: {path}",
+            "these levels do not apply here",
+            got=rule.levels.value,
+            allowed=", ".join(sorted(x.value for x in allowed)),
+            fix="binary and ternary levels are for weights (w) of layers, ternary for potentials (v) too",
+        )
     if (rule.accumulator_bits or rule.shared_step) and kind != "v":
-        raise ConfigError(f"plan: {path}", "has no accumulator and no step to share", got=rule.tensor,
-                          allowed="potentials (v) of layers", fix="leave out accumulator_bits and shared_step here")
+        raise ConfigError(
+            f"plan: {path}",
+            "has no accumulator and no step to share",
+            got=rule.tensor,
+            allowed="potentials (v) of layers",
+            fix="leave out accumulator_bits and shared_step here",
+        )
 
 
 def with_rule(plan: QuantPlan, rule: QuantRule) -> QuantPlan:
     """The plan with one more rule in front, so that it wins; rules that only repeat its tensors are replaced by it."""
     plain = not set(rule.tensor) & set("?[")
     rest = tuple(r for r in plan.rules if not (r.tensor == rule.tensor or (plain and matches(rule.tensor, r.tensor))))
-    return QuantPlan(rules=(rule, *rest), fold_theta=plan.fold_theta, keep_sum=plan.keep_sum,
-                     min_input_rate=plan.min_input_rate)
+    return QuantPlan(
+        rules=(rule, *rest), fold_theta=plan.fold_theta, keep_sum=plan.keep_sum, min_input_rate=plan.min_input_rate
+    )

@@ -42,8 +42,9 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         busiest = integers("ranges.busiest_step", self.busiest_step, shape=(), low=0)
         msgspec.structs.force_setattr(self, "input_rate", frozen(np.array(rates)))
         msgspec.structs.force_setattr(self, "busiest_step", int(busiest))
-        msgspec.structs.force_setattr(self, "threshold_max_mv", _table("ranges.threshold_max_mv",
-                                                                       self.threshold_max_mv))
+        msgspec.structs.force_setattr(
+            self, "threshold_max_mv", _table("ranges.threshold_max_mv", self.threshold_max_mv)
+        )
 
 
 def _table(where: str, table: dict[str, float]) -> dict[str, float]:
@@ -54,8 +55,10 @@ def _table(where: str, table: dict[str, float]) -> dict[str, float]:
     """
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table):
         raise DataError(where, "is no table of numbers by name", got=type(table).__name__, allowed="a dict")
-    return {name: float(reals(f"{where}.{name}", value, shape=(), low=0.0, high=LARGEST_SIZE))
-            for name, value in table.items()}
+    return {
+        name: float(reals(f"{where}.{name}", value, shape=(), low=0.0, high=LARGEST_SIZE))
+        for name, value in table.items()
+    }
 
 
 def calibrate(trained: Trained, spikes: Spikes) -> Ranges:
@@ -69,17 +72,19 @@ def calibrate(trained: Trained, spikes: Spikes) -> Ranges:
     network = trained.network
     for field, got, allowed in (("n", spikes.n, network.input.n), ("n_steps", spikes.n_steps, network.n_steps)):
         if got != allowed:
-            raise DataError(f"spikes.{field}", f"does not match network {network.name!r}", got=got,
-                            allowed=str(allowed))
+            raise DataError(
+                f"spikes.{field}", f"does not match network {network.name!r}", got=got, allowed=str(allowed)
+            )
     if spikes.n_samples == 0:
         raise DataError("calibration data", "holds no samples")
     start, stop = spikes.offsets[0, 0], spikes.offsets[-1, -1]
-    thresholds = {p.name: p.neuron.v_th_mv + _largest_theta(trained, p)
-                  for p in trained.network.populations}
+    thresholds = {p.name: p.neuron.v_th_mv + _largest_theta(trained, p) for p in trained.network.populations}
     count = np.bincount(spikes.index[start:stop], minlength=spikes.n)
-    return Ranges(input_rate=count / (spikes.n_samples * spikes.n_steps),
-                  busiest_step=int(np.diff(spikes.offsets, axis=1).max()),
-                  threshold_max_mv=thresholds)
+    return Ranges(
+        input_rate=count / (spikes.n_samples * spikes.n_steps),
+        busiest_step=int(np.diff(spikes.offsets, axis=1).max()),
+        threshold_max_mv=thresholds,
+    )
 
 
 def _largest_theta(trained: Trained, population: Population) -> float:
@@ -122,8 +127,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def merged(self, other: Sizes) -> Sizes:
         """The histogram of both."""
         limit = max(self.limit, other.limit)
-        return Sizes(top=max(self.top, other.top), limit=limit,
-                     counts=_widened(self, limit) + _widened(other, limit))
+        return Sizes(top=max(self.top, other.top), limit=limit, counts=_widened(self, limit) + _widened(other, limit))
 
     def quantile(self, share: float) -> float:
         """The size that `share` of the values do not exceed, to the width of a bin; the largest one for 1.
@@ -180,5 +184,9 @@ class LayerRanges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         for field in ("v", "i", "theta"):
             msgspec.structs.force_setattr(self, field, _table(f"ranges.{field}", getattr(self, field)))
         if not isinstance(self.sizes, dict) or not all(isinstance(x, Sizes) for x in self.sizes.values()):
-            raise DataError("ranges.sizes", "is no table of histograms by layer", got=type(self.sizes).__name__,
-                            allowed="a dict of Sizes")
+            raise DataError(
+                "ranges.sizes",
+                "is no table of histograms by layer",
+                got=type(self.sizes).__name__,
+                allowed="a dict of Sizes",
+            )

@@ -58,8 +58,9 @@ def restore_rates(
     targets: dict[str, Rates] = {}
     for name, rates in target_rates.items():
         if name not in populations:
-            raise ConfigError(f"target_rates[{name!r}]", "is no spiking population", got=name,
-                              allowed=", ".join(populations))
+            raise ConfigError(
+                f"target_rates[{name!r}]", "is no spiking population", got=name, allowed=", ".join(populations)
+            )
         targets[name] = _checked(program, populations[name], rates)
     for name, op in populations.items():
         for _ in range(n_rounds if name in targets else 0):
@@ -72,16 +73,22 @@ def _checked(program: Program, op: LifOp, given: ArrayLike) -> Rates:
     where, n_codes = f"target_rates[{op.name!r}]", program.codes(op.v_th).size
     rates = reals(where, given)
     if rates.ndim != 1 or rates.size == 0 or op.n % rates.size or rates.size % n_codes:
-        raise DataError(where, "wrong shape", got=rates.shape,
-                        allowed=f"[C] or [N]: a divisor of {op.n} neurons and a multiple of {n_codes} thresholds")
+        raise DataError(
+            where,
+            "wrong shape",
+            got=rates.shape,
+            allowed=f"[C] or [N]: a divisor of {op.n} neurons and a multiple of {n_codes} thresholds",
+        )
     if not np.all((rates >= 0) & (rates <= op.max_spikes)):
-        raise DataError(where, "not spikes per step", got=(float(rates.min()), float(rates.max())),
-                        allowed=f"0..{op.max_spikes}")
+        raise DataError(
+            where, "not spikes per step", got=(float(rates.min()), float(rates.max())), allowed=f"0..{op.max_spikes}"
+        )
     return rates
 
 
 def _settled(program: Program, op: LifOp, spikes: Spikes, target: Rates, backend: str) -> Program:
     """The program after one bisection of a population's thresholds."""
+
     def miss(codes: Codes) -> Rates:
         """How much too often each channel spikes under these threshold codes."""
         return measured_rates(_with_codes(program, op, codes), op.name, spikes, len(target), backend) - target

@@ -88,13 +88,23 @@ def centred(path: str, w: NDArray, rule: QuantRule, n_channels: int) -> Floats:
         return rows
     fix = "uniform levels here, or standardize = false"
     if rows.shape[1] < 2:
-        raise LoweringError(path, "has one weight per output channel, of which standardization leaves nothing",
-                            got=w.shape, allowed="two at least", fix=fix)
+        raise LoweringError(
+            path,
+            "has one weight per output channel, of which standardization leaves nothing",
+            got=w.shape,
+            allowed="two at least",
+            fix=fix,
+        )
     less: Floats = rows - rows.mean(axis=1, keepdims=True)
     alike = np.flatnonzero(np.ptp(rows, axis=1) == 0)
     if alike.size:
-        raise LoweringError(path, f"has variance zero in output channel {alike[0]}, so standardization leaves nothing",
-                            got=float(rows[alike[0], 0]), allowed="weights that differ", fix=fix)
+        raise LoweringError(
+            path,
+            f"has variance zero in output channel {alike[0]}, so standardization leaves nothing",
+            got=float(rows[alike[0], 0]),
+            allowed="weights that differ",
+            fix=fix,
+        )
     return less
 
 

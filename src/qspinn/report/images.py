@@ -26,8 +26,12 @@ def png(grey: NDArray[np.uint8], opaque: NDArray[np.bool_]) -> bytes:
     pixels = np.stack([grey, np.where(opaque, 255, 0)], axis=-1).astype(np.uint8).reshape(height, -1)
     rows = np.hstack([np.zeros((height, 1), np.uint8), pixels])
     header = struct.pack(">IIBBBBB", width, height, 8, 4, 0, 0, 0)  # 8 bits, grey with alpha
-    return (b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
-            + _chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", header)
+        + _chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
+        + _chunk(b"IEND", b"")
+    )
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -19,8 +19,14 @@ from qspinn.report import plots, svg, words
 from qspinn.report.sections import SECTIONS
 from qspinn.report.source import Point, Source, read_run
 
-FILTERS = {"size": words.size_text, "count": words.count_text, "percent": words.percent, "three": words.three,
-           "points": words.points_text, "duration": words.duration_text}
+FILTERS = {
+    "size": words.size_text,
+    "count": words.count_text,
+    "percent": words.percent,
+    "three": words.three,
+    "points": words.points_text,
+    "duration": words.duration_text,
+}
 
 
 def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path:
@@ -42,21 +48,34 @@ def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path
 
 def render(source: Source) -> str:
     """The page as HTML; everything that comes from files is escaped."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= FILTERS
     o, allowed, family = source.outcome, source.experiment.search.max_drop_points, SECTIONS[type(source.experiment)]
     own = family.view(source, source.own)
     common = {"o": o, "w": source.winner, "data": source.data}
     section = Markup(environment.from_string(_resource(f"sections/{family.TEMPLATE}")).render(**common, **own))
     return environment.from_string(_resource("page.html.j2")).render(
-        style=Markup(_resource("style.css")), symbols=svg.symbols(), e=source.experiment, allowed=allowed,
-        head=words.headline(source), verdict=words.verdict(o.test_difference, source.data.n[2], allowed, own["noun"]),
-        notes=source.notes, shared=words.shared_text(source.data.shared, own["noun"]),
-        winner_scheme=words.SCHEMES[source.winner.candidate.scheme], own_section=section,
+        style=Markup(_resource("style.css")),
+        symbols=svg.symbols(),
+        e=source.experiment,
+        allowed=allowed,
+        head=words.headline(source),
+        verdict=words.verdict(o.test_difference, source.data.n[2], allowed, own["noun"]),
+        notes=source.notes,
+        shared=words.shared_text(source.data.shared, own["noun"]),
+        winner_scheme=words.SCHEMES[source.winner.candidate.scheme],
+        own_section=section,
         schemes=_used(words.SCHEMES, {p.candidate.scheme for p in source.points}),
         roundings=_used(words.ROUNDINGS, {p.weights.rounding for p in source.points}),
-        **common, **own, **_search(source), **_precision(source), **_result(source), **_repeat(source))
+        **common,
+        **own,
+        **_search(source),
+        **_precision(source),
+        **_result(source),
+        **_repeat(source),
+    )
 
 
 def _resource(name: str) -> str:
@@ -75,30 +94,45 @@ def _search(source: Source) -> dict[str, Any]:
     ranked = sorted(source.points, key=lambda p: (-p.reward, p.bits, p.key))
     formula, numbers = words.reward_text(source.experiment.reward, source.winner, source)
     return {
-        "pareto": _both(plots.pareto, source), "floor": floor,
+        "pareto": _both(plots.pareto, source),
+        "floor": floor,
         "n_below": sum(p.accuracy < floor for p in source.points),
         "front": [_row(p, source) for p in sorted(source.points, key=lambda p: p.bits) if p.on_front],
         "ranking": [_row(p, source) for p in ranked],
-        "steps": [(len(o.candidates) + len(o.rejected), "candidates tried"),
-                  (len(o.rejected), "not possible as integers, or failed"),
-                  (len(o.candidates), "measured on validation"),
-                  (len(o.admitted), "within the target"), (len(o.front), "on the front"),
-                  (1, "winner: the largest reward")],
-        "formula": formula, "numbers": numbers, "rejections": words.rejections(o),
+        "steps": [
+            (len(o.candidates) + len(o.rejected), "candidates tried"),
+            (len(o.rejected), "not possible as integers, or failed"),
+            (len(o.candidates), "measured on validation"),
+            (len(o.admitted), "within the target"),
+            (len(o.front), "on the front"),
+            (1, "winner: the largest reward"),
+        ],
+        "formula": formula,
+        "numbers": numbers,
+        "rejections": words.rejections(o),
     }
 
 
 def _both(figure: Any, source: Source) -> Markup:
     """A figure drawn for wide and for narrow pages; the style sheet shows one of them."""
     return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(
-        figure(source, plots.WIDE), figure(source, plots.NARROW))
+        figure(source, plots.WIDE), figure(source, plots.NARROW)
+    )
 
 
 def _row(p: Point, source: Source) -> dict[str, Any]:
-    return {"label": p.label, "scheme": words.SCHEMES[p.candidate.scheme], "w_bits": p.weights.bits,
-            "rounding": words.ROUNDINGS[p.weights.rounding], "accuracy": p.accuracy, "bits": p.bits,
-            "factor": words.factor_text(source.outcome.float_bits, p.bits), "reward": p.reward,
-            "is_winner": p.key == source.winner.key, "admitted": p.admitted}
+    return {
+        "label": p.label,
+        "scheme": words.SCHEMES[p.candidate.scheme],
+        "w_bits": p.weights.bits,
+        "rounding": words.ROUNDINGS[p.weights.rounding],
+        "accuracy": p.accuracy,
+        "bits": p.bits,
+        "factor": words.factor_text(source.outcome.float_bits, p.bits),
+        "reward": p.reward,
+        "is_winner": p.key == source.winner.key,
+        "admitted": p.admitted,
+    }
 
 
 def _precision(source: Source) -> dict[str, Any]:
@@ -110,18 +144,29 @@ def _precision(source: Source) -> dict[str, Any]:
     for path in dict.fromkeys(c.path for c in curves):
         own = {c.rounding: c for c in curves if c.path == path}
         count = sum(r.count for r in source.float_memory if fnmatch.fnmatchcase(r.path, path))
-        table.append({"path": path, "count": count,
-                      "harmless": [own[r].harmless_bits if r in own else None for r in roundings],
-                      "worst": max(c.accuracy[0] - min(c.accuracy) for c in own.values()) * 100,
-                      "significance": max(c.significance for c in own.values())})
+        table.append(
+            {
+                "path": path,
+                "count": count,
+                "harmless": [own[r].harmless_bits if r in own else None for r in roundings],
+                "worst": max(c.accuracy[0] - min(c.accuracy) for c in own.values()) * 100,
+                "significance": max(c.significance for c in own.values()),
+            }
+        )
     best = {scheme: {r: plots.best_by_bits(source.points, scheme, r) for r in Rounding} for scheme in Scheme}
     widths = sorted({b for of in best.values() for points in of.values() for b in points}, reverse=True)
     return {
-        "curves": plots.significance_panels(curves, o.float_validation) if curves else [], "significance": table,
-        "swept": [(r.value, words.ROUNDINGS[r]) for r in roundings], "precision": plots.precision_panels(source),
+        "curves": plots.significance_panels(curves, o.float_validation) if curves else [],
+        "significance": table,
+        "swept": [(r.value, words.ROUNDINGS[r]) for r in roundings],
+        "precision": plots.precision_panels(source),
         "widths": widths,
-        "best": [(words.SCHEMES[s], words.ROUNDINGS[r], [points.get(b) for b in widths])
-                 for s, of in best.items() for r, points in of.items() if points],
+        "best": [
+            (words.SCHEMES[s], words.ROUNDINGS[r], [points.get(b) for b in widths])
+            for s, of in best.items()
+            for r, points in of.items()
+            if points
+        ],
     }
 
 
@@ -130,8 +175,10 @@ def _result(source: Source) -> dict[str, Any]:
     o, labels = source.outcome, source.data.labels
     wrong = [(n, labels[i], labels[j]) for i, row in enumerate(o.confusion) for j, n in enumerate(row) if i != j and n]
     return {
-        "memory": _both(plots.memory, source), "tensors": plots.merged(source.float_memory, source.winner.memory),
-        "float_learning_bits": source.float_learning_bits, "labels": labels,
+        "memory": _both(plots.memory, source),
+        "tensors": plots.merged(source.float_memory, source.winner.memory),
+        "float_learning_bits": source.float_learning_bits,
+        "labels": labels,
         "confused": sorted(wrong, reverse=True)[:3],
     }
 
@@ -140,5 +187,8 @@ def _repeat(source: Source) -> dict[str, Any]:
     """The configuration as JSON and the command that runs it."""
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in source.experiment.name) or "experiment"
     config = msgspec.json.format(msgspec.json.encode(source.outcome.experiment), indent=2).decode()
-    return {"config": config, "config_file": f"{name}.json",
-            "command": f"qspinn explore {shlex.quote(name + '.json')} --out {shlex.quote('runs/' + name)}"}
+    return {
+        "config": config,
+        "config_file": f"{name}.json",
+        "command": f"qspinn explore {shlex.quote(name + '.json')} --out {shlex.quote('runs/' + name)}",
+    }

@@ -36,8 +36,10 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 def tip_of(p: Point, float_bits: int) -> str:
     """What is shown when a candidate is pointed at."""
-    return (f"{p.label}\n{percent(p.accuracy)} on validation\n{size_text(p.bits)} ({count_text(p.bits)} bit), "
-            f"{factor_text(float_bits, p.bits)} smaller")
+    return (
+        f"{p.label}\n{percent(p.accuracy)} on validation\n{size_text(p.bits)} ({count_text(p.bits)} bit), "
+        f"{factor_text(float_bits, p.bits)} smaller"
+    )
 
 
 # --- Pareto front -----------------------------------------------------------------------------------------------------
@@ -58,24 +60,44 @@ def pareto(source: Source, width: int) -> Markup:
     floor, top = visible_floor(source), max(o.float_validation, *(p.accuracy for p in source.points))
     most = max(o.float_bits / p.bits for p in source.points)
     margin = 58 if width > 600 else 46
-    x = Scale(low=min(0.88, o.float_bits / max(p.bits for p in source.points)), high=most * 1.12, start=margin,
-              end=width - 14, log=True)
+    x = Scale(
+        low=min(0.88, o.float_bits / max(p.bits for p in source.points)),
+        high=most * 1.12,
+        start=margin,
+        end=width - 14,
+        log=True,
+    )
     y = Scale(low=floor, high=top + 0.06 * max(top - floor, 0.05), start=height - 50, end=46)
     target = o.float_validation - source.experiment.search.max_drop_points / 100
-    frame = _axes(x, y, svg.log_ticks(x.low, x.high), "memory, times smaller than float", lambda v: f"{v:g}×",
-                  "accuracy on validation")
+    frame = _axes(
+        x,
+        y,
+        svg.log_ticks(x.low, x.high),
+        "memory, times smaller than float",
+        lambda v: f"{v:g}×",
+        "accuracy on validation",
+    )
     marks = sorted(source.points, key=lambda p: (p.on_front, p.key))
-    content = [frame, _limit(x, y, target, f"target {percent(target)}"),
-               _front(source, x, y), *(_candidate(p, o.float_bits, x, y) for p in marks),
-               *_landmarks(source, x, y)]
+    content = [
+        frame,
+        _limit(x, y, target, f"target {percent(target)}"),
+        _front(source, x, y),
+        *(_candidate(p, o.float_bits, x, y) for p in marks),
+        *_landmarks(source, x, y),
+    ]
     return svg.picture(width, height, "Accuracy on validation over memory reduction, one mark per candidate", *content)
 
 
 def _candidate(p: Point, float_bits: int, x: Scale, y: Scale) -> Markup:
     below = p.accuracy < y.low
     kind = "on-front" if p.on_front else "below" if below else "off-front"
-    return svg.mark(p.weights.rounding.value, x.at(float_bits / p.bits), y.at(max(p.accuracy, y.low)),
-                    f"mark s-{p.candidate.scheme.value} {kind}", tip_of(p, float_bits))
+    return svg.mark(
+        p.weights.rounding.value,
+        x.at(float_bits / p.bits),
+        y.at(max(p.accuracy, y.low)),
+        f"mark s-{p.candidate.scheme.value} {kind}",
+        tip_of(p, float_bits),
+    )
 
 
 def _front(source: Source, x: Scale, y: Scale) -> Markup:
@@ -93,8 +115,10 @@ def _landmarks(source: Source, x: Scale, y: Scale) -> list[Markup]:
     """Float baseline and winner with their names."""
     o, w = source.outcome, source.winner
     x_float, y_float = x.at(1.0), y.at(o.float_validation)
-    float_tip = (f"float baseline\n{percent(o.float_validation)} on validation\n"
-                 f"{size_text(o.float_bits)} ({count_text(o.float_bits)} bit)")
+    float_tip = (
+        f"float baseline\n{percent(o.float_validation)} on validation\n"
+        f"{size_text(o.float_bits)} ({count_text(o.float_bits)} bit)"
+    )
     x_win, y_win = x.at(o.float_bits / w.bits), y.at(w.accuracy)
     numbers = [percent(w.accuracy), factor_text(o.float_bits, w.bits)]
     lines = ["winner " + ", ".join(numbers)] if x.end - x_win > 190 else ["winner", *numbers]
@@ -103,14 +127,23 @@ def _landmarks(source: Source, x: Scale, y: Scale) -> list[Markup]:
         svg.mark("nearest", x_float, y_float, "baseline", float_tip),
         svg.text(x_float + 10, y_float - 8, f"float {percent(o.float_validation)}", "strong halo"),
         svg.mark("winner", x_win, y_win, "winner", "winner: " + tip_of(w, o.float_bits)),
-        *(svg.text(x_win + (11 if beside else 8), y_win - (9 if beside else 18) - 16 * i, name, "strong halo",
-                   "start" if beside else "end") for i, name in enumerate(reversed(lines))),
+        *(
+            svg.text(
+                x_win + (11 if beside else 8),
+                y_win - (9 if beside else 18) - 16 * i,
+                name,
+                "strong halo",
+                "start" if beside else "end",
+            )
+            for i, name in enumerate(reversed(lines))
+        ),
     ]
 
 
 def _limit(x: Scale, y: Scale, value: float, name: str) -> Markup:
     return svg.line(x.start, y.at(value), x.end, y.at(value), "target") + svg.text(
-        x.start + 5, y.at(value) + 16, name, "small halo")
+        x.start + 5, y.at(value) + 16, name, "small halo"
+    )
 
 
 def _axes(x: Scale, y: Scale, x_ticks: Iterable[float], x_name: str, show: object, y_name: str) -> Markup:
@@ -127,16 +160,24 @@ def _axes(x: Scale, y: Scale, x_ticks: Iterable[float], x_name: str, show: objec
             room = x.at(v)
     parts.append(svg.text((x.start + x.end) / 2, y.start + 40, x_name, "axis", "middle"))
     middle = (y.start + y.end) / 2
-    parts.append(svg.tag("text", f"{y_name} [%]", class_="axis", text_anchor="middle",
-                         transform=f"translate(13 {middle:.0f}) rotate(-90)"))
+    parts.append(
+        svg.tag(
+            "text",
+            f"{y_name} [%]",
+            class_="axis",
+            text_anchor="middle",
+            transform=f"translate(13 {middle:.0f}) rotate(-90)",
+        )
+    )
     return svg.join(parts)
 
 
 # --- accuracy over bits -----------------------------------------------------------------------------------------------
 
 
-def panel(title: str, series: list[Series], limits: tuple[float, float], lines: dict[str, float], x_name: str
-          ) -> Markup:
+def panel(
+    title: str, series: list[Series], limits: tuple[float, float], lines: dict[str, float], x_name: str
+) -> Markup:
     """One small plot of accuracy over bits (log), a line for each rounding; `lines` are class name → level (share)."""
     width, height = 340, 250
     widths = sorted({b for s in series for b in s.bits})
@@ -152,8 +193,11 @@ def panel(title: str, series: list[Series], limits: tuple[float, float], lines: 
 def _curve(s: Series, x: Scale, y: Scale) -> Markup:
     places = [(x.at(b), y.at(a)) for b, a in zip(s.bits, s.accuracy, strict=True)]
     name = s.rounding.value
-    rings = [svg.tag("circle", cx=px, cy=py, r=8.5, class_=f"ring r-{name}")
-             for b, (px, py) in zip(s.bits, places, strict=True) if b == s.ring]
+    rings = [
+        svg.tag("circle", cx=px, cy=py, r=8.5, class_=f"ring r-{name}")
+        for b, (px, py) in zip(s.bits, places, strict=True)
+        if b == s.ring
+    ]
     marks = [svg.mark(name, px, py, f"mark r-{name}", tip) for (px, py), tip in zip(places, s.tips, strict=True)]
     return svg.path(places, f"curve r-{name}") + svg.join(rings) + svg.join(marks)
 
@@ -170,11 +214,21 @@ def significance_panels(curves: Sequence[Significance], float_accuracy: float) -
     limits = limits_of([a for c in curves for a in c.accuracy] + [float_accuracy])
     panels = []
     for path in dict.fromkeys(c.path for c in curves):
-        series = [Series(rounding=c.rounding, bits=c.bits, accuracy=c.accuracy, ring=c.harmless_bits,
-                         tips=tuple(f"{path}, {b} bit, {ROUNDINGS[c.rounding]}\n{percent(a)} on validation"
-                                    + ("\nsmallest harmless width" if b == c.harmless_bits else "")
-                                    for b, a in zip(c.bits, c.accuracy, strict=True)))
-                  for c in curves if c.path == path]
+        series = [
+            Series(
+                rounding=c.rounding,
+                bits=c.bits,
+                accuracy=c.accuracy,
+                ring=c.harmless_bits,
+                tips=tuple(
+                    f"{path}, {b} bit, {ROUNDINGS[c.rounding]}\n{percent(a)} on validation"
+                    + ("\nsmallest harmless width" if b == c.harmless_bits else "")
+                    for b, a in zip(c.bits, c.accuracy, strict=True)
+                ),
+            )
+            for c in curves
+            if c.path == path
+        ]
         panels.append((path, panel(path, series, limits, {"baseline-line": float_accuracy}, "bits of this tensor")))
     return panels
 
@@ -196,9 +250,16 @@ def precision_panels(source: Source) -> list[tuple[str, Markup]]:
     limits = limits_of([p.accuracy for best in found.values() for p in best.values()] + [o.float_validation, target])
     panels = []
     for scheme in Scheme:
-        series = [Series(rounding=r, bits=tuple(best), accuracy=tuple(p.accuracy for p in best.values()),
-                         tips=tuple(tip_of(p, o.float_bits) for p in best.values()))
-                  for (s, r), best in found.items() if s is scheme and best]
+        series = [
+            Series(
+                rounding=r,
+                bits=tuple(best),
+                accuracy=tuple(p.accuracy for p in best.values()),
+                tips=tuple(tip_of(p, o.float_bits) for p in best.values()),
+            )
+            for (s, r), best in found.items()
+            if s is scheme and best
+        ]
         if series:
             lines = {"baseline-line": o.float_validation, "target": target}
             panels.append((SCHEMES[scheme], panel(SCHEMES[scheme], series, limits, lines, "bits of the weights")))
@@ -208,8 +269,9 @@ def precision_panels(source: Source) -> list[tuple[str, Markup]]:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def merged(before: Iterable[MemoryRow], after: Iterable[MemoryRow]
-           ) -> list[tuple[str, str, MemoryRow | None, MemoryRow | None]]:
+def merged(
+    before: Iterable[MemoryRow], after: Iterable[MemoryRow]
+) -> list[tuple[str, str, MemoryRow | None, MemoryRow | None]]:
     """(path, role, float row, winner row) of every tensor that either has, the largest first."""
     old, new = {r.path: r for r in before}, {r.path: r for r in after}
     rows = [(p, (new.get(p) or old[p]).role, old.get(p), new.get(p)) for p in {**old, **new}]
@@ -218,8 +280,10 @@ def merged(before: Iterable[MemoryRow], after: Iterable[MemoryRow]
 
 def memory(source: Source, width: int) -> Markup:
     """Bits of each tensor before and after on a log axis, joined by a line."""
-    rows = [(path, a.total_bits if a else 0, b.total_bits if b else 0)
-            for path, _, a, b in merged(source.float_memory, source.winner.memory)]
+    rows = [
+        (path, a.total_bits if a else 0, b.total_bits if b else 0)
+        for path, _, a, b in merged(source.float_memory, source.winner.memory)
+    ]
     rows = [("total", source.outcome.float_bits, source.winner.bits), *rows]
     step, left = 30, 128
     height = step * len(rows) + 52

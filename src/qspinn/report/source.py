@@ -132,12 +132,17 @@ def read_run(folder: Path, sections: Mapping[type, Section]) -> Source:
         own, learning_bits = read(folder, facts, model)
         notes = program_file.load(model).notable() if model.suffix == PROGRAM.suffix else []
     except ArtifactError as error:
-        raise RunError(error.where, f"{error.problem}, so the report cannot be written", got=error.got,
-                       fix="run qspinn explore with this --out again: it continues and restores its files") from None
+        raise RunError(
+            error.where,
+            f"{error.problem}, so the report cannot be written",
+            got=error.got,
+            fix="run qspinn explore with this --out again: it continues and restores its files",
+        ) from None
     except (ConfigError, LookupError, ValueError, TypeError) as error:
         raise _broken(folder / outcome.model, f"does not fit the float network: {error}") from None
-    return Source(outcome=outcome, own=own, **facts, float_learning_bits=learning_bits,
-                  notes=tuple(str(note) for note in notes))
+    return Source(
+        outcome=outcome, own=own, **facts, float_learning_bits=learning_bits, notes=tuple(str(note) for note in notes)
+    )
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:
@@ -148,8 +153,10 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
     if [len(row) for row in outcome.confusion] != [len(data.labels)] * len(data.labels):
         raise ValueError("the confusion matrix does not fit the labels")
     return {
-        "experiment": experiment, "data": data,
-        "points": points, "winner": {p.key: p for p in points}[outcome.winner],
+        "experiment": experiment,
+        "data": data,
+        "points": points,
+        "winner": {p.key: p for p in points}[outcome.winner],
         "curves": msgspec.convert(outcome.significance, tuple[Significance, ...]),
         "float_networks": msgspec.convert(outcome.floats, tuple[FloatNetwork, ...]),
         "float_memory": msgspec.convert(outcome.float_memory, tuple[MemoryRow, ...]),
@@ -160,27 +167,39 @@ def _outcome(path: Path) -> Outcome:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Outcome)
     except OSError as error:
-        raise RunError(str(path), "cannot be read: no finished run is there", got=error.strerror,
-                       fix=f"run qspinn explore <config.toml> --out {path.parent} first") from None
+        raise RunError(
+            str(path),
+            "cannot be read: no finished run is there",
+            got=error.strerror,
+            fix=f"run qspinn explore <config.toml> --out {path.parent} first",
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _broken(path, str(error)) from None
 
 
 def _broken(path: Path, got: str) -> RunError:
-    return RunError(str(path), "is damaged or was written by another version of qspinn", got=got[:200],
-                    fix="run qspinn explore with this --out again: it continues and restores its files")
+    return RunError(
+        str(path),
+        "is damaged or was written by another version of qspinn",
+        got=got[:200],
+        fix="run qspinn explore with this --out again: it continues and restores its files",
+    )
 
 
 def _point(outcome: Outcome, experiment: AnyExperiment, record: dict[str, Any]) -> Point:
     key = record["key"]
     return Point(
-        key=key, candidate=candidate_of(experiment, record["candidate"], key), accuracy=float(record["accuracy"]),
-        bits=int(record["bits"]), learning_bits=int(record["learning_bits"]),
-        memory=tuple(msgspec.convert(r, MemoryRow) for r in record["memory"]), reward=outcome.rewards[key],
-        on_front=key in outcome.front, admitted=key in outcome.admitted,
-        rates=msgspec.convert(record.get("rates", {}), dict[str, float]), epochs=int(record.get("epochs", 0)),
+        key=key,
+        candidate=candidate_of(experiment, record["candidate"], key),
+        accuracy=float(record["accuracy"]),
+        bits=int(record["bits"]),
+        learning_bits=int(record["learning_bits"]),
+        memory=tuple(msgspec.convert(r, MemoryRow) for r in record["memory"]),
+        reward=outcome.rewards[key],
+        on_front=key in outcome.front,
+        admitted=key in outcome.admitted,
+        rates=msgspec.convert(record.get("rates", {}), dict[str, float]),
+        epochs=int(record.get("epochs", 0)),
         trained_rates=msgspec.convert(record.get("trained_rates", {}), dict[str, list[float]]),
         spikes=float(record.get("spikes", 0.0)),
     )
-
-

@@ -15,10 +15,17 @@ from qspinn.quantization.plan import Granularity
 from qspinn.report.source import FloatNetwork, Point, Source
 
 SCHEMES = {Scheme.PTQ: "PTQ", Scheme.PTQ_ADAPT: "PTQ + adapt", Scheme.ITQ: "ITQ"}
-ROUNDINGS = {Rounding.TRUNCATE: "truncate", Rounding.NEAREST: "nearest", Rounding.STOCHASTIC: "stochastic",
-             Rounding.TOWARD_ZERO: "toward zero"}
-GRANULARITIES = {Granularity.GLOBAL: "one step for all weights", Granularity.PER_NEURON: "a step per neuron",
-                 Granularity.PER_CHANNEL: "a step per channel"}
+ROUNDINGS = {
+    Rounding.TRUNCATE: "truncate",
+    Rounding.NEAREST: "nearest",
+    Rounding.STOCHASTIC: "stochastic",
+    Rounding.TOWARD_ZERO: "toward zero",
+}
+GRANULARITIES = {
+    Granularity.GLOBAL: "one step for all weights",
+    Granularity.PER_NEURON: "a step per neuron",
+    Granularity.PER_CHANNEL: "a step per channel",
+}
 
 
 SWEPT = "One tensor at a time is narrowed while all others stay at 16 bit."
@@ -88,9 +95,14 @@ def points_text(points: float) -> str:
 def headline(source: Source) -> dict[str, str]:
     """The parts of the one sentence: sizes, factor, accuracy difference on test and its interval."""
     o, d = source.outcome, source.outcome.test_difference
-    return {"before": size_text(o.float_bits), "after": size_text(source.winner.bits),
-            "factor": factor_text(o.float_bits, source.winner.bits), "points": signed(d.points),
-            "low": signed(d.low), "high": signed(d.high)}
+    return {
+        "before": size_text(o.float_bits),
+        "after": size_text(source.winner.bits),
+        "factor": factor_text(o.float_bits, source.winner.bits),
+        "points": signed(d.points),
+        "low": signed(d.low),
+        "high": signed(d.high),
+    }
 
 
 def verdict(d: Difference, n_test: int, allowed: float, noun: str = "images") -> Verdict:
@@ -99,12 +111,18 @@ def verdict(d: Difference, n_test: int, allowed: float, noun: str = "images") ->
     target, span = f"The target allows a loss of {points_text(allowed)}", f"({signed(d.low)} … {signed(d.high)})"
     if d.low >= -allowed:
         text = f"{target}; the whole interval {span} lies within it. "
-        text += ("It also lies above zero: on test the integer network is better than float."
-                 if d.low > 0 else _about_zero(d.high))
+        text += (
+            "It also lies above zero: on test the integer network is better than float."
+            if d.low > 0
+            else _about_zero(d.high)
+        )
         return Verdict(kind="met", badge="Within the target", text=text)
     if d.high < -allowed:
-        return Verdict(kind="missed", badge="Target missed on test",
-                       text=f"{target}, but even the favourable end of the interval {span} loses more.")
+        return Verdict(
+            kind="missed",
+            badge="Target missed on test",
+            text=f"{target}, but even the favourable end of the interval {span} loses more.",
+        )
     own = "is within the target" if d.points >= -allowed else "is larger than that"
     text = f"{target}. The measured difference of {signed(d.points)} points {own}, but the interval {span} reaches "
     text += f"across it: with {n}, neither meeting nor missing the target is shown."
@@ -121,12 +139,15 @@ def reward_text(reward: Reward, p: Point, source: Source) -> tuple[str, str]:
     """The formula of the reward, and the same with the winner's numbers."""
     o = source.outcome
     if reward.form == "additive":
-        return (f"R = A − μ · M / M₀, μ = {reward.mu:g}",
-                f"{p.accuracy:.4f} − {reward.mu:g} · {count_text(p.bits)} / {count_text(o.float_bits)}"
-                f" = {p.reward:.4f}")
+        return (
+            f"R = A − μ · M / M₀, μ = {reward.mu:g}",
+            f"{p.accuracy:.4f} − {reward.mu:g} · {count_text(p.bits)} / {count_text(o.float_bits)} = {p.reward:.4f}",
+        )
     lost = max(0.0, o.float_validation - p.accuracy)
-    return (f"R = (M₀ / M) · exp(−max(0, A₀ − A) / s), s = {reward.softness:g}",
-            f"{o.float_bits / p.bits:.2f} · exp(−{lost:.4f} / {reward.softness:g}) = {p.reward:.4f}")
+    return (
+        f"R = (M₀ / M) · exp(−max(0, A₀ − A) / s), s = {reward.softness:g}",
+        f"{o.float_bits / p.bits:.2f} · exp(−{lost:.4f} / {reward.softness:g}) = {p.reward:.4f}",
+    )
 
 
 def rejections(o: Outcome) -> list[tuple[str, int]]:
@@ -139,8 +160,10 @@ def shared_text(shared: Mapping[str, int], noun: str) -> str:
     if not shared:
         return ""
     pairs = ", ".join(f"{pair} share {count_text(n)}" for pair, n in shared.items())
-    return (f"The splits are not independent: {pairs} {noun}, as the data set allows. Accuracies on them "
-            "say less than they seem to.")
+    return (
+        f"The splits are not independent: {pairs} {noun}, as the data set allows. Accuracies on them "
+        "say less than they seem to."
+    )
 
 
 def width_text(bits: Sequence[int]) -> str:

@@ -16,7 +16,12 @@ BACKENDS = ("numba", "reference", "torch")
 
 
 def run(
-    program: Program, spikes: Spikes, *, backend: str = "numba", record: bool = False, device: str = "cpu",
+    program: Program,
+    spikes: Spikes,
+    *,
+    backend: str = "numba",
+    record: bool = False,
+    device: str = "cpu",
     memory_limit: int | None = None,
 ) -> Result:
     """Runs a batch of samples; see `Result` for what comes back.
@@ -37,18 +42,29 @@ def run(
         raise ConfigError("record", "is neither true nor false", got=record, allowed="True, False")
     check(program, memory_limit=memory_limit)
     if not isinstance(spikes, Spikes):
-        raise DataError("spikes", "are no spikes", got=type(spikes).__name__,
-                        allowed="Spikes, e.g. from spikes.from_dense")
+        raise DataError(
+            "spikes", "are no spikes", got=type(spikes).__name__, allowed="Spikes, e.g. from spikes.from_dense"
+        )
     if spikes.n != program.n_inputs:
         raise DataError("spikes.n", "does not match the program's inputs", got=spikes.n, allowed=str(program.n_inputs))
     if spikes.n_steps != program.n_steps:
-        raise DataError("spikes.n_steps", "does not match the program's steps", got=spikes.n_steps,
-                        allowed=str(program.n_steps), fix="bin the samples into as many steps as were declared")
+        raise DataError(
+            "spikes.n_steps",
+            "does not match the program's steps",
+            got=spikes.n_steps,
+            allowed=str(program.n_steps),
+            fix="bin the samples into as many steps as were declared",
+        )
     most = largest(spikes)
     limit = next((op.max_count for op in program.ops_of(EventsOp)), 1)
     if most > limit:
-        raise DataError("spikes.count", "a source spikes more often in a step than was declared", got=most,
-                        allowed=f"at most {limit}", fix="bin into more steps, or declare a larger max_count")
+        raise DataError(
+            "spikes.count",
+            "a source spikes more often in a step than was declared",
+            got=most,
+            allowed=f"at most {limit}",
+            fix="bin into more steps, or declare a larger max_count",
+        )
     return execute(program, spikes, record=record)
 
 
@@ -64,8 +80,13 @@ def backend_run(name: str, device: str = "cpu") -> Callable[..., Result]:
     if name == "torch":
         return _torch_run(device)
     if name in BACKENDS and device != "cpu":
-        raise ConfigError("device", f"the {name} backend runs on the CPU only", got=device, allowed="cpu",
-                          fix="choose the torch backend")
+        raise ConfigError(
+            "device",
+            f"the {name} backend runs on the CPU only",
+            got=device,
+            allowed="cpu",
+            fix="choose the torch backend",
+        )
     if name == "numba":
         from qspinn.runtime.numba_engine import engine
 

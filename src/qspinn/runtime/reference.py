@@ -39,8 +39,10 @@ State = dict[str, dict[str, Ints]]
 def init(program: Program, batch: int) -> State:
     """State at the start of a sample, for every population, int64 [B, N]: potential v, refractory counter ref, synaptic
     current i, the adaptive part theta of the threshold and the spikes s of the step before; all zero."""
-    return {op.name: {kind: np.zeros((batch, op.n), dtype=np.int64) for kind in ("v", "ref", "i", "theta", "s")}
-            for op in program.ops_of(LifOp)}
+    return {
+        op.name: {kind: np.zeros((batch, op.n), dtype=np.int64) for kind in ("v", "ref", "i", "theta", "s")}
+        for op in program.ops_of(LifOp)
+    }
 
 
 def step(program: Program, state: State, t: int, spikes_in: NDArray) -> tuple[State, dict[str, Ints]]:
@@ -73,8 +75,12 @@ def _conv(program: Program, op: ConvOp, t: int, signals: dict[str, Ints], old: S
         mine, theirs = slice(g * of_group, (g + 1) * of_group), slice(g * per_group, (g + 1) * per_group)
         for ky in range(w.shape[2]):
             for kx in range(w.shape[3]):
-                seen = x[:, theirs, ky * dy : ky * dy + (height - 1) * sy + 1 : sy,
-                         kx * dx : kx * dx + (width - 1) * sx + 1 : sx]
+                seen = x[
+                    :,
+                    theirs,
+                    ky * dy : ky * dy + (height - 1) * sy + 1 : sy,
+                    kx * dx : kx * dx + (width - 1) * sx + 1 : sx,
+                ]
                 total[:, mine] += np.einsum("bchw,oc->bohw", seen, w[mine, :, ky, kx])
     _feed(signals, op, total.reshape(len(x), c_out * height * width))
 
@@ -96,8 +102,12 @@ def _pool(program: Program, op: PoolOp, t: int, signals: dict[str, Ints], old: S
     pooled = np.zeros((len(x), channels, height, width), dtype=np.int64)
     for y in range(op.kernel[0]):
         for z in range(op.kernel[1]):
-            seen = x[:, :, y : y + (height - 1) * op.stride[0] + 1 : op.stride[0],
-                     z : z + (width - 1) * op.stride[1] + 1 : op.stride[1]]
+            seen = x[
+                :,
+                :,
+                y : y + (height - 1) * op.stride[0] + 1 : op.stride[0],
+                z : z + (width - 1) * op.stride[1] + 1 : op.stride[1],
+            ]
             pooled = pooled + seen if op.kind == "sum" else np.maximum(pooled, seen)
     signals[op.target] = pooled.reshape(len(x), channels * height * width)
 
@@ -110,8 +120,13 @@ def _maps(signals: dict[str, Ints], op: ConvOp | PoolOp) -> Ints:
 
 def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:
     def rounded(x: Ints, shift: int, offset: int) -> Ints:
-        return requantize(x, shift, op.rounding, key=stream_key(program.seed, op.stream + offset, t),
-                          index=np.broadcast_to(neurons, x.shape))
+        return requantize(
+            x,
+            shift,
+            op.rounding,
+            key=stream_key(program.seed, op.stream + offset, t),
+            index=np.broadcast_to(neurons, x.shape),
+        )
 
     neurons = np.arange(op.n)
     v = rounded(old[op.name]["v"] * int(program.codes(op.decay)[0]), op.decay_shift, 1)
@@ -210,8 +225,16 @@ def _outside(program: Program, op: Any, t: int, signals: dict[str, Ints], old: S
 
 
 _RULES: dict[type, Callable[..., None]] = {
-    PoissonOp: _outside, EventsOp: _outside, SelectOp: _select, DenseOp: _dense, ConvOp: _conv, PoolOp: _pool,
-    AddOp: _add, LifOp: _lif, VoteOp: _outside, ReadOp: _outside,
+    PoissonOp: _outside,
+    EventsOp: _outside,
+    SelectOp: _select,
+    DenseOp: _dense,
+    ConvOp: _conv,
+    PoolOp: _pool,
+    AddOp: _add,
+    LifOp: _lif,
+    VoteOp: _outside,
+    ReadOp: _outside,
 }
 
 
@@ -232,9 +255,15 @@ def run(program: Program, spikes: Spikes, *, record: bool = False) -> Result:
     scores = read(program, counts, last, potentials)
     if not record:
         return Result(counts=counts, scores=scores)
-    return Result(counts=counts, scores=scores, v=last, ref={op.name: state[op.name]["ref"] for op in ops},
-                  spikes=rasters, current={op.name: state[op.name]["i"] for op in ops if op.current},
-                  theta={op.name: state[op.name]["theta"] for op in ops if op.theta_fmt is not None})
+    return Result(
+        counts=counts,
+        scores=scores,
+        v=last,
+        ref={op.name: state[op.name]["ref"] for op in ops},
+        spikes=rasters,
+        current={op.name: state[op.name]["i"] for op in ops if op.current},
+        theta={op.name: state[op.name]["theta"] for op in ops if op.theta_fmt is not None},
+    )
 
 
 def read(program: Program, counts: dict[str, Ints], v_last: dict[str, Ints], v_sum: dict[str, Ints]) -> Ints:

@@ -54,8 +54,9 @@ class BrokenBackend(msgspec.Struct, frozen=True):
                 if isinstance(op, DenseOp):
                     current = signals[op.source] @ program.codes(op.weight).astype(np.int64).T
                 if isinstance(op, LifOp):
-                    v[op.name], ref[op.name], signals[op.name] = self._step(program, op, t, v[op.name], ref[op.name],
-                                                                            current)
+                    v[op.name], ref[op.name], signals[op.name] = self._step(
+                        program, op, t, v[op.name], ref[op.name], current
+                    )
                     fired[op.name].append(signals[op.name].astype(np.uint8))
         rasters = {name: np.stack(steps) for name, steps in fired.items()}
         counts = {name: x.sum(axis=0, dtype=np.int64) for name, x in rasters.items()}

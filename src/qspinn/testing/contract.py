@@ -108,8 +108,13 @@ class BackendContract:
     def test_no_samples(self) -> None:
         for case in self._some(12):
             program = case.program
-            self._hold(Case(name=f"no samples, {case.name}", program=program,
-                            spikes=from_dense(np.zeros((program.n_steps, 0, program.n_inputs)))))
+            self._hold(
+                Case(
+                    name=f"no samples, {case.name}",
+                    program=program,
+                    spikes=from_dense(np.zeros((program.n_steps, 0, program.n_inputs))),
+                )
+            )
 
     def test_interspike_interval(self) -> None:
         """Without leak and under constant drive I the intervals are ceil(v_th / I) + n_ref steps exactly."""
@@ -134,9 +139,17 @@ def _sample(result: Result, b: int) -> Result:
     """Sample b of a result, as a batch of one."""
     counts, v, ref, current, theta = (
         {n: x[b : b + 1] for n, x in part.items()}
-        for part in (result.counts, result.v, result.ref, result.current, result.theta))
-    return Result(counts=counts, scores=result.scores[b : b + 1], v=v, ref=ref, current=current, theta=theta,
-                  spikes={n: x[:, b : b + 1] for n, x in result.spikes.items()})
+        for part in (result.counts, result.v, result.ref, result.current, result.theta)
+    )
+    return Result(
+        counts=counts,
+        scores=result.scores[b : b + 1],
+        v=v,
+        ref=ref,
+        current=current,
+        theta=theta,
+        spikes={n: x[:, b : b + 1] for n, x in result.spikes.items()},
+    )
 
 
 def _spike_times(backend: Callable[..., Result], program: Program, spikes: Spikes) -> NDArray[np.int64]:

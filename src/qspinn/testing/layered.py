@@ -37,8 +37,14 @@ def random_layered(seed: int) -> Case:
     rng = np.random.default_rng([seed, 12])
     shape = (int(rng.integers(1, 4)), int(rng.integers(3, 9)), int(rng.integers(3, 9)))
     n_steps, n_samples = int(rng.integers(1, 14)), int(rng.integers(1, 4))
-    builder = _Builder(rng=rng, more=np.random.default_rng([seed, 13]), ops=[EventsOp(shape=shape)], tensors={},
-                       signals={"input": shape}, populations=[])
+    builder = _Builder(
+        rng=rng,
+        more=np.random.default_rng([seed, 13]),
+        ops=[EventsOp(shape=shape)],
+        tensors={},
+        signals={"input": shape},
+        populations=[],
+    )
     for _ in range(rng.integers(2, 6)):
         builder.layer()
     if not builder.populations:
@@ -50,8 +56,14 @@ def random_layered(seed: int) -> Case:
         builder.ops.append(VoteOp(source=name, votes="readout.votes"))
     else:
         builder.ops.append(ReadOp(source=name, of=("spikes", "v_last", "v_sum")[rng.integers(3)]))
-    program = Program(name="layered", n_inputs=math.prod(shape), n_steps=n_steps, seed=seed, ops=tuple(builder.ops),
-                      tensors=builder.tensors)
+    program = Program(
+        name="layered",
+        n_inputs=math.prod(shape),
+        n_steps=n_steps,
+        seed=seed,
+        ops=tuple(builder.ops),
+        tensors=builder.tensors,
+    )
     active = rng.random((n_steps, n_samples, math.prod(shape))) < rng.choice([0.05, 0.3, 0.8])
     graded = bool(rng.random() < 0.4)
     raster = active * (rng.integers(1, 256 if rng.random() < 0.2 else 4, active.shape) if graded else 1)
@@ -95,8 +107,14 @@ class _Builder(msgspec.Struct):
     def pool(self, source: str) -> None:
         c, height, width = self.signals[source]
         kernel = int(self.rng.integers(1, min(3, height) + 1)), int(self.rng.integers(1, min(3, width) + 1))
-        op = PoolOp(source=source, target=f"pool{len(self.ops)}", kind=("sum", "max")[self.rng.integers(2)],
-                    shape=(c, height, width), kernel=kernel, stride=self._pair(1, 4))
+        op = PoolOp(
+            source=source,
+            target=f"pool{len(self.ops)}",
+            kind=("sum", "max")[self.rng.integers(2)],
+            shape=(c, height, width),
+            kernel=kernel,
+            stride=self._pair(1, 4),
+        )
         self.ops.append(op)
         self.signals[op.target] = pool_shape(op)
 
@@ -104,8 +122,17 @@ class _Builder(msgspec.Struct):
         name, shape = f"p{len(self.ops)}", self.signals[source]
         groups = shape[0] if self.rng.random() < 0.3 else 1
         weight = (groups * int(self.rng.integers(1, 4)), shape[0] // groups, *self._pair(1, 4))
-        op = ConvOp(source=source, target=name, weight=f"{name}.w", shape=shape, stride=self._pair(1, 4),
-                    padding=self._pair(0, 3), dilation=self._pair(1, 3), groups=groups, shift=int(self.rng.integers(2)))
+        op = ConvOp(
+            source=source,
+            target=name,
+            weight=f"{name}.w",
+            shape=shape,
+            stride=self._pair(1, 4),
+            padding=self._pair(0, 3),
+            dilation=self._pair(1, 3),
+            groups=groups,
+            shift=int(self.rng.integers(2)),
+        )
         if min(conv_shape(op, weight)) < 1:
             return
         self._weights(op.weight, weight)
@@ -115,11 +142,23 @@ class _Builder(msgspec.Struct):
     def dense(self, source: str, *, recurrent: bool = False) -> None:
         name, n = f"p{len(self.ops)}", int(self.rng.integers(1, 20))
         n_pre = math.prod(self.signals[source])
-        self.ops.append(DenseOp(source=source, target=name, weight=self._weights(f"{name}.w", (n, n_pre)),
-                                shift=int(self.rng.integers(3))))
+        self.ops.append(
+            DenseOp(
+                source=source,
+                target=name,
+                weight=self._weights(f"{name}.w", (n, n_pre)),
+                shift=int(self.rng.integers(3)),
+            )
+        )
         if recurrent:
-            self.ops.append(DenseOp(source=name, target=name, weight=self._weights(f"{name}.w_{name}", (n, n)),
-                                    shift=int(self.rng.integers(2))))
+            self.ops.append(
+                DenseOp(
+                    source=name,
+                    target=name,
+                    weight=self._weights(f"{name}.w_{name}", (n, n)),
+                    shift=int(self.rng.integers(2)),
+                )
+            )
         self.population(name, (n, 1, 1))
 
     def population(self, name: str, shape: Shape) -> None:
@@ -128,8 +167,14 @@ class _Builder(msgspec.Struct):
         for source, other in list(self.signals.items()):
             if math.prod(other) == n and rng.random() < 0.5:
                 size = [1, shape[0], n][rng.integers(3)]
-                self.ops.append(AddOp(source=source, target=name, weight=self._weights(f"{name}.w_{source}", (size,)),
-                                      shift=int(rng.integers(3))))
+                self.ops.append(
+                    AddOp(
+                        source=source,
+                        target=name,
+                        weight=self._weights(f"{name}.w_{source}", (size,)),
+                        shift=int(rng.integers(3)),
+                    )
+                )
         self.ops.append(self._neurons(name, shape, n))
         self.signals[name] = shape
         self.populations.append(name)
@@ -155,26 +200,44 @@ class _Builder(msgspec.Struct):
         if adapts:
             k_theta = int(rng.integers(1, 9))
             self.tensors[f"{name}.theta_decay"] = codes(rng.integers(0, 1 << k_theta), QFormat(bits=k_theta))
-            moving = {"theta_fmt": QFormat(bits=int(rng.integers(2, 13))), "theta_decay_shift": k_theta,
-                      "theta_decay": f"{name}.theta_decay",
-                      "theta_step": vector("theta_step", 1, max(1, top // 4), v_bits)}
+            moving = {
+                "theta_fmt": QFormat(bits=int(rng.integers(2, 13))),
+                "theta_decay_shift": k_theta,
+                "theta_decay": f"{name}.theta_decay",
+                "theta_step": vector("theta_step", 1, max(1, top // 4), v_bits),
+            }
         return LifOp(
-            name=name, n=n, v_fmt=QFormat(bits=v_bits, signed=True), v_min=int(rng.integers(-top - 1, 1)),
-            in_shift=int(rng.integers(-1, 4)), decay=f"{name}.decay", decay_shift=k,
-            rounding=ROUNDINGS[rng.integers(4)], v_th=vector("v_th", 1, max(1, top // 3), v_bits), v_th_shift=0,
+            name=name,
+            n=n,
+            v_fmt=QFormat(bits=v_bits, signed=True),
+            v_min=int(rng.integers(-top - 1, 1)),
+            in_shift=int(rng.integers(-1, 4)),
+            decay=f"{name}.decay",
+            decay_shift=k,
+            rounding=ROUNDINGS[rng.integers(4)],
+            v_th=vector("v_th", 1, max(1, top // 3), v_bits),
+            v_th_shift=0,
             v_reset=vector("v_reset", 0, top // 4, v_bits, True),
-            n_ref=int(rng.integers(0, 3)), winner=yes(0.15) and not several, stream=16 * (len(self.populations) + 1),
+            n_ref=int(rng.integers(0, 3)),
+            winner=yes(0.15) and not several,
+            stream=16 * (len(self.populations) + 1),
             theta=vector("theta", 0, top // 2, v_bits) if yes(0.2) and not adapts else "",
             theta_shift=int(rng.integers(3)) if adapts else 0,
             inhibition=vector("inhibition", 0, top // 2, v_bits) if inhibits and not several else "",
             bias=(bias := vector("bias", -top // 4, top // 4, v_bits, True) if yes() else ""),
-            bias_shift=v_bits % 3 if bias else 0, in_shifts=vector("in_shifts", 0, 4, 3) if yes(0.3) else "",
+            bias_shift=v_bits % 3 if bias else 0,
+            in_shifts=vector("in_shifts", 0, 4, 3) if yes(0.3) else "",
             strict=yes(),
-            reset="subtract" if several else ("value", "subtract")[rng.integers(2)], spiking=yes(0.85),
-            current=f"{name}.current" if has_current else "", current_shift=k_i if has_current else 0,
+            reset="subtract" if several else ("value", "subtract")[rng.integers(2)],
+            spiking=yes(0.85),
+            current=f"{name}.current" if has_current else "",
+            current_shift=k_i if has_current else 0,
             current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None,
-            reset_delay=yes(0.2), max_spikes=int(rng.integers(2, 9)) if several else 1, **moving,
-            **self._store(v_bits))
+            reset_delay=yes(0.2),
+            max_spikes=int(rng.integers(2, 9)) if several else 1,
+            **moving,
+            **self._store(v_bits),
+        )
 
     def _store(self, v_bits: int) -> dict[str, Any]:
         """A format of potentials between steps, for a third of the populations."""
@@ -194,8 +257,10 @@ ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
     "lets thresholds fall too fast": (LifOp, {"theta_decay_shift": lambda op: op.theta_decay_shift + 1}),
     "ignores the shift of what moves thresholds": (LifOp, {"theta_shift": lambda op: 0}),
     "spikes at most twice in a step": (LifOp, {"max_spikes": lambda op: min(2, op.max_spikes)}),
-    "spikes several times where once is meant": (LifOp, {
-        "max_spikes": lambda op: max(op.max_spikes, 1 + (op.reset == "subtract"))}),
+    "spikes several times where once is meant": (
+        LifOp,
+        {"max_spikes": lambda op: max(op.max_spikes, 1 + (op.reset == "subtract"))},
+    ),
     "forgets the bias": (LifOp, {"bias": lambda op: ""}),
     "forgets the shift of the bias": (LifOp, {"bias_shift": lambda op: 0 if op.bias_shift else 1}),
     "shifts all channels alike": (LifOp, {"in_shifts": lambda op: ""}),

@@ -32,11 +32,66 @@ PER_BASE = 40
 """Mutants in a row that are made of the same program."""
 LARGEST_BASE = 8000
 """Codes of the largest program that is changed: the time goes into changes, not into sums."""
-NUMBERS = (-(10**30), -(1 << 63), -(1 << 31), -40, -2, -1, 0, 1, 2, 3, 7, 15, 16, 30, 31, 32, 33, 40, 63, 64, 255, 256,
-           1 << 15, (1 << 15) + 1, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, 1 << 63,
-           10**30)
-WORDS = ("", "input", "p0", "a b", "é", "\0", "x" * 300, "class", "value", "subtract", "sum", "max", "spikes", "v_last",
-         "v_sum", *(r.value for r in Rounding), "lif", "dense", "conv", "add", "pool", "select", "read", "vote")
+NUMBERS = (
+    -(10**30),
+    -(1 << 63),
+    -(1 << 31),
+    -40,
+    -2,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    7,
+    15,
+    16,
+    30,
+    31,
+    32,
+    33,
+    40,
+    63,
+    64,
+    255,
+    256,
+    1 << 15,
+    (1 << 15) + 1,
+    1 << 16,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 32,
+    (1 << 63) - 1,
+    1 << 63,
+    10**30,
+)
+WORDS = (
+    "",
+    "input",
+    "p0",
+    "a b",
+    "é",
+    "\0",
+    "x" * 300,
+    "class",
+    "value",
+    "subtract",
+    "sum",
+    "max",
+    "spikes",
+    "v_last",
+    "v_sum",
+    *(r.value for r in Rounding),
+    "lif",
+    "dense",
+    "conv",
+    "add",
+    "pool",
+    "select",
+    "read",
+    "vote",
+)
 OTHERS: tuple[Any, ...] = (None, True, False, 0.5, 2.0, 1e308, "", "0", [], {}, [1], [1, 1], {"a": 1})
 VECTORS = ("v_th", "v_reset", "theta", "inhibition", "bias", "in_shifts", "theta_step")
 FACTORS = ("decay", "current", "theta_decay")
@@ -120,8 +175,11 @@ def _base(seed: int, number: int) -> _Base:
 def _vectors() -> list[tuple[str, Program]]:
     """Every hand-built program that is small."""
     cases = itertools.chain(adversarial(), adversarial_layered(), adversarial_neurons())
-    return [(case.name, case.program) for case in cases
-            if sum(t.codes.size for t in case.program.tensors.values()) <= LARGEST_BASE]
+    return [
+        (case.name, case.program)
+        for case in cases
+        if sum(t.codes.size for t in case.program.tensors.values()) <= LARGEST_BASE
+    ]
 
 
 def _places(value: Any, where: str = "header") -> Iterator[tuple[Any, Any, str]]:
@@ -243,10 +301,24 @@ def _codes(parts: Parts, rng: Rng) -> str | None:
     if not isinstance(shape, list) or not all(type(s) is int and 0 <= s <= 600 for s in shape) or np.prod(shape) > 1e4:
         return None
     if rng.random() < 0.3:
-        shape = _picked(rng, ([1], shape[::-1], [1, *shape], shape[:-1], [*shape, 1], [s + 1 for s in shape], [0],
-                              [int(np.prod(shape))]))
-    fmt = QFormat(bits=int(_picked(rng, (1, 2, 3, 4, 8, 15, 16, 17, 24, 30, 31, 32))), frac=int(rng.integers(-3, 4)),
-                  signed=bool(rng.random() < 0.4))
+        shape = _picked(
+            rng,
+            (
+                [1],
+                shape[::-1],
+                [1, *shape],
+                shape[:-1],
+                [*shape, 1],
+                [s + 1 for s in shape],
+                [0],
+                [int(np.prod(shape))],
+            ),
+        )
+    fmt = QFormat(
+        bits=int(_picked(rng, (1, 2, 3, 4, 8, 15, 16, 17, 24, 30, 31, 32))),
+        frac=int(rng.integers(-3, 4)),
+        signed=bool(rng.random() < 0.4),
+    )
     ends = [-1, 1] if fmt.binary else [fmt.code_min, min(fmt.code_max, (1 << 31) - 1)]
     drawn = rng.integers(0, 2, shape) if rng.random() < 0.5 or fmt.binary else None
     codes = np.array(ends)[drawn] if drawn is not None else np.clip(rng.integers(-3, 40, shape), ends[0], ends[1])
@@ -290,23 +362,36 @@ def _switch(parts: Parts, rng: Rng) -> str | None:
         top = (1 << shift) if field in FACTORS else int(_picked(rng, (1, 5, 100, 32767, (1 << 30) - 1)))
         code = max(0, min(top - int(rng.integers(2)), (1 << 31) - 1))
         signs = -1 if field in ("bias", "in_shifts", "v_reset", "v_th") and rng.random() < 0.3 else 1
-        _rewrite(parts, f"new.{field}", np.array([signs * code]), QFormat(bits=32 if signs < 0 else 31,
-                                                                        signed=signs < 0))
+        _rewrite(
+            parts, f"new.{field}", np.array([signs * code]), QFormat(bits=32 if signs < 0 else 31, signed=signs < 0)
+        )
         if field != "v_reset" and field != "in_shifts" and field != "theta_step":
             settings[f"{field}_shift"] = shift
         if field == "current":
             settings["current_fmt"] = to_plain(QFormat(bits=max(bits, 2), signed=True))
     elif field == "store":
-        settings = {"store_fmt": to_plain(QFormat(bits=max(2, bits // 2), frac=-shift, signed=True)),
-                    "store_min": int(_picked(rng, (0, -1, -(1 << max(2, bits // 2) - 1))))}
+        settings = {
+            "store_fmt": to_plain(QFormat(bits=max(2, bits // 2), frac=-shift, signed=True)),
+            "store_min": int(_picked(rng, (0, -1, -(1 << max(2, bits // 2) - 1)))),
+        }
     elif field == "adapts":
         for name, code in (("theta_step", 3), ("theta_decay", (1 << shift) - 1)):
             _rewrite(parts, f"new.{name}", np.array([min(code, (1 << 31) - 1)]), QFormat(bits=31))
-        settings = {"theta_fmt": to_plain(QFormat(bits=bits)), "theta_step": "new.theta_step", "theta": "",
-                    "theta_decay": "new.theta_decay", "theta_decay_shift": shift}
+        settings = {
+            "theta_fmt": to_plain(QFormat(bits=bits)),
+            "theta_step": "new.theta_step",
+            "theta": "",
+            "theta_decay": "new.theta_decay",
+            "theta_decay_shift": shift,
+        }
     elif field == "several":
-        settings = {"max_spikes": int(_picked(rng, (2, 3, 255))), "reset": "subtract", "winner": False,
-                    "inhibition": "", "inhibition_shift": 0}
+        settings = {
+            "max_spikes": int(_picked(rng, (2, 3, 255))),
+            "reset": "subtract",
+            "winner": False,
+            "inhibition": "",
+            "inhibition_shift": 0,
+        }
     else:
         fmt = QFormat(bits=bits, signed=bits > 1 and bool(rng.random() < 0.7))
         settings = {"v_fmt": to_plain(fmt), "v_min": int(_picked(rng, (0, fmt.code_min)))}
@@ -315,6 +400,12 @@ def _switch(parts: Parts, rng: Rng) -> str | None:
 
 
 _CHANGES: tuple[Callable[[Parts, Rng], str | None], ...] = (
-    _value, _keys, _operations, _exchanged, _codes, _bytes, _switch)
+    _value,
+    _keys,
+    _operations,
+    _exchanged,
+    _codes,
+    _bytes,
+    _switch,
+)
 _SHARES = (0.5, 0.05, 0.08, 0.05, 0.12, 0.05, 0.15)
-

@@ -87,15 +87,29 @@ def random_recipe(rng: np.random.Generator, *, signed_weights: bool = True) -> R
         signed = yes(0.4)
         return Layer(
             n=int(rng.choice([rng.integers(1, 36), rng.integers(500, 600)], p=[0.93, 0.07])),
-            v_bits=int(rng.integers(2 if signed else 1, 17)), v_signed=signed,
+            v_bits=int(rng.integers(2 if signed else 1, 17)),
+            v_signed=signed,
             w_bits=int(rng.integers(2, 17)) if signed or yes(0.75) else 1,
-            w_signed=signed_weights and signed and yes(), decay_shift=int(rng.integers(0, 17)),
-            shift_bias=int(rng.integers(-3, 3)), rounding=ROUNDINGS[rng.integers(4)], per_neuron=yes(), theta=yes(),
-            n_ref=int(rng.integers(0, 5)), winner=yes(0.7), inhibition=yes(0.7))
+            w_signed=signed_weights and signed and yes(),
+            decay_shift=int(rng.integers(0, 17)),
+            shift_bias=int(rng.integers(-3, 3)),
+            rounding=ROUNDINGS[rng.integers(4)],
+            per_neuron=yes(),
+            theta=yes(),
+            n_ref=int(rng.integers(0, 5)),
+            winner=yes(0.7),
+            inhibition=yes(0.7),
+        )
 
-    return Recipe(seed=int(rng.integers(1 << 32)), n_inputs=int(rng.integers(1, 40)), n_steps=int(rng.integers(1, 24)),
-                  n_samples=int(rng.integers(1, 5)), density=float(rng.choice([0.05, 0.3, 0.7, 1.0])), select=yes(0.3),
-                  layers=tuple(layer() for _ in range(rng.integers(1, 4))))
+    return Recipe(
+        seed=int(rng.integers(1 << 32)),
+        n_inputs=int(rng.integers(1, 40)),
+        n_steps=int(rng.integers(1, 24)),
+        n_samples=int(rng.integers(1, 5)),
+        density=float(rng.choice([0.05, 0.3, 0.7, 1.0])),
+        select=yes(0.3),
+        layers=tuple(layer() for _ in range(rng.integers(1, 4))),
+    )
 
 
 def recipes() -> SearchStrategy[Recipe]:
@@ -104,13 +118,31 @@ def recipes() -> SearchStrategy[Recipe]:
 
     bit = st.booleans()
     layer = st.builds(
-        Layer, n=st.integers(1, 40), v_bits=st.integers(2, 16), v_signed=bit, w_bits=st.integers(1, 16),
-        decay_shift=st.integers(0, 16), shift_bias=st.integers(-3, 3), rounding=st.sampled_from(ROUNDINGS),
-        per_neuron=bit, theta=bit, n_ref=st.integers(0, 4), winner=bit, inhibition=bit, w_signed=st.just(False))
+        Layer,
+        n=st.integers(1, 40),
+        v_bits=st.integers(2, 16),
+        v_signed=bit,
+        w_bits=st.integers(1, 16),
+        decay_shift=st.integers(0, 16),
+        shift_bias=st.integers(-3, 3),
+        rounding=st.sampled_from(ROUNDINGS),
+        per_neuron=bit,
+        theta=bit,
+        n_ref=st.integers(0, 4),
+        winner=bit,
+        inhibition=bit,
+        w_signed=st.just(False),
+    )
     return st.builds(
-        Recipe, seed=st.integers(0, (1 << 32) - 1), n_inputs=st.integers(1, 40), n_steps=st.integers(1, 24),
-        n_samples=st.integers(1, 4), density=st.sampled_from([0.0, 0.05, 0.3, 1.0]), select=bit,
-        layers=st.lists(layer, min_size=1, max_size=3).map(tuple))
+        Recipe,
+        seed=st.integers(0, (1 << 32) - 1),
+        n_inputs=st.integers(1, 40),
+        n_steps=st.integers(1, 24),
+        n_samples=st.integers(1, 4),
+        density=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+        select=bit,
+        layers=st.lists(layer, min_size=1, max_size=3).map(tuple),
+    )
 
 
 def build(recipe: Recipe) -> Case:
@@ -136,8 +168,15 @@ def build(recipe: Recipe) -> Case:
     bits = int(rng.integers(1, 17))
     tensors["readout.votes"] = codes(rng.integers(0, 1 << bits, (recipe.layers[-1].n, 3)), QFormat(bits=bits))
     ops.append(VoteOp(source=name, votes="readout.votes"))
-    program = Program(name="random", n_inputs=recipe.n_inputs, n_steps=recipe.n_steps, seed=recipe.seed, ops=tuple(ops),
-                      tensors=tensors, labels=("a", "b", "c"))
+    program = Program(
+        name="random",
+        n_inputs=recipe.n_inputs,
+        n_steps=recipe.n_steps,
+        seed=recipe.seed,
+        ops=tuple(ops),
+        tensors=tensors,
+        labels=("a", "b", "c"),
+    )
     return Case(name=str(recipe), program=program, spikes=from_dense(raster))
 
 
@@ -168,42 +207,92 @@ def _random_population(
         return codes(rng.integers(least, top + 1, size), QFormat(bits=bits, frac=-shift)), shift
 
     decay_fmt = QFormat(bits=max(decay_shift, 1), frac=decay_shift)
-    tensors = {f"{name}.w": codes(w, w_fmt),
-               f"{name}.decay": codes(decay_fmt.code_max - rng.integers(0, decay_fmt.code_max // 4 + 1), decay_fmt),
-               f"{name}.v_reset": codes(rng.integers(v_min, v_fmt.code_max // 4 + 1, size), v_fmt)}
+    tensors = {
+        f"{name}.w": codes(w, w_fmt),
+        f"{name}.decay": codes(decay_fmt.code_max - rng.integers(0, decay_fmt.code_max // 4 + 1), decay_fmt),
+        f"{name}.v_reset": codes(rng.integers(v_min, v_fmt.code_max // 4 + 1, size), v_fmt),
+    }
     shifts = {}
     for kind, share in (("v_th", 0.7), ("theta", 0.3), ("inhibition", 0.6)):
         if kind == "v_th" or getattr(layer, kind):
             tensors[f"{name}.{kind}"], shifts[kind] = level(share, int(kind == "v_th"))
     return tensors, LifOp(
-        name=name, n=layer.n, v_fmt=v_fmt, v_min=v_min, in_shift=in_shift, decay=f"{name}.decay",
-        decay_shift=decay_shift, rounding=layer.rounding, v_th=f"{name}.v_th", v_th_shift=shifts["v_th"],
-        v_reset=f"{name}.v_reset", n_ref=layer.n_ref, winner=layer.winner, stream=16 * (number + 1),
-        theta=f"{name}.theta" if layer.theta else "", theta_shift=shifts.get("theta", 0),
-        inhibition=f"{name}.inhibition" if layer.inhibition else "", inhibition_shift=shifts.get("inhibition", 0))
+        name=name,
+        n=layer.n,
+        v_fmt=v_fmt,
+        v_min=v_min,
+        in_shift=in_shift,
+        decay=f"{name}.decay",
+        decay_shift=decay_shift,
+        rounding=layer.rounding,
+        v_th=f"{name}.v_th",
+        v_th_shift=shifts["v_th"],
+        v_reset=f"{name}.v_reset",
+        n_ref=layer.n_ref,
+        winner=layer.winner,
+        stream=16 * (number + 1),
+        theta=f"{name}.theta" if layer.theta else "",
+        theta_shift=shifts.get("theta", 0),
+        inhibition=f"{name}.inhibition" if layer.inhibition else "",
+        inhibition_shift=shifts.get("inhibition", 0),
+    )
 
 
 def single(
-    w: ArrayLike, *, v_bits: int = 8, signed: bool = False, w_bits: int = 8, v_min: int = 0, in_shift: int = 0,
-    decay: int = 1, decay_shift: int = 0, rounding: Rounding = Rounding.NEAREST, v_th: ArrayLike = 10,
-    v_reset: ArrayLike = 0, n_ref: int = 0, winner: bool = True, inhibition: int | None = None, seed: int = 3,
+    w: ArrayLike,
+    *,
+    v_bits: int = 8,
+    signed: bool = False,
+    w_bits: int = 8,
+    v_min: int = 0,
+    in_shift: int = 0,
+    decay: int = 1,
+    decay_shift: int = 0,
+    rounding: Rounding = Rounding.NEAREST,
+    v_th: ArrayLike = 10,
+    v_reset: ArrayLike = 0,
+    n_ref: int = 0,
+    winner: bool = True,
+    inhibition: int | None = None,
+    seed: int = 3,
     n_steps: int = 16,
 ) -> Program:
     """A program of one population with weights w [N, n_inputs]; without leak unless told otherwise."""
     weights = np.atleast_2d(np.asarray(w))
     v_fmt = QFormat(bits=v_bits, signed=signed)
     decay_fmt = QFormat(bits=max(decay_shift, 1), frac=decay_shift)
-    tensors = {"p0.w": codes(weights, QFormat(bits=w_bits, signed=bool(weights.min() < 0))),
-               "p0.decay": codes(decay, decay_fmt),
-               "p0.v_th": codes(v_th, QFormat(bits=17)), "p0.v_reset": codes(v_reset, v_fmt),
-               "readout.votes": codes(np.eye(len(weights), 2), QFormat(bits=1))}
+    tensors = {
+        "p0.w": codes(weights, QFormat(bits=w_bits, signed=bool(weights.min() < 0))),
+        "p0.decay": codes(decay, decay_fmt),
+        "p0.v_th": codes(v_th, QFormat(bits=17)),
+        "p0.v_reset": codes(v_reset, v_fmt),
+        "readout.votes": codes(np.eye(len(weights), 2), QFormat(bits=1)),
+    }
     if inhibition is not None:
         tensors["p0.inhibition"] = codes(inhibition, QFormat(bits=16))
-    lif = LifOp(name="p0", n=len(weights), v_fmt=v_fmt, v_min=v_min, in_shift=in_shift, decay="p0.decay",
-                decay_shift=decay_shift, rounding=rounding, v_th="p0.v_th", v_th_shift=0, v_reset="p0.v_reset",
-                n_ref=n_ref, winner=winner, stream=16, inhibition="" if inhibition is None else "p0.inhibition")
-    ops = (PoissonOp(per_level=1, seed=seed), DenseOp(source="input", target="p0", weight="p0.w"), lif,
-           VoteOp(source="p0", votes="readout.votes"))
+    lif = LifOp(
+        name="p0",
+        n=len(weights),
+        v_fmt=v_fmt,
+        v_min=v_min,
+        in_shift=in_shift,
+        decay="p0.decay",
+        decay_shift=decay_shift,
+        rounding=rounding,
+        v_th="p0.v_th",
+        v_th_shift=0,
+        v_reset="p0.v_reset",
+        n_ref=n_ref,
+        winner=winner,
+        stream=16,
+        inhibition="" if inhibition is None else "p0.inhibition",
+    )
+    ops = (
+        PoissonOp(per_level=1, seed=seed),
+        DenseOp(source="input", target="p0", weight="p0.w"),
+        lif,
+        VoteOp(source="p0", votes="readout.votes"),
+    )
     return Program(name="single", n_inputs=weights.shape[1], n_steps=n_steps, seed=seed, ops=ops, tensors=tensors)
 
 
@@ -231,21 +320,58 @@ def _rounded(rounding: Rounding) -> Iterator[Case]:
 
     yield case("ties of the leak", "tie", sparse, [[3, 5, 7, 2]] * 3, decay=3, decay_shift=2, v_th=200)
     yield case("ties of the input", "tie", sparse, [[1, 3, 2, 5]] * 2, in_shift=1, v_th=30)
-    yield case("negative ties and remainders", "negative_remainder negative_tie lower equal", sparse,
-               [[-3, 5, -7, 2], [3, -5, 7, -2]], signed=True, v_min=-5, decay=3, decay_shift=2, in_shift=1, v_th=[2, 3],
-               winner=False)
-    yield case("negative potentials only leak", "negative_remainder", sparse, [[-1, -2, -9, -4]] * 2, signed=True,
-               v_min=-128, decay=7, decay_shift=3, v_th=9)
+    yield case(
+        "negative ties and remainders",
+        "negative_remainder negative_tie lower equal",
+        sparse,
+        [[-3, 5, -7, 2], [3, -5, 7, -2]],
+        signed=True,
+        v_min=-5,
+        decay=3,
+        decay_shift=2,
+        in_shift=1,
+        v_th=[2, 3],
+        winner=False,
+    )
+    yield case(
+        "negative potentials only leak",
+        "negative_remainder",
+        sparse,
+        [[-1, -2, -9, -4]] * 2,
+        signed=True,
+        v_min=-128,
+        decay=7,
+        decay_shift=3,
+        v_th=9,
+    )
     for bits in (8, 15, 16):  # just below, at and above what 16-bit lanes hold
         w = (1 << bits) // 4 - 1
-        yield case(f"upper end of {bits} bits", "upper equal crowd ends", sparse, [[w, w, w, w]] * 5, v_bits=bits,
-                   w_bits=16, decay=65535, decay_shift=16, v_th=(1 << bits) - 1, inhibition=1)
+        yield case(
+            f"upper end of {bits} bits",
+            "upper equal crowd ends",
+            sparse,
+            [[w, w, w, w]] * 5,
+            v_bits=bits,
+            w_bits=16,
+            decay=65535,
+            decay_shift=16,
+            v_th=(1 << bits) - 1,
+            inhibition=1,
+        )
     full = constant(3, 4)
     for s in (1, 2, 5):  # the largest sums that a 32-bit product at the common shift of 16 can take
         top, rest = 65535, (1 << (16 + s)) - 1
         row = [min(top, rest - at) for at in range(0, rest, top)]
-        yield case(f"input sum 2**{16 + s} - 1", "upper equal", constant(len(row), 4), [row] * 2, v_bits=16, w_bits=16,
-                   in_shift=s, v_th=65535)
+        yield case(
+            f"input sum 2**{16 + s} - 1",
+            "upper equal",
+            constant(len(row), 4),
+            [row] * 2,
+            v_bits=16,
+            w_bits=16,
+            in_shift=s,
+            v_th=65535,
+        )
     yield case("inputs shifted out", "empty_current", full, [[1, 1, 1]], in_shift=16, v_th=1, decay_shift=16, decay=9)
 
 
@@ -264,36 +390,100 @@ def _edges() -> Iterator[Case]:
         crowd = " crowd" if winner else ""
         joint = "" if winner else " joint"
         yield case(f"v equals v_th{end}", "equal", full, [[1, 2, 2]], v_th=10, winner=winner)
-        yield case(f"one v_th above v_max{end}", "unreachable upper", full, [[90, 90, 90]] * 2, v_th=[300, 255],
-                   winner=winner)
+        yield case(
+            f"one v_th above v_max{end}", "unreachable upper", full, [[90, 90, 90]] * 2, v_th=[300, 255], winner=winner
+        )
         for bits in (8, 15, 16):
             top = (1 << bits) - 1
-            yield case(f"v_th at and just above {bits}-bit v_max{end}", "unreachable upper", full,
-                       [[top // 3] * 3] * 3, v_bits=bits, w_bits=16, v_th=[top + 1, top, top + 1], winner=winner)
+            yield case(
+                f"v_th at and just above {bits}-bit v_max{end}",
+                "unreachable upper",
+                full,
+                [[top // 3] * 3] * 3,
+                v_bits=bits,
+                w_bits=16,
+                v_th=[top + 1, top, top + 1],
+                winner=winner,
+            )
         yield case(f"v_th = 1{end}", "equal" + crowd, noisy, [[1, 0, 2]] * 4, v_th=1, n_ref=1, winner=winner)
-        yield case(f"one bit{end}", "upper equal", noisy, [[1, 1, 0], [0, 1, 1]], v_bits=1, w_bits=1, v_th=1,
-                   winner=winner)
+        yield case(
+            f"one bit{end}", "upper equal", noisy, [[1, 1, 0], [0, 1, 1]], v_bits=1, w_bits=1, v_th=1, winner=winner
+        )
         for n_ref in (0, 1, 2, 4):
             hits = "refractory_edge" + (" refractory_drive" if n_ref else "")
             yield case(f"n_ref {n_ref}{end}", hits, full, [[5, 5, 5]], v_th=12, n_ref=n_ref, winner=winner)
-        yield case(f"inhibition clears{end}", "lower ends" + crowd + joint, noisy, [[7, 6, 5]] * 4, v_th=12,
-                   inhibition=4000, v_reset=3, winner=winner)
-        yield case(f"inhibition subtracts{end}", "lower ends" + crowd + joint, noisy, [[7, 6, 5]] * 4, v_th=12,
-                   inhibition=5, v_reset=6, n_ref=1, winner=winner)
-        yield case(f"inhibition to negative v_min{end}", "lower ends" + crowd + joint, noisy, [[7, 6, 5]] * 4,
-                   signed=True, v_min=-9, v_th=12, inhibition=5, v_reset=-3, n_ref=2, winner=winner)
-        yield case(f"empty steps{end}", "empty_step", from_dense(rng.random((20, 3, 3)) < 0.05), [[9, 9, 9]] * 2,
-                   decay=15, decay_shift=4, v_th=12, winner=winner)
+        yield case(
+            f"inhibition clears{end}",
+            "lower ends" + crowd + joint,
+            noisy,
+            [[7, 6, 5]] * 4,
+            v_th=12,
+            inhibition=4000,
+            v_reset=3,
+            winner=winner,
+        )
+        yield case(
+            f"inhibition subtracts{end}",
+            "lower ends" + crowd + joint,
+            noisy,
+            [[7, 6, 5]] * 4,
+            v_th=12,
+            inhibition=5,
+            v_reset=6,
+            n_ref=1,
+            winner=winner,
+        )
+        yield case(
+            f"inhibition to negative v_min{end}",
+            "lower ends" + crowd + joint,
+            noisy,
+            [[7, 6, 5]] * 4,
+            signed=True,
+            v_min=-9,
+            v_th=12,
+            inhibition=5,
+            v_reset=-3,
+            n_ref=2,
+            winner=winner,
+        )
+        yield case(
+            f"empty steps{end}",
+            "empty_step",
+            from_dense(rng.random((20, 3, 3)) < 0.05),
+            [[9, 9, 9]] * 2,
+            decay=15,
+            decay_shift=4,
+            v_th=12,
+            winner=winner,
+        )
         yield case(f"no spikes at all{end}", "empty_step", from_dense(np.zeros((5, 2, 3))), [[9, 9, 9]], winner=winner)
-        yield case(f"last step spikes{end}", "equal last_step", constant(3, 4), [[1, 1, 1]], v_th=12, n_ref=3,
-                   winner=winner)
+        yield case(
+            f"last step spikes{end}", "equal last_step", constant(3, 4), [[1, 1, 1]], v_th=12, n_ref=3, winner=winner
+        )
     for bits in (15, 16):  # small codes whose sum needs more than 16 bits
-        yield case(f"many inputs into {bits} bits", "upper equal", constant(250, 4), [[255] * 250] * 2, v_bits=bits,
-                   v_th=(1 << bits) - 1)
+        yield case(
+            f"many inputs into {bits} bits",
+            "upper equal",
+            constant(250, 4),
+            [[255] * 250] * 2,
+            v_bits=bits,
+            v_th=(1 << bits) - 1,
+        )
     for n in (62, 63, 64):  # counts of one-bit weights around a power of two, in more neurons than one register row
-        yield case(f"{n} one-bit inputs", "upper equal crowd", constant(n, 12, 1), np.ones((530, n), int), w_bits=1,
-                   v_bits=15, in_shift=-8, decay=7, decay_shift=3, v_th=np.arange(530) % 5 * 8000 + 767, n_ref=2,
-                   inhibition=9)
+        yield case(
+            f"{n} one-bit inputs",
+            "upper equal crowd",
+            constant(n, 12, 1),
+            np.ones((530, n), int),
+            w_bits=1,
+            v_bits=15,
+            in_shift=-8,
+            decay=7,
+            decay_shift=3,
+            v_th=np.arange(530) % 5 * 8000 + 767,
+            n_ref=2,
+            inhibition=9,
+        )
     yield case("one-bit weights without leak", "equal crowd", noisy, [[1, 1, 0], [1, 1, 1]] * 3, w_bits=1, v_th=7)
     yield case("a wide crowd", "crowd ends", constant(1, 200, 3), [[4]] * 33, v_th=np.full(33, 4), n_ref=1)
     yield case("one winner among thresholds", "crowd", full, [[4, 4, 4]] * 5, v_th=[300, 5, 9, 11, 200], n_ref=2)
@@ -334,8 +524,13 @@ def _met(program: Program, op: LifOp, t: int, old: dict[str, Ints], current: Int
     product, neurons = old["v"] * int(program.codes(op.decay)[0]), np.arange(op.n)
 
     def rounded(x: Ints, shift: int, offset: int) -> Ints:
-        return requantize(x, shift, op.rounding, key=stream_key(program.seed, op.stream + offset, t),
-                          index=np.broadcast_to(neurons, x.shape))
+        return requantize(
+            x,
+            shift,
+            op.rounding,
+            key=stream_key(program.seed, op.stream + offset, t),
+            index=np.broadcast_to(neurons, x.shape),
+        )
 
     drive = rounded(current, op.in_shift, 2)
     v = rounded(product, op.decay_shift, 1) + drive
@@ -366,6 +561,9 @@ def _met(program: Program, op: LifOp, t: int, old: dict[str, Ints], current: Int
 def _met_over_time(raster: Ints, n_ref: int) -> set[str]:
     """Conditions on the raster [T, B, N] of a population."""
     gap = n_ref + 1
-    met = {"refractory_edge": (raster[gap:] & raster[:-gap]).any(), "last_step": raster[-1].any(),
-           "ends": raster[..., 0].any() and raster[..., -1].any() and raster.shape[2] > 1}
+    met = {
+        "refractory_edge": (raster[gap:] & raster[:-gap]).any(),
+        "last_step": raster[-1].any(),
+        "ends": raster[..., 0].any() and raster[..., -1].any() and raster.shape[2] > 1,
+    }
     return {name for name, yes in met.items() if yes}

@@ -104,8 +104,11 @@ def _foreign(number: int, error: Exception) -> Verdict:
     """The verdict for an exception that nobody should see: memory that ran out, or anything else."""
     short = isinstance(error, MemoryError) or "alloc" in str(error).lower()
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return Verdict(number, Outcome.MEMORY if short else Outcome.FOREIGN,
-                   f"{type(error).__name__}: {str(error)[:300]} ({os.path.basename(place.filename)}:{place.lineno})")
+    return Verdict(
+        number,
+        Outcome.MEMORY if short else Outcome.FOREIGN,
+        f"{type(error).__name__}: {str(error)[:300]} ({os.path.basename(place.filename)}:{place.lineno})",
+    )
 
 
 def inputs(program: Program, rng: np.random.Generator) -> Spikes:
@@ -114,7 +117,8 @@ def inputs(program: Program, rng: np.random.Generator) -> Spikes:
     shape = (min(program.n_steps, MOST_STEPS), N_SAMPLES, program.n_inputs)
     graded = most > 1 and bool(rng.random() < 0.5)
     raster = (rng.random(shape, dtype=np.float32) < rng.choice([0.1, 0.5, 1.0])) * (
-        rng.integers(1, most + 1, shape) if graded else 1)
+        rng.integers(1, most + 1, shape) if graded else 1
+    )
     return from_dense(raster, graded=graded)
 
 
@@ -179,8 +183,15 @@ class _Worker:
         self.link.close()
 
 
-def soak(seed: int, *, seconds: float = 0, mutations: int = 0, n_workers: int = 2, judge: Judge = judged,
-         prepare: Callable[[], None] = confine) -> Iterator[Verdict]:
+def soak(
+    seed: int,
+    *,
+    seconds: float = 0,
+    mutations: int = 0,
+    n_workers: int = 2,
+    judge: Judge = judged,
+    prepare: Callable[[], None] = confine,
+) -> Iterator[Verdict]:
     """Verdicts of the mutants 0, 1, 2, ... of a seed, in any order, until the time or their number is over.
 
     Args:

@@ -12,16 +12,7 @@ from numpy.typing import ArrayLike
 
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import CodeTensor, Program
-from qspinn.program.ops import (
-    AddOp,
-    ConvOp,
-    DenseOp,
-    EventsOp,
-    LifOp,
-    Op,
-    ReadOp,
-    conv_shape,
-)
+from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, ReadOp, conv_shape
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing.programs import ROUNDINGS, Case, Ints, codes
 
@@ -31,8 +22,7 @@ def adversarial_layered() -> Iterator[Case]:
     kept of them between steps, binary weights, every remainder of either sign, sums just within and beyond 16 and 32
     bits, maps that fill a register or just do not."""
     for rounding in ROUNDINGS:
-        for name, program, spikes in (
-                *_remainders(rounding), *_ends(rounding), *_sums(rounding), *_kept(rounding)):
+        for name, program, spikes in (*_remainders(rounding), *_ends(rounding), *_sums(rounding), *_kept(rounding)):
             yield Case(name=f"{name}, {rounding.value}", program=program, spikes=spikes)
     for name, program, spikes in _maps():
         yield Case(name=name, program=program, spikes=spikes)
@@ -42,35 +32,75 @@ Vector = tuple[str, Program, Spikes]
 SIGNED16 = QFormat(bits=16, signed=True)
 
 
-def lone(weight: ArrayLike, *, n_steps: int = 5, shift: int = 0, decay: tuple[int, int] = (1, 0),
-         v_th: ArrayLike = 32767, bias: ArrayLike = 0, in_shifts: ArrayLike | None = None, v_reset: int = 0,
-         current: tuple[int, int] | None = None, i_bits: int = 16, feedback: ArrayLike | None = None,
-         theta_step: ArrayLike | None = None, theta_decay: tuple[int, int] = (1, 0), theta_bits: int = 8,
-         v_fmt: QFormat = SIGNED16, **settings: Any) -> Program:
+def lone(
+    weight: ArrayLike,
+    *,
+    n_steps: int = 5,
+    shift: int = 0,
+    decay: tuple[int, int] = (1, 0),
+    v_th: ArrayLike = 32767,
+    bias: ArrayLike = 0,
+    in_shifts: ArrayLike | None = None,
+    v_reset: int = 0,
+    current: tuple[int, int] | None = None,
+    i_bits: int = 16,
+    feedback: ArrayLike | None = None,
+    theta_step: ArrayLike | None = None,
+    theta_decay: tuple[int, int] = (1, 0),
+    theta_bits: int = 8,
+    v_fmt: QFormat = SIGNED16,
+    **settings: Any,
+) -> Program:
     """A program of one population that is fed by a matrix; factors are (code, shift)."""
     w = np.atleast_2d(np.asarray(weight))
     wide = QFormat(bits=32, signed=True)
-    tensors = {"p.w": codes(w, wide), "p.decay": codes(decay[0], QFormat(bits=17)),
-               "p.v_th": codes(v_th, wide), "p.v_reset": codes(v_reset, wide), "p.bias": codes(bias, wide)}
+    tensors = {
+        "p.w": codes(w, wide),
+        "p.decay": codes(decay[0], QFormat(bits=17)),
+        "p.v_th": codes(v_th, wide),
+        "p.v_reset": codes(v_reset, wide),
+        "p.bias": codes(bias, wide),
+    }
     ops: list[Op] = [EventsOp(shape=(w.shape[1], 1, 1)), DenseOp(source="input", target="p", weight="p.w", shift=shift)]
     if in_shifts is not None:
         tensors["p.in_shifts"] = codes(in_shifts, QFormat(bits=8, signed=True))
         settings["in_shifts"] = "p.in_shifts"
     if current is not None:
         tensors["p.current"] = codes(current[0], QFormat(bits=16))
-        settings |= {"current": "p.current", "current_shift": current[1],
-                     "current_fmt": QFormat(bits=i_bits, signed=True)}
+        settings |= {
+            "current": "p.current",
+            "current_shift": current[1],
+            "current_fmt": QFormat(bits=i_bits, signed=True),
+        }
     if theta_step is not None:
         tensors |= {"p.theta_step": codes(theta_step, wide), "p.theta_decay": codes(theta_decay[0], QFormat(bits=16))}
-        settings |= {"theta_step": "p.theta_step", "theta_decay": "p.theta_decay",
-                     "theta_decay_shift": theta_decay[1], "theta_fmt": QFormat(bits=theta_bits)}
+        settings |= {
+            "theta_step": "p.theta_step",
+            "theta_decay": "p.theta_decay",
+            "theta_decay_shift": theta_decay[1],
+            "theta_fmt": QFormat(bits=theta_bits),
+        }
     if feedback is not None:
         tensors["p.w_p"] = codes(feedback, wide)
         ops.append(DenseOp(source="p", target="p", weight="p.w_p"))
     plain: dict[str, Any] = {"v_min": v_fmt.code_min, "in_shift": 0, "rounding": ROUNDINGS[0], "n_ref": 0}
-    ops += [LifOp(name="p", n=len(w), v_fmt=v_fmt, decay="p.decay", decay_shift=decay[1], v_th="p.v_th", v_th_shift=0,
-                  v_reset="p.v_reset", winner=False, stream=16, bias="p.bias", **(plain | settings)),
-            ReadOp(source="p")]
+    ops += [
+        LifOp(
+            name="p",
+            n=len(w),
+            v_fmt=v_fmt,
+            decay="p.decay",
+            decay_shift=decay[1],
+            v_th="p.v_th",
+            v_th_shift=0,
+            v_reset="p.v_reset",
+            winner=False,
+            stream=16,
+            bias="p.bias",
+            **(plain | settings),
+        ),
+        ReadOp(source="p"),
+    ]
     return Program(name="lone", n_inputs=w.shape[1], n_steps=n_steps, seed=3, ops=tuple(ops), tensors=tensors)
 
 
@@ -99,8 +129,9 @@ def _remainders(rounding: Rounding) -> Iterator[Vector]:
         for column in (sizes[:, None], np.clip(sizes, -140, 140)[:, None]):
             program = lone(column, in_shifts=mixed, rounding=rounding, v_th=100, bias=-7)
             yield f"shifts by neuron, up to {column.max()}", program, once
-            program = lone(column, in_shifts=mixed, rounding=rounding, v_th=90, current=(7, 4), i_bits=12,
-                           reset="subtract")
+            program = lone(
+                column, in_shifts=mixed, rounding=rounding, v_th=90, current=(7, 4), i_bits=12, reset="subtract"
+            )
             yield f"shifts of currents by neuron, up to {column.max()}", program, once
 
 
@@ -121,8 +152,9 @@ def _ends(rounding: Rounding) -> Iterator[Vector]:
     for bits in (4, 15, 16, 17, 20, 31):
         for in_shift in (2, 0, -2):
             for i in (drive, drive << bits - 16 if bits > 16 else drive >> 16 - bits):
-                program = lone(i, current=(255, 8), i_bits=bits, in_shift=in_shift, v_th=900, rounding=rounding,
-                               bias=40)
+                program = lone(
+                    i, current=(255, 8), i_bits=bits, in_shift=in_shift, v_th=900, rounding=rounding, bias=40
+                )
                 yield f"currents of {bits} bits at both ends, by {in_shift}", program, always
 
 
@@ -139,11 +171,19 @@ def _at_ends(rounding: Rounding, drive: Ints) -> Iterator[tuple[str, Program]]:
                 yield f"a reset to {low}", lone(drive, v_th=2, v_reset=low, v_min=-5, **same)
         for bits in (8, 15, 17, 24, 31):
             fmt = QFormat(bits=bits, signed=True)
-            yield f"both ends of {bits} bits", lone(
-                drive << max(0, bits - 16), v_fmt=fmt, v_th=fmt.code_max, decay=(255, 8), rounding=rounding,
-                strict=strict, bias=-1)
-    yield "no potential is negative", lone(
-        drive, v_fmt=QFormat(bits=16), v_min=0, decay=(65535, 16), rounding=rounding)
+            yield (
+                f"both ends of {bits} bits",
+                lone(
+                    drive << max(0, bits - 16),
+                    v_fmt=fmt,
+                    v_th=fmt.code_max,
+                    decay=(255, 8),
+                    rounding=rounding,
+                    strict=strict,
+                    bias=-1,
+                ),
+            )
+    yield "no potential is negative", lone(drive, v_fmt=QFormat(bits=16), v_min=0, decay=(65535, 16), rounding=rounding)
     for code, shift in ((300, 8), (40001, 16)):
         yield f"a leak of {code} / 2**{shift}", lone(drive >> 2, decay=(code, shift), v_th=1 << 20, rounding=rounding)
     for bits in (17, 24, 31):  # reached by small steps, or by one of more than half the 32 bits
@@ -153,8 +193,10 @@ def _at_ends(rounding: Rounding, drive: Ints) -> Iterator[tuple[str, Program]]:
                 program = lone(i, v_fmt=QFormat(bits=bits, signed=True), decay=factor, **same)
                 yield f"{bits} bits under {factor} by {i.max()}", program
             for factor in ((1, 1), (32767, 15)):
-                yield f"currents of {bits} bits under {factor} by {i.max()}", lone(
-                    i, current=factor, i_bits=bits, v_fmt=QFormat(bits=17, signed=True), **same)
+                yield (
+                    f"currents of {bits} bits under {factor} by {i.max()}",
+                    lone(i, current=factor, i_bits=bits, v_fmt=QFormat(bits=17, signed=True), **same),
+                )
 
 
 def _kept(rounding: Rounding) -> Iterator[Vector]:
@@ -169,10 +211,12 @@ def _kept(rounding: Rounding) -> Iterator[Vector]:
                 wide = QFormat(bits=v_bits, signed=True)
                 name = f"{bits} bits of {v_bits} kept from bit {dropped} on, at least {low}"
                 yield name, lone(column, v_fmt=wide, v_th=90, reset="subtract", **same), once
-                yield f"{name}, after rests", lone(
-                    column, v_fmt=wide, v_th=90, v_reset=-33, n_ref=1, current=(7, 4), **same), once
-            yield f"{bits} bits kept from bit {dropped} on of an integrator", lone(
-                column, spiking=False, **same), once
+                yield (
+                    f"{name}, after rests",
+                    lone(column, v_fmt=wide, v_th=90, v_reset=-33, n_ref=1, current=(7, 4), **same),
+                    once,
+                )
+            yield f"{bits} bits kept from bit {dropped} on of an integrator", lone(column, spiking=False, **same), once
     for n in (1, 63, 255, 40000):
         w = np.where(np.arange(n) % 3 > 0, 1, -1) * np.array([[1], [-1]])
         program = lone(w, v_th=n // 5 + 1, reset="subtract", rounding=rounding, in_shift=-1)
@@ -214,28 +258,63 @@ def _maps() -> Iterator[Vector]:
     """Convolutions whose rows fill registers, or not; every place driven, so that what falls off the map is seen."""
     rng = np.random.default_rng(8)
     for channels, groups, kernel, stride, padding, dilation in (
-            (1, 1, (1, 1), (1, 1), (0, 0), (1, 1)), (31, 1, (3, 3), (1, 1), (1, 1), (1, 1)),
-            (32, 1, (2, 3), (2, 1), (0, 2), (1, 2)), (33, 1, (5, 5), (2, 2), (2, 2), (1, 1)),
-            (16, 2, (3, 3), (1, 1), (2, 2), (2, 2)), (2, 2, (1, 4), (3, 2), (1, 3), (3, 1)),
-            (64, 2, (3, 3), (3, 3), (0, 0), (1, 1)), (4, 2, (2, 2), (4, 5), (3, 4), (1, 1)),
-            (16, 1, (5, 5), (2, 2), (2, 2), (1, 1)), (32, 1, (3, 3), (2, 2), (1, 1), (1, 1)),
-            (16, 1, (3, 3), (2, 2), (1, 1), (1, 1)), (32, 1, (3, 3), (1, 1), (0, 0), (1, 1)),
-            (48, 1, (3, 3), (2, 1), (0, 1), (1, 1)), (80, 1, (2, 2), (3, 3), (0, 0), (1, 1))):
-        op = ConvOp(source="input", target="a", weight="a.w", shape=(2, 7, 9), stride=stride, padding=padding,
-                    dilation=dilation, groups=groups)
+        (1, 1, (1, 1), (1, 1), (0, 0), (1, 1)),
+        (31, 1, (3, 3), (1, 1), (1, 1), (1, 1)),
+        (32, 1, (2, 3), (2, 1), (0, 2), (1, 2)),
+        (33, 1, (5, 5), (2, 2), (2, 2), (1, 1)),
+        (16, 2, (3, 3), (1, 1), (2, 2), (2, 2)),
+        (2, 2, (1, 4), (3, 2), (1, 3), (3, 1)),
+        (64, 2, (3, 3), (3, 3), (0, 0), (1, 1)),
+        (4, 2, (2, 2), (4, 5), (3, 4), (1, 1)),
+        (16, 1, (5, 5), (2, 2), (2, 2), (1, 1)),
+        (32, 1, (3, 3), (2, 2), (1, 1), (1, 1)),
+        (16, 1, (3, 3), (2, 2), (1, 1), (1, 1)),
+        (32, 1, (3, 3), (1, 1), (0, 0), (1, 1)),
+        (48, 1, (3, 3), (2, 1), (0, 1), (1, 1)),
+        (80, 1, (2, 2), (3, 3), (0, 0), (1, 1)),
+    ):
+        op = ConvOp(
+            source="input",
+            target="a",
+            weight="a.w",
+            shape=(2, 7, 9),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+        )
         w = rng.integers(-128, 128, (channels, 2 // groups, *kernel))
         shape = conv_shape(op, w.shape)
         n = math.prod(shape)
-        tensors = {"a.w": codes(w, QFormat(bits=8, signed=True)), "a.decay": codes(13, QFormat(bits=4)),
-                   "a.v_th": codes(rng.integers(90, 300, channels), QFormat(bits=16)), "a.v_reset": codes(0, SIGNED16),
-                   "a.bias": codes(rng.integers(-9, 40, channels), SIGNED16),
-                   "a.w_a": codes(rng.integers(-9, 9, (n, n)), QFormat(bits=8, signed=True)),
-                   "a.w_input": codes(rng.integers(-60, 60, n), QFormat(bits=8, signed=True)),
-                   "b.w": codes(rng.integers(-60, 60, (5, n)), QFormat(bits=8, signed=True))}
+        tensors = {
+            "a.w": codes(w, QFormat(bits=8, signed=True)),
+            "a.decay": codes(13, QFormat(bits=4)),
+            "a.v_th": codes(rng.integers(90, 300, channels), QFormat(bits=16)),
+            "a.v_reset": codes(0, SIGNED16),
+            "a.bias": codes(rng.integers(-9, 40, channels), SIGNED16),
+            "a.w_a": codes(rng.integers(-9, 9, (n, n)), QFormat(bits=8, signed=True)),
+            "a.w_input": codes(rng.integers(-60, 60, n), QFormat(bits=8, signed=True)),
+            "b.w": codes(rng.integers(-60, 60, (5, n)), QFormat(bits=8, signed=True)),
+        }
         for kind in ("a", "b"):
-            lif = LifOp(name="a", n=n, v_fmt=SIGNED16, v_min=-900, in_shift=1, decay="a.decay", decay_shift=4,
-                        rounding=Rounding.NEAREST, v_th="a.v_th", v_th_shift=0, v_reset="a.v_reset",
-                        n_ref=int(kind == "b"), winner=False, stream=16, bias="a.bias", reset="subtract")
+            lif = LifOp(
+                name="a",
+                n=n,
+                v_fmt=SIGNED16,
+                v_min=-900,
+                in_shift=1,
+                decay="a.decay",
+                decay_shift=4,
+                rounding=Rounding.NEAREST,
+                v_th="a.v_th",
+                v_th_shift=0,
+                v_reset="a.v_reset",
+                n_ref=int(kind == "b"),
+                winner=False,
+                stream=16,
+                bias="a.bias",
+                reset="subtract",
+            )
             own = DenseOp(source="a", target="a", weight="a.w_a")
             more: tuple[Op, ...] = (own,) if kind == "b" else ()
             if kind == "b" and n == 126:

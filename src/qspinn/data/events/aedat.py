@@ -32,8 +32,18 @@ from qspinn.errors import ConfigError, DataError, WriteError
 from qspinn.files import replacing
 
 VERSION, END = b"#!AER-DAT3.1", b"#!END-HEADER"
-PACKET = np.dtype([("type", "<u2"), ("source", "<u2"), ("size", "<u4"), ("ts_offset", "<u4"), ("overflow", "<u4"),
-                   ("capacity", "<u4"), ("number", "<u4"), ("valid", "<u4")])
+PACKET = np.dtype(
+    [
+        ("type", "<u2"),
+        ("source", "<u2"),
+        ("size", "<u4"),
+        ("ts_offset", "<u4"),
+        ("overflow", "<u4"),
+        ("capacity", "<u4"),
+        ("number", "<u4"),
+        ("valid", "<u4"),
+    ]
+)
 POLARITY_EVENT = np.dtype([("word", "<u4"), ("t", "<i4")])
 POLARITY = 1
 LAST_TYPE = 13
@@ -49,14 +59,23 @@ MOST_EVENTS = (1 << 32) // 8 - 1
 AXIS = 1 << 15
 """Coordinates have 15 bits."""
 OTHERS = {
-    b"#!AER-DAT1": "an AEDAT 1 file", b"#!AER-DAT2": "an AEDAT 2.0 file", b"#!AER-DAT3.0": "an AEDAT 3.0 file",
-    b"#!AER-DAT3": "a file of another AEDAT 3", b"#!AER-DAT4": "an AEDAT 4 file", b"% ": "a Prophesee file (DAT, RAW)",
-    b"\x89HDF": "an HDF5 file", b"PK\x03\x04": "a zip archive (such as .npz)", b"\x93NUMPY": "a NumPy array"}
+    b"#!AER-DAT1": "an AEDAT 1 file",
+    b"#!AER-DAT2": "an AEDAT 2.0 file",
+    b"#!AER-DAT3.0": "an AEDAT 3.0 file",
+    b"#!AER-DAT3": "a file of another AEDAT 3",
+    b"#!AER-DAT4": "an AEDAT 4 file",
+    b"% ": "a Prophesee file (DAT, RAW)",
+    b"\x89HDF": "an HDF5 file",
+    b"PK\x03\x04": "a zip archive (such as .npz)",
+    b"\x93NUMPY": "a NumPy array",
+}
 """What files begin with that are read as AEDAT 3.1 by mistake."""
 CONVERT, COPY = "convert it to AEDAT 3.1", "copy the file anew"
-SORT = Remedies("put the events into order first: qspinn.data.events.recording.check(events, sensor, order=\"sort\")",
-                "put them into order first: qspinn.data.events.recording.check(events, sensor, order=\"unwrap\"), or "
-                "order=\"sort\" and clock_bits=0, if the clock does not wrap here")
+SORT = Remedies(
+    'put the events into order first: qspinn.data.events.recording.check(events, sensor, order="sort")',
+    'put them into order first: qspinn.data.events.recording.check(events, sensor, order="unwrap"), or '
+    'order="sort" and clock_bits=0, if the clock does not wrap here',
+)
 
 
 class _Packet(NamedTuple):
@@ -95,8 +114,9 @@ def _blocks(path: Path, low: int, high: int) -> Iterator[Events]:
     try:
         file = path.open("rb")
     except (OSError, ValueError) as error:
-        raise DataError(str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error),
-                        fix=COPY) from None
+        raise DataError(
+            str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error), fix=COPY
+        ) from None
     with file:
         _text_header(file, path)
         source: int | None = None
@@ -135,13 +155,25 @@ def _text_header(file: BinaryIO, path: Path) -> None:
         text = line.rstrip(b"\r\n")
         if number == 0 and text != VERSION:
             what = next((what for start, what in OTHERS.items() if line.startswith(start)), "")
-            _damaged(path, at, "is not an AEDAT 3.1 file" + (f" but {what}" if what else ""), line[:20],
-                     VERSION.decode(), CONVERT if what else COPY)
+            _damaged(
+                path,
+                at,
+                "is not an AEDAT 3.1 file" + (f" but {what}" if what else ""),
+                line[:20],
+                VERSION.decode(),
+                CONVERT if what else COPY,
+            )
         if not line.startswith(b"#") or not line.endswith(b"\n"):
             _damaged(path, at, "text header is damaged or cut short", line[:20], f"lines from '#' to {END.decode()}")
         if text.startswith(b"#Format:") and text.split(b":", 1)[1].strip() != b"RAW":
-            _damaged(path, at, "format is not supported", text.decode("latin1"), "#Format: RAW",
-                     "write it with #Format: RAW, not compressed")
+            _damaged(
+                path,
+                at,
+                "format is not supported",
+                text.decode("latin1"),
+                "#Format: RAW",
+                "write it with #Format: RAW, not compressed",
+            )
         if text == END:
             return
         at += len(line)
@@ -169,12 +201,18 @@ def _check_packet(p: _Packet, left: int, path: Path) -> None:
     rules = (
         (p.type <= LAST_TYPE, 0, "unknown event type (or compressed packet)", p.type, f"0..{LAST_TYPE}"),
         (p.size == 8 if polarity else p.size >= 8, 4, "wrong event size", p.size, "8" if polarity else ">= 8"),
-        (p.ts_offset == 4 if polarity else p.ts_offset <= p.size - 4, 8, "wrong place of the timestamp", p.ts_offset,
-         "4" if polarity else f"0..{p.size - 4}"),
+        (
+            p.ts_offset == 4 if polarity else p.ts_offset <= p.size - 4,
+            8,
+            "wrong place of the timestamp",
+            p.ts_offset,
+            "4" if polarity else f"0..{p.size - 4}",
+        ),
         (p.overflow < 1 << 31, 12, "timestamp overflow is negative", p.overflow, "0..2**31 - 1"),
         (p.capacity >= p.number, 16, "capacity is below the number of events", p.capacity, f">= {p.number}"),
         (p.size * p.number <= left, 20, "packet is cut short", f"{left} bytes", f"{p.size * p.number} bytes"),
-        (p.valid <= p.number, 24, "more valid events than events", p.valid, f"0..{p.number}"))
+        (p.valid <= p.number, 24, "more valid events than events", p.valid, f"0..{p.number}"),
+    )
     for ok, offset, problem, got, allowed in rules:
         if not ok:
             fix = "write the file uncompressed, or copy it anew" if offset == 0 and p.type & COMPRESSED else COPY
@@ -207,13 +245,19 @@ def _span(block: Events, before: tuple[int, int] | None, packet: _Packet, path: 
     """First and latest time of a packet so far: not before the start of the packet before, nor long after its end."""
     first = int(block["t"][0])
     if before is not None and not before[0] <= first <= before[1] + MAX_JUMP_US:
-        _damaged(path, packet.at + PACKET.itemsize + 4, "time of the packet is out of order (wrapped or damaged)",
-                 first, f"{before[0]}..{before[1] + MAX_JUMP_US} us")
+        _damaged(
+            path,
+            packet.at + PACKET.itemsize + 4,
+            "time of the packet is out of order (wrapped or damaged)",
+            first,
+            f"{before[0]}..{before[1] + MAX_JUMP_US} us",
+        )
     return first, first
 
 
-def write_aedat(path: str | Path, events: Events | Iterable[Events], *, source: str = "DVS128",
-                packet_events: int = 4096) -> None:
+def write_aedat(
+    path: str | Path, events: Events | Iterable[Events], *, source: str = "DVS128", packet_events: int = 4096
+) -> None:
     """Writes events, or blocks of them, in order of time; the file appears whole or not at all.
 
     Args:
@@ -228,8 +272,9 @@ def write_aedat(path: str | Path, events: Events | Iterable[Events], *, source: 
     path = Path(path)
     packet_events = integer("write_aedat.packet_events", packet_events, low=1, high=MOST_EVENTS)
     if not isinstance(source, str) or not re.fullmatch(r"[ -~]{1,1000}", source):
-        raise ConfigError("write_aedat.source", "is no name of a camera", got=source,
-                          allowed="1 to 1000 printable ASCII characters")
+        raise ConfigError(
+            "write_aedat.source", "is no name of a camera", got=source, allowed="1 to 1000 printable ASCII characters"
+        )
     blocks = [events] if isinstance(events, np.ndarray) else events
     header = (VERSION, b"#Format: RAW", f"#Source 1: {source}".encode("ascii"), END)
     try:
@@ -251,12 +296,17 @@ def _cut(blocks: Iterable[Events], packet_events: int) -> Iterator[bytes]:
             continue
         t = events["t"]
         if last > t[0]:
-            raise DataError(f"{where}.t[0]", "events are not in order of time: the block starts before the one before "
-                            "it ends", got=int(t[0]), allowed=f"{last} us or later")
+            raise DataError(
+                f"{where}.t[0]",
+                "events are not in order of time: the block starts before the one before it ends",
+                got=int(t[0]),
+                allowed=f"{last} us or later",
+            )
         pauses = np.diff(t, prepend=t[0] if last < 0 else last)
         if pauses.max() > MAX_JUMP_US:
-            raise DataError(f"{where}.t", "events pause for too long", got=int(pauses.max()),
-                            allowed=f"{MAX_JUMP_US} us")
+            raise DataError(
+                f"{where}.t", "events pause for too long", got=int(pauses.max()), allowed=f"{MAX_JUMP_US} us"
+            )
         last = int(t[-1])
         for part in np.split(events, np.flatnonzero(np.diff(t >> 31)) + 1):
             for start in range(0, len(part), packet_events):

@@ -44,15 +44,20 @@ def microseconds_of(where: str, t: Any, unit: str | None, longest: int = LONGEST
         whole = integers(where, t, shape=(None,), low=-(longest // factor), high=longest // factor)
         return whole * factor if factor > 1 else whole
     if unit is None:
-        raise DataError(where, "holds floats, whose unit is not known", got=str(given.dtype),
-                        allowed="integers, in microseconds",
-                        fix='qspinn.data.events.recording.check(events, sensor, time_unit="s"), or "ms", "us"')
+        raise DataError(
+            where,
+            "holds floats, whose unit is not known",
+            got=str(given.dtype),
+            allowed="integers, in microseconds",
+            fix='qspinn.data.events.recording.check(events, sensor, time_unit="s"), or "ms", "us"',
+        )
     longest = LONGEST_US // factor // 2  # far from where the product would leave 64 bits
     return np.rint(reals(where, t, shape=(None,), low=-longest, high=longest) * factor).astype(np.int64)
 
 
-def in_order(t: NDArray[np.int64], order: Order, where: str, remedies: Remedies, clock_bits: int | None = None
-             ) -> tuple[NDArray[np.int64], NDArray[np.int64] | slice]:
+def in_order(
+    t: NDArray[np.int64], order: Order, where: str, remedies: Remedies, clock_bits: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | slice]:
     """Times without wraps, and what puts them into order.
 
     Raises:
@@ -65,9 +70,13 @@ def in_order(t: NDArray[np.int64], order: Order, where: str, remedies: Remedies,
         _need_clock(t, order, where, integer("clock_bits", clock_bits, low=0, high=CLOCK_BITS[-1]))
     if t.size and t.min() < 0:
         i = int(np.argmax(t < 0))
-        raise DataError(f"{where}[{i}]", "timestamps wrapped around: a time is negative", got=int(t[i]),
-                        allowed=f"{max(int(t[i - 1]), 0) if i else 0} us or later",
-                        fix="add the counter's period from here on")
+        raise DataError(
+            f"{where}[{i}]",
+            "timestamps wrapped around: a time is negative",
+            got=int(t[i]),
+            allowed=f"{max(int(t[i - 1]), 0) if i else 0} us or later",
+            fix="add the counter's period from here on",
+        )
     falls = np.flatnonzero(t[1:] < t[:-1]) + 1
     if not falls.size:
         return t, slice(None)
@@ -77,26 +86,37 @@ def in_order(t: NDArray[np.int64], order: Order, where: str, remedies: Remedies,
     if wraps.size:
         _refuse_wrap(t, bits, int(wraps[0]), where, remedies)
     if order != "sort":
-        raise DataError(f"{where}[{falls[0]}]", f"events are not in order of time ({falls.size} steps back)",
-                        got=int(t[falls[0]]), allowed=f"{int(t[falls[0] - 1])} us or later", fix=remedies.disorder)
+        raise DataError(
+            f"{where}[{falls[0]}]",
+            f"events are not in order of time ({falls.size} steps back)",
+            got=int(t[falls[0]]),
+            allowed=f"{int(t[falls[0] - 1])} us or later",
+            fix=remedies.disorder,
+        )
     return t, np.argsort(t, kind="stable")
 
 
 def _need_clock(t: NDArray[np.int64], order: Order, where: str, bits: int) -> None:
     """Refuses a clock that cannot have shown the times, and unwrapping without one."""
     if bits and bits not in CLOCK_BITS:
-        raise ConfigError("clock_bits", "is out of range", got=bits,
-                          allowed=f"0 for a clock that does not wrap, or {CLOCK_BITS[0]}..{CLOCK_BITS[-1]}")
+        raise ConfigError(
+            "clock_bits",
+            "is out of range",
+            got=bits,
+            allowed=f"0 for a clock that does not wrap, or {CLOCK_BITS[0]}..{CLOCK_BITS[-1]}",
+        )
     if order == "unwrap" and not bits:
         raise ConfigError("clock_bits", "says that there is nothing to unwrap", got=bits, fix='order="sort"')
     if bits and t.size and int(t.max()) >> bits:
         i = int(np.argmax(t))
-        raise DataError(f"{where}[{i}]", f"is no time of a clock of {bits} bits", got=int(t[i]),
-                        allowed=f"0..{(1 << bits) - 1} us")
+        raise DataError(
+            f"{where}[{i}]", f"is no time of a clock of {bits} bits", got=int(t[i]), allowed=f"0..{(1 << bits) - 1} us"
+        )
 
 
-def wraps_of(t: NDArray[np.int64], falls: NDArray[np.int64], clock_bits: int | None = None
-             ) -> tuple[int, NDArray[np.int64]]:
+def wraps_of(
+    t: NDArray[np.int64], falls: NDArray[np.int64], clock_bits: int | None = None
+) -> tuple[int, NDArray[np.int64]]:
     """(bits, falls at which a clock of so many bits wrapped), or (0, falls that are too long for disorder).
 
     Without clock_bits, the bits are those of the largest time: a clock of fewer would not show it.
@@ -112,10 +132,14 @@ def wraps_of(t: NDArray[np.int64], falls: NDArray[np.int64], clock_bits: int | N
 
 
 def _refuse_wrap(t: NDArray[np.int64], bits: int, i: int, where: str, remedies: Remedies) -> None:
-    problem = f"timestamps wrapped around: the clock wraps at 2^{bits} microseconds" if bits else \
-        "timestamps wrapped around"
-    fix = remedies.wrap.format(f"2^{bits}") if bits else \
-        "add the counter's period from here on, or clock_bits=0, if the clock does not wrap"
+    problem = (
+        f"timestamps wrapped around: the clock wraps at 2^{bits} microseconds" if bits else "timestamps wrapped around"
+    )
+    fix = (
+        remedies.wrap.format(f"2^{bits}")
+        if bits
+        else "add the counter's period from here on, or clock_bits=0, if the clock does not wrap"
+    )
     raise DataError(f"{where}[{i}]", problem, got=int(t[i]), allowed=f"{int(t[i - 1])} us or later", fix=fix)
 
 
@@ -129,16 +153,24 @@ def _unwrapped(t: NDArray[np.int64], bits: int, wraps: NDArray[np.int64], where:
     back = np.flatnonzero((t[:-1] < edge) & (t[1:] >= (1 << bits) - edge)) + 1
     if back.size:
         i = int(back[0])
-        raise DataError(f"{where}[{i}]", "may lie before or after a wrap of the clock", got=int(t[i]),
-                        allowed=f"below {(1 << bits) - edge} us after {int(t[i - 1])} us",
-                        fix="put the events around the wrap into order first")
+        raise DataError(
+            f"{where}[{i}]",
+            "may lie before or after a wrap of the clock",
+            got=int(t[i]),
+            allowed=f"below {(1 << bits) - edge} us after {int(t[i - 1])} us",
+            fix="put the events around the wrap into order first",
+        )
     turns = np.zeros(len(t), np.int64)
     turns[wraps] = 1
     unwrapped = t + (np.cumsum(turns) << bits)
     falls = np.flatnonzero(unwrapped[1:] < unwrapped[:-1]) + 1
     if falls.size:
         i = int(falls[0])
-        raise DataError(f"{where}[{i}]", f"events are not in order of time ({falls.size} steps back)", got=int(t[i]),
-                        allowed=f"{int(t[i - 1])} us or later",
-                        fix="sort the events between two wraps by time first")
+        raise DataError(
+            f"{where}[{i}]",
+            f"events are not in order of time ({falls.size} steps back)",
+            got=int(t[i]),
+            allowed=f"{int(t[i - 1])} us or later",
+            fix="sort the events between two wraps by time first",
+        )
     return unwrapped

@@ -20,8 +20,9 @@ from qspinn.records import Record, need
 from qspinn.spikes import MAX_COUNT, span
 
 PARTS = ("train", "validation", "test")
-EventName: TypeAlias = Literal["braille7", "dvs_gesture", "ev_containers", "mnist_frames", "nmnist", "nmnist8",
-                               "synthetic_gestures"]
+EventName: TypeAlias = Literal[
+    "braille7", "dvs_gesture", "ev_containers", "mnist_frames", "nmnist", "nmnist8", "synthetic_gestures"
+]
 
 
 class EventData(Record, frozen=True):
@@ -93,18 +94,28 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         for part, events in self.parts():
             place = f"{self.name}.{part}"
             if (events.shape, events.n_steps) != (self.shape, self.n_steps):
-                raise DataError(place, "wrong shape", got=(events.shape, events.n_steps),
-                                allowed=str((self.shape, self.n_steps)))
+                raise DataError(
+                    place, "wrong shape", got=(events.shape, events.n_steps), allowed=str((self.shape, self.n_steps))
+                )
             check_classes(place, events.labels, len(self.labels))
             if (most := largest_count(events)) > self.max_count:
-                raise DataError(f"{place}.count", "an address occurs more often in a bin than was declared", got=most,
-                                allowed=f"1..{self.max_count}", fix=f"max_count={most}, or binary events")
+                raise DataError(
+                    f"{place}.count",
+                    "an address occurs more often in a bin than was declared",
+                    got=most,
+                    allowed=f"1..{self.max_count}",
+                    fix=f"max_count={most}, or binary events",
+                )
         self._check_fine()
         present = set(self.train.labels.tolist())
         missing = [name for k, name in enumerate(self.labels) if k not in present]
         if missing:
-            raise DataError(f"{self.name}.train", "holds no recording of some classes", got=missing,
-                            fix="a class cannot be learned without examples: add recordings of it")
+            raise DataError(
+                f"{self.name}.train",
+                "holds no recording of some classes",
+                got=missing,
+                fix="a class cannot be learned without examples: add recordings of it",
+            )
         refuse_shared(self.name, {} if self.allow_shared else self.shared())
 
     def _check_sizes(self) -> None:
@@ -128,15 +139,24 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Refuses finer bins that do not make up the training recordings."""
         if self.fine is None:
             if self.per_step != 1:
-                raise DataError(f"{self.name}.per_step", "says how finer bins are merged, of which there are none",
-                                got=self.per_step, allowed="1", fix="give fine, too")
+                raise DataError(
+                    f"{self.name}.per_step",
+                    "says how finer bins are merged, of which there are none",
+                    got=self.per_step,
+                    allowed="1",
+                    fix="give fine, too",
+                )
             return
         need_kind(f"{self.name}.fine", self.fine, EventSet, DataError)
-        if -(-self.fine.n_steps // self.per_step) != self.n_steps \
-                or not _same(self.fine.rebinned(self.per_step), self.train):
-            raise DataError(f"{self.name}.fine", "are not the training recordings in finer bins",
-                            got=(self.fine.n_samples, self.fine.n_steps),
-                            allowed=f"{self.train.n_samples} recordings of {self.n_steps} steps, with the same events")
+        if -(-self.fine.n_steps // self.per_step) != self.n_steps or not _same(
+            self.fine.rebinned(self.per_step), self.train
+        ):
+            raise DataError(
+                f"{self.name}.fine",
+                "are not the training recordings in finer bins",
+                got=(self.fine.n_samples, self.fine.n_steps),
+                allowed=f"{self.train.n_samples} recordings of {self.n_steps} steps, with the same events",
+            )
 
     def shared(self) -> dict[tuple[str, str], int]:
         """For each two splits that share recordings, how many of the later one are in the earlier one."""
@@ -175,9 +195,11 @@ def _same(a: EventSet, b: EventSet) -> bool:
     if (a.shape, a.count is None) != (b.shape, b.count is None):
         return False
     a, b = a.compact(), b.compact()
-    return all(np.array_equal(x, y) for x, y in (
-        (a.labels, b.labels), (a.offsets, b.offsets), (a.index, b.index), (a.count, b.count))
-        if x is not None and y is not None)
+    return all(
+        np.array_equal(x, y)
+        for x, y in ((a.labels, b.labels), (a.offsets, b.offsets), (a.index, b.index), (a.count, b.count))
+        if x is not None and y is not None
+    )
 
 
 def alike_once_merged(name: str, merged: Sequence[EventSet], stored: Callable[[], Sequence[EventSet]]) -> bool:
@@ -203,8 +225,9 @@ def _recordings(events: EventSet) -> list[tuple[NDArray, ...]]:
     return [(row - row[0], events.index[row[0] : row[-1]], count[row[0] : row[-1]]) for row in events.offsets]
 
 
-def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, fraction: float | None = None,
-              seed: int | None = None) -> NDArray[np.bool_]:
+def split_off(
+    labels: NDArray[np.int64], n_per_class: int | None = None, *, fraction: float | None = None, seed: int | None = None
+) -> NDArray[np.bool_]:
     """A mask [n] of the same share of every class: n_per_class, or the fraction (ties of rounding up).
 
     Taken are the last of each class in the order of the data or, with a seed, random ones.
@@ -215,8 +238,12 @@ def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, frac
     """
     labels = integers("labels", labels, shape=(None,))
     if n_per_class is not None and fraction is not None:
-        raise ConfigError("split_off", "takes a number for each class or a fraction, not both",
-                          got=(n_per_class, fraction), fix="leave one of them out")
+        raise ConfigError(
+            "split_off",
+            "takes a number for each class or a fraction, not both",
+            got=(n_per_class, fraction),
+            fix="leave one of them out",
+        )
     share = 0.0 if fraction is None else real_of(fraction)
     if not 0 <= share < 1:
         raise ConfigError("split_off.fraction", "is no fraction", got=fraction, allowed="0 <= fraction < 1")
@@ -230,8 +257,12 @@ def split_off(labels: NDArray[np.int64], n_per_class: int | None = None, *, frac
         of_class = np.flatnonzero(labels == label)
         k = math.floor(share * len(of_class) + 0.5) if n_per_class is None else n_per_class
         if not 0 <= k < len(of_class):
-            raise DataError("labels", f"class {label} has too few recordings to split off {k}", got=len(of_class),
-                            allowed=f"over {k}")
+            raise DataError(
+                "labels",
+                f"class {label} has too few recordings to split off {k}",
+                got=len(of_class),
+                allowed=f"over {k}",
+            )
         order = of_class if rng is None else rng.permutation(of_class)
         taken[order[len(order) - k :]] = True
     return taken
@@ -259,5 +290,9 @@ def need_of_each(n_train: int, n_classes: int) -> None:
         ConfigError: they cannot.
     """
     if 0 < n_train < n_classes:
-        raise ConfigError("data.n_train", "is too small for a recording of each class", got=n_train,
-                          allowed=f"0 for all, or {n_classes} and more")
+        raise ConfigError(
+            "data.n_train",
+            "is too small for a recording of each class",
+            got=n_train,
+            allowed=f"0 for all, or {n_classes} and more",
+        )

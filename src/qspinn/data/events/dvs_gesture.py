@@ -39,8 +39,19 @@ from qspinn.data.paths import exists, path_of
 from qspinn.errors import ConfigError, DataError
 
 SENSOR: Sensor = (128, 128)
-CLASSES = ("hand clap", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter-clockwise",
-           "left arm clockwise", "left arm counter-clockwise", "arm roll", "air drums", "air guitar", "other")
+CLASSES = (
+    "hand clap",
+    "right hand wave",
+    "left hand wave",
+    "right arm clockwise",
+    "right arm counter-clockwise",
+    "left arm clockwise",
+    "left arm counter-clockwise",
+    "arm roll",
+    "air drums",
+    "air guitar",
+    "other",
+)
 CSV_HEADER = "class,startTime_usec,endTime_usec"
 SLACK_US = 1_000_000
 """A label may start or end this long outside of the events, which can be few in a still scene."""
@@ -89,8 +100,14 @@ class GestureSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     skipped: tuple[Skipped, ...]
 
 
-def gesture_recordings(folder: str | Path, part: Part, *, n_ms: int = DURATION_MS, on_error: OnError = "stop",
-                       order: Literal["reject", "sort"] = "reject") -> Iterator[Recording | Skipped]:
+def gesture_recordings(
+    folder: str | Path,
+    part: Part,
+    *,
+    n_ms: int = DURATION_MS,
+    on_error: OnError = "stop",
+    order: Literal["reject", "sort"] = "reject",
+) -> Iterator[Recording | Skipped]:
     """The gestures of a part, file by file in the order of its list, each cut to its first n_ms.
 
     Held in memory are the gestures of one file at most.
@@ -133,8 +150,13 @@ def trials(folder: str | Path, part: Part) -> list[str]:
     other = folder / f"trials_to_{'test' if part == 'train' else 'train'}.txt"
     both = sorted({*names} & {*_lines(other)}) if exists(other) else []
     if both:
-        raise DataError(str(path), f"names recordings that {other.name} names too", got=both, allowed="one list each",
-                        fix="take them out of one list: a test on recordings that were learned says nothing")
+        raise DataError(
+            str(path),
+            f"names recordings that {other.name} names too",
+            got=both,
+            allowed="one list each",
+            fix="take them out of one list: a test on recordings that were learned says nothing",
+        )
     return names
 
 
@@ -147,9 +169,13 @@ def _need_other_users(folder: Path) -> None:
     """Refuses lists on which the same user is in both parts: the test is one on users that were not learned."""
     train, test = ({_user(name) for name in trials(folder, part)} for part in ("train", "test"))
     if train & test:
-        raise DataError(str(folder / "trials_to_test.txt"), "names recordings of users of trials_to_train.txt",
-                        got=sorted(train & test), allowed="users in one list each",
-                        fix="move all recordings of a user into one list")
+        raise DataError(
+            str(folder / "trials_to_test.txt"),
+            "names recordings of users of trials_to_train.txt",
+            got=sorted(train & test),
+            allowed="users in one list each",
+            fix="move all recordings of a user into one list",
+        )
 
 
 def _list_of(folder: Path, part: Part) -> tuple[Path, list[str]]:
@@ -173,11 +199,17 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii")
     except UnicodeDecodeError as error:
-        raise DataError(str(path), f"byte {error.start}: is no ASCII text", got=error.object[error.start :][:4],
-                        allowed="ASCII, without a byte order mark", fix="save it as plain ASCII text") from None
+        raise DataError(
+            str(path),
+            f"byte {error.start}: is no ASCII text",
+            got=error.object[error.start :][:4],
+            allowed="ASCII, without a byte order mark",
+            fix="save it as plain ASCII text",
+        ) from None
     except (OSError, ValueError) as error:
-        raise DataError(str(path), "is missing or cannot be read", got=str(error)[:200],
-                        fix="copy the whole DVS128 Gesture folder") from None
+        raise DataError(
+            str(path), "is missing or cannot be read", got=str(error)[:200], fix="copy the whole DVS128 Gesture folder"
+        ) from None
 
 
 def labels_of(path: str | Path) -> list[Gesture]:
@@ -196,8 +228,13 @@ def labels_of(path: str | Path) -> list[Gesture]:
         raise DataError(str(path), "has no labels", allowed="one line per gesture")
     twice = [time for time, n in Counter((g.start_us, g.stop_us) for g in gestures).items() if n > 1]
     if twice:
-        raise DataError(str(path), "gives the same time to two gestures", got=twice, allowed="each time once",
-                        fix="leave one of the lines out")
+        raise DataError(
+            str(path),
+            "gives the same time to two gestures",
+            got=twice,
+            allowed="each time once",
+            fix="leave one of the lines out",
+        )
     return sorted(gestures, key=lambda g: g.start_us)
 
 
@@ -225,8 +262,10 @@ def _of_file(folder: Path, name: str, n_ms: int, order: Literal["reject", "sort"
         raise DataError(str(path), "recording is empty", allowed="one polarity event or more")
     for gesture, events in zip(gestures, pieces, strict=True):
         _check_window(gesture, events, span, path, labels)
-    return [Recording(checked(events, SENSOR, order, None, f"{path} gesture {i}", REMEDIES), gesture, name)
-            for i, (gesture, events) in enumerate(zip(gestures, pieces, strict=True))]
+    return [
+        Recording(checked(events, SENSOR, order, None, f"{path} gesture {i}", REMEDIES), gesture, name)
+        for i, (gesture, events) in enumerate(zip(gestures, pieces, strict=True))
+    ]
 
 
 def _watched(blocks: Iterable[Events], span: list[int]) -> Iterator[Events]:
@@ -239,9 +278,13 @@ def _watched(blocks: Iterable[Events], span: list[int]) -> Iterator[Events]:
 
 def _check_window(gesture: Gesture, events: Events, span: list[int], path: Path, labels: Path) -> None:
     if gesture.start_us < span[0] - SLACK_US or gesture.stop_us > span[1] + SLACK_US:
-        raise DataError(str(labels), f"gesture lies outside of {path.name}", got=(gesture.start_us, gesture.stop_us),
-                        allowed=f"{span[0]}..{span[1]} us", fix="the label file belongs to another recording, or the "
-                        "recording is cut short")
+        raise DataError(
+            str(labels),
+            f"gesture lies outside of {path.name}",
+            got=(gesture.start_us, gesture.stop_us),
+            allowed=f"{span[0]}..{span[1]} us",
+            fix="the label file belongs to another recording, or the recording is cut short",
+        )
     if not events.size:
         raise DataError(str(path), "gesture has no events", got=(gesture.start_us, gesture.stop_us))
 
@@ -260,9 +303,17 @@ def cut(blocks: Iterable[Events], windows: Sequence[tuple[int, int]]) -> list[Ev
     return [np.concatenate(piece) for piece in pieces]
 
 
-def gesture_set(folder: str | Path, part: Part, *, bin_ms: float = 10.0, n_bins: int = 150, to: Sensor = (32, 32),
-                binary: bool = True, on_error: OnError = "stop",
-                order: Literal["reject", "sort"] = "reject") -> GestureSet:
+def gesture_set(
+    folder: str | Path,
+    part: Part,
+    *,
+    bin_ms: float = 10.0,
+    n_bins: int = 150,
+    to: Sensor = (32, 32),
+    binary: bool = True,
+    on_error: OnError = "stop",
+    order: Literal["reject", "sort"] = "reject",
+) -> GestureSet:
     """The gestures of a part in bins: their first n_bins * bin_ms, on a grid of `to` pixels.
 
     A gesture that is shorter has empty bins at its end. Recordings are streamed; only the bins are kept.
@@ -282,13 +333,19 @@ def gesture_set(folder: str | Path, part: Part, *, bin_ms: float = 10.0, n_bins:
                 continue
             files.append(found.file)
             events = downsample(found.events, SENSOR, to)
-            yield bin_events(events, to, bin_us, n_bins, start_us=found.gesture.start_us, binary=binary), \
-                found.gesture.label
+            yield (
+                bin_events(events, to, bin_us, n_bins, start_us=found.gesture.start_us, binary=binary),
+                found.gesture.label,
+            )
 
     events = pack(binned(), n_bins, to)
     if not files:
-        raise DataError(str(folder), f"no recording of part {part} could be read", got=[s.file for s in skipped],
-                        fix=skipped[0].reason if skipped else "")
+        raise DataError(
+            str(folder),
+            f"no recording of part {part} could be read",
+            got=[s.file for s in skipped],
+            fix=skipped[0].reason if skipped else "",
+        )
     return GestureSet(events=events, files=tuple(files), skipped=tuple(skipped))
 
 
@@ -302,13 +359,25 @@ def microseconds(bin_ms: float) -> int:
     """The length of a bin as a whole number of microseconds, within a millionth of one."""
     length = real_of(bin_ms) * 1000 if 0 < real_of(bin_ms) <= LONGEST_MS else 0.0
     if abs(length - round(length)) > 1e-6 or round(length) < 1:
-        raise ConfigError("data.bin_ms", "is not a whole number of microseconds", got=bin_ms,
-                          allowed=f"0.001, 0.002, ..., {LONGEST_MS:,}")
+        raise ConfigError(
+            "data.bin_ms",
+            "is not a whole number of microseconds",
+            got=bin_ms,
+            allowed=f"0.001, 0.002, ..., {LONGEST_MS:,}",
+        )
     return round(length)
 
 
-def load(folder: str | Path, *, bin_ms: float = 10.0, n_bins: int | None = None, to: Sensor = (32, 32),
-         binary: bool = True, on_error: OnError = "stop", order: Literal["reject", "sort"] = "reject") -> EventDataset:
+def load(
+    folder: str | Path,
+    *,
+    bin_ms: float = 10.0,
+    n_bins: int | None = None,
+    to: Sensor = (32, 32),
+    binary: bool = True,
+    on_error: OnError = "stop",
+    order: Literal["reject", "sort"] = "reject",
+) -> EventDataset:
     """The data set: the last users of the training list (by number) are the validation split.
 
     Args:
@@ -317,18 +386,31 @@ def load(folder: str | Path, *, bin_ms: float = 10.0, n_bins: int | None = None,
     folder = path_of("data.folder", folder)
     n_bins = bins_of(DURATION_MS, bin_ms) if n_bins is None else n_bins
     _need_other_users(folder)
-    train, test = (gesture_set(folder, part, bin_ms=bin_ms, n_bins=n_bins, to=to, binary=binary, on_error=on_error,
-                               order=order) for part in ("train", "test"))
+    train, test = (
+        gesture_set(folder, part, bin_ms=bin_ms, n_bins=n_bins, to=to, binary=binary, on_error=on_error, order=order)
+        for part in ("train", "test")
+    )
     users = np.array([_user(name) for name in train.files])
     held_out = np.unique(users)[-N_VALIDATION_USERS:]
     if len(np.unique(users)) <= N_VALIDATION_USERS:
-        raise DataError(str(folder), "too few users for a validation split", got=np.unique(users).tolist(),
-                        allowed=f"over {N_VALIDATION_USERS} users in trials_to_train.txt")
+        raise DataError(
+            str(folder),
+            "too few users for a validation split",
+            got=np.unique(users).tolist(),
+            allowed=f"over {N_VALIDATION_USERS} users in trials_to_train.txt",
+        )
     chosen = np.isin(users, held_out)
     return EventDataset(
-        name="dvs_gesture", shape=(2, *to), n_steps=n_bins, bin_ms=bin_ms, labels=CLASSES,
+        name="dvs_gesture",
+        shape=(2, *to),
+        n_steps=n_bins,
+        bin_ms=bin_ms,
+        labels=CLASSES,
         max_count=largest_count(train.events, test.events),
-        train=train.events.take(~chosen), validation=train.events.take(chosen), test=test.events,
+        train=train.events.take(~chosen),
+        validation=train.events.take(chosen),
+        test=test.events,
         split_rule=f"DVS128 Gesture: the published test users for test; of the training users, "
-                   f"{', '.join(map(str, held_out))} for validation",
-        skipped=tuple(f"{s.file}: {s.reason}" for s in train.skipped + test.skipped))
+        f"{', '.join(map(str, held_out))} for validation",
+        skipped=tuple(f"{s.file}: {s.reason}" for s in train.skipped + test.skipped),
+    )

@@ -92,8 +92,9 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def slice(self, start: int, stop: int | None = None) -> EventSet:
         """Recordings start..stop-1 (fewer where there are fewer), sharing memory."""
-        return _assembled(part(self.offsets, start, stop), self.index, self.count, self.shape,
-                          part(self.labels, start, stop))
+        return _assembled(
+            part(self.offsets, start, stop), self.index, self.count, self.shape, part(self.labels, start, stop)
+        )
 
     def take(self, which: ArrayLike) -> EventSet:
         """Recordings in the order given by their numbers (or those marked in a mask [B]), copied."""
@@ -106,8 +107,13 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         def gathered(values: NDArray) -> NDArray:
             return np.concatenate([values[:0], *(values[span] for span in spans)])
 
-        return _assembled(offsets - offsets[:, :1] + starts[:, None], gathered(self.index),
-                          None if self.count is None else gathered(self.count), self.shape, self.labels[chosen])
+        return _assembled(
+            offsets - offsets[:, :1] + starts[:, None],
+            gathered(self.index),
+            None if self.count is None else gathered(self.count),
+            self.shape,
+            self.labels[chosen],
+        )
 
     def _chosen(self, which: ArrayLike) -> NDArray[np.int64]:
         """Numbers of recordings."""
@@ -118,8 +124,13 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def compact(self) -> EventSet:
         """The same recordings, with nothing in index that is not theirs."""
         start, stop = span(self.offsets)
-        return _assembled(self.offsets - start, self.index[start:stop],
-                          None if self.count is None else self.count[start:stop], self.shape, self.labels)
+        return _assembled(
+            self.offsets - start,
+            self.index[start:stop],
+            None if self.count is None else self.count[start:stop],
+            self.shape,
+            self.labels,
+        )
 
     def shifted(self, dx: ArrayLike, dy: ArrayLike) -> EventSet:
         """Each recording moved by its own dx (right) and dy (down) [B], or all by one; what leaves is dropped."""
@@ -193,13 +204,22 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         channels, height, width = self.shape
         factor = integer("downsampled.factor", factor, low=1)
         if height % factor or width % factor:
-            raise ConfigError("downsampled.factor", "does not divide the sensor", got=factor,
-                              allowed=f"divisors of {height} and {width}")
+            raise ConfigError(
+                "downsampled.factor",
+                "does not divide the sensor",
+                got=factor,
+                allowed=f"divisors of {height} and {width}",
+            )
         row, address, count = self._entries()
         x, line = address % width // factor, address // width
         shape = (channels, height // factor, width // factor)
-        return self._merged(row, line // height * (shape[1] * shape[2]) + line % height // factor * shape[2] + x, count,
-                            self.n_steps, shape)
+        return self._merged(
+            row,
+            line // height * (shape[1] * shape[2]) + line % height // factor * shape[2] + x,
+            count,
+            self.n_steps,
+            shape,
+        )
 
     def dense(self) -> NDArray[np.uint8]:
         """Counts (ones where binary), uint8 [T, B, channels, height, width]."""
@@ -233,8 +253,9 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def _from(self, row: NDArray, address: NDArray, count: NDArray | None) -> EventSet:
         return _from_rows(row, address, count, self.n_steps, self.shape, self.labels)
 
-    def _merged(self, row: NDArray, address: NDArray, count: NDArray | None, n_steps: int, shape: Shape,
-                most: int | None = None) -> EventSet:
+    def _merged(
+        self, row: NDArray, address: NDArray, count: NDArray | None, n_steps: int, shape: Shape, most: int | None = None
+    ) -> EventSet:
         """Entries of one row and address made one; counts over `most` are held at it."""
         n = math.prod(shape)
         key, total = distinct(row * n + address, count)
@@ -251,8 +272,9 @@ def shape_of(shape: Any, where: str = "events.shape") -> Shape:
     """
     if not isinstance(shape, (tuple, list)) or len(shape) != 3:
         raise DataError(where, "is no shape of recordings", got=shape, allowed="(channels, height, width)")
-    channels, height, width = (integer(f"{where}[{i}]", n, low=1, high=MAX_SOURCES, error=DataError)
-                               for i, n in enumerate(shape))
+    channels, height, width = (
+        integer(f"{where}[{i}]", n, low=1, high=MAX_SOURCES, error=DataError) for i, n in enumerate(shape)
+    )
     n = channels * height * width
     if n > MAX_SOURCES:
         raise DataError(where, "has too many addresses", got=n, allowed=f"at most {MAX_SOURCES} in all")
@@ -267,19 +289,32 @@ def _labels(labels: ArrayLike, n_samples: int) -> NDArray[np.int64]:
     return classes
 
 
-_BLANK = EventSet(offsets=np.zeros((0, 2), np.int64), index=np.zeros(0, np.uint16), count=None, shape=(1, 1, 1),
-                  labels=np.zeros(0, np.int64))
+_BLANK = EventSet(
+    offsets=np.zeros((0, 2), np.int64),
+    index=np.zeros(0, np.uint16),
+    count=None,
+    shape=(1, 1, 1),
+    labels=np.zeros(0, np.int64),
+)
 
 
-def _assembled(offsets: NDArray[np.int64], index: NDArray, count: NDArray | None, shape: Shape,
-               labels: NDArray[np.int64]) -> EventSet:
+def _assembled(
+    offsets: NDArray[np.int64], index: NDArray, count: NDArray | None, shape: Shape, labels: NDArray[np.int64]
+) -> EventSet:
     """A store of arrays that are right by construction, or were checked before."""
-    return assembled(_BLANK, offsets=frozen(offsets), index=frozen(index), shape=shape, labels=frozen(labels),
-                     count=None if count is None else frozen(count))
+    return assembled(
+        _BLANK,
+        offsets=frozen(offsets),
+        index=frozen(index),
+        shape=shape,
+        labels=frozen(labels),
+        count=None if count is None else frozen(count),
+    )
 
 
-def _from_rows(row: NDArray, address: NDArray, count: NDArray | None, n_steps: int, shape: Shape,
-               labels: NDArray[np.int64]) -> EventSet:
+def _from_rows(
+    row: NDArray, address: NDArray, count: NDArray | None, n_steps: int, shape: Shape, labels: NDArray[np.int64]
+) -> EventSet:
     """The store of entries sorted by row and address."""
     sizes = np.bincount(row, minlength=len(labels) * n_steps).reshape(-1, n_steps)
     return _assembled(offsets_of(sizes), address.astype(index_dtype(math.prod(shape))), count, shape, labels)
@@ -296,8 +331,9 @@ def pack(recordings: Iterable[tuple[Binned, int]], n_bins: int, sensor: Sensor) 
     sizes, index, counts, labels = [np.zeros(0, np.int64)], [np.zeros(0, index_dtype(n))], [], []
     for i, pair in enumerate(each("recordings", recordings)):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise DataError(f"recording {i}", "is no recording with its class", got=type(pair).__name__,
-                            allowed="(Binned, class)")
+            raise DataError(
+                f"recording {i}", "is no recording with its class", got=type(pair).__name__, allowed="(Binned, class)"
+            )
         binned, label = pair
         step, address, count = _columns(binned, n_bins, n, f"recording {i}")
         sizes.append(np.bincount(step, minlength=n_bins))
@@ -306,12 +342,18 @@ def pack(recordings: Iterable[tuple[Binned, int]], n_bins: int, sensor: Sensor) 
         labels.append(integer(f"recording {i}.label", label, low=0, error=DataError))
     if counts and len(counts) != len(labels):
         raise DataError("events.count", "some recordings have counts, some not", got=f"{len(counts)} of {len(labels)}")
-    return _assembled(offsets_of(np.concatenate(sizes).reshape(-1, n_bins)), np.concatenate(index),
-                      np.concatenate(counts) if counts else None, shape, np.array(labels, dtype=np.int64))
+    return _assembled(
+        offsets_of(np.concatenate(sizes).reshape(-1, n_bins)),
+        np.concatenate(index),
+        np.concatenate(counts) if counts else None,
+        shape,
+        np.array(labels, dtype=np.int64),
+    )
 
 
-def _columns(binned: Binned, n_bins: int, n: int, where: str
-             ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | None]:
+def _columns(
+    binned: Binned, n_bins: int, n: int, where: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | None]:
     """Bin, address and count of the entries of a recording."""
     if not isinstance(binned, tuple) or len(binned) != 3:
         raise DataError(where, "is no recording in bins", got=type(binned).__name__, allowed="Binned, of bin_events")
@@ -339,8 +381,12 @@ def from_dense(raster: NDArray, labels: ArrayLike, *, order: Literal["TB", "BT"]
     if order not in ("TB", "BT", None):
         raise ConfigError("from_dense.order", "is unknown", got=order, allowed="TB, BT")
     if order is None:
-        warnings.warn('from_dense(raster, labels) without `order` takes [B, T, ...]; pass order="BT" for that, or '
-                      'order="TB" for time first', DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            'from_dense(raster, labels) without `order` takes [B, T, ...]; pass order="BT" for that, or '
+            'order="TB" for time first',
+            DeprecationWarning,
+            stacklevel=2,
+        )
     raster = whole("events", raster, low=0, high=MAX_COUNT, whole_floats=True)
     if raster.ndim != 5 or 0 in raster.shape[2:]:
         raise DataError("events", "wrong shape", got=raster.shape, allowed="5 axes, none of the last three empty")
@@ -351,8 +397,13 @@ def from_dense(raster: NDArray, labels: ArrayLike, *, order: Literal["TB", "BT"]
         raise DataError("events", "holds no steps", got=given, allowed="T >= 1")
     if numbers("events.labels", labels, (None,), DataError).shape == (n_steps,) != (n_samples,):
         other = "BT" if order == "TB" else "TB"
-        raise DataError("events.labels", "are as many as the steps, not as the recordings", got=n_steps,
-                        allowed=str(n_samples), fix=f'order="{other}"' if order else 'order="TB"')
+        raise DataError(
+            "events.labels",
+            "are as many as the steps, not as the recordings",
+            got=n_steps,
+            allowed=str(n_samples),
+            fix=f'order="{other}"' if order else 'order="TB"',
+        )
     classes = _labels(labels, n_samples)
     rows = np.ascontiguousarray(raster).reshape(n_samples * n_steps, math.prod(shape))
     row, address = np.nonzero(rows)
@@ -377,5 +428,8 @@ def concatenate(sets: Iterable[EventSet]) -> EventSet:
     counts = [s.count for s in taken if s.count is not None]
     return _assembled(
         np.concatenate([s.offsets + start for s, start in zip(taken, starts[:-1], strict=True)]),
-        np.concatenate([s.index for s in taken]), np.concatenate(counts) if counts else None, sets[0].shape,
-        np.concatenate([s.labels for s in taken]))
+        np.concatenate([s.index for s in taken]),
+        np.concatenate(counts) if counts else None,
+        sets[0].shape,
+        np.concatenate([s.labels for s in taken]),
+    )

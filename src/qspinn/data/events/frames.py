@@ -18,8 +18,9 @@ MAX_COUNT = 255 >> LEVEL_SHIFT
 CHUNK = 1000
 
 
-def mnist_frames(folder: str | Path = "", *, n_bins: int = 8, n_train: int = 0, n_validation: int = 0, n_test: int = 0
-                 ) -> EventDataset:
+def mnist_frames(
+    folder: str | Path = "", *, n_bins: int = 8, n_train: int = 0, n_validation: int = 0, n_test: int = 0
+) -> EventDataset:
     """MNIST for direct coding: pixel >> 4 spikes (0..15) of every pixel in each of n_bins steps; shape (1, 28, 28).
 
     Args:
@@ -33,14 +34,24 @@ def mnist_frames(folder: str | Path = "", *, n_bins: int = 8, n_train: int = 0, 
         integer(f"data.{field}", n, low=0)
     whole = mnist.load(folder)
     need_of_each(n_train, len(whole.labels))
-    train, validation, test = (_steps(split, n, n_bins) for split, n in (
-        (whole.train, n_train), (whole.validation, n_validation), (whole.test, n_test)))
+    train, validation, test = (
+        _steps(split, n, n_bins)
+        for split, n in ((whole.train, n_train), (whole.validation, n_validation), (whole.test, n_test))
+    )
     return EventDataset(
-        name="mnist_frames", shape=(1, 28, 28), n_steps=n_bins, bin_ms=1.0, labels=whole.labels, train=train,
-        validation=validation, test=test, max_count=MAX_COUNT,
+        name="mnist_frames",
+        shape=(1, 28, 28),
+        n_steps=n_bins,
+        bin_ms=1.0,
+        labels=whole.labels,
+        train=train,
+        validation=validation,
+        test=test,
+        max_count=MAX_COUNT,
         allow_shared=True,  # a few images differ in their low bits only
         split_rule=f"{whole.split_rule}; every frame is shown for {n_bins} steps, a pixel spiking 0 to {MAX_COUNT} "
-                   "times in each")
+        "times in each",
+    )
 
 
 def _steps(split: Split, n: int, n_steps: int) -> EventSet:
@@ -55,5 +66,10 @@ def _chunk(images: NDArray[np.uint8], labels: NDArray[np.int64], n_steps: int) -
     row, address = np.nonzero(frames)
     ends = np.cumsum(np.bincount(row, minlength=len(frames))).reshape(-1, n_steps)
     first = np.concatenate([[0], ends[:-1, -1]])[:, None]
-    return EventSet(offsets=np.concatenate([first, ends], axis=1), index=address.astype(np.uint16),
-                    count=frames[row, address], shape=(1, 28, 28), labels=labels)
+    return EventSet(
+        offsets=np.concatenate([first, ends], axis=1),
+        index=address.astype(np.uint16),
+        count=frames[row, address],
+        shape=(1, 28, 28),
+        labels=labels,
+    )

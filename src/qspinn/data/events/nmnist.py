@@ -49,26 +49,41 @@ def read_nmnist(path: str | Path) -> Events:
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise DataError(str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error),
-                        fix="copy the file anew") from None
+        raise DataError(
+            str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error), fix="copy the file anew"
+        ) from None
     if len(data) % 5:
-        raise DataError(str(path), f"byte {len(data) - len(data) % 5}: file is cut short", got=f"{len(data)} bytes",
-                        allowed="a multiple of 5 bytes, one event each", fix="copy the file anew")
+        raise DataError(
+            str(path),
+            f"byte {len(data) - len(data) % 5}: file is cut short",
+            got=f"{len(data)} bytes",
+            allowed="a multiple of 5 bytes, one event each",
+            fix="copy the file anew",
+        )
     raw = np.frombuffer(data, dtype=np.uint8).reshape(-1, 5).astype(np.int64)
     wrapped = raw[:, 1] == OVERFLOW_ROW
     outside = np.flatnonzero(((raw[:, 0] >= SENSOR[1]) | (raw[:, 1] >= SENSOR[0])) & ~wrapped)
     if outside.size:
         i = int(outside[0])
-        raise DataError(str(path), f"byte {5 * i}: event outside the sensor", got=(int(raw[i, 0]), int(raw[i, 1])),
-                        allowed="x, y in 0..33")
+        raise DataError(
+            str(path),
+            f"byte {5 * i}: event outside the sensor",
+            got=(int(raw[i, 0]), int(raw[i, 1])),
+            allowed="x, y in 0..33",
+        )
     t = (raw[:, 2] & 127) << 16 | raw[:, 3] << 8 | raw[:, 4]
     t += np.cumsum(wrapped) * OVERFLOW_US
     kept = np.flatnonzero(~wrapped)
     falls = np.flatnonzero(np.diff(t[kept]) < 0) + 1
     if falls.size:
         i, before = int(kept[falls[0]]), int(kept[falls[0] - 1])
-        raise DataError(str(path), f"byte {5 * i}: events are not in order of time ({falls.size} steps back)",
-                        got=int(t[i]), allowed=f"{int(t[before])} us or later", fix="the file is damaged: copy it anew")
+        raise DataError(
+            str(path),
+            f"byte {5 * i}: events are not in order of time ({falls.size} steps back)",
+            got=int(t[i]),
+            allowed=f"{int(t[before])} us or later",
+            fix="the file is damaged: copy it anew",
+        )
     return assembled(raw[kept, 0], raw[kept, 1], t[kept], raw[kept, 2] >> 7)
 
 
@@ -86,12 +101,20 @@ def nmnist_recordings(folder: str | Path, part: Literal["Train", "Test"]) -> Ite
             yield read_nmnist(path), digit
 
 
-def nmnist_set(folder: str | Path, part: Literal["Train", "Test"], *, bin_ms: float = 5.0, n_bins: int = PACKED_STEPS,
-               binary: bool = True) -> EventSet:
+def nmnist_set(
+    folder: str | Path,
+    part: Literal["Train", "Test"],
+    *,
+    bin_ms: float = 5.0,
+    n_bins: int = PACKED_STEPS,
+    binary: bool = True,
+) -> EventSet:
     """All recordings of a part in bins; events after the last bin are dropped."""
     bin_us = microseconds(bin_ms)
-    binned = ((bin_events(events, SENSOR, bin_us, n_bins, binary=binary), digit)
-              for events, digit in nmnist_recordings(folder, part))
+    binned = (
+        (bin_events(events, SENSOR, bin_us, n_bins, binary=binary), digit)
+        for events, digit in nmnist_recordings(folder, part)
+    )
     return pack(binned, n_bins, SENSOR)
 
 
@@ -106,11 +129,18 @@ def load(folder: str | Path, *, bin_ms: float = 5.0, n_bins: int | None = None, 
     whole, test = (nmnist_set(folder, part, bin_ms=bin_ms, n_bins=n_bins, binary=binary) for part in ("Train", "Test"))
     chosen = split_off(whole.labels, fraction=VALIDATION_SHARE)
     return EventDataset(
-        name="nmnist", shape=whole.shape, n_steps=n_bins, bin_ms=bin_ms, labels=tuple(str(d) for d in range(10)),
+        name="nmnist",
+        shape=whole.shape,
+        n_steps=n_bins,
+        bin_ms=bin_ms,
+        labels=tuple(str(d) for d in range(10)),
         max_count=largest_count(whole, test),
-        train=whole.take(~chosen), validation=whole.take(chosen), test=test,
+        train=whole.take(~chosen),
+        validation=whole.take(chosen),
+        test=test,
         split_rule="N-MNIST: Test for test; of each digit of Train, the last tenth (by file name) for validation, the "
-                   "others for training")
+        "others for training",
+    )
 
 
 def load_packed(folder: str | Path = "", *, bin_ms: float = PACKED_BIN_MS, n_validation: int = 1000) -> EventDataset:
@@ -134,10 +164,18 @@ def load_packed(folder: str | Path = "", *, bin_ms: float = PACKED_BIN_MS, n_val
 
     alike = factor > 1 and alike_once_merged("nmnist8", parts, stored)
     return EventDataset(
-        name="nmnist8", shape=whole.shape, n_steps=whole.n_steps, bin_ms=bin_ms, labels=tuple(str(d) for d in range(8)),
-        train=parts[0], validation=parts[1], test=test, allow_shared=alike,
+        name="nmnist8",
+        shape=whole.shape,
+        n_steps=whole.n_steps,
+        bin_ms=bin_ms,
+        labels=tuple(str(d) for d in range(8)),
+        train=parts[0],
+        validation=parts[1],
+        test=test,
+        allow_shared=alike,
         split_rule=f"N-MNIST digits 0-7: of each digit, the last {n_validation // 8} recordings of the training file "
-                   "for validation, the others for training; the test file for test")
+        "for validation, the others for training; the test file for test",
+    )
 
 
 def read_packed(path: str | Path, factor: int = 1) -> EventSet:
@@ -151,18 +189,36 @@ def read_packed(path: str | Path, factor: int = 1) -> EventSet:
     factor, path = integer("read_packed.factor", factor, low=1), path_of("read_packed.path", path)
     names = ("delta", "offsets", "n_bins", "label")
     delta, starts, n_bins, labels = (
-        column(path, name, array) for name, array in zip(names, read_npz(path, names), strict=True))
+        column(path, name, array) for name, array in zip(names, read_npz(path, names), strict=True)
+    )
     need(labels.size > 0, path, "holds no recordings", 0, "one or more")
-    need(starts.size == len(labels) + 1 == len(n_bins) + 1 and starts[0] == 0 and starts[-1] == len(delta)
-         and bool((np.diff(starts) >= 0).all()), path, "offsets do not fit the recordings",
-         starts.shape, f"0..{len(delta)}, ascending, one more than labels")
+    need(
+        starts.size == len(labels) + 1 == len(n_bins) + 1
+        and starts[0] == 0
+        and starts[-1] == len(delta)
+        and bool((np.diff(starts) >= 0).all()),
+        path,
+        "offsets do not fit the recordings",
+        starts.shape,
+        f"0..{len(delta)}, ascending, one more than labels",
+    )
     need(int(n_bins.max()) <= PACKED_STEPS, path, "too many bins", int(n_bins.max()), f"0..{PACKED_STEPS}")
-    need(int(delta.max(initial=0)) <= PACKED_STEPS * N_ADDRESSES, path, "events after the last bin",
-         int(delta.max(initial=0)), f"differences of at most {PACKED_STEPS * N_ADDRESSES}")
+    need(
+        int(delta.max(initial=0)) <= PACKED_STEPS * N_ADDRESSES,
+        path,
+        "events after the last bin",
+        int(delta.max(initial=0)),
+        f"differences of at most {PACKED_STEPS * N_ADDRESSES}",
+    )
     edges = [*range(0, len(labels), CHUNK), len(labels)]
-    return concatenate([
-        _unpacked(delta[starts[a] : starts[b]], starts[a : b + 1] - starts[a], n_bins[a:b], labels[a:b], path)
-        .rebinned(factor) for a, b in itertools.pairwise(edges)])
+    return concatenate(
+        [
+            _unpacked(
+                delta[starts[a] : starts[b]], starts[a : b + 1] - starts[a], n_bins[a:b], labels[a:b], path
+            ).rebinned(factor)
+            for a, b in itertools.pairwise(edges)
+        ]
+    )
 
 
 def _unpacked(delta: NDArray, starts: NDArray[np.int64], n_bins: NDArray, labels: NDArray, path: Path) -> EventSet:
@@ -173,10 +229,20 @@ def _unpacked(delta: NDArray, starts: NDArray[np.int64], n_bins: NDArray, labels
     first = np.zeros(len(delta), dtype=bool)
     first[starts[:-1][np.diff(starts) > 0]] = True
     need(bool((delta[~first] > 0).all()), path, "events are not in order", 0, "differences over 0")
-    need(bool((key < n_bins.astype(np.int64)[sample] * N_ADDRESSES).all()), path, "events after the last bin",
-         int(key.max(initial=0)), f"below {N_ADDRESSES} times the recording's bins")
+    need(
+        bool((key < n_bins.astype(np.int64)[sample] * N_ADDRESSES).all()),
+        path,
+        "events after the last bin",
+        int(key.max(initial=0)),
+        f"below {N_ADDRESSES} times the recording's bins",
+    )
     row = sample * PACKED_STEPS + key // N_ADDRESSES
     ends = np.cumsum(np.bincount(row, minlength=len(labels) * PACKED_STEPS))
     rows = np.concatenate([starts[:-1, None], ends.reshape(-1, PACKED_STEPS)], axis=1)
-    return EventSet(offsets=rows, index=(key % N_ADDRESSES).astype(np.uint16), count=None, shape=(2, *SENSOR),
-                    labels=labels.astype(np.int64))
+    return EventSet(
+        offsets=rows,
+        index=(key % N_ADDRESSES).astype(np.uint16),
+        count=None,
+        shape=(2, *SENSOR),
+        labels=labels.astype(np.int64),
+    )

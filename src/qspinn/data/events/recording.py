@@ -51,8 +51,10 @@ def make(x: NDArray, y: NDArray, t: NDArray, p: NDArray, *, time_unit: TimeUnit 
         DataError: columns of different lengths, coordinates outside 0..32767, polarities other than 0 and 1 (or -1 and
             1), or values of another kind.
     """
-    columns: list[NDArray[Any]] = [integers(f"events.{name}", column, shape=(None,), low=0, high=LARGEST_SIDE - 1)
-                                   for name, column in (("x", x), ("y", y))]
+    columns: list[NDArray[Any]] = [
+        integers(f"events.{name}", column, shape=(None,), low=0, high=LARGEST_SIDE - 1)
+        for name, column in (("x", x), ("y", y))
+    ]
     columns += [microseconds_of("events.t", t, time_unit, HIGHEST), _polarity("events.p", p)]
     lengths = [len(column) for column in columns]
     if len(set(lengths)) > 1:
@@ -84,8 +86,9 @@ def each(where: str, several: Any) -> Iterator[Any]:
         DataError: there is nothing to go through.
     """
     if not isinstance(several, Iterable):
-        raise DataError(where, "are not several", got=type(several).__name__, allowed="a list, or whatever can be gone "
-                        "through")
+        raise DataError(
+            where, "are not several", got=type(several).__name__, allowed="a list, or whatever can be gone through"
+        )
     return iter(several)
 
 
@@ -99,8 +102,15 @@ def _plain(events: Events, where: str) -> Events:
     return make(*(events[name] for name in ("x", "y", "t", "p")))
 
 
-def check(events: Events, sensor: Sensor, *, order: Order = "reject", time_unit: TimeUnit | None = None,
-          where: str = "events", clock_bits: int | None = None) -> Events:
+def check(
+    events: Events,
+    sensor: Sensor,
+    *,
+    order: Order = "reject",
+    time_unit: TimeUnit | None = None,
+    where: str = "events",
+    clock_bits: int | None = None,
+) -> Events:
     """The events, in order of time and all on the sensor; an error names the first that is not.
 
     Args:
@@ -121,8 +131,15 @@ def check(events: Events, sensor: Sensor, *, order: Order = "reject", time_unit:
     return checked(events, sensor, order, time_unit, where, Remedies(), clock_bits)
 
 
-def checked(events: Events, sensor: Sensor, order: Order, time_unit: TimeUnit | None, where: str, remedies: Remedies,
-            clock_bits: int | None = None) -> Events:
+def checked(
+    events: Events,
+    sensor: Sensor,
+    order: Order,
+    time_unit: TimeUnit | None,
+    where: str,
+    remedies: Remedies,
+    clock_bits: int | None = None,
+) -> Events:
     """`check` with other advice in its errors."""
     x, y = _on_sensor(events, sensor, where)
     p = _polarity(f"{where}.p", events["p"])
@@ -136,11 +153,16 @@ def _fields(events: Any, where: str) -> Events:
     names = (events.dtype.names or ()) if isinstance(events, np.ndarray) else ()
     if not isinstance(events, np.ndarray) or events.ndim != 1 or {*(EVENT.names or ())} - {*names}:
         got = f"{events.dtype} {events.shape}" if isinstance(events, np.ndarray) else type(events).__name__
-        raise DataError(where, "is not an array of events", got=got,
-                        allowed="structured array [n] with fields x, y, t, p")
+        raise DataError(
+            where, "is not an array of events", got=got, allowed="structured array [n] with fields x, y, t, p"
+        )
     if isinstance(events, np.ma.MaskedArray):
-        raise DataError(where, "is a masked array", allowed="structured array [n] with fields x, y, t, p",
-                        fix="leave out the masked events")
+        raise DataError(
+            where,
+            "is a masked array",
+            allowed="structured array [n] with fields x, y, t, p",
+            fix="leave out the masked events",
+        )
     return events
 
 
@@ -152,8 +174,10 @@ def _on_sensor(events: Events, sensor: Sensor, where: str = "events") -> tuple[N
     """
     height, width = sensor_of(sensor)
     _fields(events, where)
-    return tuple(_within(events[name], limit, f"{where}.{name}")  # type: ignore[return-value]
-                 for name, limit in (("x", width), ("y", height)))
+    return tuple(
+        _within(events[name], limit, f"{where}.{name}")  # type: ignore[return-value]
+        for name, limit in (("x", width), ("y", height))
+    )
 
 
 def _within(values: NDArray, limit: int, where: str) -> NDArray[np.int64]:
@@ -161,9 +185,13 @@ def _within(values: NDArray, limit: int, where: str) -> NDArray[np.int64]:
     bad = np.flatnonzero((values < 0) | (values >= limit))
     if bad.size:
         from_one = int(values.max()) == limit and int(values.min()) >= 1
-        raise DataError(f"{where}[{bad[0]}]", f"is outside the sensor ({bad.size} such events)",
-                        got=int(values[bad[0]]), allowed=f"0..{limit - 1}",
-                        fix="subtract 1 if pixels are counted from 1" if from_one else "")
+        raise DataError(
+            f"{where}[{bad[0]}]",
+            f"is outside the sensor ({bad.size} such events)",
+            got=int(values[bad[0]]),
+            allowed=f"0..{limit - 1}",
+            fix="subtract 1 if pixels are counted from 1" if from_one else "",
+        )
     return values
 
 
@@ -175,8 +203,12 @@ def _polarity(where: str, p: Any) -> NDArray[np.bool_]:
     off = 0 if (values == 0).any() else -1
     bad = np.flatnonzero((values != 1) & (values != off))
     if bad.size:
-        raise DataError(f"{where}[{bad[0]}]", f"is no polarity ({bad.size} such events)", got=int(values[bad[0]]),
-                        allowed="0, 1, or -1, 1 throughout")
+        raise DataError(
+            f"{where}[{bad[0]}]",
+            f"is no polarity ({bad.size} such events)",
+            got=int(values[bad[0]]),
+            allowed="0, 1, or -1, 1 throughout",
+        )
     return values == 1
 
 
@@ -250,12 +282,12 @@ def _step(where: str, pixels: int) -> int:
 
 def _moved(events: Events, x: NDArray, y: NDArray) -> Events:
     """The events at other pixels."""
-    return assembled(x, y, microseconds_of("events.t", events["t"], None, HIGHEST),
-                     _polarity("events.p", events["p"]))
+    return assembled(x, y, microseconds_of("events.t", events["t"], None, HIGHEST), _polarity("events.p", events["p"]))
 
 
-def bin_events(events: Events, sensor: Sensor, bin_us: int, n_bins: int, *, start_us: int = 0,
-               binary: bool = True) -> Binned:
+def bin_events(
+    events: Events, sensor: Sensor, bin_us: int, n_bins: int, *, start_us: int = 0, binary: bool = True
+) -> Binned:
     """Events in bins of bin_us from start_us on; those before the first or after the last bin are dropped.
 
     bin = floor((t - start_us) / bin_us), address = p * H * W + y * W + x. Events of one bin and address become one

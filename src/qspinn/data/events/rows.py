@@ -25,6 +25,11 @@ def small(count: NDArray) -> NDArray[np.uint8]:
         DataError: a count over 255.
     """
     if count.size and count.max() > 255:
-        raise DataError("events.count", "too many events fall together", got=int(count.max()), allowed="0..255",
-                        fix="use shorter bins, a finer grid, or binary events")
+        raise DataError(
+            "events.count",
+            "too many events fall together",
+            got=int(count.max()),
+            allowed="0..255",
+            fix="use shorter bins, a finer grid, or binary events",
+        )
     return count.astype(np.uint8)

@@ -29,8 +29,19 @@ from qspinn.data.kernels.camera import draw, fire
 from qspinn.records import Record, need
 
 SENSOR: Sensor = (128, 128)
-CLASSES = ("clap", "wave right", "wave left", "right clockwise", "right counter-clockwise", "left clockwise",
-           "left counter-clockwise", "roll", "drums", "strum", "jitter")
+CLASSES = (
+    "clap",
+    "wave right",
+    "wave left",
+    "right clockwise",
+    "right counter-clockwise",
+    "left clockwise",
+    "left counter-clockwise",
+    "roll",
+    "drums",
+    "strum",
+    "jitter",
+)
 N_CLASSES = len(CLASSES)
 STREAM = 0x6E57  # keeps these draws apart from others with the same seed
 OWN = {"train": (0, 80, 1 << 32), "validation": (80, 30, 2 << 32), "test": (110, 30, 3 << 32)}
@@ -74,8 +85,9 @@ class Camera(Record, frozen=True):
         need(1 <= self.frame_hz <= 10_000, "camera.frame_hz", self.frame_hz, "1..10000")
 
 
-def synthetic_recording(label: int, number: int, *, seed: int = 0, n_ms: int = 1500,
-                        camera: Camera | None = None) -> Events:
+def synthetic_recording(
+    label: int, number: int, *, seed: int = 0, n_ms: int = 1500, camera: Camera | None = None
+) -> Events:
     """The events of synthetic recording `number` of a class, in order of time from 0 to n_ms.
 
     The same (seed, label, number, n_ms, camera) gives the same events.
@@ -107,8 +119,10 @@ def _arms(label: int, time_s: NDArray[np.float64], rng: np.random.Generator) -> 
     place = np.array([64.0, 64.0]) + rng.normal(0, 3, 2)
     turn = np.array([[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]]) * size
     still = np.zeros((len(time_s), 2))
-    return [(still + place + np.array(shoulder) @ turn, place + hand @ turn)
-            for shoulder, hand in MOTIONS[label](phase, rng)]
+    return [
+        (still + place + np.array(shoulder) @ turn, place + hand @ turn)
+        for shoulder, hand in MOTIONS[label](phase, rng)
+    ]
 
 
 LEFT, RIGHT = (-18.0, -28.0), (18.0, -28.0)
@@ -127,15 +141,19 @@ def _clap(phase: NDArray[np.float64], rng: np.random.Generator) -> Arms:
 
 def _wave(side: int) -> Motion:
     """One hand goes from side to side."""
+
     def motion(phase: NDArray[np.float64], rng: np.random.Generator) -> Arms:
         return [((side * 18.0, -28.0), _at(side * 26 + 16 * np.sin(phase), -8, phase))]
+
     return motion
 
 
 def _circle(side: int, sense: int) -> Motion:
     """One hand goes round; sense 1 is clockwise as seen (y points down)."""
+
     def motion(phase: NDArray[np.float64], rng: np.random.Generator) -> Arms:
         return [((side * 18.0, -28.0), _at(side * 26 + 17 * np.cos(phase), 17 * sense * np.sin(phase), phase))]
+
     return motion
 
 
@@ -167,8 +185,19 @@ def _wander(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return 6 * np.sin(np.arange(n)[:, None, None] * speed + phase).sum(axis=1)
 
 
-MOTIONS: tuple[Motion, ...] = (_clap, _wave(1), _wave(-1), _circle(1, 1), _circle(1, -1), _circle(-1, 1),
-                               _circle(-1, -1), _roll, _drums, _strum, _jitter)
+MOTIONS: tuple[Motion, ...] = (
+    _clap,
+    _wave(1),
+    _wave(-1),
+    _circle(1, 1),
+    _circle(1, -1),
+    _circle(-1, 1),
+    _circle(-1, -1),
+    _roll,
+    _drums,
+    _strum,
+    _jitter,
+)
 
 
 def _blobs(shoulder: Path, hand: Path, rng: np.random.Generator) -> list[Blob]:
@@ -222,14 +251,24 @@ def _noise(n_ms: int, camera: Camera, rng: np.random.Generator) -> Events:
     return make(pixel % SENSOR[1], pixel // SENSOR[1], t, rng.random(len(pixel)) < 0.5)
 
 
-def synthetic_set(n_per_class: int, *, seed: int = 0, first: int = 0, bin_ms: float = 10.0, n_bins: int = 150,
-                  to: Sensor = (32, 32), binary: bool = True, camera: Camera | None = None) -> EventSet:
+def synthetic_set(
+    n_per_class: int,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    bin_ms: float = 10.0,
+    n_bins: int = 150,
+    to: Sensor = (32, 32),
+    binary: bool = True,
+    camera: Camera | None = None,
+) -> EventSet:
     """Recordings first..first + n_per_class - 1 of every synthetic class, in bins, made one by one.
 
     Recording i of the set has class i mod 11 and number first + i // 11, whatever n_per_class.
     """
-    n_per_class, first = (integer(f"synthetic_set.{name}", n, low=0) for name, n in
-                          (("n_per_class", n_per_class), ("first", first)))
+    n_per_class, first = (
+        integer(f"synthetic_set.{name}", n, low=0) for name, n in (("n_per_class", n_per_class), ("first", first))
+    )
     bin_us, n_bins = microseconds(bin_ms), integer("synthetic_set.n_bins", n_bins, low=1, high=MOST_BINS)
     n_ms = -(-bin_us * n_bins // 1000)
 
@@ -242,8 +281,17 @@ def synthetic_set(n_per_class: int, *, seed: int = 0, first: int = 0, bin_ms: fl
     return pack(binned(), n_bins, to)
 
 
-def load(*, n_train: int = 80, n_validation: int = 30, n_test: int = 30, seed: int = 0, bin_ms: float = 10.0,
-         n_bins: int | None = None, to: Sensor = (32, 32), binary: bool = True) -> EventDataset:
+def load(
+    *,
+    n_train: int = 80,
+    n_validation: int = 30,
+    n_test: int = 30,
+    seed: int = 0,
+    bin_ms: float = 10.0,
+    n_bins: int | None = None,
+    to: Sensor = (32, 32),
+    binary: bool = True,
+) -> EventDataset:
     """The synthetic data set, so many recordings of each class; splits differ in their numbers, and no recording of
     one is ever in another, whatever their sizes.
 
@@ -254,15 +302,26 @@ def load(*, n_train: int = 80, n_validation: int = 30, n_test: int = 30, seed: i
     """
     n_bins = bins_of(DURATION_MS, bin_ms) if n_bins is None else n_bins
     sizes = {"train": n_train, "validation": n_validation, "test": n_test}
-    train, validation, test = (concatenate(
-        synthetic_set(n, seed=seed, first=first, bin_ms=bin_ms, n_bins=n_bins, to=to, binary=binary)
-        for first, n in _numbers(part, integer(f"data.n_{part}", size, low=0))) for part, size in sizes.items())
+    train, validation, test = (
+        concatenate(
+            synthetic_set(n, seed=seed, first=first, bin_ms=bin_ms, n_bins=n_bins, to=to, binary=binary)
+            for first, n in _numbers(part, integer(f"data.n_{part}", size, low=0))
+        )
+        for part, size in sizes.items()
+    )
     return EventDataset(
-        name="synthetic_gestures", shape=(2, *to), n_steps=n_bins, bin_ms=bin_ms,
+        name="synthetic_gestures",
+        shape=(2, *to),
+        n_steps=n_bins,
+        bin_ms=bin_ms,
         max_count=largest_count(train, validation, test),
-        labels=tuple(f"synthetic {name}" for name in CLASSES), train=train, validation=validation, test=test,
+        labels=tuple(f"synthetic {name}" for name in CLASSES),
+        train=train,
+        validation=validation,
+        test=test,
         split_rule=f"synthetic gestures (seed {seed}): of each class {n_train} recordings for training, "
-                   f"{n_validation} for validation and {n_test} for test, each split from numbers of its own")
+        f"{n_validation} for validation and {n_test} for test, each split from numbers of its own",
+    )
 
 
 def _numbers(part: str, n: int) -> list[tuple[int, int]]:

@@ -39,19 +39,32 @@ def braille(folder: str | Path = "", *, bin_ms: float = BRAILLE_BIN_MS, fine: in
     packed, shape, labels = read_npz(path, ("x", "shape", "y"))
     raster, classes = _unpacked(path, packed, shape, labels, (256, 12), len(LETTERS))
     if integer("data.fine", fine, low=1) and factor % fine:
-        raise ConfigError("data.fine", "does not divide a step into stored bins", got=fine,
-                          allowed=f"divisors of {factor}, {bin_ms} ms in bins of {BRAILLE_BIN_MS} ms")
+        raise ConfigError(
+            "data.fine",
+            "does not divide a step into stored bins",
+            got=fine,
+            allowed=f"divisors of {factor}, {bin_ms} ms in bins of {BRAILLE_BIN_MS} ms",
+        )
     stored = from_dense(raster[..., None, None], classes, order="BT")
     whole = stored.rebinned(factor)
     test = split_off(whole.labels, fraction=0.2, seed=SPLIT_SEED)
     rest = whole.take(~test)
     validation = split_off(rest.labels, fraction=0.1, seed=SPLIT_SEED + 1)
     parts = rest.take(~validation), rest.take(validation), whole.take(test)
-    alike = factor > 1 and alike_once_merged("braille7", parts, lambda: (
-        stored.take(~test).take(~validation), stored.take(~test).take(validation), stored.take(test)))
-    dataset = _dataset("braille7", bin_ms, LETTERS, parts, alike,
-                       f"Braille, 7 letters, drawn letter by letter (seed {SPLIT_SEED}): a fifth for test, a tenth of "
-                       "the rest for validation, the others for training; not the split of the NIR paper")
+    alike = factor > 1 and alike_once_merged(
+        "braille7",
+        parts,
+        lambda: (stored.take(~test).take(~validation), stored.take(~test).take(validation), stored.take(test)),
+    )
+    dataset = _dataset(
+        "braille7",
+        bin_ms,
+        LETTERS,
+        parts,
+        alike,
+        f"Braille, 7 letters, drawn letter by letter (seed {SPLIT_SEED}): a fifth for test, a tenth of "
+        "the rest for validation, the others for training; not the split of the NIR paper",
+    )
     if fine == 1:
         return dataset
     learned = stored.take(~test).take(~validation).rebinned(factor // fine)
@@ -76,11 +89,18 @@ def containers(folder: str | Path = "", *, bin_ms: float = CONTAINERS_BIN_MS) ->
     whole, test = (events.rebinned(factor) for events in stored)
     chosen = split_off(whole.labels, fraction=1 / 6, seed=SPLIT_SEED)
     parts = whole.take(~chosen), whole.take(chosen), test
-    alike = factor > 1 and alike_once_merged("ev_containers", parts, lambda: (
-        stored[0].take(~chosen), stored[0].take(chosen), stored[1]))
-    return _dataset("ev_containers", bin_ms, tuple(f"class {k}" for k in range(N_CONTAINERS)), parts, alike,
-                    f"EvTouch containers: the official test part for test; a sixth of the official training part, "
-                    f"drawn class by class (seed {SPLIT_SEED}), for validation, the others for training")
+    alike = factor > 1 and alike_once_merged(
+        "ev_containers", parts, lambda: (stored[0].take(~chosen), stored[0].take(chosen), stored[1])
+    )
+    return _dataset(
+        "ev_containers",
+        bin_ms,
+        tuple(f"class {k}" for k in range(N_CONTAINERS)),
+        parts,
+        alike,
+        f"EvTouch containers: the official test part for test; a sixth of the official training part, "
+        f"drawn class by class (seed {SPLIT_SEED}), for validation, the others for training",
+    )
 
 
 def _containers(path: Path, part: str) -> EventSet:
@@ -89,22 +109,49 @@ def _containers(path: Path, part: str) -> EventSet:
     return from_dense(raster.transpose(0, 3, 2, 1)[..., None], classes, order="BT")
 
 
-def _unpacked(path: Path, packed: NDArray, shape: NDArray, labels: NDArray, sample: tuple[int, ...],
-              n_classes: int) -> tuple[NDArray, NDArray[np.int64]]:
+def _unpacked(
+    path: Path, packed: NDArray, shape: NDArray, labels: NDArray, sample: tuple[int, ...], n_classes: int
+) -> tuple[NDArray, NDArray[np.int64]]:
     """Zeros and ones [B, *sample] of bits packed along the last axis, and labels [B]."""
     labels = column(path, "y", labels)
     need(labels.size > 0, path, "holds no recordings", 0, "one or more")
     need(int(labels.max()) < n_classes, path, "unknown class", int(labels.max()), f"0..{n_classes - 1}")
-    need(tuple(np.ravel(shape).tolist()) == (len(labels), *sample), path, "wrong shape", shape.tolist(),
-         f"{(len(labels), *sample)}")
+    need(
+        tuple(np.ravel(shape).tolist()) == (len(labels), *sample),
+        path,
+        "wrong shape",
+        shape.tolist(),
+        f"{(len(labels), *sample)}",
+    )
     expected = (len(labels), *sample[:-1], -(-sample[-1] // 8))
-    need(packed.shape == expected and packed.dtype == np.uint8, path, "wrong shape or type of bits",
-         f"{packed.dtype} {packed.shape}", f"uint8 {expected}")
+    need(
+        packed.shape == expected and packed.dtype == np.uint8,
+        path,
+        "wrong shape or type of bits",
+        f"{packed.dtype} {packed.shape}",
+        f"uint8 {expected}",
+    )
     return np.unpackbits(packed, axis=-1, count=sample[-1]), labels
 
 
-def _dataset(name: str, bin_ms: float, labels: tuple[str, ...], parts: tuple[EventSet, EventSet, EventSet],
-             allow_shared: bool, rule: str) -> EventDataset:
+def _dataset(
+    name: str,
+    bin_ms: float,
+    labels: tuple[str, ...],
+    parts: tuple[EventSet, EventSet, EventSet],
+    allow_shared: bool,
+    rule: str,
+) -> EventDataset:
     train, validation, test = parts
-    return EventDataset(name=name, shape=train.shape, n_steps=train.n_steps, bin_ms=bin_ms, labels=labels, train=train,
-                        validation=validation, test=test, split_rule=rule, allow_shared=allow_shared)
+    return EventDataset(
+        name=name,
+        shape=train.shape,
+        n_steps=train.n_steps,
+        bin_ms=bin_ms,
+        labels=labels,
+        train=train,
+        validation=validation,
+        test=test,
+        split_rule=rule,
+        allow_shared=allow_shared,
+    )

@@ -32,8 +32,9 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def __post_init__(self) -> None:
         images = numbers("images", self.images, None, DataError)
         if images.ndim != 2 or images.dtype != np.uint8:
-            raise DataError("images", "wrong shape or type", got=f"{images.dtype} {images.shape}",
-                            allowed="uint8 [n, n_pixels]")
+            raise DataError(
+                "images", "wrong shape or type", got=f"{images.dtype} {images.shape}", allowed="uint8 [n, n_pixels]"
+            )
         labels = sealed("labels", self.labels, np.int64, low=0)
         if labels.shape != (len(images),):
             raise DataError("labels", "do not match the images", got=labels.shape, allowed=f"({len(images)},)")
@@ -70,8 +71,12 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         for part, split in self.parts():
             place = f"{self.name}.{part}"
             if split.images.shape[1] != shape[0] * shape[1]:
-                raise DataError(f"{place}.images", "wrong number of pixels", got=split.images.shape[1],
-                                allowed=f"{shape[0]} x {shape[1]}")
+                raise DataError(
+                    f"{place}.images",
+                    "wrong number of pixels",
+                    got=split.images.shape[1],
+                    allowed=f"{shape[0]} x {shape[1]}",
+                )
             check_classes(place, split.labels, len(self.labels))
         refuse_shared(self.name, {} if self.allow_shared else self.shared())
 

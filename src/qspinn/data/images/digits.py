@@ -23,7 +23,11 @@ def load() -> Dataset:
 
     edge = N_TRAIN + N_VALIDATION
     return Dataset(
-        name="digits", shape=(8, 8), labels=tuple(str(d) for d in range(10)), train=part(0, N_TRAIN),
-        validation=part(N_TRAIN, edge), test=part(edge, len(labels)),
+        name="digits",
+        shape=(8, 8),
+        labels=tuple(str(d) for d in range(10)),
+        train=part(0, N_TRAIN),
+        validation=part(N_TRAIN, edge),
+        test=part(edge, len(labels)),
         split_rule="scikit-learn digits in a fixed random order: 1,197 training, 300 validation, 300 test",
     )

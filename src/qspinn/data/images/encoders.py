@@ -50,8 +50,9 @@ def poisson(
         room = _poisson.capacity(block, op.per_level, n_steps)
         offsets = np.empty((len(block), n_steps + 1), dtype=np.int64)
         index = np.empty(room, dtype=index_dtype(n))
-        used = _poisson.draw(block, op.per_level, np.uint32(op.seed), INPUT_STREAM + first_sample + edges[i], n_steps,
-                             offsets, index)
+        used = _poisson.draw(
+            block, op.per_level, np.uint32(op.seed), INPUT_STREAM + first_sample + edges[i], n_steps, offsets, index
+        )
         return offsets, index[:used]
 
     with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
@@ -61,18 +62,23 @@ def poisson(
     return unchecked(offsets=offsets, index=np.concatenate([index for _, index in parts]), n=n)
 
 
-def _checked(images: NDArray[np.uint8], op: PoissonOp, n_steps: int, first_sample: int
-             ) -> tuple[NDArray[np.uint8], int, int]:
+def _checked(
+    images: NDArray[np.uint8], op: PoissonOp, n_steps: int, first_sample: int
+) -> tuple[NDArray[np.uint8], int, int]:
     """The arguments of both encoders."""
     need_kind("op", op, PoissonOp)
     for field, (low, high) in POISSON_BOUNDS.items():
         integer(f"op.{field}", getattr(op, field), low=low, high=high)
     images = numbers("images", images, None, DataError)
     if images.ndim != 2 or images.dtype != np.uint8 or not images.shape[1]:
-        raise DataError("images", "wrong shape or type", got=f"{images.dtype} {images.shape}",
-                        allowed="uint8 [B, n] with n >= 1")
-    return (images, integer("poisson.n_steps", n_steps, low=1, high=MOST_STEPS, error=DataError),
-            integer("poisson.first_sample", first_sample, low=0, high=MOST_SAMPLES, error=DataError))
+        raise DataError(
+            "images", "wrong shape or type", got=f"{images.dtype} {images.shape}", allowed="uint8 [B, n] with n >= 1"
+        )
+    return (
+        images,
+        integer("poisson.n_steps", n_steps, low=1, high=MOST_STEPS, error=DataError),
+        integer("poisson.first_sample", first_sample, low=0, high=MOST_SAMPLES, error=DataError),
+    )
 
 
 def poisson_reference(images: NDArray[np.uint8], op: PoissonOp, n_steps: int, *, first_sample: int = 0) -> NDArray:

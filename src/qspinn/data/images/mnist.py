@@ -43,15 +43,18 @@ def load(folder: str | Path = "") -> Dataset:
     test_images, test_labels = (read_idx(_file(place, f"t10k-{k}")) for k in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     train, edge = _split(images, labels, 0, place), len(images) - N_VALIDATION
     if edge <= 0:
-        raise DataError(str(place), "training file is too short", got=len(images),
-                        allowed=f"over {N_VALIDATION} images")
+        raise DataError(
+            str(place), "training file is too short", got=len(images), allowed=f"over {N_VALIDATION} images"
+        )
     return Dataset(
-        name="mnist", shape=(28, 28), labels=tuple(str(d) for d in range(10)),
+        name="mnist",
+        shape=(28, 28),
+        labels=tuple(str(d) for d in range(10)),
         train=Split(images=train.images[:edge], labels=train.labels[:edge], first=0),
         validation=Split(images=train.images[edge:], labels=train.labels[edge:], first=edge),
         test=_split(test_images, test_labels, len(images), place),
         split_rule=f"MNIST: training file without its last {N_VALIDATION:,} images for training, those for validation, "
-                   "the test file for test",
+        "the test file for test",
     )
 
 
@@ -76,8 +79,12 @@ def _with_files(folder: Path) -> Path:
     for place in (folder, folder / "mnist"):
         if any(exists(place / f"train-images-idx3-ubyte{end}") for end in ("", ".gz")):
             return place
-    raise DataError(str(folder), "holds no MNIST idx files", allowed=", ".join(FILES) + " (each plain or .gz)",
-                    fix="point --data or QSPINN_DATA to the folder that holds them")
+    raise DataError(
+        str(folder),
+        "holds no MNIST idx files",
+        allowed=", ".join(FILES) + " (each plain or .gz)",
+        fix="point --data or QSPINN_DATA to the folder that holds them",
+    )
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -90,13 +97,20 @@ def _file(folder: Path, name: str) -> Path:
 def _download() -> Path:
     import pooch
 
-    cache = pooch.create(path=pooch.os_cache("qspinn"), base_url=MIRROR,
-                         registry={f"{name}.gz": f"md5:{md5}" for name, md5 in FILES.items()})
+    cache = pooch.create(
+        path=pooch.os_cache("qspinn"),
+        base_url=MIRROR,
+        registry={f"{name}.gz": f"md5:{md5}" for name, md5 in FILES.items()},
+    )
     try:
         paths = [cache.fetch(name) for name in cache.registry]
     except Exception as error:
-        raise DataError("mnist", "could not be downloaded", got=str(error)[:200],
-                        fix="put the four idx files into a folder and name it with --data or QSPINN_DATA") from None
+        raise DataError(
+            "mnist",
+            "could not be downloaded",
+            got=str(error)[:200],
+            fix="put the four idx files into a folder and name it with --data or QSPINN_DATA",
+        ) from None
     return Path(paths[0]).parent
 
 
@@ -108,15 +122,16 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     """
     path = path_of("read_idx.path", path)
     try:
-        with (gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise DataError(str(path), "cannot be read", got=str(error), fix="copy the file anew") from None
     if len(data) > MOST_BYTES:
         raise DataError(str(path), "is too long, once unpacked", allowed=f"up to {MOST_BYTES:,} bytes")
     if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise DataError(str(path), "is not an idx file of unsigned bytes", got=data[:4],
-                        allowed="b'\\x00\\x00\\x08' + rank")
+        raise DataError(
+            str(path), "is not an idx file of unsigned bytes", got=data[:4], allowed="b'\\x00\\x00\\x08' + rank"
+        )
     rank = data[3]
     header = 4 + 4 * rank
     if rank == 0 or len(data) < header:
@@ -124,6 +139,11 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     shape = struct.unpack(f">{rank}I", data[4:header])
     expected = header + math.prod(shape)
     if len(data) != expected:
-        raise DataError(str(path), "has the wrong length", got=f"{len(data)} bytes", allowed=f"{expected} bytes",
-                        fix="copy the file anew")
+        raise DataError(
+            str(path),
+            "has the wrong length",
+            got=f"{len(data)} bytes",
+            allowed=f"{expected} bytes",
+            fix="copy the file anew",
+        )
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)

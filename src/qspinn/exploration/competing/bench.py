@@ -121,8 +121,11 @@ def propose(experiment: Experiment, dataset: datasets.Dataset, curves: list[Sign
     swept = {(s.path, s.rounding) for s in curves}
     for path, rounding in itertools.product(tensor_paths(_network(experiment, dataset)), experiment.search.roundings):
         if (path, rounding) not in swept:
-            raise LoweringError(path, f"cannot be quantized, rounding {rounding.value}, at any width of the sweep",
-                                fix="choose constants of the network that can be kept as integers, or other roundings")
+            raise LoweringError(
+                path,
+                f"cannot be quantized, rounding {rounding.value}, at any width of the sweep",
+                fix="choose constants of the network that can be kept as integers, or other roundings",
+            )
     return proposal.propose(experiment, curves)
 
 
@@ -137,8 +140,9 @@ def store(folder: Path, experiment: Experiment, dataset: datasets.Dataset) -> Fi
     return files
 
 
-def encode_split(folder: Path, name: str, images: NDArray[np.uint8], first: int, experiment: Experiment,
-                 n_classes: int) -> Spikes:
+def encode_split(
+    folder: Path, name: str, images: NDArray[np.uint8], first: int, experiment: Experiment, n_classes: int
+) -> Spikes:
     """Spikes of a split: from the run's folder where they are whole, else drawn and stored there."""
     network = experiment.network.build(images.shape[1], n_classes)
     op = poisson_op(network, experiment.seed)
@@ -148,8 +152,9 @@ def encode_split(folder: Path, name: str, images: NDArray[np.uint8], first: int,
     offsets, index = stem.with_suffix(".offsets.npy"), stem.with_suffix(".index.npy")
     try:
         sums = _sums(stem)
-        return Spikes(offsets=map_array(offsets, sums["offsets"]), index=map_array(index, sums["index"]),
-                      n=images.shape[1])
+        return Spikes(
+            offsets=map_array(offsets, sums["offsets"]), index=map_array(index, sums["index"]), n=images.shape[1]
+        )
     except (RunError, DataError):
         spikes = poisson(images, op, network.n_steps, first_sample=first)
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -182,8 +187,15 @@ def open_bench(folder: Path, experiment: Experiment, labels: tuple[str, ...], fi
         arrays = {kind: map_array(of[kind], sha256) for kind, sha256 in of["sha256"].items()}
         spikes = Spikes(offsets=arrays["offsets"], index=arrays["index"], n=of["n"])
         encoded[name] = Encoded(spikes=spikes, labels=arrays["labels"])
-    return Bench(folder=folder, experiment=experiment, labels=labels, train=encoded["train"],
-                 validation=encoded["validation"], float_cache={}, ranges_cache={})
+    return Bench(
+        folder=folder,
+        experiment=experiment,
+        labels=labels,
+        train=encoded["train"],
+        validation=encoded["validation"],
+        float_cache={},
+        ranges_cache={},
+    )
 
 
 def accuracy(program: Program, data: Encoded, *, n_threads: int = 1) -> float:
@@ -234,8 +246,9 @@ def _grid_model(bench: Bench, candidate: Candidate, trained: Trained, ranges: Ra
     stdp = search.itq_stdp if per_neuron else bench.experiment.network.stdp
     network = bench.experiment.network.build(network.input.n, network.readout.n_classes, candidate.n_neurons, stdp)
     model = grid.prepare(network, candidate.plan, ranges, seed=candidate.seed)
-    grid.fit(model, bench.train.spikes, StdpTraining(n_passes=search.itq_passes,
-                                                     anneal=bench.experiment.training.anneal))
+    grid.fit(
+        model, bench.train.spikes, StdpTraining(n_passes=search.itq_passes, anneal=bench.experiment.training.anneal)
+    )
     return model
 
 
@@ -274,7 +287,8 @@ def train_float(bench: Bench, task: int) -> dict[str, Any]:
     trained = train(network, bench.train.spikes, experiment.training, seed=experiment.seed)
     sample = bench.train.first(experiment.search.assign_images)
     trained = trained.with_params(
-        readout__responses=mean_responses(respond(trained, sample.spikes, n_threads=1), sample.labels, n_classes))
+        readout__responses=mean_responses(respond(trained, sample.spikes, n_threads=1), sample.labels, n_classes)
+    )
     checkpoint.save(trained, path)
     scores = respond(trained, bench.validation.spikes, n_threads=1) @ readout_votes(trained)
     hit = float((scores.argmax(axis=1) == bench.validation.labels).mean())

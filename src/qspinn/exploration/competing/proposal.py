@@ -29,14 +29,23 @@ def propose(experiment: Experiment, curves: list[Significance]) -> list[Candidat
     search, n0 = experiment.search, experiment.network.n_neurons
     found: list[Candidate] = []
 
-    def add(scheme: Scheme, bits: int, granularity: Granularity, rounding: Rounding, states: str,
-            widths: dict[str, int], rate: float, n: int) -> None:
+    def add(
+        scheme: Scheme,
+        bits: int,
+        granularity: Granularity,
+        rounding: Rounding,
+        states: str,
+        widths: dict[str, int],
+        rate: float,
+        n: int,
+    ) -> None:
         plan = candidate_plan(bits, granularity, rounding, widths, rate)
         label = label_of(scheme, bits, granularity, rounding, states, rate, n, search.input_rates)
         found.append(Candidate(scheme=scheme, plan=plan, n_neurons=n, seed=experiment.seed, label=label))
 
     for bits, rounding, granularity in itertools.product(
-            sorted(search.weight_bits, reverse=True), search.roundings, search.granularities):
+        sorted(search.weight_bits, reverse=True), search.roundings, search.granularities
+    ):
         own = {s.path: s for s in curves if s.rounding is rounding}
         per_neuron = granularity is Granularity.PER_NEURON
         if Scheme.ITQ in search.schemes:
@@ -74,7 +83,13 @@ def sweep_points(experiment: Experiment, network: Network) -> list[Candidate]:
         base = wide_plan(network, rounding=rounding)
         for path in tensor_paths(network):
             for bits in sweep_bits(search):
-                found.append(Candidate(scheme=Scheme.PTQ, plan=sensitivity_plan(base, path, bits, rounding),
-                                       n_neurons=experiment.network.n_neurons, seed=experiment.seed,
-                                       label=f"{path}|{rounding.value}|{bits}"))
+                found.append(
+                    Candidate(
+                        scheme=Scheme.PTQ,
+                        plan=sensitivity_plan(base, path, bits, rounding),
+                        n_neurons=experiment.network.n_neurons,
+                        seed=experiment.seed,
+                        label=f"{path}|{rounding.value}|{bits}",
+                    )
+                )
     return found

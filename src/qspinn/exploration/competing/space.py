@@ -40,8 +40,16 @@ class NetworkConfig(Record, frozen=True):
     def build(self, n_inputs: int, n_classes: int, n_neurons: int = 0, stdp: Stdp | None = None) -> Network:
         """The declared network for this many inputs and classes, with another N or learning rule where given."""
         n = n_neurons or self.n_neurons
-        return diehl_cook(n_inputs, n, n_steps=self.n_steps, rate_hz=self.rate_hz, n_classes=n_classes,
-                          neuron=self.neuron or lif_for(n), stdp=stdp or self.stdp, inhibition_mv=self.inhibition_mv)
+        return diehl_cook(
+            n_inputs,
+            n,
+            n_steps=self.n_steps,
+            rate_hz=self.rate_hz,
+            n_classes=n_classes,
+            neuron=self.neuron or lif_for(n),
+            stdp=stdp or self.stdp,
+            inhibition_mv=self.inhibition_mv,
+        )
 
 
 class SearchConfig(Record, frozen=True):
@@ -87,16 +95,26 @@ class SearchConfig(Record, frozen=True):
                 need(1 <= bits <= 16, f"search.{name}", bits, "1..16")
         for name in ("schemes", "roundings", "weight_bits", "granularities", "input_rates", "sensitivity_bits"):
             need(len(getattr(self, name)) > 0, f"search.{name}", getattr(self, name), "at least one entry")
-        for name in ("max_drop_points", "harmless_points", "hopeless_points", "sensitivity_images", "assign_images",
-                     "adapt_images"):
+        for name in (
+            "max_drop_points",
+            "harmless_points",
+            "hopeless_points",
+            "sensitivity_images",
+            "assign_images",
+            "adapt_images",
+        ):
             need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
         for n in self.n_neurons:
             need(1 <= n <= 1 << 16, "search.n_neurons", n, "1..65536")
         for rate in self.input_rates:
             need(0 <= rate < 1, "search.input_rates", rate, "0 <= rate < 1")
         need(0 <= self.itq_passes <= 1000, "search.itq_passes", self.itq_passes, "0..1000")
-        need(Granularity.PER_CHANNEL not in self.granularities, "search.granularities", "per_channel",
-              "global, per_neuron")
+        need(
+            Granularity.PER_CHANNEL not in self.granularities,
+            "search.granularities",
+            "per_channel",
+            "global, per_neuron",
+        )
 
 
 class Experiment(Record, frozen=True):
@@ -134,7 +152,7 @@ def sensitivity_plan(base: QuantPlan, path: str, bits: int, rounding: Rounding) 
 
 
 def candidate_plan(
-    weight_bits: int, granularity: Granularity, rounding: Rounding, states: dict[str, int], input_rate: float,
+    weight_bits: int, granularity: Granularity, rounding: Rounding, states: dict[str, int], input_rate: float
 ) -> QuantPlan:
     """A plan for all tensors: weights as given, states at the given widths by kind, everything rounded alike.
 
@@ -149,11 +167,24 @@ def candidate_plan(
     return QuantPlan(rules=tuple(rules), fold_theta=folded, min_input_rate=input_rate)
 
 
-def label_of(scheme: Scheme, weight_bits: int, granularity: Granularity, rounding: Rounding, states: str,
-             input_rate: float, n_neurons: int, rates: tuple[float, ...] = ()) -> str:
+def label_of(
+    scheme: Scheme,
+    weight_bits: int,
+    granularity: Granularity,
+    rounding: Rounding,
+    states: str,
+    input_rate: float,
+    n_neurons: int,
+    rates: tuple[float, ...] = (),
+) -> str:
     """A short readable name, unique within a search of these input rates."""
-    parts = [scheme.value, f"w{weight_bits}", "per-neuron" if granularity is Granularity.PER_NEURON else "global",
-             rounding.value, states]
+    parts = [
+        scheme.value,
+        f"w{weight_bits}",
+        "per-neuron" if granularity is Granularity.PER_NEURON else "global",
+        rounding.value,
+        states,
+    ]
     if input_rate > 0:
         short = f"{input_rate:g}"
         alike = any(rate != input_rate and f"{rate:g}" == short for rate in rates)

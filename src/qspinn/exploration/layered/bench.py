@@ -65,8 +65,13 @@ class Bench(msgspec.Struct, kw_only=True, eq=False):
     def network(self) -> LayeredNetwork:
         """The declared network."""
         return self.experiment.network.build(
-            self.train.shape, self.train.n_steps, len(self.labels), max_count=self.max_count, step_ms=self.bin_ms,
-            name=self.experiment.name)
+            self.train.shape,
+            self.train.n_steps,
+            len(self.labels),
+            max_count=self.max_count,
+            step_ms=self.bin_ms,
+            name=self.experiment.name,
+        )
 
     def float_net(self) -> SurrogateNet:
         """The trained float network, from the run's folder."""
@@ -106,8 +111,14 @@ def account(experiment: LayeredExperiment, dataset: EventDataset) -> MemoryAccou
 
 def declared(experiment: LayeredExperiment, dataset: EventDataset) -> LayeredNetwork:
     """The network that the experiment declares for its data."""
-    return experiment.network.build(dataset.shape, dataset.n_steps, len(dataset.labels), max_count=dataset.max_count,
-                                    step_ms=dataset.bin_ms, name=experiment.name)
+    return experiment.network.build(
+        dataset.shape,
+        dataset.n_steps,
+        len(dataset.labels),
+        max_count=dataset.max_count,
+        step_ms=dataset.bin_ms,
+        name=experiment.name,
+    )
 
 
 def float_tasks(experiment: LayeredExperiment) -> list[tuple[str, Any]]:
@@ -122,8 +133,7 @@ def curves(experiment: LayeredExperiment, accuracy: dict[str, float], account: M
     return significance(experiment.search, accuracy, account)
 
 
-def propose(experiment: LayeredExperiment, dataset: EventDataset, curves: list[Significance]
-            ) -> list[LayeredCandidate]:
+def propose(experiment: LayeredExperiment, dataset: EventDataset, curves: list[Significance]) -> list[LayeredCandidate]:
     return layered_proposal.propose(experiment, declared(experiment, dataset), curves)
 
 
@@ -134,9 +144,19 @@ def store(folder: Path, experiment: LayeredExperiment, dataset: EventDataset) ->
 def open_bench(folder: Path, experiment: LayeredExperiment, labels: tuple[str, ...], files: Files) -> Bench:
     train, validation = (mapped(files[name]) for name in ("train", "validation"))
     learned = mapped(files["learned"]) if "learned" in files else train
-    return Bench(folder=folder, experiment=experiment, labels=labels, train=train, validation=validation,
-                 learned=learned, per_step=files["train"]["per_step"],
-                 max_count=files["train"]["max_count"], bin_ms=files["train"]["bin_ms"], reuse=Reuse(), known={})
+    return Bench(
+        folder=folder,
+        experiment=experiment,
+        labels=labels,
+        train=train,
+        validation=validation,
+        learned=learned,
+        per_step=files["train"]["per_step"],
+        max_count=files["train"]["max_count"],
+        bin_ms=files["train"]["bin_ms"],
+        reuse=Reuse(),
+        known={},
+    )
 
 
 def train_float(bench: Bench, task: None) -> dict[str, Any]:
@@ -147,8 +167,12 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
     checkpoint.save(frozen(net), path)
     said, rates = responses(net, bench.validation)
     path.with_suffix(".training").unlink(missing_ok=True)
-    return {"accuracy": float((said.argmax(axis=1) == bench.validation.labels).mean()), "rates": rates,
-            "epochs": experiment.training.n_epochs, "seconds": round(time.perf_counter() - start, 3)}
+    return {
+        "accuracy": float((said.argmax(axis=1) == bench.validation.labels).mean()),
+        "rates": rates,
+        "epochs": experiment.training.n_epochs,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
 
 
 def has_float(folder: Path, task: None) -> bool:
@@ -159,9 +183,15 @@ def has_float(folder: Path, task: None) -> bool:
     return True
 
 
-def trained_net(experiment: LayeredExperiment, network: LayeredNetwork, data: EventSet, per_step: int = 1,
-                resumed: Path | None = None, progress: Progress | None = None, device: str = "cpu"
-                ) -> SurrogateNet:
+def trained_net(
+    experiment: LayeredExperiment,
+    network: LayeredNetwork,
+    data: EventSet,
+    per_step: int = 1,
+    resumed: Path | None = None,
+    progress: Progress | None = None,
+    device: str = "cpu",
+) -> SurrogateNet:
     """The float network of an experiment, trained from fresh weights or from where `resumed` says."""
     net = SurrogateNet(network, seed=experiment.seed).to(device)
     fit(net, data, experiment.training, seed=experiment.seed, per_step=per_step, checkpoint=resumed, progress=progress)
@@ -178,8 +208,15 @@ def sweep_accuracy(bench: Bench, candidate: LayeredCandidate) -> float:
 def _quantized(bench: Bench, candidate: LayeredCandidate) -> Program:
     """The float network as integers in one go."""
     net = bench.float_net()
-    return lower_layers(net.network, net.params(), candidate.plan, bench.ranges(), seed=candidate.seed,
-                        labels=bench.labels, provenance=_provenance(bench, candidate))
+    return lower_layers(
+        net.network,
+        net.params(),
+        candidate.plan,
+        bench.ranges(),
+        seed=candidate.seed,
+        labels=bench.labels,
+        provenance=_provenance(bench, candidate),
+    )
 
 
 def _provenance(bench: Bench, candidate: LayeredCandidate) -> dict[str, Any]:
@@ -193,16 +230,28 @@ def build(bench: Bench, candidate: LayeredCandidate) -> tuple[Program, MemoryAcc
 def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
     """The float network trained on with quantization in the loop, as integers."""
     search, net = bench.experiment.search, bench.float_net()
-    training = msgspec.structs.replace(bench.experiment.training, n_epochs=search.itq_epochs,
-                                       learning_rate=search.itq_learning_rate,
-                                       spike_regulation=search.itq_spike_regulation,
-                                       distillation=search.itq_distillation, temperature=search.itq_temperature)
-    module = quantized.prepare(net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed,
-                               estimator=search.itq_estimator)
+    training = msgspec.structs.replace(
+        bench.experiment.training,
+        n_epochs=search.itq_epochs,
+        learning_rate=search.itq_learning_rate,
+        spike_regulation=search.itq_spike_regulation,
+        distillation=search.itq_distillation,
+        temperature=search.itq_temperature,
+    )
+    module = quantized.prepare(
+        net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed, estimator=search.itq_estimator
+    )
     resumed = STORED.path(bench.folder, candidate).with_suffix(".training")
     with one_thread():
-        epochs = fit(module, bench.learned, training, seed=candidate.seed, per_step=bench.per_step, checkpoint=resumed,
-                     teacher=net if training.distillation else None)
+        epochs = fit(
+            module,
+            bench.learned,
+            training,
+            seed=candidate.seed,
+            per_step=bench.per_step,
+            checkpoint=resumed,
+            teacher=net if training.distillation else None,
+        )
     bench.known["epochs"] = {candidate.key(): epochs}
     program = quantized.convert(module, labels=bench.labels, provenance=_provenance(bench, candidate))
     resumed.unlink(missing_ok=True)

@@ -30,15 +30,25 @@ def points(experiment: LayeredExperiment, network: LayeredNetwork) -> list[Layer
     wide, states = wide_weights(network), dict.fromkeys(state_paths(network), WIDE_BITS)
     for rounding, path, bits in itertools.product(search.roundings, layer_paths(network), sweep_bits(search)):
         weights = wide | {path: bits} if path in wide else wide
-        plan = layers_plan(network, weights, states if path in wide else states | {path: bits}, rounding,
-                           search.granularities[0], search)
-        found.append(LayeredCandidate(scheme=Scheme.PTQ, plan=plan, seed=experiment.seed,
-                                      label=f"{path}|{rounding.value}|{bits}"))
+        plan = layers_plan(
+            network,
+            weights,
+            states if path in wide else states | {path: bits},
+            rounding,
+            search.granularities[0],
+            search,
+        )
+        found.append(
+            LayeredCandidate(
+                scheme=Scheme.PTQ, plan=plan, seed=experiment.seed, label=f"{path}|{rounding.value}|{bits}"
+            )
+        )
     return found
 
 
-def propose(experiment: LayeredExperiment, network: LayeredNetwork, curves: list[Significance]
-            ) -> list[LayeredCandidate]:
+def propose(
+    experiment: LayeredExperiment, network: LayeredNetwork, curves: list[Significance]
+) -> list[LayeredCandidate]:
     """The candidates in the order in which they are tried, from most to fewest weight bits, ITQ last.
 
     PTQ takes the grid of the search, states at the widths that significance found harmless under the same rounding
@@ -55,19 +65,20 @@ def propose(experiment: LayeredExperiment, network: LayeredNetwork, curves: list
     return found
 
 
-def _ptq(experiment: LayeredExperiment, network: LayeredNetwork, curves: list[Significance]
-         ) -> list[LayeredCandidate]:
+def _ptq(experiment: LayeredExperiment, network: LayeredNetwork, curves: list[Significance]) -> list[LayeredCandidate]:
     search, found = experiment.search, []
     for bits, rounding, granularity in itertools.product(
-            sorted(search.weight_bits, reverse=True), search.roundings, search.granularities):
+        sorted(search.weight_bits, reverse=True), search.roundings, search.granularities
+    ):
         own = {s.path: s for s in curves if s.rounding is rounding}
         weights = weight_widths(network, bits, search)
         if _hopeless(own, weights, search.hopeless_points) and _as_swept(experiment, granularity):
             continue
         levels = {"lean": lean_widths(own, _states(experiment, network, bits, WIDE_BITS))}
         levels |= {f"s{b}": _states(experiment, network, bits, b) for b in search.state_bits}
-        found += [_candidate(experiment, network, Scheme.PTQ, bits, level, rounding, granularity)
-                  for level in levels.items()]
+        found += [
+            _candidate(experiment, network, Scheme.PTQ, bits, level, rounding, granularity) for level in levels.items()
+        ]
     return found
 
 
@@ -77,8 +88,9 @@ def _states(experiment: LayeredExperiment, network: LayeredNetwork, weight_bits:
 
 
 def _hopeless(own: dict[str, Significance], weights: Widths, limit: float) -> bool:
-    return any(own[path].drop_at(bits) * 100 > limit for path, bits in weights.items()
-               if path in own and is_matrix(path))
+    return any(
+        own[path].drop_at(bits) * 100 > limit for path, bits in weights.items() if path in own and is_matrix(path)
+    )
 
 
 def _as_swept(experiment: LayeredExperiment, granularity: Granularity) -> bool:
@@ -88,14 +100,27 @@ def _as_swept(experiment: LayeredExperiment, granularity: Granularity) -> bool:
 
 def lean_widths(own: dict[str, Significance], known: Widths) -> Widths:
     """The harmless width of everything but the weights; currents stay as wide as their sums need."""
-    return {path: bits if path.endswith(".i") or path not in own else own[path].harmless_bits
-            for path, bits in known.items()}
+    return {
+        path: bits if path.endswith(".i") or path not in own else own[path].harmless_bits
+        for path, bits in known.items()
+    }
 
 
-def _candidate(experiment: LayeredExperiment, network: LayeredNetwork, scheme: Scheme, bits: int,
-               level: tuple[str, Widths], rounding: Rounding, granularity: Granularity) -> LayeredCandidate:
+def _candidate(
+    experiment: LayeredExperiment,
+    network: LayeredNetwork,
+    scheme: Scheme,
+    bits: int,
+    level: tuple[str, Widths],
+    rounding: Rounding,
+    granularity: Granularity,
+) -> LayeredCandidate:
     states, widths = level
     search = experiment.search
     plan = layers_plan(network, weight_widths(network, bits, search), widths, rounding, granularity, search, scheme)
-    return LayeredCandidate(scheme=scheme, plan=plan, seed=experiment.seed,
-                            label=label_of(scheme, bits, states, rounding, granularity, search))
+    return LayeredCandidate(
+        scheme=scheme,
+        plan=plan,
+        seed=experiment.seed,
+        label=label_of(scheme, bits, states, rounding, granularity, search),
+    )

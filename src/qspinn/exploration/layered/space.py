@@ -46,20 +46,48 @@ class LayersConfig(Record, frozen=True):
     readout: Of | None = None
 
     def check(self) -> None:
-        need((self.architecture == "chain") == bool(self.layers), "network.layers", len(self.layers),
-              'at least one layer for architecture = "chain", none for the others')
-        need(self.width == 1 or self.architecture != "chain", "network.width", self.width,
-              "1 in a chain, whose layers say how wide they are")
+        need(
+            (self.architecture == "chain") == bool(self.layers),
+            "network.layers",
+            len(self.layers),
+            'at least one layer for architecture = "chain", none for the others',
+        )
+        need(
+            self.width == 1 or self.architecture != "chain",
+            "network.width",
+            self.width,
+            "1 in a chain, whose layers say how wide they are",
+        )
 
-    def build(self, shape: Shape, n_steps: int, n_classes: int, *, max_count: int, step_ms: float, name: str
-              ) -> LayeredNetwork:
+    def build(
+        self, shape: Shape, n_steps: int, n_classes: int, *, max_count: int, step_ms: float, name: str
+    ) -> LayeredNetwork:
         """The declared network for data of this shape."""
         if self.architecture == "chain":
-            return chain(shape, self.layers, n_classes=n_classes, n_steps=n_steps, neuron=self.neuron,
-                         readout=self.readout or "spikes", max_count=max_count, step_ms=step_ms, name=name)
-        return ARCHITECTURES[self.architecture](Variant(
-            shape=shape, n_classes=n_classes, width=self.width, n_steps=n_steps, max_count=max_count,
-            neuron=self.neuron or NEURON, readout=self.readout or "v_last", step_ms=step_ms, name=name))
+            return chain(
+                shape,
+                self.layers,
+                n_classes=n_classes,
+                n_steps=n_steps,
+                neuron=self.neuron,
+                readout=self.readout or "spikes",
+                max_count=max_count,
+                step_ms=step_ms,
+                name=name,
+            )
+        return ARCHITECTURES[self.architecture](
+            Variant(
+                shape=shape,
+                n_classes=n_classes,
+                width=self.width,
+                n_steps=n_steps,
+                max_count=max_count,
+                neuron=self.neuron or NEURON,
+                readout=self.readout or "v_last",
+                step_ms=step_ms,
+                name=name,
+            )
+        )
 
 
 class ItqBits(Record, frozen=True):
@@ -153,40 +181,70 @@ class LayeredSearch(Record, frozen=True):
     def check(self) -> None:
         points = self.itq_points
         each: list[LayeredSearch | ItqBits] = [self, *points]
-        widths = {"state_bits": self.state_bits, "itq_bits": [p.states for p in points],
-                  "constant_bits": [self.constant_bits], "sensitivity_bits": self.sensitivity_bits,
-                  "accumulator_bits": [w.accumulator_bits or LEAST_BITS for w in each]}
-        of_weights = {"weight_bits": self.weight_bits, "itq_bits": [p.weights for p in points],
-                      "first_bits": [w.first_bits or 1 for w in each],
-                      "last_bits": [w.last_bits or 1 for w in each]}
+        widths = {
+            "state_bits": self.state_bits,
+            "itq_bits": [p.states for p in points],
+            "constant_bits": [self.constant_bits],
+            "sensitivity_bits": self.sensitivity_bits,
+            "accumulator_bits": [w.accumulator_bits or LEAST_BITS for w in each],
+        }
+        of_weights = {
+            "weight_bits": self.weight_bits,
+            "itq_bits": [p.weights for p in points],
+            "first_bits": [w.first_bits or 1 for w in each],
+            "last_bits": [w.last_bits or 1 for w in each],
+        }
         for least, group in ((LEAST_BITS, widths), (1, of_weights)):
             for name, found in group.items():
                 for bits in found:
                     need(least <= bits <= WIDE_BITS, f"search.{name}", bits, f"{least}..{WIDE_BITS}")
         for name in ("schemes", "roundings", "itq_roundings", "weight_bits", "granularities", "sensitivity_bits"):
             need(len(getattr(self, name)) > 0, f"search.{name}", getattr(self, name), "at least one entry")
-        for name in ("itq_epochs", "calibration_samples", "max_drop_points", "sensitivity_samples", "harmless_points",
-                     "hopeless_points"):
+        for name in (
+            "itq_epochs",
+            "calibration_samples",
+            "max_drop_points",
+            "sensitivity_samples",
+            "harmless_points",
+            "hopeless_points",
+        ):
             need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
-        need(self.state_calibrator is not Calibrator.MEAN_ABS, "search.state_calibrator", "mean_abs",
-              "max, percentile, mse")
+        need(
+            self.state_calibrator is not Calibrator.MEAN_ABS,
+            "search.state_calibrator",
+            "mean_abs",
+            "max, percentile, mse",
+        )
         for name in ("weight_calibrator", "itq_calibrator"):
-            need(getattr(self, name) is not Calibrator.THRESHOLD, f"search.{name}", "threshold",
-                  "max, percentile, mse, mean_abs")
+            need(
+                getattr(self, name) is not Calibrator.THRESHOLD,
+                f"search.{name}",
+                "threshold",
+                "max, percentile, mse, mean_abs",
+            )
         need(self.itq_epochs <= 10_000, "search.itq_epochs", self.itq_epochs, "0..10000")
         for p in points:
-            need(p.accumulator_bits == 0 or p.accumulator_bits >= p.states, "search.itq_bits", p.accumulator_bits,
-                  f"accumulator_bits of 0, or at least the {p.states} bits of states")
+            need(
+                p.accumulator_bits == 0 or p.accumulator_bits >= p.states,
+                "search.itq_bits",
+                p.accumulator_bits,
+                f"accumulator_bits of 0, or at least the {p.states} bits of states",
+            )
         for name in ("quantile", "itq_quantile"):
             need(0 < getattr(self, name) <= 1, f"search.{name}", getattr(self, name), "above 0, at most 1")
-        need(self.itq_spike_regulation >= 0, "search.itq_spike_regulation", self.itq_spike_regulation,
-              ">= 0; 0 for none")
+        need(
+            self.itq_spike_regulation >= 0, "search.itq_spike_regulation", self.itq_spike_regulation, ">= 0; 0 for none"
+        )
         need(0 <= self.itq_distillation <= 1, "search.itq_distillation", self.itq_distillation, "0..1; 0 for none")
         need(self.itq_temperature > 0, "search.itq_temperature", self.itq_temperature, "> 0")
         need(self.itq_learning_rate > 0, "search.itq_learning_rate", self.itq_learning_rate, "> 0")
         need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", Scheme.PTQ_ADAPT.value, "ptq, itq")
-        need(Granularity.PER_NEURON not in self.granularities, "search.granularities", "per_neuron",
-              "per_channel, global")
+        need(
+            Granularity.PER_NEURON not in self.granularities,
+            "search.granularities",
+            "per_neuron",
+            "per_channel, global",
+        )
 
     @property
     def itq_points(self) -> tuple[ItqBits, ...]:
@@ -226,8 +284,12 @@ def synthetic(data: EventData) -> EventData:
         ConfigError: there are none of this kind.
     """
     if data.name not in ("dvs_gesture", "synthetic_gestures"):
-        raise ConfigError("--synthetic", "there are no synthetic data of this kind", got=data.name,
-                          allowed="experiments on dvs_gesture")
+        raise ConfigError(
+            "--synthetic",
+            "there are no synthetic data of this kind",
+            got=data.name,
+            allowed="experiments on dvs_gesture",
+        )
     return msgspec.structs.replace(data, name="synthetic_gestures", folder="", on_error="stop")
 
 
@@ -244,8 +306,13 @@ class LayeredCandidate(Record, frozen=True):
 
 
 def layers_plan(
-    network: LayeredNetwork, weights: Widths, states: Widths, rounding: Rounding, granularity: Granularity,
-    search: LayeredSearch, scheme: Scheme = Scheme.PTQ,
+    network: LayeredNetwork,
+    weights: Widths,
+    states: Widths,
+    rounding: Rounding,
+    granularity: Granularity,
+    search: LayeredSearch,
+    scheme: Scheme = Scheme.PTQ,
 ) -> QuantPlan:
     """A plan for all tensors of a network: the one place where rules for layers are made.
 
@@ -263,10 +330,16 @@ def layers_plan(
         calibrator = search.state_calibrator if kind == "v" else calibrator
         if calibrator is Calibrator.PERCENTILE:
             levels["quantile"] = search.itq_quantile if in_training else search.quantile
-        rules.append(QuantRule(
-            tensor=path, bits=bits, **levels,
-            rounding=Rounding.NEAREST if in_training and kind not in ("v", "i") else rounding,
-            granularity=step_of(network, path, granularity), calibrator=calibrator))
+        rules.append(
+            QuantRule(
+                tensor=path,
+                bits=bits,
+                **levels,
+                rounding=Rounding.NEAREST if in_training and kind not in ("v", "i") else rounding,
+                granularity=step_of(network, path, granularity),
+                calibrator=calibrator,
+            )
+        )
     return QuantPlan(rules=tuple(rules))
 
 
@@ -274,13 +347,19 @@ def _levels(path: str, bits: int, search: LayeredSearch) -> dict[str, Any]:
     """The keys of a rule that only some weights and potentials have."""
     if is_matrix(path):
         levels = Levels.BINARY if bits == 1 else Levels.TERNARY if bits == 2 and search.ternary_weights else None
-        return {} if levels is None else {"levels": levels, "standardize": search.standardize,
-                                          "power_of_two": search.power_of_two}
+        return (
+            {}
+            if levels is None
+            else {"levels": levels, "standardize": search.standardize, "power_of_two": search.power_of_two}
+        )
     if not path.endswith(".v"):
         return {}
     levels = Levels.TERNARY if bits == 2 and search.ternary_states else Levels.UNIFORM
-    return {"levels": levels, "shared_step": search.shared_step,
-            "accumulator_bits": search.accumulator_bits if bits < search.accumulator_bits else 0}
+    return {
+        "levels": levels,
+        "shared_step": search.shared_step,
+        "accumulator_bits": search.accumulator_bits if bits < search.accumulator_bits else 0,
+    }
 
 
 def step_of(network: LayeredNetwork, path: str, granularity: Granularity) -> Granularity:
@@ -291,24 +370,31 @@ def step_of(network: LayeredNetwork, path: str, granularity: Granularity) -> Gra
 
 def wide_weights(network: LayeredNetwork) -> Widths:
     """The widths under which a sweep leaves the weights: all bits there are, less what a current's sum needs."""
-    return {network.weight_path(c): WIDE_BITS - (CURRENT_BITS if layer.neuron.current_decay is not None else 0)
-            for layer in network.layers for c in network.into(layer.name)}
+    return {
+        network.weight_path(c): WIDE_BITS - (CURRENT_BITS if layer.neuron.current_decay is not None else 0)
+        for layer in network.layers
+        for c in network.into(layer.name)
+    }
 
 
 def weight_widths(network: LayeredNetwork, bits: int, search: LayeredSearch) -> Widths:
     """The width of all weights, with the exceptions for the first and the last layer."""
     first, last = network.layers[0].name, network.readout.source
     exceptions = {first: search.first_bits, last: search.last_bits}
-    found = {network.weight_path(c): exceptions.get(layer.name, 0) or bits
-             for layer in network.layers for c in network.into(layer.name)}
+    found = {
+        network.weight_path(c): exceptions.get(layer.name, 0) or bits
+        for layer in network.layers
+        for c in network.into(layer.name)
+    }
     return {path: SKIP_BITS if width == 1 and not is_matrix(path) else width for path, width in found.items()}
 
 
 def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_bits: int) -> Widths:
     """One width for all potentials, constants at least as wide as told; currents have as many more bits than weights as
     their sums need."""
-    widest = {layer.name: max(weights[network.weight_path(c)] for c in network.into(layer.name))
-              for layer in network.layers}
+    widest = {
+        layer.name: max(weights[network.weight_path(c)] for c in network.into(layer.name)) for layer in network.layers
+    }
     found = dict.fromkeys(state_paths(network), max(bits, constant_bits))
     for path in found:
         name, _, kind = path.partition(".")
@@ -319,10 +405,16 @@ def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_b
     return found
 
 
-def label_of(scheme: Scheme, bits: int, states: str, rounding: Rounding, granularity: Granularity,
-             search: LayeredSearch) -> str:
+def label_of(
+    scheme: Scheme, bits: int, states: str, rounding: Rounding, granularity: Granularity, search: LayeredSearch
+) -> str:
     """A short readable name, unique within a search."""
-    parts = [scheme.value, f"w{bits}", "per-channel" if granularity is Granularity.PER_CHANNEL else "global",
-             rounding.value, states]
+    parts = [
+        scheme.value,
+        f"w{bits}",
+        "per-channel" if granularity is Granularity.PER_CHANNEL else "global",
+        rounding.value,
+        states,
+    ]
     parts += [f"{name}{own}" for name, own in (("first", search.first_bits), ("last", search.last_bits)) if own]
     return " ".join(parts)

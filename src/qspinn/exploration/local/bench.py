@@ -63,8 +63,14 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """The layers before training, of float and of every plan."""
         if "start" not in self.known:
             told = self.experiment
-            self.known["start"] = start_of(told.network, self.train, len(self.labels), step_ms=self.bin_ms,
-                                           burn_in=told.learning.burn_in, seed=told.seed)
+            self.known["start"] = start_of(
+                told.network,
+                self.train,
+                len(self.labels),
+                step_ms=self.bin_ms,
+                burn_in=told.learning.burn_in,
+                seed=told.seed,
+            )
         return self.known["start"]
 
 
@@ -102,8 +108,15 @@ def store(folder: Path, experiment: LocalExperiment, dataset: EventDataset) -> F
 
 def open_bench(folder: Path, experiment: LocalExperiment, labels: tuple[str, ...], files: Files) -> Bench:
     train, validation = (mapped(files[name]) for name in ("train", "validation"))
-    return Bench(folder=folder, experiment=experiment, labels=labels, train=train, validation=validation,
-                 bin_ms=files["train"]["bin_ms"], known={})
+    return Bench(
+        folder=folder,
+        experiment=experiment,
+        labels=labels,
+        train=train,
+        validation=validation,
+        bin_ms=files["train"]["bin_ms"],
+        known={},
+    )
 
 
 def train_float(bench: Bench, task: None) -> dict[str, Any]:
@@ -115,8 +128,12 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
     checkpoint.save(trained, path)
     said, n_spikes = _answers(trained, bench.validation)
     resumed.unlink(missing_ok=True)
-    return {"accuracy": float((said == bench.validation.labels).mean()), "epochs": learning.n_epochs,
-            "spikes": n_spikes, "seconds": round(time.perf_counter() - begin, 3)}
+    return {
+        "accuracy": float((said == bench.validation.labels).mean()),
+        "epochs": learning.n_epochs,
+        "spikes": n_spikes,
+        "seconds": round(time.perf_counter() - begin, 3),
+    }
 
 
 def has_float(folder: Path, task: None) -> bool:
@@ -131,8 +148,10 @@ def sweep_accuracy(bench: Bench, candidate: LocalCandidate) -> float:
     """Of a short training on some recordings."""
     search = bench.experiment.search
     learning = msgspec.structs.replace(_learning(bench.experiment), n_epochs=search.sensitivity_epochs)
-    train, validation = (part.slice(0, min(search.sensitivity_samples or part.n_samples, part.n_samples))
-                         for part in (bench.train, bench.validation))
+    train, validation = (
+        part.slice(0, min(search.sensitivity_samples or part.n_samples, part.n_samples))
+        for part in (bench.train, bench.validation)
+    )
     said, _ = _answers(_trained(bench, learning, candidate.plan, train), validation)
     return float((said == validation.labels).mean())
 
@@ -160,13 +179,15 @@ def _learning(experiment: LocalExperiment, arithmetic: Literal["integer", "float
     return msgspec.structs.replace(experiment.learning, arithmetic=arithmetic)
 
 
-def _trained(bench: Bench, learning: LocalLearning, plan: QuantPlan, train: EventSet, resume: Path | None = None
-             ) -> TrainedLocal:
+def _trained(
+    bench: Bench, learning: LocalLearning, plan: QuantPlan, train: EventSet, resume: Path | None = None
+) -> TrainedLocal:
     """Layers trained from the common start, on one thread: the others have candidates of their own."""
     told = bench.experiment
     with one_thread():
-        layers, declaration = local_model.trained_from(bench.start(), train, bench.bin_ms, told.network, learning, plan,
-                                                       told.seed, n_threads=1, resume=resume)
+        layers, declaration = local_model.trained_from(
+            bench.start(), train, bench.bin_ms, told.network, learning, plan, told.seed, n_threads=1, resume=resume
+        )
     return TrainedLocal(network=declaration, params=layers.state())
 
 

@@ -17,8 +17,15 @@ KINDS = tuple(kind for kind in DEFAULTS if kind != "activation")
 """What is swept: narrower tables of the sigmoid save nothing that is counted."""
 BASE = "plan"
 """Label of the sweep's one point that all curves begin with."""
-SHORT = {"weight_bits": "w", "gradient_bits": "gradient", "trace_bits": "trace", "state_bits": "u",
-         "refractory_bits": "r", "readout_bits": "readout", "error_bits": "error"}
+SHORT = {
+    "weight_bits": "w",
+    "gradient_bits": "gradient",
+    "trace_bits": "trace",
+    "state_bits": "u",
+    "refractory_bits": "r",
+    "readout_bits": "readout",
+    "error_bits": "error",
+}
 Change = Callable[[str, int], int]
 """(kind of tensor, bits in the plan) -> bits."""
 
@@ -27,8 +34,12 @@ def changed_plan(plan: QuantPlan, names: list[str], change: Change) -> QuantPlan
     """The plan with other widths: a rule for each kind of tensor, or for each layer where layers differ."""
     rules, found = local_rules(plan, names), []
     for kind in DEFAULTS:
-        own = [msgspec.structs.replace(rules[f"{name}.{kind}"], tensor=f"{name}.{kind}",
-                                       bits=change(kind, rules[f"{name}.{kind}"].bits)) for name in names]
+        own = [
+            msgspec.structs.replace(
+                rules[f"{name}.{kind}"], tensor=f"{name}.{kind}", bits=change(kind, rules[f"{name}.{kind}"].bits)
+            )
+            for name in names
+        ]
         for_all = [msgspec.structs.replace(rule, tensor=f"*.{kind}") for rule in own]
         found += for_all[:1] if all(rule == for_all[0] for rule in for_all) else own
     return msgspec.structs.replace(plan, rules=tuple(found))
@@ -58,8 +69,15 @@ def curves(experiment: LocalExperiment, accuracy: dict[str, float], account: Mem
     for kind, rule in _widest(experiment.plan, names).items():
         if f"*.{kind}" in swept:
             narrowed[_label(kind, rule, rule.bits)] = accuracy[BASE]
-    rows = [MemoryRow(path=f"*.{kind}", role="", bits=0, count=sum(
-        row.count for row in account.rows if row.path.endswith(f".{kind}"))) for kind in KINDS]
+    rows = [
+        MemoryRow(
+            path=f"*.{kind}",
+            role="",
+            bits=0,
+            count=sum(row.count for row in account.rows if row.path.endswith(f".{kind}")),
+        )
+        for kind in KINDS
+    ]
     return significance(experiment.search, narrowed, MemoryAccount(rows=tuple(rows)))
 
 

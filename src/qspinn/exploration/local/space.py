@@ -20,8 +20,14 @@ from qspinn.quantization.plan import QuantPlan, need_no_options
 from qspinn.records import Record, content_key, need
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "weight_bits": ("w",), "gradient_bits": ("gradient",), "trace_bits": ("q_trace", "p_trace"), "state_bits": ("u",),
-    "refractory_bits": ("r",), "readout_bits": ("readout",), "error_bits": ("read", "error")}
+    "weight_bits": ("w",),
+    "gradient_bits": ("gradient",),
+    "trace_bits": ("q_trace", "p_trace"),
+    "state_bits": ("u",),
+    "refractory_bits": ("r",),
+    "readout_bits": ("readout",),
+    "error_bits": ("read", "error"),
+}
 """The kinds of tensors whose width each key of a search sets."""
 
 

@@ -33,19 +33,28 @@ class Passes:
         current [B, T, N], gain [N] or none, rows [N, N] or none: as `forward_kernel.codes_forward` takes them.
     """
 
-    def __init__(self, scan: Scan, level: NDArray, bias: NDArray, current: NDArray, gain: NDArray, rows: NDArray
-                 ) -> None:
+    def __init__(
+        self, scan: Scan, level: NDArray, bias: NDArray, current: NDArray, gain: NDArray, rows: NDArray
+    ) -> None:
         self.scan, self.level, self.bias = scan, level, bias
         self.current, self.gain, self.rows = current, gain, rows
         self.places = current.shape[2] // len(level)
         plain = scan.mode == PLAIN
         self.codes = not plain
         self.usual = (
-            scan.kind is np.float32 and scan.spiking and scan.subtract and scan.n_ref == 0 and not scan.has_current
-            and not scan.delayed and not scan.adapts and scan.store_shift is None and rows.size == 0
+            scan.kind is np.float32
+            and scan.spiking
+            and scan.subtract
+            and scan.n_ref == 0
+            and not scan.has_current
+            and not scan.delayed
+            and not scan.adapts
+            and scan.store_shift is None
+            and rows.size == 0
             and current.shape[2] % FLOATS == 0
             and scan.mode in (PLAIN, NEAREST, TRUNCATE)
-            and not (plain and (np.any(scan.in_scale != 1) or max(scan.v_min, -scan.v_max) > -np.inf)))
+            and not (plain and (np.any(scan.in_scale != 1) or max(scan.v_min, -scan.v_max) > -np.inf))
+        )
 
     @cached_property
     def _usual_step(self) -> tuple:
@@ -59,34 +68,76 @@ class Passes:
     def _outer(self) -> NDArray[np.int64]:
         return outer_numbers(len(self.level), self.places)
 
-    def forward(self, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray
-                ) -> Callable[[int, int, int], int]:
+    def forward(
+        self, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray
+    ) -> Callable[[int, int, int], int]:
         """What computes samples start..stop, given a part's number, start and stop; see
         `forward_kernel.codes_forward`."""
         if not self.usual:
             return lambda _, start, stop: forward_kernel.codes_forward(
-                self.current, self.gain, self.rows, start, stop, self._step, self._outer, spikes, left, i_left, thetas)
+                self.current, self.gain, self.rows, start, stop, self._step, self._outer, spikes, left, i_left, thetas
+            )
         current, shape, step = self.current.reshape(-1), self.current.shape[1:], self._usual_step
         to = spikes.reshape(-1), left.reshape(-1)
         return lambda _, start, stop: usual.forward(current, self.gain, start, stop, shape, step, self.codes, *to)
 
     def backward(
-        self, spike_grad: NDArray, every_spike: np.float32, left_grad: NDArray, by_target: NDArray, normed: NDArray,
-        around: NDArray, current_grad: NDArray, level_grad: NDArray, bias_grad: NDArray,
-        decay_grad: NDArray, products: NDArray,
+        self,
+        spike_grad: NDArray,
+        every_spike: np.float32,
+        left_grad: NDArray,
+        by_target: NDArray,
+        normed: NDArray,
+        around: NDArray,
+        current_grad: NDArray,
+        level_grad: NDArray,
+        bias_grad: NDArray,
+        decay_grad: NDArray,
+        products: NDArray,
     ) -> Callable[[int, int, int], None]:
         """Likewise; see `backward_kernel.codes_backward`. Of what is added to, every part has a row."""
         sums = level_grad, bias_grad, decay_grad, products
         if not self.usual:
             by_target, factors = by_target.astype(np.float32), self.scan.factors(self.level, self.places)
             return lambda number, start, stop: backward_kernel.codes_backward(
-                spike_grad, every_spike, left_grad, self.current, self.gain, self.rows, by_target, normed, around,
-                start, stop, self._step, self._outer, factors, self.scan.has_current, self.scan.adapts, current_grad,
-                *(x[number] for x in sums))
-        shape, fixed = self.current.shape[1:], (self._usual_step, self.codes, self.scan.usual_factors(self.places),
-                                                goes_past(current_grad))
-        up, across, current, seen, to = (x.reshape(-1) for x in (
-            spike_grad, left_grad, self.current, normed, current_grad))
+                spike_grad,
+                every_spike,
+                left_grad,
+                self.current,
+                self.gain,
+                self.rows,
+                by_target,
+                normed,
+                around,
+                start,
+                stop,
+                self._step,
+                self._outer,
+                factors,
+                self.scan.has_current,
+                self.scan.adapts,
+                current_grad,
+                *(x[number] for x in sums),
+            )
+        shape, fixed = (
+            self.current.shape[1:],
+            (self._usual_step, self.codes, self.scan.usual_factors(self.places), goes_past(current_grad)),
+        )
+        up, across, current, seen, to = (
+            x.reshape(-1) for x in (spike_grad, left_grad, self.current, normed, current_grad)
+        )
         return lambda number, start, stop: usual.backward(
-            up, every_spike, across, current, self.gain, seen, around, start, stop, shape, *fixed, to,
-            *(x[number] for x in sums))
+            up,
+            every_spike,
+            across,
+            current,
+            self.gain,
+            seen,
+            around,
+            start,
+            stop,
+            shape,
+            *fixed,
+            to,
+            *(x[number] for x in sums),
+        )

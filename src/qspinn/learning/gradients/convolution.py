@@ -27,12 +27,21 @@ def convolved(x: Tensor, w: Tensor, stride: Pair, padding: Pair, dilation: Pair,
     return result
 
 
-def gradients(grad: Tensor, x: Tensor, w: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int,
-              needed: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+def gradients(
+    grad: Tensor,
+    x: Tensor,
+    w: Tensor,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    needed: tuple[bool, bool],
+) -> tuple[Tensor, Tensor]:
     """Gradients of `convolved` by x and w, as far as needed."""
     with _without_onednn() if _is_unsafe(x, w) else contextlib.nullcontext():
-        by_x, by_w, _ = torch.ops.aten.convolution_backward(grad, x, w, None, stride, padding, dilation, False, (0, 0),
-                                                            groups, (*needed, False))
+        by_x, by_w, _ = torch.ops.aten.convolution_backward(
+            grad, x, w, None, stride, padding, dilation, False, (0, 0), groups, (*needed, False)
+        )
     return by_x, by_w
 
 
@@ -48,8 +57,11 @@ def _without_onednn() -> Iterator[None]:
 
 
 def _is_unsafe(x: Tensor, w: Tensor) -> bool:
-    return (x.device.type == "cpu" and min(w.shape[:2]) < FEW
-            and torch.backends.cpu.get_cpu_capability() not in ("AVX512", "DEFAULT"))
+    return (
+        x.device.type == "cpu"
+        and min(w.shape[:2]) < FEW
+        and torch.backends.cpu.get_cpu_capability() not in ("AVX512", "DEFAULT")
+    )
 
 
 class _Plain(torch.autograd.Function):

@@ -64,8 +64,16 @@ class Found(NamedTuple):
     rate: Tensor
 
 
-def advance(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None, rows: Tensor | None, level: Tensor,
-            bias: Tensor, decay: Tensor) -> Found:
+def advance(
+    plan: Plan,
+    x: Tensor | None,
+    w: Tensor | None,
+    extra: Tensor | None,
+    rows: Tensor | None,
+    level: Tensor,
+    bias: Tensor,
+    decay: Tensor,
+) -> Found:
     """A layer over all steps.
 
     Args:
@@ -91,8 +99,16 @@ def _found(plan: Plan, spikes: Tensor, left: Tensor, i_left: Tensor, thetas: Ten
     return Found(shaped(spikes, plan.shape), shaped(left, plan.shape) if plan.keeps else None, i_left, thetas, rate)
 
 
-def _advance_by_torch(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Tensor | None, rows: Tensor | None,
-                      level: Tensor, bias: Tensor, decay: Tensor) -> Found:
+def _advance_by_torch(
+    plan: Plan,
+    x: Tensor | None,
+    w: Tensor | None,
+    extra: Tensor | None,
+    rows: Tensor | None,
+    level: Tensor,
+    bias: Tensor,
+    decay: Tensor,
+) -> Found:
     """The same in torch operations, on any device."""
     torch_neurons.check(plan.scan)
     received = [] if extra is None else [extra]
@@ -101,8 +117,15 @@ def _advance_by_torch(plan: Plan, x: Tensor | None, w: Tensor | None, extra: Ten
         if plan.norm is not None:
             current = _unshaped(plan.norm(images(shaped(current, plan.shape))), current)
         received.append(current)
-    spent = torch_neurons.neurons(plan.scan, sum(received[1:], start=received[0]), rows, level, bias, decay,
-                                  outer_numbers(plan.shape[0], plan.places))
+    spent = torch_neurons.neurons(
+        plan.scan,
+        sum(received[1:], start=received[0]),
+        rows,
+        level,
+        bias,
+        decay,
+        outer_numbers(plan.shape[0], plan.places),
+    )
     return _found(plan, *spent)
 
 
@@ -121,9 +144,19 @@ class Normal(NamedTuple):
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor | None, w: Tensor | None, gamma: Tensor | None, beta: Tensor | None,
-                extra: Tensor | None, rows: Tensor | None, level: Tensor, bias: Tensor, decay: Tensor, plan: Plan
-                ) -> Any:
+    def forward(
+        ctx: Any,
+        x: Tensor | None,
+        w: Tensor | None,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        extra: Tensor | None,
+        rows: Tensor | None,
+        level: Tensor,
+        bias: Tensor,
+        decay: Tensor,
+        plan: Plan,
+    ) -> Any:
         entries, normal, gain, shift = None, None, _NONE, bias.numpy()
         current: Any = extra
         if x is not None and w is not None:
@@ -137,8 +170,9 @@ class _Layer(torch.autograd.Function):
         if extra is not None and x is not None:
             total = current * torch.from_numpy(gain) + extra if gain.size else current + extra
             gain = _NONE
-        kept = _NONE_2.astype(plan.scan.kind) if rows is None else np.ascontiguousarray(
-            rows.numpy(), dtype=plan.scan.kind)
+        kept = (
+            _NONE_2.astype(plan.scan.kind) if rows is None else np.ascontiguousarray(rows.numpy(), dtype=plan.scan.kind)
+        )
         shape = tuple(total.shape)
         passing = Passes(plan.scan, level.numpy(), shift, total.numpy(), gain, np.ascontiguousarray(kept.T))
         spikes, left = plan.room.take(shape), plan.room.take(shape) if plan.keeps or not passing.usual else _NONE_3
@@ -153,8 +187,14 @@ class _Layer(torch.autograd.Function):
         return *(torch.from_numpy(a) for a in (spikes, left, i_left, thetas)), rate
 
     @staticmethod
-    def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
-                 theta_grad: Tensor | None, rate_grad: Tensor | None) -> Any:
+    def backward(
+        ctx: Any,
+        spike_grad: Tensor | None,
+        left_grad: Tensor | None,
+        i_grad: Tensor | None,
+        theta_grad: Tensor | None,
+        rate_grad: Tensor | None,
+    ) -> Any:
         x, w, gamma, current, total, spikes = ctx.saved_tensors
         plan, entries, normal, passing, kept = ctx.kept
         needs = ctx.needs_input_grad
@@ -163,10 +203,14 @@ class _Layer(torch.autograd.Function):
         grad = plan.room.take(tuple(total.shape))
         n, ranges = total.shape[2], parts(len(total), total.numel())
         around = _NONE if normal is None else tiled(normal.mean, plan.places, np.float32)
-        levels, biases, decays, products = (np.zeros((len(ranges), m), np.float32) for m in (
-            n if needs[6] else 0, n, n if needs[8] else 0, n if normal is not None else 0))
-        run(ranges, passing.backward(up, every, across, kept, current.numpy(), around, grad, levels, biases, decays,
-                                     products))
+        levels, biases, decays, products = (
+            np.zeros((len(ranges), m), np.float32)
+            for m in (n if needs[6] else 0, n, n if needs[8] else 0, n if normal is not None else 0)
+        )
+        run(
+            ranges,
+            passing.backward(up, every, across, kept, current.numpy(), around, grad, levels, biases, decays, products),
+        )
         level_grad, bias_grad, product = (_by_channel(a, plan) for a in (levels, biases, products))
         grads = torch.from_numpy(grad)
         rows_grad = None
@@ -178,9 +222,17 @@ class _Layer(torch.autograd.Function):
             gamma_grad, beta_grad = torch.from_numpy(product * normal.factor), torch.from_numpy(bias_grad)
             by = _settling(normal, gamma.numpy(), bias_grad, product, total.numel() // plan.shape[0])
         source_grad, w_grad = (None, None) if x is None else _back(plan, x, w, entries, grads, current, by, needs[:2])
-        found = (source_grad, w_grad, gamma_grad, beta_grad, extra_grad if needs[4] else None, rows_grad,
-                 torch.from_numpy(level_grad) if needs[6] else None, torch.from_numpy(bias_grad),
-                 torch.tensor(decays.sum(dtype=np.float64)) if needs[8] else None)
+        found = (
+            source_grad,
+            w_grad,
+            gamma_grad,
+            beta_grad,
+            extra_grad if needs[4] else None,
+            rows_grad,
+            torch.from_numpy(level_grad) if needs[6] else None,
+            torch.from_numpy(bias_grad),
+            torch.tensor(decays.sum(dtype=np.float64)) if needs[8] else None,
+        )
         return *(None if g is None else g.to(kind) for g, kind in zip(found, ctx.types, strict=True)), None
 
 
@@ -214,8 +266,12 @@ def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tupl
     to = found.reshape(-1), *moments
     if entries.starts.size:
         rows = wiring.rows(weights)
-        run(ranges, lambda _, a, b: feeding.gather(
-            entries.which, entries.starts, entries.value.reshape(-1), rows, wiring.geometry, start, a, b, *to))
+        run(
+            ranges,
+            lambda _, a, b: feeding.gather(
+                entries.which, entries.starts, entries.value.reshape(-1), rows, wiring.geometry, start, a, b, *to
+            ),
+        )
     else:
         lists = entries.which, entries.ends, entries.value, taps(wiring, entries.by_channel)
         blocks = wiring.weights(weights)
@@ -223,8 +279,16 @@ def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tupl
     return entries, torch.from_numpy(found), moments
 
 
-def _back(plan: Plan, x: Tensor, w: Tensor, entries: Entries | None, grad: Tensor, current: Tensor, by: NDArray,
-          needs: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
+def _back(
+    plan: Plan,
+    x: Tensor,
+    w: Tensor,
+    entries: Entries | None,
+    grad: Tensor,
+    current: Tensor,
+    by: NDArray,
+    needs: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the connection by source and weights, from that of its currents."""
     wiring, room = plan.wiring, plan.room
     assert wiring is not None
@@ -232,22 +296,35 @@ def _back(plan: Plan, x: Tensor, w: Tensor, entries: Entries | None, grad: Tenso
     c, height, width = wiring.source
     sparse = entries is not None
     n_source = c * height * width
-    lists = (entries.which, entries.ends, entries.starts, entries.value) if entries is not None else (
-        np.zeros((0, 0), np.int32), np.zeros((batch, n_steps), np.int32), np.zeros((0, 0, 0), np.int32), _NONE_2)
+    lists = (
+        (entries.which, entries.ends, entries.starts, entries.value)
+        if entries is not None
+        else (np.zeros((0, 0), np.int32), np.zeros((batch, n_steps), np.int32), np.zeros((0, 0, 0), np.int32), _NONE_2)
+    )
     source = room.take((batch, n_steps, n_source)) if needs[0] and sparse else _NONE
     by_place = entries is not None and entries.starts.size > 0
     n_rows = wiring.n_rows(by_place)
     ranges = parts(batch, grad.numel(), max(2, min(16, (1 << 22) // n_rows)))
     d_rows = aligned((len(ranges), n_rows if sparse and needs[1] else 0), np.float32)
     by_channel = entries is not None and entries.by_channel
-    fixed = (*lists, taps(wiring, by_channel), wiring.frame, wiring.turned(w.numpy()) if source.size else _NONE,
-             wiring.geometry, plan.shape[0])
+    fixed = (
+        *lists,
+        taps(wiring, by_channel),
+        wiring.frame,
+        wiring.turned(w.numpy()) if source.size else _NONE,
+        wiring.geometry,
+        plan.shape[0],
+    )
     pair = grad.numpy().reshape(-1), current.numpy().reshape(-1)
     if not sparse:
         settled = room.take(tuple(grad.shape)) if by.size else grad.numpy()
         if by.size:
-            run(ranges, lambda _, a, b: returning.settle_samples(*pair, n_steps * grad.shape[2], a, b, by.reshape(-1),
-                                                                 settled.reshape(-1)))
+            run(
+                ranges,
+                lambda _, a, b: returning.settle_samples(
+                    *pair, n_steps * grad.shape[2], a, b, by.reshape(-1), settled.reshape(-1)
+                ),
+            )
         return wiring.dense_gradients(torch.from_numpy(settled), x, w, needs)
     run(ranges, lambda k, a, b: returning.backward(*fixed, a, b, by.reshape(-1), *pair, d_rows[k], source.reshape(-1)))
     source_grad = shaped(torch.from_numpy(source), wiring.source) if needs[0] else None

@@ -69,9 +69,16 @@ EXACT = 1 << 23
 
 
 def prepare(
-    network: LayeredNetwork, plan: QuantPlan, params: Mapping[str, NDArray] | None = None,
-    ranges: LayerRanges | None = None, *, seed: int = 0, learn_steps: bool = True, surrogate: Surrogate = "arctan",
-    width: float = 2.0, estimator: Estimator = "straight_through",
+    network: LayeredNetwork,
+    plan: QuantPlan,
+    params: Mapping[str, NDArray] | None = None,
+    ranges: LayerRanges | None = None,
+    *,
+    seed: int = 0,
+    learn_steps: bool = True,
+    surrogate: Surrogate = "arctan",
+    width: float = 2.0,
+    estimator: Estimator = "straight_through",
 ) -> QuantNet:
     """A torch module that trains on the integer grid of a plan; its forward pass is that of `SurrogateNet`, with
     potentials and currents as codes.
@@ -113,9 +120,12 @@ def _in_single(params: Mapping[str, NDArray]) -> dict[str, NDArray]:
         sizes = np.abs(x)
         beyond = (sizes > limits.max) | ((sizes > 0) & (sizes < limits.tiny))
         if beyond.any():
-            raise LoweringError(path, "does not fit float32, in which networks are trained",
-                                got=float(x[beyond].flat[0]),
-                                allowed=f"0, or sizes from {limits.tiny:.3g} to {limits.max:.3g}")
+            raise LoweringError(
+                path,
+                "does not fit float32, in which networks are trained",
+                got=float(x[beyond].flat[0]),
+                allowed=f"0, or sizes from {limits.tiny:.3g} to {limits.max:.3g}",
+            )
         leaks = path.endswith(".decay") and x.max() < 1.0
         found[path] = np.minimum(x, float(np.nextafter(np.float32(1), np.float32(0)))) if leaks else x
     return found
@@ -138,8 +148,16 @@ def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[
         if layer.neuron.spiking:
             params[f"{layer.name}.v_th"] = np.maximum(params[f"{layer.name}.v_th"], np.finfo(np.float32).tiny)
         params[f"{layer.name}.decay"] = np.clip(params[f"{layer.name}.decay"], 0.0, 1.0)
-    return lower_layers(module.network, params, module.plan, module.ranges, seed=module.seed, labels=labels,
-                        provenance=provenance, grids=grids)
+    return lower_layers(
+        module.network,
+        params,
+        module.plan,
+        module.ranges,
+        seed=module.seed,
+        labels=labels,
+        provenance=provenance,
+        grids=grids,
+    )
 
 
 class QuantNet(nn.Module):
@@ -149,8 +167,18 @@ class QuantNet(nn.Module):
     unless their `requires_grad` is switched on, `a__v_th` [C] and `a__decay`.
     """
 
-    def __init__(self, network: LayeredNetwork, plan: QuantPlan, params: Mapping[str, NDArray], ranges: LayerRanges,
-                 seed: int, learn_steps: bool, surrogate: Surrogate, width: float, estimator: Estimator) -> None:
+    def __init__(
+        self,
+        network: LayeredNetwork,
+        plan: QuantPlan,
+        params: Mapping[str, NDArray],
+        ranges: LayerRanges,
+        seed: int,
+        learn_steps: bool,
+        surrogate: Surrogate,
+        width: float,
+        estimator: Estimator,
+    ) -> None:
         super().__init__()
         check_trainable(network)
         self.network, self.plan, self.ranges, self.seed = network, plan, ranges, seed
@@ -165,6 +193,7 @@ class QuantNet(nn.Module):
 
     def _declare(self, layer: Layer, params: Mapping[str, NDArray], learn_steps: bool) -> None:
         """Registers the parameters of a layer."""
+
         def put(path: str, value: Any, *, learned: bool = True) -> None:
             tensor = torch.tensor(np.asarray(value), dtype=torch.float32)
             self.register_parameter(path.replace(".", "__"), nn.Parameter(tensor, requires_grad=learned))
@@ -198,8 +227,11 @@ class QuantNet(nn.Module):
     def params(self) -> dict[str, NDArray]:
         """Arrays by tensor path, float64, as `lower_layers` takes them."""
         silent = {f"{layer.name}__v_th" for layer in self.network.layers if not layer.neuron.spiking}
-        return {name.replace("__", "."): p.detach().cpu().double().numpy() for name, p in self.named_parameters()
-                if not name.endswith("__log_step") and name not in silent}
+        return {
+            name.replace("__", "."): p.detach().cpu().double().numpy()
+            for name, p in self.named_parameters()
+            if not name.endswith("__log_step") and name not in silent
+        }
 
     def _steps(self, name: str) -> Tensor:
         """Weight step of each channel, [C]."""
@@ -246,8 +278,11 @@ class QuantNet(nn.Module):
         exact32 = reach < EXACT
         main = next((k for k, c in enumerate(into) if exact32 and c.source != name and joins(c, layer)), None)
         kind = torch.float32 if exact32 else torch.float64
-        extra = [flat(_fed(c, w.to(device, kind), signals[c.source].to(kind), layer))
-                 for k, (c, w) in enumerate(zip(into, weights, strict=True)) if k != main and c.source != name]
+        extra = [
+            flat(_fed(c, w.to(device, kind), signals[c.source].to(kind), layer))
+            for k, (c, w) in enumerate(zip(into, weights, strict=True))
+            if k != main and c.source != name
+        ]
         rows = [feedback(w.to(device), layer) for c, w in zip(into, weights, strict=True) if c.source == name]
         level, bias = self._thresholds(layer, unit), self._bias(layer, step, unit)
         scan = self._scan(layer, unit, float(reach) + bias.abs().max().item(), level.max().item())
@@ -256,8 +291,9 @@ class QuantNet(nn.Module):
             c, x, w = into[main], signals[into[main].source], weights[main].to(device, kind)
             assert not isinstance(c, Skip)
             plan = plan._replace(wiring=wiring_of(c, self.network.shape_of(c.source), layer.shape))
-        return advance(plan, x, w, total(extra), total(rows), level.to(device), bias.to(device),
-                       self._real(f"{name}.decay"))
+        return advance(
+            plan, x, w, total(extra), total(rows), level.to(device), bias.to(device), self._real(f"{name}.decay")
+        )
 
     def _weights(self, c: Linear | Conv2d | Skip, layer: Layer, step: Tensor, number: int) -> Tensor:
         """Codes of a connection's weights, whole numbers in float64; one per channel for a residual connection."""
@@ -310,7 +346,7 @@ class QuantNet(nn.Module):
         channels, has_current = np.ones(layer.shape[0]), neuron.current_decay is not None
         fmt, i_fmt = potential_format(v), QFormat(bits=2, signed=True)
         low = lower_bound(v)
-        in_scale = 2.0**-self.grids[name].shifts * channels
+        in_scale = 2.0 ** -self.grids[name].shifts * channels
         real = unit.detach().numpy() * channels
         reset, _ = encode(neuron.v_reset / real, fmt)
         factor, shift = _decay_of(self._real(f"{name}.decay").item(), self.rules[f"{name}.decay"])
@@ -320,19 +356,49 @@ class QuantNet(nn.Module):
             i_fmt = QFormat(bits=self.rules[f"{name}.i"].bits, signed=True)
         theta_step, theta_factor, theta_decay_shift, theta_max, theta_unit = self._theta(layer, unit)
         high = level + (theta_max << theta_unit) if neuron.looks_back else 0.0  # by which a sum may begin lower
-        largest = max(-fmt.code_min * factor, -i_fmt.code_min * i_factor, reach * max(1.0, float(in_scale.max())),
-                      reach - i_fmt.code_min, theta_max * theta_factor + float(theta_step.max(initial=0.0)),
-                      ) + fmt.code_max + high
+        largest = (
+            max(
+                -fmt.code_min * factor,
+                -i_fmt.code_min * i_factor,
+                reach * max(1.0, float(in_scale.max())),
+                reach - i_fmt.code_min,
+                theta_max * theta_factor + float(theta_step.max(initial=0.0)),
+            )
+            + fmt.code_max
+            + high
+        )
         exact32 = largest < EXACT and v.rounding is not Rounding.STOCHASTIC
         return Scan(
-            kind=np.float32 if exact32 else np.float64, decay=factor, decay_scale=2.0**-shift, in_scale=in_scale,
-            reset=reset, unit=real, v_min=low, v_max=fmt.code_max, strict=neuron.strict,
-            subtract=neuron.reset == "subtract", delayed=neuron.reset_delay, n_ref=neuron.n_ref_steps,
-            spiking=neuron.spiking, has_current=has_current, i_decay=i_factor, i_scale=2.0**-i_shift,
-            i_min=i_fmt.code_min, i_max=i_fmt.code_max, theta_step=theta_step, theta_decay=theta_factor,
-            theta_scale=2.0**-theta_decay_shift, theta_max=theta_max, theta_unit=2.0**theta_unit,
-            mode=MODE[v.rounding], seed=self.seed, stream=self._stream(layer), surrogate=self.kind, width=self.width,
-            **self._store(v))
+            kind=np.float32 if exact32 else np.float64,
+            decay=factor,
+            decay_scale=2.0**-shift,
+            in_scale=in_scale,
+            reset=reset,
+            unit=real,
+            v_min=low,
+            v_max=fmt.code_max,
+            strict=neuron.strict,
+            subtract=neuron.reset == "subtract",
+            delayed=neuron.reset_delay,
+            n_ref=neuron.n_ref_steps,
+            spiking=neuron.spiking,
+            has_current=has_current,
+            i_decay=i_factor,
+            i_scale=2.0**-i_shift,
+            i_min=i_fmt.code_min,
+            i_max=i_fmt.code_max,
+            theta_step=theta_step,
+            theta_decay=theta_factor,
+            theta_scale=2.0**-theta_decay_shift,
+            theta_max=theta_max,
+            theta_unit=2.0**theta_unit,
+            mode=MODE[v.rounding],
+            seed=self.seed,
+            stream=self._stream(layer),
+            surrogate=self.kind,
+            width=self.width,
+            **self._store(v),
+        )
 
     def _store(self, rule: QuantRule) -> dict[str, int]:
         """What is kept of potentials between steps, as `Scan` takes it."""

@@ -37,8 +37,9 @@ class Training(NamedTuple):
     seen: list[dict[str, Any]]
 
 
-def key_of(net: nn.Module, data: EventSet, training: Supervision, seed: int, per_step: int,
-           teacher: nn.Module | None = None) -> str:
+def key_of(
+    net: nn.Module, data: EventSet, training: Supervision, seed: int, per_step: int, teacher: nn.Module | None = None
+) -> str:
     """sha256 (hex) of what a training starts from: the module's kind and state, data, settings, seed, and the state of
     a teacher."""
     sha = hashlib.sha256(canonical_json([type(net).__name__, training, seed, per_step]))
@@ -63,8 +64,14 @@ def store(path: Path, key: str, n_done: int, state: Training) -> None:
     tensors = {MODULE + name: t for name, t in state.net.state_dict().items()}
     tensors |= {f"{OPTIMIZER}{i}.{name}": t for i, own in optimizer["state"].items() for name, t in own.items()}
     tensors[GENERATOR] = torch.get_rng_state()
-    rest = {"key": key, "n_done": n_done, "groups": optimizer["param_groups"], "schedule": state.schedule.state_dict(),
-            "rng": state.rng.bit_generator.state, "seen": state.seen}
+    rest = {
+        "key": key,
+        "n_done": n_done,
+        "groups": optimizer["param_groups"],
+        "schedule": state.schedule.state_dict(),
+        "rng": state.rng.bit_generator.state,
+        "seen": state.seen,
+    }
     copies = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}  # no shared memory
     write_atomic(path, safetensors.torch.save(copies, metadata={"qspinn_training": json.dumps(rest)}))
 
@@ -84,15 +91,22 @@ def restore(path: Path, key: str, state: Training) -> int:
             raise of_another(path)
         _put_back(tensors, rest, state)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ArtifactError(str(path), "cannot be read as an interrupted training", got=str(error)[:120],
-                            fix="delete it to train from the start") from None
+        raise ArtifactError(
+            str(path),
+            "cannot be read as an interrupted training",
+            got=str(error)[:120],
+            fix="delete it to train from the start",
+        ) from None
     return int(rest["n_done"])
 
 
 def of_another(path: Path) -> RunError:
     """The error for a file of another training, which going on would replace."""
-    return RunError(str(path), "is of another training, which was interrupted",
-                    fix="choose another place, or delete it to train from the start")
+    return RunError(
+        str(path),
+        "is of another training, which was interrupted",
+        fix="choose another place, or delete it to train from the start",
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -66,36 +66,87 @@ class Scan(NamedTuple):
         """Argument of `advance`; level, bias [C]."""
         f = self.kind
         same = self.in_scale[:1] if np.all(self.in_scale == self.in_scale[0]) else tiled(self.in_scale, places, f)
-        return (f(self.decay), np.array([self.decay_scale], f), same.astype(f), tiled(level, places, f),
-                tiled(bias, places, f), tiled(self.reset, places, f), f(self.v_min), f(self.v_max), self.strict,
-                self.subtract, self.delayed, self.n_ref, self.spiking, f(self.i_decay), np.array([self.i_scale], f),
-                f(self.i_min), f(self.i_max), tiled(self.theta_step, places, f), f(self.theta_decay),
-                np.array([self.theta_scale], f), f(self.theta_max), f(self.theta_unit), self.mode,
-                np.uint32(self.seed), self.stream,
-                np.full(0 if self.store_shift is None else 1, 2.0 ** -(self.store_shift or 0), f), f(self.store_min),
-                f(self.store_max))
+        return (
+            f(self.decay),
+            np.array([self.decay_scale], f),
+            same.astype(f),
+            tiled(level, places, f),
+            tiled(bias, places, f),
+            tiled(self.reset, places, f),
+            f(self.v_min),
+            f(self.v_max),
+            self.strict,
+            self.subtract,
+            self.delayed,
+            self.n_ref,
+            self.spiking,
+            f(self.i_decay),
+            np.array([self.i_scale], f),
+            f(self.i_min),
+            f(self.i_max),
+            tiled(self.theta_step, places, f),
+            f(self.theta_decay),
+            np.array([self.theta_scale], f),
+            f(self.theta_max),
+            f(self.theta_unit),
+            self.mode,
+            np.uint32(self.seed),
+            self.stream,
+            np.full(0 if self.store_shift is None else 1, 2.0 ** -(self.store_shift or 0), f),
+            f(self.store_min),
+            f(self.store_max),
+        )
 
     def factors(self, level: NDArray, places: int) -> tuple:
         """Argument of `back_in_time`; level [C]."""
         f = np.float32
-        return (f(self.decay * self.decay_scale), tiled(self.in_scale, places, f), tiled(level, places, f),
-                tiled(self.unit, places, f), f(self.v_min), f(self.v_max), self.subtract,
-                self.delayed, f(self.i_decay * self.i_scale), f(self.i_min), f(self.i_max),
-                tiled(self.theta_step, places, f), f(self.theta_decay * self.theta_scale), f(self.theta_max),
-                f(self.theta_unit), self.surrogate, f(self.width), *self._kept())
+        return (
+            f(self.decay * self.decay_scale),
+            tiled(self.in_scale, places, f),
+            tiled(level, places, f),
+            tiled(self.unit, places, f),
+            f(self.v_min),
+            f(self.v_max),
+            self.subtract,
+            self.delayed,
+            f(self.i_decay * self.i_scale),
+            f(self.i_min),
+            f(self.i_max),
+            tiled(self.theta_step, places, f),
+            f(self.theta_decay * self.theta_scale),
+            f(self.theta_max),
+            f(self.theta_unit),
+            self.surrogate,
+            f(self.width),
+            *self._kept(),
+        )
 
     def usual_step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
         """Argument of `usual_kernel.forward`; level, bias [C]."""
         f = np.float32
         half = f(0.5 if self.mode == NEAREST else 0)
-        return (f(self.decay), f(self.decay_scale), half, tiled(self.in_scale, places, f), tiled(level, places, f),
-                tiled(bias, places, f), f(self.v_min), f(self.v_max), self.strict)
+        return (
+            f(self.decay),
+            f(self.decay_scale),
+            half,
+            tiled(self.in_scale, places, f),
+            tiled(level, places, f),
+            tiled(bias, places, f),
+            f(self.v_min),
+            f(self.v_max),
+            self.strict,
+        )
 
     def usual_factors(self, places: int) -> tuple:
         """Argument of `usual_kernel.backward`."""
         f = np.float32
-        return (f(self.decay * self.decay_scale), tiled(self.in_scale, places, f), tiled(self.unit, places, f),
-                self.surrogate, f(self.width))
+        return (
+            f(self.decay * self.decay_scale),
+            tiled(self.in_scale, places, f),
+            tiled(self.unit, places, f),
+            self.surrogate,
+            f(self.width),
+        )
 
     def _kept(self) -> tuple[np.float32, np.float32]:
         """Potentials from the first up to the second are rounded, not clipped, to what is kept."""

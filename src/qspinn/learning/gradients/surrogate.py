@@ -33,8 +33,18 @@ from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2
 from qspinn.spikes import largest
 
 Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
-NUMERIC = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.float16, torch.bfloat16,
-           torch.float32, torch.float64)
+NUMERIC = (
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+)
 """Types that spikes may have."""
 _PIECE = 1 << 16
 KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
@@ -60,8 +70,14 @@ class Output(NamedTuple):
     thetas: dict[str, Tensor]
 
 
-def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict[str, Tensor], bool], Found], *,
-         potentials: bool, averages: bool = True) -> Output:
+def walk(
+    network: LayeredNetwork,
+    spikes: Tensor,
+    advance: Callable[[Layer, dict[str, Tensor], bool], Found],
+    *,
+    potentials: bool,
+    averages: bool = True,
+) -> Output:
     """A forward pass over all steps, layer by layer; `advance` runs one layer, given the signals made before, and
     whether to keep its potentials.
 
@@ -90,8 +106,11 @@ def walk(network: LayeredNetwork, spikes: Tensor, advance: Callable[[Layer, dict
             thetas[layer.name] = found.thetas
         if layer.neuron.spiking:
             rates[layer.name] = found.rate
-    scores = {"spikes": lambda: signals[read.source].mean(0), "v_last": lambda: left[read.source][-1],
-              "v_sum": lambda: left[read.source].mean(0)}[read.of]()
+    scores = {
+        "spikes": lambda: signals[read.source].mean(0),
+        "v_last": lambda: left[read.source][-1],
+        "v_sum": lambda: left[read.source].mean(0),
+    }[read.of]()
     made = {layer.name: signals[layer.name] for layer in network.layers}
     return Output(scores=scores.flatten(1), rates=rates, spikes=made, potentials=left, currents=currents, thetas=thetas)
 
@@ -142,8 +161,15 @@ class SurrogateNet(nn.Module):
         ConfigError: no network of layers, neurons without a gradient, an unknown surrogate, or a number out of range.
     """
 
-    def __init__(self, network: LayeredNetwork, *, seed: int = 0, surrogate: Surrogate = "arctan", width: float = 2.0,
-                 gain: float = 3.0) -> None:
+    def __init__(
+        self,
+        network: LayeredNetwork,
+        *,
+        seed: int = 0,
+        surrogate: Surrogate = "arctan",
+        width: float = 2.0,
+        gain: float = 3.0,
+    ) -> None:
         super().__init__()
         check_trainable(network)
         integer("seed", seed, low=-(1 << 63), high=(1 << 63) - 1)
@@ -182,8 +208,10 @@ class SurrogateNet(nn.Module):
                 w = self.weight(c).detach().cpu().double().numpy()
                 if c.norm:
                     norm: Any = self.norms[path.replace(".", "__")]
-                    mean, var, g, beta = (x.detach().cpu().double().numpy() for x in (
-                        norm.running_mean, norm.running_var, norm.weight, norm.bias))
+                    mean, var, g, beta = (
+                        x.detach().cpu().double().numpy()
+                        for x in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+                    )
                     factor = g / np.sqrt(var + norm.eps)
                     w, bias = w * factor.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
                 found[path] = w
@@ -222,8 +250,16 @@ class SurrogateNet(nn.Module):
             plan = plan._replace(norm=self._norm(main))
         extra = [flat(self._current(c, signals[c.source], layer)) for c in way.beside]
         rows = [feedback(self.weight(c), layer) for c in way.loops]
-        return advance(plan, signals[main.source] if main else None, self.weight(main) if main else None, total(extra),
-                       total(rows), way.level.to(device), bias, way.decay)
+        return advance(
+            plan,
+            signals[main.source] if main else None,
+            self.weight(main) if main else None,
+            total(extra),
+            total(rows),
+            way.level.to(device),
+            bias,
+            way.decay,
+        )
 
     def _way(self, layer: Layer) -> _Way:
         """The first connection that can be part of the layer's node is; see `joins`."""
@@ -234,9 +270,15 @@ class SurrogateNet(nn.Module):
         if main is not None:
             plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape))
         level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0)
-        return _Way(plan, main, tuple(c for c in forward if c is not main),
-                    tuple(c for c in into if c.source == layer.name and not isinstance(c, Skip)), level,
-                    torch.zeros(layer.shape[0]), torch.tensor(neuron.decay))
+        return _Way(
+            plan,
+            main,
+            tuple(c for c in forward if c is not main),
+            tuple(c for c in into if c.source == layer.name and not isinstance(c, Skip)),
+            level,
+            torch.zeros(layer.shape[0]),
+            torch.tensor(neuron.decay),
+        )
 
     def _bias(self, layer: Layer) -> Tensor | None:
         """The constant input to a layer, [C]; None where no connection into it has a bias."""
@@ -266,13 +308,19 @@ def need_shape(network: LayeredNetwork, spikes: Tensor) -> None:
         DataError: they are not.
     """
     if not isinstance(spikes, Tensor):
-        raise DataError("spikes", "are no tensor", got=type(spikes).__name__, allowed="torch.Tensor",
-                        fix="torch.from_numpy(...)")
+        raise DataError(
+            "spikes", "are no tensor", got=type(spikes).__name__, allowed="torch.Tensor", fix="torch.from_numpy(...)"
+        )
     allowed = f"[T, B, n] = ({network.n_steps}, B, {network.input.n})"
     if spikes.ndim != 3 or spikes.shape[2] != network.input.n or spikes.shape[0] != network.n_steps:
         turned = spikes.ndim == 3 and spikes.shape[1] == network.n_steps and spikes.shape[2] == network.input.n
-        raise DataError("spikes", "wrong shape", got=tuple(spikes.shape), allowed=allowed,
-                        fix="steps come before samples: spikes.transpose(0, 1)" if turned else "")
+        raise DataError(
+            "spikes",
+            "wrong shape",
+            got=tuple(spikes.shape),
+            allowed=allowed,
+            fix="steps come before samples: spikes.transpose(0, 1)" if turned else "",
+        )
     if spikes.shape[1] == 0:
         raise DataError("spikes", "hold no samples", got=tuple(spikes.shape), allowed=allowed + " with B >= 1")
 
@@ -285,20 +333,32 @@ def need_counts(network: LayeredNetwork, spikes: Tensor) -> None:
     """
     most = network.input.max_count
     if spikes.dtype not in NUMERIC or spikes.layout is not torch.strided:
-        raise DataError("spikes", "are no dense tensor of real numbers", got=f"{spikes.dtype} {spikes.layout}",
-                        allowed=", ".join(map(str, NUMERIC)))
+        raise DataError(
+            "spikes",
+            "are no dense tensor of real numbers",
+            got=f"{spikes.dtype} {spikes.layout}",
+            allowed=", ".join(map(str, NUMERIC)),
+        )
     if spikes.dtype is torch.bool or spikes.device.type == "meta":  # the latter has no values
         return
     with torch.no_grad():
         low, high = (x.item() for x in torch.aminmax(spikes))
         if not (low >= 0 and high <= most):  # NaN is neither
-            raise DataError("spikes", "holds a value that is no count", got=low if not low >= 0 else high,
-                            allowed=f"whole numbers, 0..{most}: network.input.max_count",
-                            fix="declare a larger max_count, if sources spike several times in a step")
+            raise DataError(
+                "spikes",
+                "holds a value that is no count",
+                got=low if not low >= 0 else high,
+                allowed=f"whole numbers, 0..{most}: network.input.max_count",
+                fix="declare a larger max_count, if sources spike several times in a step",
+            )
         if spikes.is_floating_point() and not _whole(spikes):
             part = spikes[spikes != spikes.round()]
-            raise DataError("spikes", "holds a value that is no whole number", got=part.flatten()[0].item(),
-                            allowed=f"whole numbers, 0..{most}")
+            raise DataError(
+                "spikes",
+                "holds a value that is no whole number",
+                got=part.flatten()[0].item(),
+                allowed=f"whole numbers, 0..{most}",
+            )
 
 
 def _whole(x: Tensor) -> bool:
@@ -314,34 +374,50 @@ def need_events(network: LayeredNetwork, data: Any, per_step: int = 1) -> None:
         DataError: other recordings, none, or a source that spikes more often in a step than declared.
     """
     if not isinstance(data, EventSet):
-        raise DataError("events", "are no recordings", got=type(data).__name__, allowed="an EventSet",
-                        fix="qspinn.data.events.event_set.from_dense makes one of an array "
-                            "[B, T, channels, height, width]")
+        raise DataError(
+            "events",
+            "are no recordings",
+            got=type(data).__name__,
+            allowed="an EventSet",
+            fix="qspinn.data.events.event_set.from_dense makes one of an array [B, T, channels, height, width]",
+        )
     n_steps = -(-data.n_steps // per_step)
     if data.shape != network.input.shape or n_steps != network.n_steps:
-        raise DataError("events", "do not fit the network's input", got=(data.shape, n_steps),
-                        allowed=f"{network.input.shape} over {network.n_steps} steps")
+        raise DataError(
+            "events",
+            "do not fit the network's input",
+            got=(data.shape, n_steps),
+            allowed=f"{network.input.shape} over {network.n_steps} steps",
+        )
     if data.n_samples == 0:
         raise DataError("events", "holds no recordings", got=0, allowed="at least one")
     most = largest(data) if data.count is None else largest(data.rebinned(per_step))
     if most > network.input.max_count:
-        raise DataError("events.count", "a source spikes more often in a step than was declared", got=most,
-                        allowed=f"at most {network.input.max_count}: network.input.max_count")
+        raise DataError(
+            "events.count",
+            "a source spikes more often in a step than was declared",
+            got=most,
+            allowed=f"at most {network.input.max_count}: network.input.max_count",
+        )
 
 
 def check_trainable(network: LayeredNetwork) -> None:
     """Raises:
-        ConfigError: no network of layers, or a layer whose neurons have no gradient here; named.
+    ConfigError: no network of layers, or a layer whose neurons have no gradient here; named.
     """
     if not isinstance(network, LayeredNetwork):
-        raise ConfigError("network", "is no network of layers", got=type(network).__name__,
-                          allowed="qspinn.LayeredNetwork")
+        raise ConfigError(
+            "network", "is no network of layers", got=type(network).__name__, allowed="qspinn.LayeredNetwork"
+        )
     for layer in network.layers:
         if layer.neuron.spiking and layer.neuron.max_spikes > 1:
-            raise ConfigError(f"network.{layer.name}.neuron.max_spikes",
-                              "neurons that spike several times in a step cannot be trained by gradients",
-                              got=layer.neuron.max_spikes, allowed="1",
-                              fix="train with max_spikes = 1, and lower the arrays under the network with more")
+            raise ConfigError(
+                f"network.{layer.name}.neuron.max_spikes",
+                "neurons that spike several times in a step cannot be trained by gradients",
+                got=layer.neuron.max_spikes,
+                allowed="1",
+                fix="train with max_spikes = 1, and lower the arrays under the network with more",
+            )
 
 
 def kind_of(surrogate: Surrogate) -> int:
@@ -386,13 +462,35 @@ def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
     """How a layer of the float network steps: real numbers, nothing rounded or clipped."""
     neuron, one = layer.neuron, np.ones(layer.shape[0], np.float32)
     return Scan(
-        kind=np.float32, decay=neuron.decay, decay_scale=1.0, in_scale=one, reset=one * neuron.v_reset, unit=one,
-        v_min=-np.inf, v_max=np.inf, strict=neuron.strict, subtract=neuron.reset == "subtract",
-        delayed=neuron.reset_delay, n_ref=neuron.n_ref_steps, spiking=neuron.spiking,
-        has_current=neuron.current_decay is not None, i_decay=neuron.current_decay or 0.0, i_scale=1.0, i_min=-np.inf,
-        i_max=np.inf, theta_step=one * neuron.theta_step if neuron.adapts else one[:0],
-        theta_decay=neuron.theta_decay, theta_scale=1.0, theta_max=np.inf, theta_unit=1.0, mode=PLAIN, seed=0, stream=0,
-        surrogate=surrogate, width=width)
+        kind=np.float32,
+        decay=neuron.decay,
+        decay_scale=1.0,
+        in_scale=one,
+        reset=one * neuron.v_reset,
+        unit=one,
+        v_min=-np.inf,
+        v_max=np.inf,
+        strict=neuron.strict,
+        subtract=neuron.reset == "subtract",
+        delayed=neuron.reset_delay,
+        n_ref=neuron.n_ref_steps,
+        spiking=neuron.spiking,
+        has_current=neuron.current_decay is not None,
+        i_decay=neuron.current_decay or 0.0,
+        i_scale=1.0,
+        i_min=-np.inf,
+        i_max=np.inf,
+        theta_step=one * neuron.theta_step if neuron.adapts else one[:0],
+        theta_decay=neuron.theta_decay,
+        theta_scale=1.0,
+        theta_max=np.inf,
+        theta_unit=1.0,
+        mode=PLAIN,
+        seed=0,
+        stream=0,
+        surrogate=surrogate,
+        width=width,
+    )
 
 
 def frozen(net: SurrogateNet) -> TrainedLayers:

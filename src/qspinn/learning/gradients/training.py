@@ -35,8 +35,15 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fit(
-    net: SurrogateNet | QuantNet, data: EventSet, training: Supervision, *, seed: int = 0, per_step: int = 1,
-    progress: Progress | None = None, checkpoint: Path | None = None, teacher: SurrogateNet | None = None,
+    net: SurrogateNet | QuantNet,
+    data: EventSet,
+    training: Supervision,
+    *,
+    seed: int = 0,
+    per_step: int = 1,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    teacher: SurrogateNet | None = None,
 ) -> list[Epoch]:
     """Trains the module in place, on the device it lies on, and says what was seen of every epoch; deterministic by
     seed on one machine and torch version.
@@ -60,8 +67,12 @@ def fit(
     need_events(net.network, data, per_step)
     _need_labels(net.network, data)
     if training.distillation and teacher is None:
-        raise ConfigError("training.distillation", "there is no trained network to learn from",
-                          got=training.distillation, fix="search.itq_distillation, for training that goes on from one")
+        raise ConfigError(
+            "training.distillation",
+            "there is no trained network to learn from",
+            got=training.distillation,
+            fix="search.itq_distillation, for training that goes on from one",
+        )
     net.width = training.width or net.width
     per_epoch = max(1, data.n_samples // training.batch)
     optimizer = torch.optim.Adam(net.parameters(), training.learning_rate)
@@ -86,8 +97,13 @@ def _need_labels(network: LayeredNetwork, data: EventSet) -> None:
     bad = (data.labels < 0) | (data.labels >= n_classes)
     if bad.any():
         at = int(bad.argmax())
-        raise DataError(f"events.labels[{at}]", "is no class of the network", got=int(data.labels[at]),
-                        allowed=f"0..{n_classes - 1}", fix="give the layer that is read a neuron for each class")
+        raise DataError(
+            f"events.labels[{at}]",
+            "is no class of the network",
+            got=int(data.labels[at]),
+            allowed=f"0..{n_classes - 1}",
+            fix="give the layer that is read a neuron for each class",
+        )
 
 
 def regulation(network: LayeredNetwork, rates: dict[str, Tensor], strength: float) -> Tensor:
@@ -102,8 +118,14 @@ def distilled(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
     return functional.kl_div(mine, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
-def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch: int, per_step: int,
-           teacher: SurrogateNet | None) -> float:
+def _epoch(
+    state: resume.Training,
+    data: EventSet,
+    training: Supervision,
+    epoch: int,
+    per_step: int,
+    teacher: SurrogateNet | None,
+) -> float:
     """Mean loss of one pass over the data."""
     net, losses, place = state.net, [], device_of(state.net)
     good = {k: v.clone() for k, v in net.state_dict().items()}
@@ -125,8 +147,12 @@ def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch:
             loss = loss + regulation(net.network, out.rates, training.spike_regulation)
         if not torch.isfinite(loss):
             net.load_state_dict(good)
-            raise RunError(f"epoch {epoch + 1}", "the loss is not finite", got=float(loss.detach()),
-                           fix="lower training.learning_rate; the weights are those of the epoch before")
+            raise RunError(
+                f"epoch {epoch + 1}",
+                "the loss is not finite",
+                got=float(loss.detach()),
+                fix="lower training.learning_rate; the weights are those of the epoch before",
+            )
         state.optimizer.zero_grad()
         torch.autograd.backward(loss)
         if training.clip:
@@ -141,8 +167,9 @@ def _epoch(state: resume.Training, data: EventSet, training: Supervision, epoch:
     return sum(losses) / n
 
 
-def _batches(data: EventSet, training: Supervision, rng: np.random.Generator, per_step: int, most: int
-             ) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    data: EventSet, training: Supervision, rng: np.random.Generator, per_step: int, most: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of an epoch in an order drawn anew, augmented; a rest smaller than a batch is left out. Where moved
     events meet, their count is held at `most`, which is all that the input takes."""
     order = rng.permutation(data.n_samples)

@@ -216,12 +216,14 @@ class Wiring(NamedTuple):
         """Currents [B, T, N] of a signal by torch."""
         if self.whole:
             return flat(x).to(w.dtype) @ self._matrix(w).T
-        y = functional.conv2d(images(x).to(w.dtype), self._shaped(w), None, self.stride, self.padding, self.dilation,
-                              self.groups)
+        y = functional.conv2d(
+            images(x).to(w.dtype), self._shaped(w), None, self.stride, self.padding, self.dilation, self.groups
+        )
         return y.permute(0, 2, 3, 1).reshape(x.shape[1], x.shape[0], -1).contiguous()
 
-    def dense_gradients(self, grad: Tensor, x: Tensor, w: Tensor, needed: tuple[bool, bool]
-                        ) -> tuple[Tensor | None, Tensor | None]:
+    def dense_gradients(
+        self, grad: Tensor, x: Tensor, w: Tensor, needed: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of `dense` by source and weights, as far as needed."""
         if self.whole:
             by_source = shaped(grad @ self._matrix(w), self.source) if needed[0] else None
@@ -232,8 +234,16 @@ class Wiring(NamedTuple):
             return by_source, rows.view(-1, height, width, c).permute(0, 3, 1, 2).reshape(w.shape)
         c, height, width = self.target
         images_grad = grad.view(-1, height, width, c).permute(0, 3, 1, 2)
-        source, weights = gradients(images_grad, images(x).to(w.dtype), self._shaped(w), self.stride, self.padding,
-                                    self.dilation, self.groups, needed)
+        source, weights = gradients(
+            images_grad,
+            images(x).to(w.dtype),
+            self._shaped(w),
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            needed,
+        )
         if needed[0]:
             source = source.view(x.shape[1], x.shape[0], *source.shape[1:]).transpose(0, 1)
         return source, weights.reshape(w.shape) if needed[1] else None

@@ -65,8 +65,11 @@ class FloatLayers:
 
     def state(self) -> dict[str, NDArray]:
         """Every array that learning changes."""
-        return {f"{layer.name}.{kind}": getattr(layer, kind).numpy()
-                for layer in self.layers for kind in ("w", "b", "w_size", "b_size")}
+        return {
+            f"{layer.name}.{kind}": getattr(layer, kind).numpy()
+            for layer in self.layers
+            for kind in ("w", "b", "w_size", "b_size")
+        }
 
     def put_back(self, state: dict[str, NDArray]) -> None:
         """Goes on from what `state` returned."""
@@ -131,10 +134,15 @@ class _Layer:
             quiet = activity.mean(dim=(1, 2, 3), keepdim=True) < LEAST_MEAN
             delta -= (self.l2 / self.size.n_outputs) * quiet * activity * (1.0 - activity)
         if layer.pool > 1:
-            delta = torch.zeros(self.r.shape).flatten(2).scatter_(
-                2, self.where.flatten(2), delta.flatten(2)).view_as(self.r)
+            delta = (
+                torch.zeros(self.r.shape)
+                .flatten(2)
+                .scatter_(2, self.where.flatten(2), delta.flatten(2))
+                .view_as(self.r)
+            )
         grad = conv2d_weight(  # type: ignore[no-untyped-call]
-            self.p, self.w.shape, delta, layer.stride, layer.padding)
+            self.p, self.w.shape, delta, layer.stride, layer.padding
+        )
         _adamax(self.w, self.w_size, grad.mul_(self.scale / batch), rate)
         if self.bias:
             _adamax(self.b, self.b_size, delta.sum(dim=(0, 2, 3)).div_(batch), rate)

@@ -33,10 +33,30 @@ from qspinn.learning.local.start import LayerStart, gains
 from qspinn.networks.local import LayerSize, LocalNetwork
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule, chosen_rules, need_no_options
 
-DEFAULTS = {"w": 8, "q_trace": 10, "p_trace": 12, "r": 2, "u": 6, "readout": 6, "read": 6, "activation": 6, "error": 6,
-            "gradient": 10}
-SPANS = {"w": (2, 12), "q_trace": (1, 15), "p_trace": (1, 15), "r": (1, 8), "u": (2, 10), "readout": (2, 12),
-         "read": (2, 12), "activation": (1, 12), "error": (2, 12), "gradient": (2, 16)}
+DEFAULTS = {
+    "w": 8,
+    "q_trace": 10,
+    "p_trace": 12,
+    "r": 2,
+    "u": 6,
+    "readout": 6,
+    "read": 6,
+    "activation": 6,
+    "error": 6,
+    "gradient": 10,
+}
+SPANS = {
+    "w": (2, 12),
+    "q_trace": (1, 15),
+    "p_trace": (1, 15),
+    "r": (1, 8),
+    "u": (2, 10),
+    "readout": (2, 12),
+    "read": (2, 12),
+    "activation": (1, 12),
+    "error": (2, 12),
+    "gradient": (2, 16),
+}
 """Widths that the kernels have room for."""
 _DROPPED = {"w": (Rounding.NEAREST, Rounding.TRUNCATE), "gradient": tuple(Rounding)}
 U_INTEGER_BITS = 4
@@ -50,8 +70,10 @@ ROOM = 1 << 31
 def default_rules(**bits: int) -> tuple[QuantRule, ...]:
     """Rules with the published widths, those given replaced, e.g. ``default_rules(p_trace=9)``."""
     rounding = {"gradient": Rounding.STOCHASTIC, "r": Rounding.TRUNCATE}
-    return tuple(QuantRule(tensor=f"*.{kind}", bits=bits.get(kind, n), rounding=rounding.get(kind, Rounding.NEAREST))
-                 for kind, n in DEFAULTS.items())
+    return tuple(
+        QuantRule(tensor=f"*.{kind}", bits=bits.get(kind, n), rounding=rounding.get(kind, Rounding.NEAREST))
+        for kind, n in DEFAULTS.items()
+    )
 
 
 DEFAULT_PLAN = QuantPlan(rules=default_rules())
@@ -79,11 +101,16 @@ def local_rules(plan: QuantPlan, names: list[str]) -> dict[str, QuantRule]:
             raise ConfigError(f"plan: {path}", "width is not possible here", got=rule.bits, allowed=f"{low}..{high}")
         allowed = _DROPPED.get(kind, (Rounding.NEAREST, Rounding.TRUNCATE))
         if rule.rounding not in allowed:
-            raise ConfigError(f"plan: {path}", "rounding is not possible here", got=rule.rounding.value,
-                              allowed=", ".join(r.value for r in allowed))
+            raise ConfigError(
+                f"plan: {path}",
+                "rounding is not possible here",
+                got=rule.rounding.value,
+                allowed=", ".join(r.value for r in allowed),
+            )
         if rule.granularity is not Granularity.GLOBAL or rule.clip != 1.0:
-            raise ConfigError(f"plan: {path}", "has one fixed step here", got=rule.tensor,
-                              fix="leave granularity and clip out")
+            raise ConfigError(
+                f"plan: {path}", "has one fixed step here", got=rule.tensor, fix="leave granularity and clip out"
+            )
     return rules
 
 
@@ -131,8 +158,9 @@ class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 UNSIGNED = ("q_trace", "p_trace", "r", "activation")
 
 
-def grid_of(start: LayerStart, network: LocalNetwork, learning: LocalLearning, rules: dict[str, QuantRule]
-            ) -> LayerGrid:
+def grid_of(
+    start: LayerStart, network: LocalNetwork, learning: LocalLearning, rules: dict[str, QuantRule]
+) -> LayerGrid:
     """The integers of a layer.
 
     Raises:
@@ -143,9 +171,13 @@ def grid_of(start: LayerStart, network: LocalNetwork, learning: LocalLearning, r
     bits = {kind: rules[f"{name}.{kind}"].bits for kind in DEFAULTS}
     rounding = {kind: rules[f"{name}.{kind}"].rounding for kind in DEFAULTS}
     point = bits["p_trace"] + bits["w"] - 1 - start.scale  # bits after the point of the sums conv(P, W)
-    shifts = {"r": point - bits["r"], "w": bits["p_trace"] - start.scale, "u": point - (bits["u"] - U_INTEGER_BITS),
-              "read": bits["readout"] - bits["read"] + bits["activation"] + start.readout_shift,
-              "gradient": bits["gradient"] - bits["w"]}
+    shifts = {
+        "r": point - bits["r"],
+        "w": bits["p_trace"] - start.scale,
+        "u": point - (bits["u"] - U_INTEGER_BITS),
+        "read": bits["readout"] - bits["read"] + bits["activation"] + start.readout_shift,
+        "gradient": bits["gradient"] - bits["w"],
+    }
     _check_shifts(name, shifts, bits)
     rate, rate_shift = rate_codes(name, learning.learning_rate, bits["gradient"], rounding["gradient"])
     middle = 0.5 if rounding["u"] is Rounding.TRUNCATE else 0.0
@@ -155,16 +187,28 @@ def grid_of(start: LayerStart, network: LocalNetwork, learning: LocalLearning, r
     # of the squared error, 2 / n_classes * 2^-readout_shift are left out of the errors: the regularizers count in that
     unit = 2.0 ** (bits["error"] + bits["readout"] - 2) * len(start.readout) * 2.0 ** (start.readout_shift - 1)
     grid = LayerGrid(
-        size=size, bits=bits, rounding=rounding, learned=_symmetric(start.w, bits["gradient"]),
-        readout=_symmetric(start.readout, bits["readout"]), feedback=_symmetric(start.feedback, bits["readout"]),
-        alpha=_unsigned(start.alpha, DECAY_BITS, DECAY_BITS), beta=_unsigned(start.beta, DECAY_BITS, DECAY_BITS),
+        size=size,
+        bits=bits,
+        rounding=rounding,
+        learned=_symmetric(start.w, bits["gradient"]),
+        readout=_symmetric(start.readout, bits["readout"]),
+        feedback=_symmetric(start.feedback, bits["readout"]),
+        alpha=_unsigned(start.alpha, DECAY_BITS, DECAY_BITS),
+        beta=_unsigned(start.beta, DECAY_BITS, DECAY_BITS),
         gain=_unsigned(gains(start.alpha, network.cap), DECAY_BITS, 15),
         jump=_unsigned(gains(start.beta, network.cap), bits["q_trace"], bits["q_trace"]),
-        activity=_unsigned(activity, n, n), slope=_unsigned(activity * (1 - activity), n + 2, n),
-        r_decay=int(_unsigned(np.array([network.refractory]), DECAY_BITS, DECAY_BITS)[0]), r_shift=shifts["r"],
-        b_shift=shifts["w"], u_shift=shifts["u"], read_shift=shifts["read"],
+        activity=_unsigned(activity, n, n),
+        slope=_unsigned(activity * (1 - activity), n + 2, n),
+        r_decay=int(_unsigned(np.array([network.refractory]), DECAY_BITS, DECAY_BITS)[0]),
+        r_shift=shifts["r"],
+        b_shift=shifts["w"],
+        u_shift=shifts["u"],
+        read_shift=shifts["read"],
         push=math.floor(20 * learning.l1 / size.n_outputs * unit * 2.0 ** (n + 2) + 0.5),
-        pull=math.floor(0.1 * learning.l2 / size.n_outputs * unit + 0.5), rate=rate, rate_shift=rate_shift)
+        pull=math.floor(0.1 * learning.l2 / size.n_outputs * unit + 0.5),
+        rate=rate,
+        rate_shift=rate_shift,
+    )
     _check_traces(grid, gains(start.beta, network.cap).min(), gains(start.alpha, network.cap).min())
     _check_sums(grid, len(start.readout))
     return grid
@@ -186,10 +230,14 @@ def _check_shifts(name: str, shifts: dict[str, int], bits: dict[str, int]) -> No
         other = {"r": "p_trace", "w": "p_trace", "u": "p_trace", "read": "activation", "gradient": "gradient"}[kind]
         if shift < 0:
             raise LoweringError(
-                f"{name}.{kind}", "the shift that rounds to this width would be negative",
-                got=f"{bits[kind]} bits beside {other} of {bits[other]}" if kind != "gradient" else
-                f"gradient of {bits['gradient']} bits under w of {bits['w']}",
-                allowed=f"{name}.{other} of at least {bits[other] - shift} bits", fix=f"widen {name}.{other}")
+                f"{name}.{kind}",
+                "the shift that rounds to this width would be negative",
+                got=f"{bits[kind]} bits beside {other} of {bits[other]}"
+                if kind != "gradient"
+                else f"gradient of {bits['gradient']} bits under w of {bits['w']}",
+                allowed=f"{name}.{other} of at least {bits[other] - shift} bits",
+                fix=f"widen {name}.{other}",
+            )
 
 
 def rate_codes(name: str, rate: float, bits: int, rounding: Rounding) -> tuple[int, int]:
@@ -203,9 +251,13 @@ def rate_codes(name: str, rate: float, bits: int, rounding: Rounding) -> tuple[i
     if not _moves(rate, bits, rounding):
         enough = [n for n in range(bits, SPANS["gradient"][1] + 1) if _moves(rate, n, rounding)]
         fix = f"{enough[0]} bits or more" if enough else "a larger learning.learning_rate"
-        raise LoweringError(f"{name}.gradient", "is too narrow to ever move a weight",
-                            got=f"{bits} bits rounded {rounding.value} at a learning rate of {rate:g}",
-                            allowed=f"{enough[0]}..{SPANS['gradient'][1]} bits" if enough else "", fix=fix)
+        raise LoweringError(
+            f"{name}.gradient",
+            "is too narrow to ever move a weight",
+            got=f"{bits} bits rounded {rounding.value} at a learning rate of {rate:g}",
+            allowed=f"{enough[0]}..{SPANS['gradient'][1]} bits" if enough else "",
+            fix=fix,
+        )
     return code, shift
 
 
@@ -221,11 +273,19 @@ def _check_traces(grid: LayerGrid, jump: float, gain: float) -> None:
     """An input changes Q, and the largest Q changes P."""
     name = grid.size.name
     if grid.jump.min() == 0:
-        raise LoweringError(f"{name}.q_trace", "is too narrow: an input spike would not change it",
-                            got=grid.bits["q_trace"], fix=f"{math.ceil(-math.log2(2 * jump))} bits or more")
+        raise LoweringError(
+            f"{name}.q_trace",
+            "is too narrow: an input spike would not change it",
+            got=grid.bits["q_trace"],
+            fix=f"{math.ceil(-math.log2(2 * jump))} bits or more",
+        )
     if grid.gain.min() == 0 or gain * 2.0 ** grid.bits["p_trace"] < 0.5:
-        raise LoweringError(f"{name}.p_trace", "is too narrow, or its time constant too long: nothing would change it",
-                            got=grid.bits["p_trace"], fix="more bits, or a shorter network.tau_mem_ms")
+        raise LoweringError(
+            f"{name}.p_trace",
+            "is too narrow, or its time constant too long: nothing would change it",
+            got=grid.bits["p_trace"],
+            fix="more bits, or a shorter network.tau_mem_ms",
+        )
 
 
 def _check_sums(grid: LayerGrid, n_classes: int) -> None:
@@ -234,13 +294,21 @@ def _check_sums(grid: LayerGrid, n_classes: int) -> None:
     filled = -(-size.target[0] // 16) * 16 * math.prod(size.pooled[1:])
     common = max(grid.bits["p_trace"], grid.bits["q_trace"])
     bounds = {
-        "w": size.fan_in * grid.top("p_trace") * grid.top("w") + (grid.top("w") << grid.b_shift)
-        + (grid.top("r") << grid.r_shift) + (1 << grid.u_shift),
+        "w": size.fan_in * grid.top("p_trace") * grid.top("w")
+        + (grid.top("w") << grid.b_shift)
+        + (grid.top("r") << grid.r_shift)
+        + (1 << grid.u_shift),
         "readout": filled * grid.top("readout") * grid.top("activation"),
         "error": (n_classes * grid.top("error") * grid.top("readout") + grid.pull) * grid.top("activation") + grid.push,
         "gradient": (math.prod(size.pooled[1:]) + 1) * grid.top("error") * grid.top("p_trace"),
-        "p_trace": (1 << (common + DECAY_BITS + 2)) * 2}
+        "p_trace": (1 << (common + DECAY_BITS + 2)) * 2,
+    }
     for kind, bound in bounds.items():
         if bound >= ROOM // 2:
-            raise LoweringError(f"{name}.{kind}", "a sum could overflow 32 bits", got=f"up to {bound:,}",
-                                allowed=f"below {ROOM // 2:,}", fix="fewer bits, or a smaller layer")
+            raise LoweringError(
+                f"{name}.{kind}",
+                "a sum could overflow 32 bits",
+                got=f"up to {bound:,}",
+                allowed=f"below {ROOM // 2:,}",
+                fix="fewer bits, or a smaller layer",
+            )

@@ -50,8 +50,16 @@ class IntegerLayers:
         n_threads: 0 for all cores; results do not depend on it.
     """
 
-    def __init__(self, network: LocalNetwork, learning: LocalLearning, start: tuple[LayerStart, ...], plan: QuantPlan,
-                 *, seed: int = 0, n_threads: int = 0) -> None:
+    def __init__(
+        self,
+        network: LocalNetwork,
+        learning: LocalLearning,
+        start: tuple[LayerStart, ...],
+        plan: QuantPlan,
+        *,
+        seed: int = 0,
+        n_threads: int = 0,
+    ) -> None:
         rules = local_rules(plan, [layer.size.name for layer in start])
         self.learning, self.seed, self.n_updates = learning, seed, 0
         self.n_threads = n_threads or os.cpu_count() or 1
@@ -120,8 +128,11 @@ class IntegerLayers:
         """Every array that learning changes, integers throughout."""
         found: dict[str, NDArray] = {"n_updates": np.array([self.n_updates])}
         for layer in self.layers:
-            found |= {f"{layer.name}.w": layer.weights(), f"{layer.name}.b": layer.learned[layer.n_weights :].copy(),
-                      f"{layer.name}.e_exponent": np.array([layer.e_exponent])}
+            found |= {
+                f"{layer.name}.w": layer.weights(),
+                f"{layer.name}.b": layer.learned[layer.n_weights :].copy(),
+                f"{layer.name}.e_exponent": np.array([layer.e_exponent]),
+            }
         return found
 
     def put_back(self, state: dict[str, NDArray]) -> None:
@@ -163,42 +174,82 @@ class _Layer:
         """Forward codes of the learned weights."""
         grid = self.grid
         shift = grid.bits["gradient"] - grid.bits["w"]
-        updates.forward_codes(self.learned[: self.n_weights], shift, grid.half("w", shift), grid.top("w"), self.place,
-                              self.w)
+        updates.forward_codes(
+            self.learned[: self.n_weights], shift, grid.half("w", shift), grid.top("w"), self.place, self.w
+        )
         biases = np.zeros(self.sizes.c_out, np.int32)
-        updates.forward_codes(self.learned[self.n_weights :], shift, grid.half("w", shift), grid.top("w"), self.b_order,
-                              biases)
+        updates.forward_codes(
+            self.learned[self.n_weights :], shift, grid.half("w", shift), grid.top("w"), self.b_order, biases
+        )
         self.b[: len(biases)] = biases << grid.b_shift
 
     def rest(self, batch: int, parts: int) -> None:
         """States at the start of a recording, and room to work in."""
         size, n_classes = self.sizes, len(self.grid.readout)
         n_q, n_p, n_r = size.in_sample, size.p_sample, size.rows * size.cols * size.wide
-        self.state = (np.zeros(batch * n_q, np.int16), np.zeros(batch * n_p + 2 * PAIRED, np.int16),
-                      np.zeros(batch * n_r, np.uint8))
+        self.state = (
+            np.zeros(batch * n_q, np.int16),
+            np.zeros(batch * n_p + 2 * PAIRED, np.int16),
+            np.zeros(batch * n_r, np.uint8),
+        )
         self.out = np.zeros(batch * size.out_sample, np.uint8)
         self.readouts = np.zeros((batch, n_classes), np.int16)
         self.top = np.zeros(parts, np.int64)
         if len(self.rooms) != parts:
             self.rooms = [room_of_kernel(size, n_classes) for _ in range(parts)]
             blocks = (parts, size.c_out, size.kernel, size.strips * PAIRED)
-            self.grads = (np.zeros(blocks, np.int32), np.zeros(blocks, np.int64),
-                          np.zeros((parts, size.c_out), np.int64))
+            self.grads = (
+                np.zeros(blocks, np.int32),
+                np.zeros(blocks, np.int64),
+                np.zeros((parts, size.c_out), np.int64),
+            )
 
-    def advance(self, spikes: NDArray[np.uint8], at: int, labels: NDArray[np.int64], learns: bool, part: int,
-                start: int, stop: int) -> None:
+    def advance(
+        self,
+        spikes: NDArray[np.uint8],
+        at: int,
+        labels: NDArray[np.int64],
+        learns: bool,
+        part: int,
+        start: int,
+        stop: int,
+    ) -> None:
         """One step of samples start..stop, on gradients of their own."""
         e_shift = max(0, self.e_exponent - (self.grid.bits["error"] - 1))
-        kernels.advance(self.sizes, self.numbers, self.tables, self.w, self.b, self.state, spikes, at, self.out,
-                        self.rooms[part], self.readouts, labels, learns, e_shift, self.top, self.grads, part, start,
-                        stop)
+        kernels.advance(
+            self.sizes,
+            self.numbers,
+            self.tables,
+            self.w,
+            self.b,
+            self.state,
+            spikes,
+            at,
+            self.out,
+            self.rooms[part],
+            self.readouts,
+            labels,
+            learns,
+            e_shift,
+            self.top,
+            self.grads,
+            part,
+            start,
+            stop,
+        )
 
     def update(self, key: int, halvings: int) -> None:
         """New weights from the gradients of all parts, which are then cleared."""
         grid, (_, total, total_bias) = self.grid, self.grads
         rounding = grid.rounding["gradient"]
-        options = (self.steps, grid.top("gradient"), grid.rate, min(grid.rate_shift + halvings, 30), MODE[rounding],
-                   np.uint32(key))
+        options = (
+            self.steps,
+            grid.top("gradient"),
+            grid.rate,
+            min(grid.rate_shift + halvings, 30),
+            MODE[rounding],
+            np.uint32(key),
+        )
         updates.update(total.reshape(len(total), -1), self.order, *options, 0, self.learned[: self.n_weights])
         if self.bias_learns:
             updates.update(total_bias, self.b_order, *options, self.n_weights, self.learned[self.n_weights :])
@@ -229,11 +280,30 @@ def sizes_of_kernel(grid: LayerGrid) -> kernels.Sizes:
     in_row, run, wide = _up(width * c_in, INTS), layer.kernel * c_in, _up(c_out, INTS)
     line, out_row = (width + 2 * layer.padding) * c_in + INTS, _up(p_cols * c_out, INTS)
     return kernels.Sizes(
-        c_in=c_in, height=height, width=width, in_row=in_row, in_sample=height * in_row + INTS, pad=layer.padding,
-        line=line, p_sample=(height + 2 * layer.padding) * line, kernel=layer.kernel, stride=layer.stride, run=run,
-        pairs=-(-run // 2), strips=-(-run // PAIRED), c_out=c_out, wide=wide, rows=rows, cols=cols, pool=layer.pool,
-        p_rows=p_rows, p_cols=p_cols, n_wide=_up(p_rows * p_cols * wide, 2 * PAIRED), out_row=out_row,
-        out_sample=p_rows * out_row + INTS)
+        c_in=c_in,
+        height=height,
+        width=width,
+        in_row=in_row,
+        in_sample=height * in_row + INTS,
+        pad=layer.padding,
+        line=line,
+        p_sample=(height + 2 * layer.padding) * line,
+        kernel=layer.kernel,
+        stride=layer.stride,
+        run=run,
+        pairs=-(-run // 2),
+        strips=-(-run // PAIRED),
+        c_out=c_out,
+        wide=wide,
+        rows=rows,
+        cols=cols,
+        pool=layer.pool,
+        p_rows=p_rows,
+        p_cols=p_cols,
+        n_wide=_up(p_rows * p_cols * wide, 2 * PAIRED),
+        out_row=out_row,
+        out_sample=p_rows * out_row + INTS,
+    )
 
 
 def _up(n: int, to: int) -> int:
@@ -249,20 +319,41 @@ def numbers_of_kernel(grid: LayerGrid) -> kernels.Numbers:
     e_down = max(0, bits["read"] - bits["error"])
     n_outputs = grid.size.n_outputs
     return kernels.Numbers(
-        p_up=1 << p_up, q_up=1 << q_up, p_shift=p_shift, p_half=grid.half("p_trace", p_shift),
+        p_up=1 << p_up,
+        q_up=1 << q_up,
+        p_shift=p_shift,
+        p_half=grid.half("p_trace", p_shift),
         p_max=grid.top("p_trace"),
-        q_half=grid.half("q_trace", DECAY_BITS), q_max=grid.top("q_trace"), r_decay=grid.r_decay,
-        r_half=grid.half("r", DECAY_BITS), r_unit=1 << bits["r"], r_max=grid.top("r"), r_shift=grid.r_shift,
-        u_shift=grid.u_shift, u_half=grid.half("u", grid.u_shift), u_max=grid.top("u"), read_shift=grid.read_shift,
-        read_half=grid.half("read", grid.read_shift), read_max=grid.top("read"), one=grid.top("read"),
-        e_down=e_down, e_half=grid.half("error", e_down), e_up=max(0, bits["error"] - bits["read"]),
-        e_max=grid.top("error"), e_rounds=int(grid.rounding["error"] is Rounding.NEAREST), push=grid.push,
-        pull=grid.pull, least=-(-(n_outputs << bits["activation"]) // 10), p_one=1 << bits["p_trace"],
-        n_safe=(1 << 30) // ((grid.size.pooled[1] * grid.size.pooled[2] + 1) * grid.top("error") * grid.top("p_trace")))
+        q_half=grid.half("q_trace", DECAY_BITS),
+        q_max=grid.top("q_trace"),
+        r_decay=grid.r_decay,
+        r_half=grid.half("r", DECAY_BITS),
+        r_unit=1 << bits["r"],
+        r_max=grid.top("r"),
+        r_shift=grid.r_shift,
+        u_shift=grid.u_shift,
+        u_half=grid.half("u", grid.u_shift),
+        u_max=grid.top("u"),
+        read_shift=grid.read_shift,
+        read_half=grid.half("read", grid.read_shift),
+        read_max=grid.top("read"),
+        one=grid.top("read"),
+        e_down=e_down,
+        e_half=grid.half("error", e_down),
+        e_up=max(0, bits["error"] - bits["read"]),
+        e_max=grid.top("error"),
+        e_rounds=int(grid.rounding["error"] is Rounding.NEAREST),
+        push=grid.push,
+        pull=grid.pull,
+        least=-(-(n_outputs << bits["activation"]) // 10),
+        p_one=1 << bits["p_trace"],
+        n_safe=(1 << 30) // ((grid.size.pooled[1] * grid.size.pooled[2] + 1) * grid.top("error") * grid.top("p_trace")),
+    )
 
 
 def tables_of_kernel(grid: LayerGrid, size: kernels.Sizes) -> tuple[NDArray, ...]:
     """Decays by place in a row, and the tables and matrices of the read-out, filled up with zeros."""
+
     def by_place(codes: NDArray[np.int64]) -> NDArray[np.int32]:
         row = np.zeros(size.in_row, np.int32)
         row[: size.width * size.c_in] = np.tile(codes, size.width)
@@ -276,15 +367,28 @@ def tables_of_kernel(grid: LayerGrid, size: kernels.Sizes) -> tuple[NDArray, ...
         return whole
 
     rows = (by_place(x) for x in (grid.alpha, grid.gain, grid.beta, grid.jump))
-    return (*rows, grid.activity.astype(np.int16), grid.slope.astype(np.int16), matrix(grid.readout),
-            matrix(grid.feedback))
+    return (
+        *rows,
+        grid.activity.astype(np.int16),
+        grid.slope.astype(np.int16),
+        matrix(grid.readout),
+        matrix(grid.feedback),
+    )
 
 
 def room_of_kernel(size: kernels.Sizes, n_classes: int) -> tuple[NDArray, ...]:
     """Room for one sample: sums, U, pooled U, sigmoid, slope, errors, places, errors of classes, lists by channel."""
     per_channel = size.p_rows * size.p_cols + 2
-    return (np.zeros(size.cols * size.wide, np.int32), np.zeros(size.rows * size.cols * size.wide, np.int16),
-            np.full(size.n_wide, -1, np.int16), aligned((size.n_wide,), np.int16), aligned((size.n_wide,), np.int16),
-            np.zeros(size.n_wide, np.int16), np.zeros(size.n_wide, np.int32), np.zeros(n_classes, np.int32),
-            np.zeros(size.c_out, np.int64), np.zeros(size.c_out * per_channel, np.int32),
-            np.zeros(size.c_out * per_channel, np.int16))
+    return (
+        np.zeros(size.cols * size.wide, np.int32),
+        np.zeros(size.rows * size.cols * size.wide, np.int16),
+        np.full(size.n_wide, -1, np.int16),
+        aligned((size.n_wide,), np.int16),
+        aligned((size.n_wide,), np.int16),
+        np.zeros(size.n_wide, np.int16),
+        np.zeros(size.n_wide, np.int32),
+        np.zeros(n_classes, np.int32),
+        np.zeros(size.c_out, np.int64),
+        np.zeros(size.c_out * per_channel, np.int32),
+        np.zeros(size.c_out * per_channel, np.int16),
+    )

@@ -22,9 +22,14 @@ from qspinn.quantization.competing import resolve
 from qspinn.quantization.plan import QuantPlan
 from qspinn.words import unknown_key
 
-PUBLISHED = LocalNetwork(bias=False, layers=(
-    LocalLayer(channels=64, kernel=7, padding=2, pool=2), LocalLayer(channels=128, kernel=7, padding=2, pool=1),
-    LocalLayer(channels=128, kernel=7, padding=2, pool=2)))
+PUBLISHED = LocalNetwork(
+    bias=False,
+    layers=(
+        LocalLayer(channels=64, kernel=7, padding=2, pool=2),
+        LocalLayer(channels=128, kernel=7, padding=2, pool=1),
+        LocalLayer(channels=128, kernel=7, padding=2, pool=2),
+    ),
+)
 """The published network, for inputs of PUBLISHED_SHAPE and PUBLISHED_CLASSES classes."""
 PUBLISHED_SHAPE: Shape = (2, 32, 32)
 PUBLISHED_CLASSES = 11
@@ -33,8 +38,13 @@ PUBLISHED_SLIP = {"conv1": 1_440}
 
 
 def local_account(
-    network: LocalNetwork, shape: Shape, n_classes: int, plan: QuantPlan | None = DEFAULT_PLAN, *,
-    before_pooling: bool = False, outputs: Mapping[str, int] | None = None,
+    network: LocalNetwork,
+    shape: Shape,
+    n_classes: int,
+    plan: QuantPlan | None = DEFAULT_PLAN,
+    *,
+    before_pooling: bool = False,
+    outputs: Mapping[str, int] | None = None,
 ) -> MemoryAccount:
     """Memory of learning, batch 1.
 
@@ -55,23 +65,33 @@ def local_account(
     rules = None if plan is None else local_rules(plan, [s.name for s in sizes])
     rows: list[MemoryRow] = []
     for size in sizes:
-        bits = dict.fromkeys(DEFAULTS, FLOAT_BITS) if rules is None else {
-            kind: rules[f"{size.name}.{kind}"].bits for kind in DEFAULTS}
+        bits = (
+            dict.fromkeys(DEFAULTS, FLOAT_BITS)
+            if rules is None
+            else {kind: rules[f"{size.name}.{kind}"].bits for kind in DEFAULTS}
+        )
         counts = _counts(size, n_classes, (outputs or {}).get(size.name, size.n_outputs), network.bias, before_pooling)
-        rows += [MemoryRow(path=f"{size.name}.{kind}", role=role, count=n, bits=bits[kind])
-                 for kind, role, n in counts]
+        rows += [MemoryRow(path=f"{size.name}.{kind}", role=role, count=n, bits=bits[kind]) for kind, role, n in counts]
     return MemoryAccount(rows=tuple(rows))
 
 
-def _counts(size: LayerSize, n_classes: int, n_outputs: int, bias: bool, before_pooling: bool
-            ) -> list[tuple[str, str, int]]:
+def _counts(
+    size: LayerSize, n_classes: int, n_outputs: int, bias: bool, before_pooling: bool
+) -> list[tuple[str, str, int]]:
     """(kind, role, count) of every tensor of a layer."""
     n_weights = size.n_weights + (size.target[0] if bias else 0)
     n_states = size.target[0] * size.target[1] * size.target[2] if before_pooling else n_outputs
-    return [("w", "parameter", n_weights), ("gradient", "learning", n_weights), ("q_trace", "state", size.n_inputs),
-            ("p_trace", "state", size.n_inputs), ("r", "state", n_states), ("u", "state", n_states),
-            ("readout", "parameter", 2 * n_classes * n_outputs), ("read", "learning", n_classes),
-            ("error", "learning", n_classes + n_outputs)]
+    return [
+        ("w", "parameter", n_weights),
+        ("gradient", "learning", n_weights),
+        ("q_trace", "state", size.n_inputs),
+        ("p_trace", "state", size.n_inputs),
+        ("r", "state", n_states),
+        ("u", "state", n_states),
+        ("readout", "parameter", 2 * n_classes * n_outputs),
+        ("read", "learning", n_classes),
+        ("error", "learning", n_classes + n_outputs),
+    ]
 
 
 def stdp_accounts(network: Network, plan: QuantPlan) -> tuple[MemoryAccount, MemoryAccount]:
@@ -100,13 +120,19 @@ def saving(account: MemoryAccount, baseline: MemoryAccount) -> float:
 
 def cost_table(systems: Mapping[str, tuple[MemoryAccount, MemoryAccount]]) -> str:
     """What learning on the device costs as a Markdown table: for each system its (float, integer) accounts, by role."""
-    lines = ["| system | arithmetic | parameters | states | learning | total [bit] | saved |",
-             "|---|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| system | arithmetic | parameters | states | learning | total [bit] | saved |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
     for name, (real, integer) in systems.items():
         for arithmetic, account in (("float", real), ("integer", integer)):
-            parts = [sum(r.total_bits for r in account.rows if r.role == role)
-                     for role in ("parameter", "state", "learning")]
+            parts = [
+                sum(r.total_bits for r in account.rows if r.role == role) for role in ("parameter", "state", "learning")
+            ]
             saved = "" if account is real else f"{saving(account, real):.2f} %"
-            lines.append(f"| {name} | {arithmetic} | " + " | ".join(f"{n:,}" for n in (*parts, account.total_bits))
-                         + f" | {saved} |")
+            lines.append(
+                f"| {name} | {arithmetic} | "
+                + " | ".join(f"{n:,}" for n in (*parts, account.total_bits))
+                + f" | {saved} |"
+            )
     return "\n".join(lines)

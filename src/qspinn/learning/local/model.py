@@ -26,27 +26,61 @@ from qspinn.records import Record, content_key, from_plain, need, plain_table
 
 
 def trained_layers(
-    dataset: EventDataset, network: LocalNetwork, learning: LocalLearning, plan: QuantPlan, seed: int = 0, *,
-    n_threads: int = 0, progress: Progress | None = None, resume: Path | None = None,
+    dataset: EventDataset,
+    network: LocalNetwork,
+    learning: LocalLearning,
+    plan: QuantPlan,
+    seed: int = 0,
+    *,
+    n_threads: int = 0,
+    progress: Progress | None = None,
+    resume: Path | None = None,
 ) -> tuple[Layers, LocalDeclaration]:
     """Layers trained on the training split of a data set, and their declaration; arguments and errors as for
     `training.layers_of` and `training.fit`."""
-    start = start_of(network, dataset.train, len(dataset.labels), step_ms=dataset.bin_ms, burn_in=learning.burn_in,
-                     seed=seed)
-    return trained_from(start, dataset.train, dataset.bin_ms, network, learning, plan, seed, n_threads=n_threads,
-                        progress=progress, resume=resume)
+    start = start_of(
+        network, dataset.train, len(dataset.labels), step_ms=dataset.bin_ms, burn_in=learning.burn_in, seed=seed
+    )
+    return trained_from(
+        start,
+        dataset.train,
+        dataset.bin_ms,
+        network,
+        learning,
+        plan,
+        seed,
+        n_threads=n_threads,
+        progress=progress,
+        resume=resume,
+    )
 
 
 def trained_from(
-    start: tuple[LayerStart, ...], train: EventSet, step_ms: float, network: LocalNetwork, learning: LocalLearning,
-    plan: QuantPlan, seed: int = 0, *, n_threads: int = 0, progress: Progress | None = None, resume: Path | None = None,
+    start: tuple[LayerStart, ...],
+    train: EventSet,
+    step_ms: float,
+    network: LocalNetwork,
+    learning: LocalLearning,
+    plan: QuantPlan,
+    seed: int = 0,
+    *,
+    n_threads: int = 0,
+    progress: Progress | None = None,
+    resume: Path | None = None,
 ) -> tuple[Layers, LocalDeclaration]:
     """The same from layers that `start_of` made for this network, seed and length of a step [ms]."""
     layers = layers_of(network, learning, start, plan, seed=seed, n_threads=n_threads)
     fit(layers, train, learning, seed=seed, progress=progress, checkpoint=resume, origin=content_key(network, plan))
     return layers, LocalDeclaration(
-        network=network, learning=learning, plan=plan, shape=train.shape, n_classes=len(start[0].readout),
-        step_ms=step_ms, seed=seed, scales=tuple(layer.scale for layer in start))
+        network=network,
+        learning=learning,
+        plan=plan,
+        shape=train.shape,
+        n_classes=len(start[0].readout),
+        step_ms=step_ms,
+        seed=seed,
+        scales=tuple(layer.scale for layer in start),
+    )
 
 
 def restored(trained: TrainedLocal, *, n_threads: int = 0) -> Layers:
@@ -58,8 +92,9 @@ def restored(trained: TrainedLocal, *, n_threads: int = 0) -> Layers:
     told = trained.network
     drawn = drawn_layers(told.network, told.shape, told.n_classes, told.step_ms, told.seed)
     try:
-        start = tuple(msgspec.structs.replace(layer, scale=scale)
-                      for layer, scale in zip(drawn, told.scales, strict=True))
+        start = tuple(
+            msgspec.structs.replace(layer, scale=scale) for layer, scale in zip(drawn, told.scales, strict=True)
+        )
         layers = layers_of(told.network, told.learning, start, told.plan, seed=told.seed, n_threads=n_threads)
         layers.put_back(trained.params)
     except (KeyError, ValueError, RuntimeError, OverflowError) as error:
@@ -122,8 +157,12 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, LocalDeclaration):
-            raise ConfigError("network", "is no declaration of local layers", got=type(self.network).__name__,
-                              allowed="LocalDeclaration")
+            raise ConfigError(
+                "network",
+                "is no declaration of local layers",
+                got=type(self.network).__name__,
+                allowed="LocalDeclaration",
+            )
         self.need_whole()
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
         msgspec.structs.force_setattr(self, "provenance", plain_table(self.provenance, "provenance"))
@@ -146,15 +185,22 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 def load_local(path: str | Path) -> TrainedLocal:
     """The checkpoint of locally learned layers at path; errors as for `load`."""
-    return read(path, lambda entry, params: TrainedLocal(
-        network=from_plain(LocalDeclaration, entry["network"], str(path)), params=params,
-        provenance=dict(entry.get("provenance", {}))))
+    return read(
+        path,
+        lambda entry, params: TrainedLocal(
+            network=from_plain(LocalDeclaration, entry["network"], str(path)),
+            params=params,
+            provenance=dict(entry.get("provenance", {})),
+        ),
+    )
+
 
 CODES_16 = (-(1 << 15), (1 << 15) - 1)
 
 
-def of_local(network: LocalNetwork, learning: LocalLearning, plan: QuantPlan, shape: tuple[int, int, int]
-             ) -> dict[str, Expected]:
+def of_local(
+    network: LocalNetwork, learning: LocalLearning, plan: QuantPlan, shape: tuple[int, int, int]
+) -> dict[str, Expected]:
     """Arrays of layers that learn locally, in the arithmetic that they learn in: weights `<layer>.w` [C_out, C_in, k,
     k] and biases `<layer>.b` [C_out], with the state of the optimizer or of the integer updates."""
     sizes = sizes_of(network, shape)
@@ -167,11 +213,17 @@ def of_local(network: LocalNetwork, learning: LocalLearning, plan: QuantPlan, sh
         c_out, kernel = size.target[0], size.layer.kernel
         of_w, of_b = ((c_out, size.source[0], kernel, kernel),), ((c_out,),)
         if not integer:
-            found |= {f"{size.name}.w": Expected(of_w), f"{size.name}.b": Expected(of_b),
-                      f"{size.name}.w_size": Expected(of_w, low=0.0), f"{size.name}.b_size": Expected(of_b, low=0.0)}
+            found |= {
+                f"{size.name}.w": Expected(of_w),
+                f"{size.name}.b": Expected(of_b),
+                f"{size.name}.w_size": Expected(of_w, low=0.0),
+                f"{size.name}.b_size": Expected(of_b, low=0.0),
+            }
             continue
         top = (1 << (rules[f"{size.name}.gradient"].bits - 1)) - 1
-        found |= {f"{size.name}.{kind}": Expected(shapes, low=-top, high=top, whole=True)
-                  for kind, shapes in (("w", of_w), ("b", of_b))}
+        found |= {
+            f"{size.name}.{kind}": Expected(shapes, low=-top, high=top, whole=True)
+            for kind, shapes in (("w", of_w), ("b", of_b))
+        }
         found[f"{size.name}.e_exponent"] = Expected(((1,),), low=CODES_16[0], high=CODES_16[1], whole=True)
     return found

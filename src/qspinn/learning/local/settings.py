@@ -35,8 +35,13 @@ class LocalLearning(Record, frozen=True):
     shift: int = 0
 
     def check(self) -> None:
-        for name, low, high in (("n_epochs", 0, 10_000), ("batch", 1, 1 << 12), ("burn_in", 0, 1 << 15),
-                                ("halve_every", 0, 10_000), ("shift", 0, 64)):
+        for name, low, high in (
+            ("n_epochs", 0, 10_000),
+            ("batch", 1, 1 << 12),
+            ("burn_in", 0, 1 << 15),
+            ("halve_every", 0, 10_000),
+            ("shift", 0, 64),
+        ):
             need(low <= getattr(self, name) <= high, f"learning.{name}", getattr(self, name), f"{low}..{high}")
         for name in ("learning_rate", "float_learning_rate"):
             need(0 < getattr(self, name) <= 1, f"learning.{name}", getattr(self, name), "above 0, at most 1")

@@ -52,8 +52,12 @@ def need_raster(raster: NDArray[np.uint8], shape: Shape) -> None:
     """
     allowed = f"uint8 [T, B, {shape[1]}, {shape[2]}, {shape[0]}] of 0 and 1, C order"
     kind = f"{raster.dtype} {raster.shape}" if isinstance(raster, np.ndarray) else type(raster).__name__
-    if not isinstance(raster, np.ndarray) or raster.dtype != np.uint8 or not raster.flags.c_contiguous or (
-            raster.ndim != 5 or raster.shape[2:] != (shape[1], shape[2], shape[0]) or 0 in raster.shape[:2]):
+    if (
+        not isinstance(raster, np.ndarray)
+        or raster.dtype != np.uint8
+        or not raster.flags.c_contiguous
+        or (raster.ndim != 5 or raster.shape[2:] != (shape[1], shape[2], shape[0]) or 0 in raster.shape[:2])
+    ):
         raise DataError("raster", "does not fit the layers", got=kind, allowed=allowed)
     if int(raster.max()) > 1:
         raise DataError("raster", "holds a value that is no spike", got=int(raster.max()), allowed=allowed)
@@ -91,29 +95,37 @@ def start_of(
     found = []
     for layer in drawn_layers(network, data.shape, n_classes, step_ms, seed):
         drive = _drive(layer, network, spikes)
-        spread = float(drive[min(burn_in, len(drive) - 1):].std())
+        spread = float(drive[min(burn_in, len(drive) - 1) :].std())
         if spread == 0.0:
-            raise DataError(layer.size.name, "nothing reaches this layer on the first recordings", got="U = 0",
-                            fix="data with events, or fewer steps of burn-in")
+            raise DataError(
+                layer.size.name,
+                "nothing reaches this layer on the first recordings",
+                got="U = 0",
+                fix="data with events, or fewer steps of burn-in",
+            )
         layer = msgspec.structs.replace(layer, scale=round(math.log2(network.spread / spread)))
         spikes = _spikes(layer, network, drive)
         found.append(layer)
     return tuple(found)
 
 
-def drawn_layers(network: LocalNetwork, shape: Shape, n_classes: int, step_ms: float, seed: int
-                 ) -> tuple[LayerStart, ...]:
+def drawn_layers(
+    network: LocalNetwork, shape: Shape, n_classes: int, step_ms: float, seed: int
+) -> tuple[LayerStart, ...]:
     """What is random in fresh layers, by the seed alone; all scales are 0."""
     integer("n_classes", n_classes, low=2, high=1 << 16)
     integer("seed", seed, low=0, high=(1 << 64) - 1)
     if isinstance(step_ms, bool) or not isinstance(step_ms, int | float) or not 0 < step_ms < math.inf:
         raise ConfigError("step_ms", "is no length of a step", got=step_ms, allowed="a number above 0")
-    return tuple(_drawn(size, network, n_classes, step_ms, np.random.default_rng([seed, 41, number]))
-                 for number, size in enumerate(sizes_of(network, shape)))
+    return tuple(
+        _drawn(size, network, n_classes, step_ms, np.random.default_rng([seed, 41, number]))
+        for number, size in enumerate(sizes_of(network, shape))
+    )
 
 
-def _drawn(size: LayerSize, network: LocalNetwork, n_classes: int, step_ms: float, rng: np.random.Generator
-           ) -> LayerStart:
+def _drawn(
+    size: LayerSize, network: LocalNetwork, n_classes: int, step_ms: float, rng: np.random.Generator
+) -> LayerStart:
     """A layer whose scale is still 0."""
     c_out, height, width = size.pooled
     readout = rng.uniform(-1, 1, (n_classes, height, width, c_out))
@@ -121,9 +133,15 @@ def _drawn(size: LayerSize, network: LocalNetwork, n_classes: int, step_ms: floa
     tau_mem, tau_syn = (rng.uniform(*span, size.source[0]) for span in (network.tau_mem_ms, network.tau_syn_ms))
     shape = (c_out, size.layer.kernel, size.layer.kernel, size.source[0])
     return LayerStart(
-        size=size, w=rng.uniform(-network.reach, network.reach, shape),
-        readout=readout, feedback=feedback, alpha=np.exp(-step_ms / tau_mem), beta=np.exp(-step_ms / tau_syn), scale=0,
-        readout_shift=round(math.log2(math.sqrt(size.n_outputs) / network.amplitude)))
+        size=size,
+        w=rng.uniform(-network.reach, network.reach, shape),
+        readout=readout,
+        feedback=feedback,
+        alpha=np.exp(-step_ms / tau_mem),
+        beta=np.exp(-step_ms / tau_syn),
+        scale=0,
+        readout_shift=round(math.log2(math.sqrt(size.n_outputs) / network.amplitude)),
+    )
 
 
 def gains(decay: Reals, cap: float) -> Reals:

@@ -51,7 +51,12 @@ class Layers(Protocol):
 
 
 def layers_of(
-    network: LocalNetwork, learning: LocalLearning, start: tuple[LayerStart, ...], plan: QuantPlan, *, seed: int = 0,
+    network: LocalNetwork,
+    learning: LocalLearning,
+    start: tuple[LayerStart, ...],
+    plan: QuantPlan,
+    *,
+    seed: int = 0,
     n_threads: int = 0,
 ) -> Layers:
     """The layers before training, in the arithmetic that `learning` asks for; float needs torch and no plan.
@@ -69,8 +74,14 @@ def layers_of(
 
 
 def fit(
-    layers: Layers, data: EventSet, learning: LocalLearning, *, seed: int = 0, progress: Progress | None = None,
-    checkpoint: Path | None = None, origin: str = "",
+    layers: Layers,
+    data: EventSet,
+    learning: LocalLearning,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    origin: str = "",
 ) -> None:
     """Trains the layers in place, deterministic by seed; integers on any machine and any number of threads.
 
@@ -88,9 +99,12 @@ def fit(
     """
     need_recordings(layers, data)
     if data.n_samples == 0 or data.n_steps <= learning.burn_in:
-        raise DataError("training data", "leave nothing to learn from",
-                        got=f"{data.n_samples} samples of {data.n_steps} steps",
-                        allowed=f"samples of more than learning.burn_in = {learning.burn_in} steps")
+        raise DataError(
+            "training data",
+            "leave nothing to learn from",
+            got=f"{data.n_samples} samples of {data.n_steps} steps",
+            allowed=f"samples of more than learning.burn_in = {learning.burn_in} steps",
+        )
     key = _key(layers, data, [learning, seed, origin]) if checkpoint else ""
     done = _restored(checkpoint, key, layers) if checkpoint else 0
     for epoch in range(done, learning.n_epochs):
@@ -98,8 +112,12 @@ def fit(
             layers.learn(raster, labels, epoch)
         state = layers.state()
         if not all(np.isfinite(x).all() for x in state.values()):
-            raise RunError(f"epoch {epoch + 1}", "weights are not finite", got="NaN or infinity",
-                           fix="lower learning.float_learning_rate")
+            raise RunError(
+                f"epoch {epoch + 1}",
+                "weights are not finite",
+                got="NaN or infinity",
+                fix="lower learning.float_learning_rate",
+            )
         if checkpoint:
             _store(checkpoint, key, epoch + 1, state)
         if progress:
@@ -119,12 +137,14 @@ def need_recordings(layers: Layers, data: EventSet) -> None:
         raise DataError("events", "do not fit the layers", got=data.shape, allowed=str(shape))
     if data.n_samples and not 0 <= data.labels.min() <= data.labels.max() < n_classes:
         at = int(((data.labels < 0) | (data.labels >= n_classes)).argmax())
-        raise DataError(f"events.labels[{at}]", "is no class of the layers", got=int(data.labels[at]),
-                        allowed=f"0..{n_classes - 1}")
+        raise DataError(
+            f"events.labels[{at}]", "is no class of the layers", got=int(data.labels[at]), allowed=f"0..{n_classes - 1}"
+        )
 
 
-def _batches(data: EventSet, learning: LocalLearning, rng: np.random.Generator
-             ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def _batches(
+    data: EventSet, learning: LocalLearning, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Batches of an epoch, shifted; a rest smaller than a batch is left out."""
     order, size = rng.permutation(data.n_samples), min(learning.batch, data.n_samples)
     for at in range(0, data.n_samples - size + 1, size):
@@ -142,8 +162,12 @@ def answers(layers: Layers, data: EventSet, rule: str, burn_in: int) -> tuple[ND
     """
     need_recordings(layers, data)
     if data.n_steps <= burn_in:
-        raise DataError("events", "leave no step to answer from", got=f"{data.n_steps} steps",
-                        allowed=f"more than learning.burn_in = {burn_in}")
+        raise DataError(
+            "events",
+            "leave no step to answer from",
+            got=f"{data.n_steps} steps",
+            allowed=f"more than learning.burn_in = {burn_in}",
+        )
     found, n_spikes = [np.zeros(0, np.int64)], 0
     for at in range(0, data.n_samples, BATCH):
         values, spikes = layers.readouts(raster_of(data.slice(at, min(at + BATCH, data.n_samples))))
@@ -184,14 +208,21 @@ def _restored(path: Path, key: str, layers: Layers) -> int:
         data = path.read_bytes()
         entry, state = entry_of(data, "qspinn_local"), safetensors.numpy.load(data)
         if entry["key"] != key:
-            raise RunError(str(path), "is of another training, which was interrupted",
-                           fix="choose another place, or delete it to train from the start")
+            raise RunError(
+                str(path),
+                "is of another training, which was interrupted",
+                fix="choose another place, or delete it to train from the start",
+            )
         _need_state(state, layers.state())
         layers.put_back(state)
         return integer("n_done", entry["n_done"], low=0, error=ArtifactError)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ArtifactError(str(path), "cannot be read as an interrupted training", got=str(error)[:120],
-                            fix="delete it to train from the start") from None
+        raise ArtifactError(
+            str(path),
+            "cannot be read as an interrupted training",
+            got=str(error)[:120],
+            fix="delete it to train from the start",
+        ) from None
 
 
 def _need_state(found: dict[str, NDArray], expected: dict[str, NDArray]) -> None:

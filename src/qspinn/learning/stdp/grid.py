@@ -107,8 +107,9 @@ class GridModel(msgspec.Struct, kw_only=True, eq=False):
     def levels(self) -> Codes:
         """Threshold codes [N] that potentials are compared with now."""
         if self.per_neuron:
-            level = requantize((self.v_th + self.theta) * (self.sums >> self.pre_shift), self.post_shift,
-                               Rounding.TRUNCATE)
+            level = requantize(
+                (self.v_th + self.theta) * (self.sums >> self.pre_shift), self.post_shift, Rounding.TRUNCATE
+            )
         else:
             level = self.v_th + (self.theta << self.theta_shift)
         return np.minimum(level, self.v_fmt.code_max)
@@ -130,26 +131,42 @@ def prepare(
     arrays.need_kind("ranges", ranges, Ranges)
     arrays.need_kind("start", start, Trained | None)
     if start is not None and parameters.of_competing(start.network) != parameters.of_competing(network):
-        raise ConfigError("start.network", "is not of the network's size", got=start.network.name,
-                          fix="start from the network that was trained as this one is declared")
+        raise ConfigError(
+            "start.network",
+            "is not of the network's size",
+            got=start.network.name,
+            fix="start from the network that was trained as this one is declared",
+        )
     population, dense, lateral, stdp = plastic(network)
     rules = resolve(plan, network, learning=True)
     if plan.fold_theta:
-        raise ConfigError("plan.fold_theta", "makes one tensor of thresholds that no longer move: possible once "
-                          "learning is over", got=True, allowed="False while learning")
+        raise ConfigError(
+            "plan.fold_theta",
+            "makes one tensor of thresholds that no longer move: possible once learning is over",
+            got=True,
+            allowed="False while learning",
+        )
     name, neuron = population.name, population.neuron
     rule = {kind: rules[f"{name}.{kind}"] for kind in ("w", "v", "v_th", "theta", "decay", "inhibition")}
     if neuron.v_min_mv < 0:
-        raise LoweringError(f"{name}.v", "learning on the grid needs unsigned potentials", got=neuron.v_min_mv,
-                            fix="set neuron.v_min_mv = 0")
+        raise LoweringError(
+            f"{name}.v",
+            "learning on the grid needs unsigned potentials",
+            got=neuron.v_min_mv,
+            fix="set neuron.v_min_mv = 0",
+        )
     kept = kept_inputs(plan, ranges)
     params = start.need_whole().params if start else init_params(network, seed)
     w_float = np.asarray(params[f"{name}.w"], dtype=np.float64)[:, kept]
     theta_float = np.asarray(params[f"{name}.theta"], dtype=np.float64)
     per_neuron = rule["w"].granularity is Granularity.PER_NEURON
     if per_neuron and not plan.keep_sum:
-        raise ConfigError("plan.keep_sum", "learning on the grid with a unit per neuron keeps the sums of weights",
-                          got=False, allowed="True")
+        raise ConfigError(
+            "plan.keep_sum",
+            "learning on the grid with a unit per neuron keeps the sums of weights",
+            got=False,
+            allowed="True",
+        )
     w = _initial_codes(w_float, rule["w"], dense.w_max, fresh=start is None, seed=seed)
     c_max = (1 << rule["w"].bits) - 1
     reach = ranges.threshold_max_mv[name] * HEADROOM
@@ -158,35 +175,62 @@ def prepare(
     fill = (TYPICAL_FILL if start is None else float(w.sum(axis=1).max()) / (c_max * w.shape[1])) * c_max * w.shape[1]
     in_shift = fitting_shift(reach * fill / norm if per_neuron else reach / delta_w, rule["v"].bits)
     v_fmt = QFormat(bits=rule["v"].bits)
-    layout = _threshold_layout(rule, reach, neuron.v_th_mv, norm * 2.0**in_shift, delta_w * 2.0**in_shift, per_neuron,
-                               c_max * w.shape[1])
-    theta, _ = encode(theta_float, QFormat(bits=rule["theta"].bits), rule["theta"].rounding,
-                      scale=layout["theta_delta"], key=stream_key(seed, STREAM + LOWERING_STREAM + 1, 0))
+    layout = _threshold_layout(
+        rule, reach, neuron.v_th_mv, norm * 2.0**in_shift, delta_w * 2.0**in_shift, per_neuron, c_max * w.shape[1]
+    )
+    theta, _ = encode(
+        theta_float,
+        QFormat(bits=rule["theta"].bits),
+        rule["theta"].rounding,
+        scale=layout["theta_delta"],
+        key=stream_key(seed, STREAM + LOWERING_STREAM + 1, 0),
+    )
     decay = decay_codes(decay_factor(neuron.tau_ms, network.dt_ms), rule["decay"])
     # One potential code is worth a different voltage in every neuron and while it learns, so inhibition and reset
     # that depend on it are only representable where a spike clears everybody to the resting potential.
     cleared = lateral.strength_mv >= reach
     if per_neuron and (neuron.v_reset_mv != 0 or not cleared):
-        raise LoweringError(f"{name}.inhibition", "a unit per neuron that changes while learning needs reset to 0 and "
-                            "inhibition above every threshold", got=(neuron.v_reset_mv, lateral.strength_mv),
-                            allowed=f"v_reset_mv = 0, strength_mv >= {reach:.4g}")
+        raise LoweringError(
+            f"{name}.inhibition",
+            "a unit per neuron that changes while learning needs reset to 0 and inhibition above every threshold",
+            got=(neuron.v_reset_mv, lateral.strength_mv),
+            allowed=f"v_reset_mv = 0, strength_mv >= {reach:.4g}",
+        )
     unit = delta_w * 2.0**in_shift
     ratio = v_fmt.code_max if cleared else min(lateral.strength_mv / unit, float(v_fmt.code_max))
     code, inhibition_shift = inhibition_code(ratio, v_fmt.code_max, rule["inhibition"])
     dt = network.dt_ms
     norm_code = 0 if per_neuron or stdp.norm == 0 else round(stdp.norm / delta_w)
     if norm_code == 0 and stdp.norm > 0 and not per_neuron:
-        raise LoweringError(f"network.{name}.stdp.norm", "vanishes: the sum is less than one step of the weights",
-                            got=stdp.norm, allowed=f"0, or at least {delta_w:.3g}", fix=f"more bits for {name}.w")
+        raise LoweringError(
+            f"network.{name}.stdp.norm",
+            "vanishes: the sum is less than one step of the weights",
+            got=stdp.norm,
+            allowed=f"0, or at least {delta_w:.3g}",
+            fix=f"more bits for {name}.w",
+        )
     return GridModel(
-        network=network, plan=plan, rules=rules, kept=kept, seed=seed, w=w, theta=theta, sums=w.sum(axis=1),
-        per_neuron=per_neuron, c_max=c_max, v_fmt=v_fmt, in_shift=in_shift, decay=int(decay.codes[0]),
-        decay_shift=rule["decay"].bits, inhibition=np.array([code << inhibition_shift]),
+        network=network,
+        plan=plan,
+        rules=rules,
+        kept=kept,
+        seed=seed,
+        w=w,
+        theta=theta,
+        sums=w.sum(axis=1),
+        per_neuron=per_neuron,
+        c_max=c_max,
+        v_fmt=v_fmt,
+        in_shift=in_shift,
+        decay=int(decay.codes[0]),
+        decay_shift=rule["decay"].bits,
+        inhibition=np.array([code << inhibition_shift]),
         inhibition_shift=inhibition_shift,
         reset=np.array([0 if per_neuron else round(neuron.v_reset_mv / unit)]),
         norm_code=norm_code,
         x_pre=_trace(stdp.tau_pre_ms, dt, network.n_steps, rules[f"{name}.x_pre"], rule["decay"]),
-        x_post=_trace(stdp.tau_post_ms, dt, network.n_steps, rules[f"{name}.x_post"], rule["decay"]), **layout,
+        x_post=_trace(stdp.tau_post_ms, dt, network.n_steps, rules[f"{name}.x_post"], rule["decay"]),
+        **layout,
     )
 
 
@@ -204,7 +248,12 @@ def _initial_codes(w: NDArray, rule: QuantRule, w_max: float, *, fresh: bool, se
 
 
 def _threshold_layout(
-    rule: Mapping[str, QuantRule], reach: float, v_th_mv: float, drive: float, v_unit: float, per_neuron: bool,
+    rule: Mapping[str, QuantRule],
+    reach: float,
+    v_th_mv: float,
+    drive: float,
+    v_unit: float,
+    per_neuron: bool,
     largest_sum: int,
 ) -> dict[str, Any]:
     """Codes and shifts of v_th and theta; see `GridModel`. `drive` is norm * 2**in_shift."""
@@ -214,15 +263,25 @@ def _threshold_layout(
         shift = max(0, fitting_shift(reach / v_unit, bits))
         v_th_shift = max(0, fitting_shift(v_th_mv / v_unit, rule["v_th"].bits))
         code, _ = encode([v_th_mv / v_unit], QFormat(bits=rule["v_th"].bits, frac=-v_th_shift), rule["v_th"].rounding)
-        return {"v_th": int(code[0]) << v_th_shift, "pre_shift": 0, "post_shift": 0, "theta_shift": shift,
-                "theta_delta": v_unit * 2.0**shift}
+        return {
+            "v_th": int(code[0]) << v_th_shift,
+            "pre_shift": 0,
+            "post_shift": 0,
+            "theta_shift": shift,
+            "theta_delta": v_unit * 2.0**shift,
+        }
     pre_shift = max(0, largest_sum.bit_length() + bits + 1 - 31)
     exponent = math.floor(math.log2(drive * top / reach))
     delta = drive * 2.0**-exponent
     v_th_shift = max(0, fitting_shift(v_th_mv / delta, rule["v_th"].bits))
     code, _ = encode([v_th_mv / delta], QFormat(bits=rule["v_th"].bits, frac=-v_th_shift), rule["v_th"].rounding)
-    return {"v_th": int(code[0]) << v_th_shift, "pre_shift": pre_shift, "post_shift": exponent - pre_shift,
-            "theta_shift": 0, "theta_delta": delta}
+    return {
+        "v_th": int(code[0]) << v_th_shift,
+        "pre_shift": pre_shift,
+        "post_shift": exponent - pre_shift,
+        "theta_shift": 0,
+        "theta_delta": delta,
+    }
 
 
 def _trace(tau_ms: float, dt_ms: float, n_steps: int, rule: QuantRule, decay_rule: QuantRule) -> Trace:
@@ -238,7 +297,11 @@ def _trace(tau_ms: float, dt_ms: float, n_steps: int, rule: QuantRule, decay_rul
 
 
 def fit(
-    model: GridModel, spikes: Spikes, training: StdpTraining, *, learn_weights: bool = True,
+    model: GridModel,
+    spikes: Spikes,
+    training: StdpTraining,
+    *,
+    learn_weights: bool = True,
     progress: Progress | None = None,
 ) -> None:
     """Trains the model in place on encoded samples of all inputs; deterministic by the model's seed.
@@ -280,8 +343,14 @@ def _rates(model: GridModel, factor: float) -> Rates:
     rule = {kind: model.rules[f"{population.name}.{kind}"] for kind in ("w", "theta", "x_pre")}
     reach = dense.w_max if stdp.bound == "hard" else 1.0  # hard bounds count in weights, others in shares of w_max
     return rates_of(
-        population, stdp, factor, reach=reach, tops=(model.x_pre.top, model.x_post.top), rules=rule,
-        theta_delta=model.theta_delta)
+        population,
+        stdp,
+        factor,
+        reach=reach,
+        tops=(model.x_pre.top, model.x_post.top),
+        rules=rule,
+        theta_delta=model.theta_delta,
+    )
 
 
 def _grid_rows(model: GridModel) -> NDArray:
@@ -292,8 +361,7 @@ def _grid_rows(model: GridModel) -> NDArray:
 
 
 def _call(
-    model: GridModel, spikes: Spikes, order: Codes, rows: NDArray, cols: NDArray, rates: Rates,
-    learn_weights: bool,
+    model: GridModel, spikes: Spikes, order: Codes, rows: NDArray, cols: NDArray, rates: Rates, learn_weights: bool
 ) -> None:
     """One call of the compiled kernel."""
     from qspinn.compiled.competing import narrow_settings
@@ -305,28 +373,69 @@ def _call(
     busiest = int(np.diff(spikes.offsets, axis=1).max(initial=0))
     left = max(0, -model.in_shift)
     if (busiest * model.c_max) << left >= 1 << min(16 + max(model.in_shift, 0), 30):
-        raise LoweringError(f"{name}.v", "the input sum of one step may overflow", got=busiest * model.c_max << left,
-                            allowed=f"below {1 << min(16 + max(model.in_shift, 0), 30)}", fix="fewer bits for v")
+        raise LoweringError(
+            f"{name}.v",
+            "the input sum of one step may overflow",
+            got=busiest * model.c_max << left,
+            allowed=f"below {1 << min(16 + max(model.in_shift, 0), 30)}",
+            fix="fewer bits for v",
+        )
     v_kind = np.int16 if model.v_fmt.bits <= 15 else np.int32
     total_kind = np.int16 if (busiest * model.c_max) << left < 1 << 15 else np.int32
     settings = narrow_settings(model.v_fmt, model.in_shift, model.decay, model.decay_shift)
     v_rounding, w_rounding = (model.rules[f"{name}.{kind}"].rounding for kind in ("v", "w"))
-    fused = (model.c_max < 256 and v_kind is np.int16 and total_kind is np.int16 and left == 0
-             and v_rounding is not Rounding.STOCHASTIC)
+    fused = (
+        model.c_max < 256
+        and v_kind is np.int16
+        and total_kind is np.int16
+        and left == 0
+        and v_rounding is not Rounding.STOCHASTIC
+    )
     largest = max(rates.post, rates.pre) * (max(model.x_pre.top, model.x_post.top) << rates.fine) * model.c_max
     small = w_rounding is Rounding.STOCHASTIC and largest < 1 << 30 and 1 <= rates.shift <= 30
     run_grid(
-        spikes.offsets, spikes.index, order, rows, np.zeros(1, total_kind), cols, model.theta, model.sums,
-        model.v_th, np.int32(model.reset[0]), np.int32(min(int(model.inhibition[0]), model.v_fmt.code_max)),
-        np.zeros(1, v_kind), *settings,
+        spikes.offsets,
+        spikes.index,
+        order,
+        rows,
+        np.zeros(1, total_kind),
+        cols,
+        model.theta,
+        model.sums,
+        model.v_th,
+        np.int32(model.reset[0]),
+        np.int32(min(int(model.inhibition[0]), model.v_fmt.code_max)),
+        np.zeros(1, v_kind),
+        *settings,
         population.neuron.n_ref_steps,
-        MODE[model.rules[f"{name}.v"].rounding], model.per_neuron, model.pre_shift, model.post_shift,
-        model.theta_shift, (1 << model.rules[f"{name}.theta"].bits) - 1, model.v_fmt.code_max, rates.theta, THETA_SHIFT,
-        MODE[model.rules[f"{name}.theta"].rounding], np.uint32(model.seed), STREAM, model.samples_seen,
-        rates.post, rates.pre, rates.shift, rates.fine, rates.offset,
-        BOUNDS[stdp.bound], model.c_max, MODE[model.rules[f"{name}.w"].rounding],
-        *_trace_arguments(model.x_pre), *_trace_arguments(model.x_post),
-        model.norm_code, learn_weights, left, fused, small,
+        MODE[model.rules[f"{name}.v"].rounding],
+        model.per_neuron,
+        model.pre_shift,
+        model.post_shift,
+        model.theta_shift,
+        (1 << model.rules[f"{name}.theta"].bits) - 1,
+        model.v_fmt.code_max,
+        rates.theta,
+        THETA_SHIFT,
+        MODE[model.rules[f"{name}.theta"].rounding],
+        np.uint32(model.seed),
+        STREAM,
+        model.samples_seen,
+        rates.post,
+        rates.pre,
+        rates.shift,
+        rates.fine,
+        rates.offset,
+        BOUNDS[stdp.bound],
+        model.c_max,
+        MODE[model.rules[f"{name}.w"].rounding],
+        *_trace_arguments(model.x_pre),
+        *_trace_arguments(model.x_post),
+        model.norm_code,
+        learn_weights,
+        left,
+        fused,
+        small,
     )
 
 
@@ -345,14 +454,16 @@ def to_program(
     rule = model.rules
     tensors: dict[str, CodeTensor] = {
         f"{name}.w": CodeTensor(codes=model.w.astype(np.int32), fmt=QFormat(bits=rule[f"{name}.w"].bits)),
-        f"{name}.decay": CodeTensor(codes=np.array([model.decay], dtype=np.int32),
-                                    fmt=QFormat(bits=model.decay_shift, frac=model.decay_shift)),
+        f"{name}.decay": CodeTensor(
+            codes=np.array([model.decay], dtype=np.int32), fmt=QFormat(bits=model.decay_shift, frac=model.decay_shift)
+        ),
         f"{name}.v_reset": CodeTensor(codes=model.reset.astype(np.int32), fmt=model.v_fmt),
         "readout.votes": votes,
     }
     tensors[f"{name}.inhibition"] = CodeTensor(
         codes=(model.inhibition >> model.inhibition_shift).astype(np.int32),
-        fmt=QFormat(bits=rule[f"{name}.inhibition"].bits, frac=-model.inhibition_shift))
+        fmt=QFormat(bits=rule[f"{name}.inhibition"].bits, frac=-model.inhibition_shift),
+    )
     tensors[f"{name}.v_th"] = CodeTensor(codes=model.levels().astype(np.int32), fmt=model.v_fmt)
     ops: list[Op] = [poisson_op(model.network, model.seed)]
     source = "input"
@@ -362,12 +473,33 @@ def to_program(
         source = "kept"
     ops += [
         DenseOp(source=source, target=name, weight=f"{name}.w"),
-        LifOp(name=name, n=population.n, v_fmt=model.v_fmt, v_min=0, in_shift=model.in_shift, decay=f"{name}.decay",
-              decay_shift=model.decay_shift, rounding=rule[f"{name}.v"].rounding, v_th=f"{name}.v_th", v_th_shift=0,
-              v_reset=f"{name}.v_reset", n_ref=population.neuron.n_ref_steps, winner=True, stream=STREAM,
-              inhibition=f"{name}.inhibition", inhibition_shift=model.inhibition_shift),
+        LifOp(
+            name=name,
+            n=population.n,
+            v_fmt=model.v_fmt,
+            v_min=0,
+            in_shift=model.in_shift,
+            decay=f"{name}.decay",
+            decay_shift=model.decay_shift,
+            rounding=rule[f"{name}.v"].rounding,
+            v_th=f"{name}.v_th",
+            v_th_shift=0,
+            v_reset=f"{name}.v_reset",
+            n_ref=population.neuron.n_ref_steps,
+            winner=True,
+            stream=STREAM,
+            inhibition=f"{name}.inhibition",
+            inhibition_shift=model.inhibition_shift,
+        ),
         VoteOp(source=name, votes="readout.votes"),
     ]
-    return Program(name=model.network.name, n_inputs=model.network.input.n, n_steps=model.network.n_steps,
-                   seed=model.seed, ops=tuple(ops), tensors=tensors, labels=labels,
-                   provenance={} if provenance is None else provenance)
+    return Program(
+        name=model.network.name,
+        n_inputs=model.network.input.n,
+        n_steps=model.network.n_steps,
+        seed=model.seed,
+        ops=tuple(ops),
+        tensors=tensors,
+        labels=labels,
+        provenance={} if provenance is None else provenance,
+    )

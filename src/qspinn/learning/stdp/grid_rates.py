@@ -47,8 +47,16 @@ class Rates(NamedTuple):
     rules: Mapping[str, QuantRule]
 
 
-def rates_of(population: Population, stdp: Stdp, factor: float, *, reach: float, tops: tuple[int, int],
-             rules: Mapping[str, QuantRule], theta_delta: float) -> Rates:
+def rates_of(
+    population: Population,
+    stdp: Stdp,
+    factor: float,
+    *,
+    reach: float,
+    tops: tuple[int, int],
+    rules: Mapping[str, QuantRule],
+    theta_delta: float,
+) -> Rates:
     """The codes of a pass.
 
     Args:
@@ -63,20 +71,40 @@ def rates_of(population: Population, stdp: Stdp, factor: float, *, reach: float,
     fine = max(0, 8 - rules["x_pre"].bits)
     unit_post, unit_pre = ((1 << fine) * top / factor for top in tops)
     where = f"network.{population.name}.stdp"
-    post, pre, shift = learning_rate_codes(stdp.eta_post / unit_post / reach, stdp.eta_pre / unit_pre / reach,
-                                           units=(unit_post * reach, unit_pre * reach), where=where)
+    post, pre, shift = learning_rate_codes(
+        stdp.eta_post / unit_post / reach,
+        stdp.eta_pre / unit_pre / reach,
+        units=(unit_post * reach, unit_pre * reach),
+        where=where,
+    )
     theta = _theta_code(population, factor, theta_delta, rules["theta"])
     exact = stdp.x_offset * tops[0] * (1 << fine)
     if 0 < exact < LEAST:
-        raise LoweringError(f"{where}.x_offset", "vanishes: it is less than one step of the trace", got=stdp.x_offset,
-                            allowed=f"0, or at least {_up(LEAST / (tops[0] << fine))}",
-                            fix=f"more bits for {population.name}.x_pre")
-    return Rates(post, pre, shift, fine, round(exact), theta, (tops[0] << fine, tops[1] << fine), population.name, stdp,
-                 population.neuron.theta_plus_mv * factor, rules)
+        raise LoweringError(
+            f"{where}.x_offset",
+            "vanishes: it is less than one step of the trace",
+            got=stdp.x_offset,
+            allowed=f"0, or at least {_up(LEAST / (tops[0] << fine))}",
+            fix=f"more bits for {population.name}.x_pre",
+        )
+    return Rates(
+        post,
+        pre,
+        shift,
+        fine,
+        round(exact),
+        theta,
+        (tops[0] << fine, tops[1] << fine),
+        population.name,
+        stdp,
+        population.neuron.theta_plus_mv * factor,
+        rules,
+    )
 
 
-def learning_rate_codes(post: float, pre: float, *, units: tuple[float, float] = (1.0, 1.0),
-                        where: str = "network.stdp") -> tuple[int, int, int]:
+def learning_rate_codes(
+    post: float, pre: float, *, units: tuple[float, float] = (1.0, 1.0), where: str = "network.stdp"
+) -> tuple[int, int, int]:
     """(e_post, e_pre, shift) with e / 2**shift nearest to the rates; the larger one has 8 bits, shift is at most 31.
 
     Args:
@@ -98,15 +126,22 @@ def learning_rate_codes(post: float, pre: float, *, units: tuple[float, float] =
     if largest * 2.0**shift > RATE_MAX + 0.5:
         name = "eta_post" if post >= pre else "eta_pre"
         unit = units[0] if post >= pre else units[1]
-        raise LoweringError(f"{where}.{name}", "is too large for its 8 bits", got=_declared(largest, unit),
-                            allowed=f"at most {RATE_MAX * unit:.3g}")
+        raise LoweringError(
+            f"{where}.{name}",
+            "is too large for its 8 bits",
+            got=_declared(largest, unit),
+            allowed=f"at most {RATE_MAX * unit:.3g}",
+        )
     for (name, rate), unit in zip(rates.items(), units, strict=True):
         if 0 < rate * 2.0**shift < LEAST:
             beside = "" if rate == largest else f" beside {'eta_pre' if name == 'eta_post' else 'eta_post'}"
             raise LoweringError(
-                f"{where}.{name}", f"vanishes on the grid{beside}: it is less than one unit of 2**-{shift}",
-                got=_declared(rate, unit), allowed=f"0, or at least {_up(LEAST * 2.0**-shift * unit)}",
-                fix="a larger rate, or 0" if not beside else "rates that differ less, or 0")
+                f"{where}.{name}",
+                f"vanishes on the grid{beside}: it is less than one unit of 2**-{shift}",
+                got=_declared(rate, unit),
+                allowed=f"0, or at least {_up(LEAST * 2.0**-shift * unit)}",
+                fix="a larger rate, or 0" if not beside else "rates that differ less, or 0",
+            )
     return round(post * 2.0**shift), round(pre * 2.0**shift), shift
 
 
@@ -130,8 +165,12 @@ def _theta_code(population: Population, factor: float, delta: float, rule: Quant
     exact = population.neuron.theta_plus_mv * factor / delta * (1 << THETA_SHIFT)
     top = (1 << rule.bits) - 1
     if exact > top << THETA_SHIFT:
-        raise LoweringError(f"network.{population.name}.neuron.theta_plus_mv", "is more than theta can hold",
-                            got=population.neuron.theta_plus_mv, allowed=f"at most {top * delta:.3g} mV")
+        raise LoweringError(
+            f"network.{population.name}.neuron.theta_plus_mv",
+            "is more than theta can hold",
+            got=population.neuron.theta_plus_mv,
+            allowed=f"at most {top * delta:.3g} mV",
+        )
     return round(exact)
 
 
@@ -158,13 +197,22 @@ def _need_weights(rates: Rates) -> None:
         declared = getattr(stdp, name)
         in_codes = abs(per_code) * ((1 << rule.bits) - 1) / 2.0**rates.shift
         needed = 0.5 if rule.rounding is Rounding.NEAREST else 1.0
-        wide = next((n for n in range(rule.bits + 1, WIDEST + 1)
-                     if _changes(per_code * ((1 << n) - 1), rates.shift, rule.rounding)), None)
+        wide = next(
+            (
+                n
+                for n in range(rule.bits + 1, WIDEST + 1)
+                if _changes(per_code * ((1 << n) - 1), rates.shift, rule.rounding)
+            ),
+            None,
+        )
         fix = f"{f'{wide} bits or more for {rates.name}.w, ' if wide else ''}a larger {name}, or stochastic rounding"
         raise LoweringError(
-            f"network.{rates.name}.stdp.{name}", "can never change a weight: every update is rounded to nothing",
+            f"network.{rates.name}.stdp.{name}",
+            "can never change a weight: every update is rounded to nothing",
             got=f"{declared:g} on {rule.bits} bits rounded {rule.rounding.value}",
-            allowed=f"0, or at least {_up(declared * needed / in_codes)}", fix=fix)
+            allowed=f"0, or at least {_up(declared * needed / in_codes)}",
+            fix=fix,
+        )
 
 
 def _need_theta(rates: Rates) -> None:
@@ -175,11 +223,13 @@ def _need_theta(rates: Rates) -> None:
         return
     needed = {Rounding.NEAREST: 0.5, Rounding.STOCHASTIC: LEAST / (1 << THETA_SHIFT)}.get(rule.rounding, 1.0)
     raise LoweringError(
-        f"network.{rates.name}.neuron.theta_plus_mv", "can never raise a threshold: it is rounded to nothing",
+        f"network.{rates.name}.neuron.theta_plus_mv",
+        "can never raise a threshold: it is rounded to nothing",
         got=f"{rates.theta_plus_mv:g} mV on {rule.bits} bits rounded {rule.rounding.value}",
         allowed=f"0, or at least {needed:g} of a step of theta",
-        fix=f"more bits for {rates.name}.theta, a larger theta_plus_mv" + (
-            "" if stochastic else ", or stochastic rounding"))
+        fix=f"more bits for {rates.name}.theta, a larger theta_plus_mv"
+        + ("" if stochastic else ", or stochastic rounding"),
+    )
 
 
 def _changes(update: int, shift: int, rounding: Rounding) -> bool:

@@ -49,13 +49,17 @@ def plastic(network: Network) -> tuple[Population, Dense, Lateral, Stdp]:
     """
     arrays.need_kind("network", network, Network)
     if len(network.populations) != 1:
-        raise ConfigError("network.populations", "STDP trains networks of one population",
-                          got=[p.name for p in network.populations])
+        raise ConfigError(
+            "network.populations", "STDP trains networks of one population", got=[p.name for p in network.populations]
+        )
     population = network.populations[0]
     dense, lateral = network.dense_into(population.name), network.lateral_of(population.name)
     if dense.stdp is None or lateral is None:
-        raise ConfigError(f"network.{population.name}", "needs a plastic dense and a lateral connection",
-                          fix="give the dense connection an stdp record and add a lateral connection")
+        raise ConfigError(
+            f"network.{population.name}",
+            "needs a plastic dense and a lateral connection",
+            fix="give the dense connection an stdp record and add a lateral connection",
+        )
     return population, dense, lateral, dense.stdp
 
 
@@ -67,8 +71,10 @@ def init_params(network: Network, seed: int) -> Parameters:
     w = rng.random((population.n, network.input.n)) * 0.3 * dense.w_max
     if stdp.norm > 0:
         w *= stdp.norm / w.sum(axis=1, keepdims=True)
-    return {f"{population.name}.w": np.minimum(w, dense.w_max).astype(np.float32),
-            f"{population.name}.theta": np.zeros(population.n, dtype=np.float32)}
+    return {
+        f"{population.name}.w": np.minimum(w, dense.w_max).astype(np.float32),
+        f"{population.name}.theta": np.zeros(population.n, dtype=np.float32),
+    }
 
 
 def train(
@@ -97,8 +103,9 @@ def train(
         order = sample_order(n, seed, number)
         for at in range(0, n, BLOCK):
             block = order[at : at + BLOCK]
-            _learn(network, spikes, block, rows, cols, theta, seed=seed, first=number * n + at,
-                   rate=training.rate(number))
+            _learn(
+                network, spikes, block, rows, cols, theta, seed=seed, first=number * n + at, rate=training.rate(number)
+            )
             if progress:
                 progress(number * n + at + len(block), total)
     if not np.isfinite(cols).all():
@@ -137,10 +144,19 @@ def respond(trained: Trained, spikes: Spikes, *, n_threads: int = 0) -> NDArray[
 
     def part(i: int) -> None:
         respond_float(
-            spikes.offsets[edges[i] : edges[i + 1]], spikes.index, rows, theta, f(neuron.v_th_mv),
-            f(neuron.v_reset_mv), f(neuron.v_min_mv), f(lateral.strength_mv),
-            f(decay_factor(neuron.tau_ms, trained.network.dt_ms)), neuron.n_ref_steps, np.uint32(0),
-            counts[edges[i] : edges[i + 1]])
+            spikes.offsets[edges[i] : edges[i + 1]],
+            spikes.index,
+            rows,
+            theta,
+            f(neuron.v_th_mv),
+            f(neuron.v_reset_mv),
+            f(neuron.v_min_mv),
+            f(lateral.strength_mv),
+            f(decay_factor(neuron.tau_ms, trained.network.dt_ms)),
+            neuron.n_ref_steps,
+            np.uint32(0),
+            counts[edges[i] : edges[i + 1]],
+        )
 
     with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(part, range(n_threads)))
@@ -154,16 +170,30 @@ def need_fit(network: Network, spikes: Spikes) -> None:
         DataError: no spikes, another number of sources or steps, or a source that spikes several times in a step.
     """
     if not isinstance(spikes, Spikes):
-        raise DataError("spikes", "are no spikes", got=type(spikes).__name__, allowed="qspinn.Spikes",
-                        fix="qspinn.spikes.from_dense makes them of an array [T, B, n]")
+        raise DataError(
+            "spikes",
+            "are no spikes",
+            got=type(spikes).__name__,
+            allowed="qspinn.Spikes",
+            fix="qspinn.spikes.from_dense makes them of an array [T, B, n]",
+        )
     if spikes.n != network.input.n:
         raise DataError("spikes.n", "does not match the network's sources", got=spikes.n, allowed=str(network.input.n))
     if spikes.n_steps != network.n_steps:
-        raise DataError("spikes.offsets", "hold another number of steps than the network has", got=spikes.n_steps,
-                        allowed=f"{network.n_steps} steps", fix="encode the samples over network.n_steps steps")
+        raise DataError(
+            "spikes.offsets",
+            "hold another number of steps than the network has",
+            got=spikes.n_steps,
+            allowed=f"{network.n_steps} steps",
+            fix="encode the samples over network.n_steps steps",
+        )
     if spikes.count is not None and int(spikes.count.max(initial=1)) > 1:
-        raise DataError("spikes.count", "a source spikes several times in a step: competing populations take one spike",
-                        got=int(spikes.count.max()), allowed="1")
+        raise DataError(
+            "spikes.count",
+            "a source spikes several times in a step: competing populations take one spike",
+            got=int(spikes.count.max()),
+            allowed="1",
+        )
 
 
 def mean_responses(counts: ArrayLike, labels: ArrayLike, n_classes: int) -> NDArray[np.float64]:
@@ -178,12 +208,20 @@ def mean_responses(counts: ArrayLike, labels: ArrayLike, n_classes: int) -> NDAr
     if len(counts) != len(labels):
         raise DataError("labels", "do not match the samples", got=len(labels), allowed=str(len(counts)))
     if labels.size and not 0 <= labels.min() <= labels.max() < n_classes:
-        raise DataError("labels", "class out of range", got=int(labels.max() if labels.min() >= 0 else labels.min()),
-                        allowed=f"0..{n_classes - 1}")
+        raise DataError(
+            "labels",
+            "class out of range",
+            got=int(labels.max() if labels.min() >= 0 else labels.min()),
+            allowed=f"0..{n_classes - 1}",
+        )
     per_class = np.bincount(labels, minlength=n_classes)
     if not per_class.all():
-        raise DataError("labels", "no sample of a class", got=np.flatnonzero(per_class == 0).tolist(),
-                        fix="use more training samples, or lower readout.n_classes")
+        raise DataError(
+            "labels",
+            "no sample of a class",
+            got=np.flatnonzero(per_class == 0).tolist(),
+            fix="use more training samples, or lower readout.n_classes",
+        )
     return np.stack([counts[labels == c].mean(axis=0) for c in range(n_classes)], axis=1)
 
 
@@ -197,8 +235,16 @@ def _rows(trained: Trained) -> NDArray[np.float32]:
 
 
 def _learn(
-    network: Network, spikes: Spikes, order: NDArray[np.int64], rows: NDArray[np.float32], cols: NDArray[np.float32],
-    theta: NDArray[np.float32], *, seed: int, first: int, rate: float,
+    network: Network,
+    spikes: Spikes,
+    order: NDArray[np.int64],
+    rows: NDArray[np.float32],
+    cols: NDArray[np.float32],
+    theta: NDArray[np.float32],
+    *,
+    seed: int,
+    first: int,
+    rate: float,
 ) -> None:
     """One call of the compiled training kernel with the declared constants."""
     from qspinn.learning.stdp.kernels.floats import train_float
@@ -208,9 +254,27 @@ def _learn(
     f = np.float32
     pre_decay, post_decay = (decay_factor(tau, network.dt_ms) for tau in (stdp.tau_pre_ms, stdp.tau_post_ms))
     train_float(
-        spikes.offsets, spikes.index, order, rows, cols, theta, f(neuron.v_th_mv), f(neuron.v_reset_mv),
-        f(neuron.v_min_mv), f(lateral.strength_mv), f(decay_factor(neuron.tau_ms, network.dt_ms)),
-        neuron.n_ref_steps, f(neuron.theta_plus_mv * rate), np.uint32(seed), first, f(stdp.eta_post * rate),
-        f(stdp.eta_pre * rate), f(stdp.x_offset), BOUNDS[stdp.bound], f(dense.w_max), f(pre_decay),
-        f(post_decay), f(stdp.norm),
+        spikes.offsets,
+        spikes.index,
+        order,
+        rows,
+        cols,
+        theta,
+        f(neuron.v_th_mv),
+        f(neuron.v_reset_mv),
+        f(neuron.v_min_mv),
+        f(lateral.strength_mv),
+        f(decay_factor(neuron.tau_ms, network.dt_ms)),
+        neuron.n_ref_steps,
+        f(neuron.theta_plus_mv * rate),
+        np.uint32(seed),
+        first,
+        f(stdp.eta_post * rate),
+        f(stdp.eta_pre * rate),
+        f(stdp.x_offset),
+        BOUNDS[stdp.bound],
+        f(dense.w_max),
+        f(pre_decay),
+        f(post_decay),
+        f(stdp.norm),
     )

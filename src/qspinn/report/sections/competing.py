@@ -37,14 +37,24 @@ def view(source: Source, own: Fields) -> dict[str, Any]:
     before, after = grids(own, source.data.labels)
     n_neurons = source.winner.candidate.n_neurons  # type: ignore[union-attr]
     return {
-        "noun": "images", "winner_text": winner_text(source, own, n_neurons),
+        "noun": "images",
+        "winner_text": winner_text(source, own, n_neurons),
         "caution": caution(source, experiment.network.n_neurons, n_neurons),
-        "sizes": (experiment.network.n_neurons, n_neurons), "n_swept": experiment.search.sensitivity_images,
-        "float_texts": [f"{words.count_text(f.n_neurons)} neurons: {words.percent(f.accuracy)} on validation, trained "
-                        f"in {words.duration_text(f.seconds)}" for f in source.float_networks],
-        "cost": "inference", "swept_text": words.SWEPT,
-        "own_title": "Receptive fields", "fields_before": before, "fields_after": after,
-        "n_kept": int(own.kept.sum()), "n_inputs": own.kept.size, "n_neurons": n_neurons,
+        "sizes": (experiment.network.n_neurons, n_neurons),
+        "n_swept": experiment.search.sensitivity_images,
+        "float_texts": [
+            f"{words.count_text(f.n_neurons)} neurons: {words.percent(f.accuracy)} on validation, trained "
+            f"in {words.duration_text(f.seconds)}"
+            for f in source.float_networks
+        ],
+        "cost": "inference",
+        "swept_text": words.SWEPT,
+        "own_title": "Receptive fields",
+        "fields_before": before,
+        "fields_after": after,
+        "n_kept": int(own.kept.sum()),
+        "n_inputs": own.kept.size,
+        "n_neurons": n_neurons,
     }
 
 
@@ -54,8 +64,10 @@ def winner_text(source: Source, own: Fields, n_neurons: int) -> str:
     kept, n_inputs = int(own.kept.sum()), own.kept.size
     inputs = "all inputs kept" if kept == n_inputs else f"{kept} of {n_inputs} inputs kept"
     bit = f"{w.bits}‑bit weights ({words.GRANULARITIES[w.granularity]})"
-    return (f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: {bit}, "
-            f"{words.ROUNDINGS[w.rounding]} rounding, {words.count_text(n_neurons)} neurons, {inputs}.")
+    return (
+        f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: {bit}, "
+        f"{words.ROUNDINGS[w.rounding]} rounding, {words.count_text(n_neurons)} neurons, {inputs}."
+    )
 
 
 def caution(source: Source, n0: int, n_neurons: int) -> str:
@@ -108,9 +120,14 @@ def _fields(program: Program, params: Parameters, data: Data) -> Fields:
     after = np.zeros_like(before)
     after[:, kept] = program.codes(weight)
     is_image = len(data.shape) == 2 and data.shape[0] * data.shape[1] == before.shape[1]
-    return Fields(before=before, after=after, kept=kept, votes_before=params["readout.responses"].argmax(axis=1),
-                  votes_after=program.codes(program.ops_of(VoteOp)[0].votes).argmax(axis=1),
-                  shape=(data.shape[0], data.shape[1]) if is_image else (0, 0))
+    return Fields(
+        before=before,
+        after=after,
+        kept=kept,
+        votes_before=params["readout.responses"].argmax(axis=1),
+        votes_after=program.codes(program.ops_of(VoteOp)[0].votes).argmax(axis=1),
+        shape=(data.shape[0], data.shape[1]) if is_image else (0, 0),
+    )
 
 
 def grids(fields: Fields, labels: Sequence[str]) -> tuple[list[Field], list[Field]]:
@@ -119,11 +136,25 @@ def grids(fields: Fields, labels: Sequence[str]) -> tuple[list[Field], list[Fiel
         return [], []
     neurons = shown(fields.before.shape[0])
     everywhere = np.ones_like(fields.kept)
-    return (_grid(fields.before, everywhere, fields.votes_before, neurons, fields.shape, labels),
-            _grid(fields.after, fields.kept, fields.votes_after, neurons, fields.shape, labels))
+    return (
+        _grid(fields.before, everywhere, fields.votes_before, neurons, fields.shape, labels),
+        _grid(fields.after, fields.kept, fields.votes_after, neurons, fields.shape, labels),
+    )
 
 
-def _grid(weights: NDArray, opaque: NDArray[np.bool_], votes: NDArray, neurons: list[int], shape: tuple[int, int],
-          labels: Sequence[str]) -> list[Field]:
-    return [image(grey_of(weights[k]).reshape(shape), f"neuron {k}\nvotes most for “{labels[votes[k]]}”",
-                  opaque.reshape(shape)) for k in neurons]
+def _grid(
+    weights: NDArray,
+    opaque: NDArray[np.bool_],
+    votes: NDArray,
+    neurons: list[int],
+    shape: tuple[int, int],
+    labels: Sequence[str],
+) -> list[Field]:
+    return [
+        image(
+            grey_of(weights[k]).reshape(shape),
+            f"neuron {k}\nvotes most for “{labels[votes[k]]}”",
+            opaque.reshape(shape),
+        )
+        for k in neurons
+    ]

@@ -37,14 +37,23 @@ def view(source: Source, own: Layers) -> dict[str, Any]:
     """What the template needs besides what all families have."""
     before, after = kernel_images(own)
     return {
-        "noun": "recordings", "winner_text": winner_text(source, own), "caution": caution(source),
-        "sizes": (own.n_neurons, own.n_neurons), "float_texts": [words.float_text(f) for f in source.float_networks],
+        "noun": "recordings",
+        "winner_text": winner_text(source, own),
+        "caution": caution(source),
+        "sizes": (own.n_neurons, own.n_neurons),
+        "float_texts": [words.float_text(f) for f in source.float_networks],
         "n_swept": source.experiment.search.sensitivity_samples,  # type: ignore[union-attr]
-        "cost": "inference", "swept_text": words.SWEPT, "own_title": "Layer by layer",
-        "rows": [_row(f) for f in own.facts], "kinds": _kinds(own.facts), "kernels_before": before,
-        "kernels_after": after, "n_kernels": len(own.before),
+        "cost": "inference",
+        "swept_text": words.SWEPT,
+        "own_title": "Layer by layer",
+        "rows": [_row(f) for f in own.facts],
+        "kinds": _kinds(own.facts),
+        "kernels_before": before,
+        "kernels_after": after,
+        "n_kernels": len(own.before),
         "rates": Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(
-            rates(own.facts, WIDE), rates(own.facts, NARROW)),
+            rates(own.facts, WIDE), rates(own.facts, NARROW)
+        ),
         "training": history(source.winner.trained_rates),
     }
 
@@ -54,18 +63,22 @@ def winner_text(source: Source, own: Layers) -> str:
     p = source.winner
     weights = [bits for f in own.facts for kind, bits in f.widths.items() if kind.split("_")[0] == "w"]
     states = [f.widths["v"] for f in own.facts]
-    return (f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: "
-            f"{words.width_text(weights)} weights ({words.GRANULARITIES[p.weights.granularity]}), "
-            f"{words.width_text(states)} potentials, {words.ROUNDINGS[p.weights.rounding]} rounding, "
-            f"{words.count_text(own.n_neurons)} neurons in {len(own.facts)} layers.")
+    return (
+        f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: "
+        f"{words.width_text(weights)} weights ({words.GRANULARITIES[p.weights.granularity]}), "
+        f"{words.width_text(states)} potentials, {words.ROUNDINGS[p.weights.rounding]} rounding, "
+        f"{words.count_text(own.n_neurons)} neurons in {len(own.facts)} layers."
+    )
 
 
 def caution(source: Source) -> str:
     """What the comparison also contains besides precision; empty where there is nothing."""
     if source.winner.candidate.scheme is not Scheme.ITQ:
         return ""
-    return (f"The difference is not the effect of precision alone: the winner was trained for {source.winner.epochs} "
-            "more epochs than the baseline.")
+    return (
+        f"The difference is not the effect of precision alone: the winner was trained for {source.winner.epochs} "
+        "more epochs than the baseline."
+    )
 
 
 def _kinds(facts: Sequence[LayerFacts]) -> list[str]:
@@ -74,9 +87,17 @@ def _kinds(facts: Sequence[LayerFacts]) -> list[str]:
 
 
 def _row(f: LayerFacts) -> dict[str, Any]:
-    return {"name": f.name, "shape": " × ".join(map(str, f.shape)), "widths": f.widths, "float_rate": f.float_rate,
-            "rate": f.rate, "drift": f.drift, "float_bits": f.float_bits, "bits": f.bits,
-            "factor": words.factor_text(f.float_bits, f.bits)}
+    return {
+        "name": f.name,
+        "shape": " × ".join(map(str, f.shape)),
+        "widths": f.widths,
+        "float_rate": f.float_rate,
+        "rate": f.rate,
+        "drift": f.drift,
+        "float_bits": f.float_bits,
+        "bits": f.bits,
+        "factor": words.factor_text(f.float_bits, f.bits),
+    }
 
 
 def rates(facts: Sequence[LayerFacts], width: int) -> Markup:
@@ -89,8 +110,10 @@ def rates(facts: Sequence[LayerFacts], width: int) -> Markup:
     bottom = height - 44
     content = [svg.text((x.start + x.end) / 2, height - 4, "spikes per neuron and step", "axis", "middle")]
     for tick in svg.nice_ticks(0.0, high, 5):
-        content += [svg.line(x.at(tick), 2, x.at(tick), bottom, "grid"),
-                    svg.text(x.at(tick), bottom + 18, f"{tick:g}", "tick", "middle")]
+        content += [
+            svg.line(x.at(tick), 2, x.at(tick), bottom, "grid"),
+            svg.text(x.at(tick), bottom + 18, f"{tick:g}", "tick", "middle"),
+        ]
     for i, (f, a, b) in enumerate(spiking):
         y = step * i + step / 2 + 2
         content += [svg.text(x.start - 12, y + 4, f.name, "row", "end"), svg.line(x.at(a), y, x.at(b), y, "link")]
@@ -111,15 +134,27 @@ def history(rates: Mapping[str, Sequence[float]]) -> Markup:
     y = Scale(low=0.0, high=high, start=height - 44, end=12)
     content = [svg.text((x.start + x.end) / 2, height - 4, "epoch", "axis", "middle")]
     for tick in svg.nice_ticks(0.0, high, 4):
-        content += [svg.line(x.start, y.at(tick), x.end, y.at(tick), "grid"),
-                    svg.text(x.start - 8, y.at(tick) + 4, f"{tick:g}", "tick", "end")]
+        content += [
+            svg.line(x.start, y.at(tick), x.end, y.at(tick), "grid"),
+            svg.text(x.start - 8, y.at(tick) + 4, f"{tick:g}", "tick", "end"),
+        ]
     content += [svg.text(x.at(k), y.start + 18, f"{k}", "tick", "middle") for k in (1, n)]
     for name, line in rates.items():
-        content += [svg.path([(x.at(k + 1), y.at(rate)) for k, rate in enumerate(line)], "trace"),
-                    svg.text(x.end + 6, y.at(line[-1]) + 4, name, "row")]
-        content += [svg.tag("circle", cx=x.at(k + 1), cy=y.at(rate), r=3.5, class_="dot-winner",
-                            data_tip=f"{name}, epoch {k + 1}\n{words.three(rate)} spikes per neuron and step")
-                    for k, rate in enumerate(line)]
+        content += [
+            svg.path([(x.at(k + 1), y.at(rate)) for k, rate in enumerate(line)], "trace"),
+            svg.text(x.end + 6, y.at(line[-1]) + 4, name, "row"),
+        ]
+        content += [
+            svg.tag(
+                "circle",
+                cx=x.at(k + 1),
+                cy=y.at(rate),
+                r=3.5,
+                class_="dot-winner",
+                data_tip=f"{name}, epoch {k + 1}\n{words.three(rate)} spikes per neuron and step",
+            )
+            for k, rate in enumerate(line)
+        ]
     return svg.picture(width, height, "Spikes per neuron and step of each layer in every epoch of training", *content)
 
 
@@ -140,8 +175,15 @@ def read(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Layers, int]
     program = program_file.load(model)
     trained = checkpoint.load_layers(folder / "float" / "layers.safetensors")
     winner: Point = facts["winner"]
-    return layers_of(trained, program, winner.candidate.plan, winner.rates, facts["float_networks"][0].rates,
-                     facts["float_memory"], winner.memory), 0
+    return layers_of(
+        trained,
+        program,
+        winner.candidate.plan,
+        winner.rates,
+        facts["float_networks"][0].rates,
+        facts["float_memory"],
+        winner.memory,
+    ), 0
 
 
 class LayerFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,8 +230,13 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def layers_of(
-    trained: TrainedLayers, program: Program, plan: QuantPlan, rates: Mapping[str, float],
-    float_rates: Mapping[str, float], float_memory: Iterable[MemoryRow], memory: Iterable[MemoryRow],
+    trained: TrainedLayers,
+    program: Program,
+    plan: QuantPlan,
+    rates: Mapping[str, float],
+    float_rates: Mapping[str, float],
+    float_memory: Iterable[MemoryRow],
+    memory: Iterable[MemoryRow],
 ) -> Layers:
     """The facts of a run's winner.
 
@@ -200,11 +247,20 @@ def layers_of(
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
     old, new = _by_layer(float_memory), _by_layer(memory)
-    facts = tuple(LayerFacts(
-        name=layer.name, shape=layer.shape, float_bits=old[layer.name], bits=new[layer.name],
-        widths={path.partition(".")[2]: rule.bits for path, rule in rules.items() if path.startswith(f"{layer.name}.")},
-        float_rate=float_rates[layer.name] if layer.neuron.spiking else None,
-        rate=rates[layer.name] if layer.neuron.spiking else None) for layer in network.layers)
+    facts = tuple(
+        LayerFacts(
+            name=layer.name,
+            shape=layer.shape,
+            float_bits=old[layer.name],
+            bits=new[layer.name],
+            widths={
+                path.partition(".")[2]: rule.bits for path, rule in rules.items() if path.startswith(f"{layer.name}.")
+            },
+            float_rate=float_rates[layer.name] if layer.neuron.spiking else None,
+            rate=rates[layer.name] if layer.neuron.spiking else None,
+        )
+        for layer in network.layers
+    )
     return Layers(network=network, facts=facts, **_kernels(trained, program))
 
 
@@ -225,8 +281,11 @@ def _kernels(trained: TrainedLayers, program: Program) -> dict[str, Any]:
     path = trained.network.weight_path(first[0])
     before, after = _folded(trained, path), program.codes(path).astype(np.float64)
     names = tuple(f"channel {o} from {i}" for o in range(before.shape[0]) for i in range(before.shape[1]))
-    return {"before": before.reshape(-1, *before.shape[2:]), "after": after.reshape(-1, *after.shape[2:]),
-            "names": names}
+    return {
+        "before": before.reshape(-1, *before.shape[2:]),
+        "after": after.reshape(-1, *after.shape[2:]),
+        "names": names,
+    }
 
 
 def _folded(trained: TrainedLayers, path: str) -> NDArray[np.float64]:

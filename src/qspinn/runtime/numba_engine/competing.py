@@ -24,9 +24,28 @@ from qspinn.runtime.reference import thresholds
 from qspinn.spikes import Spikes, unchecked
 
 NEVER = (1 << 31) - 1
-COMPETING = ("name", "n", "v_fmt", "v_min", "in_shift", "decay", "decay_shift", "rounding", "v_th", "v_th_shift",
-             "v_reset", "n_ref", "winner", "stream", "theta", "theta_shift", "inhibition", "inhibition_shift")
+COMPETING = (
+    "name",
+    "n",
+    "v_fmt",
+    "v_min",
+    "in_shift",
+    "decay",
+    "decay_shift",
+    "rounding",
+    "v_th",
+    "v_th_shift",
+    "v_reset",
+    "n_ref",
+    "winner",
+    "stream",
+    "theta",
+    "theta_shift",
+    "inhibition",
+    "inhibition_shift",
+)
 """What the kernels for competing neurons know of a population; everything else must be at its default."""
+
 
 class Weights(NamedTuple):
     """Of the weights [n_pre, N] of a population: the smallest, the largest, the largest sum of a neuron's."""
@@ -36,16 +55,23 @@ class Weights(NamedTuple):
     most: int
 
 
-def plan(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes], chosen: dict[str, NDArray]
-         ) -> tuple | None:
+def plan(
+    program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes], chosen: dict[str, NDArray]
+) -> tuple | None:
     """(kernel, arguments) where one of the kernels is proved to do for this population and these inputs, or None.
 
     chosen: of signals from which sources were left out, which ones the weights know.
     """
     (feed, *others) = feeds or (None,)
     plain = once(program, ("plain", op.name), lambda: LifOp(**{f: getattr(op, f) for f in COMPETING}) == op)
-    if (others or not isinstance(feed, DenseOp) or feed.shift or feed.source == op.name or not plain
-            or signals[feed.source].count is not None):
+    if (
+        others
+        or not isinstance(feed, DenseOp)
+        or feed.shift
+        or feed.source == op.name
+        or not plain
+        or signals[feed.source].count is not None
+    ):
         return None
     busiest = int(narrow.busiest_step(signals[feed.source].offsets))
     w = program.codes(feed.weight)
@@ -54,8 +80,11 @@ def plan(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spik
     if lanes is None:
         return None
     slices = bit_slices(op, weights, int(program.codes(op.decay)[0]), busiest)
-    return once(program, (op.name, lanes, slices), lambda: _arguments(
-        program, op, _rows(w, chosen.get(feed.source)), lanes, slices))
+    return once(
+        program,
+        (op.name, lanes, slices),
+        lambda: _arguments(program, op, _rows(w, chosen.get(feed.source)), lanes, slices),
+    )
 
 
 def population(op: LifOp, plan: tuple, source: Spikes, left: States, noted: bool) -> Spikes:
@@ -107,17 +136,41 @@ def _arguments(program: Program, op: LifOp, w: NDArray, lanes: Lanes, slices: Sl
         packed, width = packed_rows(w)
         fixed = slices._replace(shifts=np.array(slices.shifts) * WORDS)
         return bits.one_bit, (
-            packed, width, *fixed, packed_planes(np.minimum(level, (2 << op.v_fmt.bits) - 1), op.v_fmt.bits + 1, width),
+            packed,
+            width,
+            *fixed,
+            packed_planes(np.minimum(level, (2 << op.v_fmt.bits) - 1), op.v_fmt.bits + 1, width),
             packed_planes(np.minimum(strength, op.v_fmt.code_max), op.v_fmt.bits, width),
-            packed_planes(reset, op.v_fmt.bits, width), np.uint32(program.seed), op.stream, op.n_ref)
-    vectors = (padded(np.minimum(level, lanes.never), lanes.v, lanes.never), padded(reset, lanes.v, 0),
-               padded(np.minimum(strength, lanes.never), lanes.v, 0))
+            packed_planes(reset, op.v_fmt.bits, width),
+            np.uint32(program.seed),
+            op.stream,
+            op.n_ref,
+        )
+    vectors = (
+        padded(np.minimum(level, lanes.never), lanes.v, lanes.never),
+        padded(reset, lanes.v, 0),
+        padded(np.minimum(strength, lanes.never), lanes.v, 0),
+    )
     rows = padded(w.astype(np.int64) << max(0, -op.in_shift), lanes.row, 0)
     settings = narrow_settings(op.v_fmt, op.in_shift, decay, op.decay_shift)
-    fused = (rows.dtype == np.uint8 and lanes.v is np.int16 and lanes.total is np.int16 and decay < 1 << op.decay_shift
-             and op.rounding is not Rounding.STOCHASTIC)
-    return narrow.narrow, (rows, np.zeros(rows.shape[1], lanes.total), *settings, *vectors, np.uint32(program.seed),
-                             op.stream, op.n_ref, MODE[op.rounding], fused)
+    fused = (
+        rows.dtype == np.uint8
+        and lanes.v is np.int16
+        and lanes.total is np.int16
+        and decay < 1 << op.decay_shift
+        and op.rounding is not Rounding.STOCHASTIC
+    )
+    return narrow.narrow, (
+        rows,
+        np.zeros(rows.shape[1], lanes.total),
+        *settings,
+        *vectors,
+        np.uint32(program.seed),
+        op.stream,
+        op.n_ref,
+        MODE[op.rounding],
+        fused,
+    )
 
 
 def packed_rows(w: NDArray) -> tuple[NDArray[np.uint64], int]:
@@ -160,8 +213,14 @@ def bit_slices(op: LifOp, weights: Weights, decay: int, busiest: int) -> Slices 
     k = op.decay_shift
     leak = (1 << k) - decay
     shifts = tuple(s for s in range(k + 1) if leak >> s & 1)
-    if (weights.high > 1 or op.in_shift > 0 or busiest > bits.BUSIEST or not 1 <= len(shifts) <= 4 or k < 1
-            or op.rounding is Rounding.STOCHASTIC):
+    if (
+        weights.high > 1
+        or op.in_shift > 0
+        or busiest > bits.BUSIEST
+        or not 1 <= len(shifts) <= 4
+        or k < 1
+        or op.rounding is Rounding.STOCHASTIC
+    ):
         return None
     n_low = k - (op.rounding is Rounding.NEAREST)
     n_leak = max(0, (leak * op.v_fmt.code_max + (1 << n_low) - 1).bit_length() - k)
@@ -191,7 +250,9 @@ def lanes_for(
     if largest_sum + half >= 1 << min(16 + max(in_shift, 0), 30):
         return None
     small = v_fmt.bits <= 14  # a threshold that no potential reaches must be representable
-    return Lanes(row=np.uint8 if top < 256 else np.uint16, total=np.int16 if largest_sum < 1 << 15 else np.int32,
-                 v=np.int16 if small else np.int32, never=32767 if small else NEVER)
-
-
+    return Lanes(
+        row=np.uint8 if top < 256 else np.uint16,
+        total=np.int16 if largest_sum < 1 << 15 else np.int32,
+        v=np.int16 if small else np.int32,
+        never=32767 if small else NEVER,
+    )

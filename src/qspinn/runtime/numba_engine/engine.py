@@ -83,8 +83,11 @@ class _Outline(NamedTuple):
     @classmethod
     def of(cls, program: Program) -> _Outline:
         (readout,) = (op for op in program.ops if isinstance(op, VoteOp | ReadOp))
-        return cls(list(program.ops_of(LifOp)), readout,
-                   {op.source for op in program.ops if isinstance(op, Feed | PoolOp | SelectOp)})
+        return cls(
+            list(program.ops_of(LifOp)),
+            readout,
+            {op.source for op in program.ops if isinstance(op, Feed | PoolOp | SelectOp)},
+        )
 
 
 class _Job(NamedTuple):
@@ -102,8 +105,11 @@ class _Job(NamedTuple):
     def wanted(self, op: LifOp) -> Wanted:
         readout = self.readout
         of = readout.of if isinstance(readout, ReadOp) and readout.source == op.name else "spikes"
-        return Wanted(counts=self.record or op.name not in self.read or op.name == readout.source,
-                      states=self.record or of == "v_last", v_sum=of == "v_sum")
+        return Wanted(
+            counts=self.record or op.name not in self.read or op.name == readout.source,
+            states=self.record or of == "v_last",
+            v_sum=of == "v_sum",
+        )
 
 
 def _run(
@@ -117,8 +123,13 @@ def _run(
 
     def part(a: int, b: int) -> dict[str, Spikes]:
         with _room() as room:
-            return _block(job, spikes.slice(a, b), {name: signal.slice(a, b) for name, signal in given.items()},
-                          {name: states.part(a, b) for name, states in left.items()}, room)
+            return _block(
+                job,
+                spikes.slice(a, b),
+                {name: signal.slice(a, b) for name, signal in given.items()},
+                {name: states.part(a, b) for name, states in left.items()},
+                room,
+            )
 
     n_threads = n_threads or os.cpu_count() or 1
     work = n_samples * spikes.n_steps * sum(op.n for op in job.new)
@@ -137,10 +148,13 @@ def _run(
     result = Result(counts=Counts({op.name: counts_of(op.name) for op in ops}), scores=_scores(job, left))
     if record:
         result = msgspec.structs.replace(
-            result, v={op.name: left[op.name].v for op in ops}, ref={op.name: left[op.name].ref for op in ops},
+            result,
+            v={op.name: left[op.name].v for op in ops},
+            ref={op.name: left[op.name].ref for op in ops},
             spikes={op.name: signals[op.name].dense() for op in ops},
             current={op.name: left[op.name].current for op in ops if op.current},
-            theta={op.name: left[op.name].theta for op in ops if op.theta_fmt is not None})
+            theta={op.name: left[op.name].theta for op in ops if op.theta_fmt is not None},
+        )
     return result, signals
 
 
@@ -159,8 +173,9 @@ def _n_parts(work: int, n_threads: int) -> int:
     return 1 if work < LITTLE else -(-max(1, work // WORK) // n_threads) * n_threads
 
 
-def _block(job: _Job, spikes: Spikes, given: Mapping[str, Spikes], left: dict[str, States], room: Room
-           ) -> dict[str, Spikes]:
+def _block(
+    job: _Job, spikes: Spikes, given: Mapping[str, Spikes], left: dict[str, States], room: Room
+) -> dict[str, Spikes]:
     """Runs a block of samples and fills `left`; returns copies of the signals of new populations where they are kept,
     as those in `room` are overwritten by the next block."""
     program, read = job.program, job.read
@@ -187,8 +202,9 @@ def _block(job: _Job, spikes: Spikes, given: Mapping[str, Spikes], left: dict[st
                     sources = {f.source: _selected(signals, chosen, f.source) for f in feeds if f.source != op.name}
                     signals[op.name] = populations.population(program, op, feeds, sources, spikes, left[op.name], room)
                 else:
-                    signals[op.name] = competing.population(op, plan, signals[feeds[0].source], left[op.name],
-                                                             job.keep or op.name in read)
+                    signals[op.name] = competing.population(
+                        op, plan, signals[feeds[0].source], left[op.name], job.keep or op.name in read
+                    )
             case PoissonOp() | EventsOp() | VoteOp() | ReadOp():
                 pass
     return {op.name: _copied(signals[op.name]) for op in job.new} if job.keep else {}

@@ -70,8 +70,9 @@ def _convolution(op: ConvOp, w: NDArray[np.int64], most: int, dtype: torch.dtype
     def weigh(x: Tensor) -> Tensor:
         images = x.view(len(x), *op.shape)
         if filters is not None and len(x) >= 16:  # below, torch may take another library
-            y = functional.conv2d(images.to(torch.float32), filters, None, op.stride, op.padding, op.dilation,
-                                  op.groups)
+            y = functional.conv2d(
+                images.to(torch.float32), filters, None, op.stride, op.padding, op.dilation, op.groups
+            )
             return y.flatten(1).to(dtype)
         y = _product(_windows(op, images, w.shape[2:], (height, width)), digits, dtype)
         return y.view(op.groups, len(x), height * width, -1).permute(1, 0, 3, 2).reshape(len(x), -1)
@@ -86,16 +87,28 @@ def _windows(op: ConvOp, images: Tensor, kernel: tuple[int, ...], size: tuple[in
     image, channel, row, one = x.stride()
     seen = x.as_strided(
         (op.groups, len(x), *size, per_group, *kernel),
-        (per_group * channel, image, op.stride[0] * row, op.stride[1] * one, channel, op.dilation[0] * row,
-         op.dilation[1] * one))
+        (
+            per_group * channel,
+            image,
+            op.stride[0] * row,
+            op.stride[1] * one,
+            channel,
+            op.dilation[0] * row,
+            op.dilation[1] * one,
+        ),
+    )
     return seen.reshape(op.groups, len(x) * size[0] * size[1], per_group * kernel[0] * kernel[1])
 
 
 def _direct(device: torch.device) -> bool:
     """Whether float32 convolutions are oneDNN's direct ones: on other processors it may transform."""
     onednn: Any = torch.backends.mkldnn
-    return (device.type == "cpu" and platform.machine() in ("x86_64", "AMD64") and onednn.is_available()
-            and bool(onednn.enabled))
+    return (
+        device.type == "cpu"
+        and platform.machine() in ("x86_64", "AMD64")
+        and onednn.is_available()
+        and bool(onednn.enabled)
+    )
 
 
 def _digits(w: NDArray[np.int64], most: int, device: torch.device) -> list[tuple[Tensor, int]]:

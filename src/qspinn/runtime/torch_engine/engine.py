@@ -58,11 +58,17 @@ def _device(name: str) -> torch.device:
     if device.type == "cpu" and device.index:
         raise ConfigError("device", "processors have no number", got=name, allowed=allowed, fix='use device="cpu"')
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device", "CUDA was asked for, but torch finds no CUDA device", got=name, allowed="cpu",
-                          fix="install a CUDA build of torch on a machine with a GPU, or use device=\"cpu\"")
+        raise ConfigError(
+            "device",
+            "CUDA was asked for, but torch finds no CUDA device",
+            got=name,
+            allowed="cpu",
+            fix='install a CUDA build of torch on a machine with a GPU, or use device="cpu"',
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError("device", "there is no CUDA device of this number", got=name,
-                          allowed=f"0..{torch.cuda.device_count() - 1}")
+        raise ConfigError(
+            "device", "there is no CUDA device of this number", got=name, allowed=f"0..{torch.cuda.device_count() - 1}"
+        )
     return device
 
 
@@ -104,11 +110,15 @@ def _result(program: Program, fired: dict[str, Tensor], left: dict[str, Left], r
     scores = read(program, counts, v, {name: _array(x.v_sum) for name, x in left.items()})
     if not record:
         return Result(counts=counts, scores=scores)
-    return Result(counts=counts, scores=scores, v=v, ref={name: _array(x.ref) for name, x in left.items()},
-                  spikes={name: _array(x) for name, x in fired.items()},
-                  current={op.name: _array(left[op.name].i) for op in program.ops_of(LifOp) if op.current},
-                  theta={op.name: _array(left[op.name].theta) for op in program.ops_of(LifOp)
-                         if op.theta_fmt is not None})
+    return Result(
+        counts=counts,
+        scores=scores,
+        v=v,
+        ref={name: _array(x.ref) for name, x in left.items()},
+        spikes={name: _array(x) for name, x in fired.items()},
+        current={op.name: _array(left[op.name].i) for op in program.ops_of(LifOp) if op.current},
+        theta={op.name: _array(left[op.name].theta) for op in program.ops_of(LifOp) if op.theta_fmt is not None},
+    )
 
 
 def _array(x: Tensor) -> NDArray[Any]:
@@ -117,9 +127,19 @@ def _array(x: Tensor) -> NDArray[Any]:
 
 def _joined(parts: list[Result]) -> Result:
     """The results of consecutive blocks as one."""
-    def along(axis: int, field: str) -> dict[str, NDArray]:
-        return {name: np.concatenate([getattr(p, field)[name] for p in parts], axis=axis)
-                for name in getattr(parts[0], field)}
 
-    return Result(counts=along(0, "counts"), scores=np.concatenate([p.scores for p in parts]), v=along(0, "v"),
-                  ref=along(0, "ref"), spikes=along(1, "spikes"), current=along(0, "current"), theta=along(0, "theta"))
+    def along(axis: int, field: str) -> dict[str, NDArray]:
+        return {
+            name: np.concatenate([getattr(p, field)[name] for p in parts], axis=axis)
+            for name in getattr(parts[0], field)
+        }
+
+    return Result(
+        counts=along(0, "counts"),
+        scores=np.concatenate([p.scores for p in parts]),
+        v=along(0, "v"),
+        ref=along(0, "ref"),
+        spikes=along(1, "spikes"),
+        current=along(0, "current"),
+        theta=along(0, "theta"),
+    )

@@ -87,6 +87,7 @@ def population(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str
 
 def _bound(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Signal]) -> int:
     """A size that no intermediate of a population's steps exceeds: all that may add up, added up."""
+
     def top(name: str) -> int:
         return int(np.abs(program.codes(name).astype(np.int64)).max()) if name else 0
 
@@ -103,8 +104,14 @@ def _bound(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Si
     kept = 0 if op.store_fmt is None else max(-op.store_min, op.store_fmt.code_max) + 1 << -op.store_fmt.frac
     v = max(-op.v_min, op.v_fmt.code_max, top(op.v_reset), kept) + level + kept
     others = 1 if op.winner else op.n
-    return v * (top(op.decay) + 1) + (1 << op.decay_shift) + fed + op.n_ref + moved + others * (
-        top(op.inhibition) << op.inhibition_shift)
+    return (
+        v * (top(op.decay) + 1)
+        + (1 << op.decay_shift)
+        + fed
+        + op.n_ref
+        + moved
+        + others * (top(op.inhibition) << op.inhibition_shift)
+    )
 
 
 def _row_sum(w: NDArray) -> int:
@@ -122,16 +129,21 @@ def _constants(program: Program, op: LifOp, n_steps: int, dtype: torch.dtype, de
     none = np.zeros(1, np.int64)
     codes = program.codes
     return _Constants(
-        decay=int(codes(op.decay)[0]), decayed=by_shift(op.decay_shift, 1),
-        current=int(codes(op.current)[0]) if op.current else 0, slowed=by_shift(op.current_shift, 6),
+        decay=int(codes(op.decay)[0]),
+        decayed=by_shift(op.decay_shift, 1),
+        current=int(codes(op.current)[0]) if op.current else 0,
+        slowed=by_shift(op.current_shift, 6),
         scaled=by_shift(spread(codes(op.in_shifts), op.n) if op.in_shifts else op.in_shift, 2),
-        theta_decay=int(codes(op.theta_decay)[0]) if op.theta_decay else 0, calmed=by_shift(op.theta_decay_shift, 5),
+        theta_decay=int(codes(op.theta_decay)[0]) if op.theta_decay else 0,
+        calmed=by_shift(op.theta_decay_shift, 5),
         theta_step=vector(codes(op.theta_step) if op.theta_step else none),
         stored=by_shift(-op.store_fmt.frac if op.store_fmt else 0, 7),
-        bias=vector(biases(program, op)), level=vector(thresholds(program, op)),
+        bias=vector(biases(program, op)),
+        level=vector(thresholds(program, op)),
         reset=vector(codes(op.v_reset)),
         strength=vector(codes(op.inhibition).astype(np.int64) << op.inhibition_shift if op.inhibition else none),
-        words=words_of(program.seed, op.stream, n_steps, op.n, device) if op.winner else torch.empty(0))
+        words=words_of(program.seed, op.stream, n_steps, op.n, device) if op.winner else torch.empty(0),
+    )
 
 
 def _step(op: LifOp, k: _Constants, t: int, old: _State, received: Tensor, ready: bool) -> _State:

@@ -25,6 +25,7 @@ def rounder(
 
     Every scheme but TOWARD_ZERO adds something and shifts.
     """
+
     def each(values: NDArray) -> Any:
         return int(values[0]) if len(values) == 1 else torch.from_numpy(values.astype(np.int64)).to(device, dtype)
 

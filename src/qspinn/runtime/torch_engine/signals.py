@@ -56,8 +56,11 @@ def pooled(op: PoolOp, source: Signal) -> Signal:
     total: Tensor | None = None
     for y in range(op.kernel[0]):
         for z in range(op.kernel[1]):
-            seen = x[..., y : y + (height - 1) * op.stride[0] + 1 : op.stride[0],
-                     z : z + (width - 1) * op.stride[1] + 1 : op.stride[1]]
+            seen = x[
+                ...,
+                y : y + (height - 1) * op.stride[0] + 1 : op.stride[0],
+                z : z + (width - 1) * op.stride[1] + 1 : op.stride[1],
+            ]
             if total is None:
                 total = seen.to(int_type(most))
             else:

@@ -32,9 +32,29 @@ def slopes(gap, unit, kind, width, found):
 
 
 @kernel
-def codes_backward(spike_grad, every_spike, left_grad, current, gain, rows, by_target, normed, around, start, stop,
-                   step, outer, factors, has_current, adapts, current_grad, level_grad, bias_grad, decay_grad,
-                   products):
+def codes_backward(
+    spike_grad,
+    every_spike,
+    left_grad,
+    current,
+    gain,
+    rows,
+    by_target,
+    normed,
+    around,
+    start,
+    stop,
+    step,
+    outer,
+    factors,
+    has_current,
+    adapts,
+    current_grad,
+    level_grad,
+    bias_grad,
+    decay_grad,
+    products,
+):
     """Gradients of `codes_forward` for samples start..stop, which are run again.
 
     spike_grad [B, T, N] or [0, 0, 0], to which every_spike is added; left_grad likewise; by_target: the feedback of the
@@ -52,12 +72,31 @@ def codes_backward(spike_grad, every_spike, left_grad, current, gain, rows, by_t
         for low in range(0, n, size):
             m = min(size, n - low)
             advance(current[s], gain, rows, step, outer, low, m, 0, spikes, gap, left, i_left, thetas)
-            back_in_time(spike_grad[s] if spike_grad.size > 0 else none, every_spike,
-                         left_grad[s] if left_grad.size > 0 else none, spikes, gap, left, i_left, thetas, by_target,
-                         factors, low, m, current_grad[s], level_grad, bias_grad, decay_grad)
+            back_in_time(
+                spike_grad[s] if spike_grad.size > 0 else none,
+                every_spike,
+                left_grad[s] if left_grad.size > 0 else none,
+                spikes,
+                gap,
+                left,
+                i_left,
+                thetas,
+                by_target,
+                factors,
+                low,
+                m,
+                current_grad[s],
+                level_grad,
+                bias_grad,
+                decay_grad,
+            )
             for t in range(n_steps - 1 if products.size > 0 else -1, -1, -1):
-                multiply(normed[s, t, low:low + m], around[low:low + m], current_grad[s, t, low:low + m],
-                         products[low:low + m])
+                multiply(
+                    normed[s, t, low : low + m],
+                    around[low : low + m],
+                    current_grad[s, t, low : low + m],
+                    products[low : low + m],
+                )
 
 
 @piece
@@ -68,8 +107,24 @@ def multiply(x, around, factor, total):
 
 
 @part
-def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, thetas, w, factors, low, m,
-                 current_grad, level_grad, bias_grad, decay_grad):
+def back_in_time(
+    spike_grad,
+    every_spike,
+    left_grad,
+    spikes,
+    gap,
+    left,
+    i_left,
+    thetas,
+    w,
+    factors,
+    low,
+    m,
+    current_grad,
+    level_grad,
+    bias_grad,
+    decay_grad,
+):
     """Gradients of neurons low..low + m of one sample, as `advance` left them; others are [T, N], or without entries.
 
     factors holds: decay; in_scale, level [N]; unit [N], the real number a code of the potential stands for; limits and
@@ -77,21 +132,40 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
     the reset's spike is taken as given (Zenke & Ganguli 2018), the one that raises a threshold is not (Bellec et al.
     2018).
     """
-    (decay, in_scale, level, unit, v_min, v_max, subtract, delayed, i_decay, i_min, i_max, theta_step, theta_decay,
-     theta_max, theta_unit, kind, width, keep_min, keep_max) = factors
-    in_scale, level, unit = in_scale[low:low + m], level[low:low + m], unit[low:low + m]
-    of_bias = bias_grad[low:low + m]
-    of_level = level_grad[low:low + m] if level_grad.size > 0 else level_grad
+    (
+        decay,
+        in_scale,
+        level,
+        unit,
+        v_min,
+        v_max,
+        subtract,
+        delayed,
+        i_decay,
+        i_min,
+        i_max,
+        theta_step,
+        theta_decay,
+        theta_max,
+        theta_unit,
+        kind,
+        width,
+        keep_min,
+        keep_max,
+    ) = factors
+    in_scale, level, unit = in_scale[low : low + m], level[low : low + m], unit[low : low + m]
+    of_bias = bias_grad[low : low + m]
+    of_level = level_grad[low : low + m] if level_grad.size > 0 else level_grad
     g, g_i, back, of_spike = np.zeros(m, _F32), np.zeros(m, _F32), np.zeros(m, _F32), np.zeros(m, _F32)
     has_current, kept_by_reset = i_left.size > 0, _F32(1) if subtract or delayed else _F32(0)
     lowered = _F32(1) if subtract and not delayed else _F32(0)
     adapts, high = thetas.size > 0, level.copy()
     g_theta, of_high = np.zeros(m if adapts else 0, _F32), np.zeros(m if adapts else 0, _F32)
     for t in range(gap.shape[0] - 1, -1, -1):
-        apart, fired, found = gap[t, :m], spikes[t, :m], current_grad[t, low:low + m]
+        apart, fired, found = gap[t, :m], spikes[t, :m], current_grad[t, low : low + m]
         slopes(apart, unit, kind, width, of_spike)
         if left_grad.size > 0:
-            add(left_grad[t, low:low + m], g)
+            add(left_grad[t, low : low + m], g)
         for j in range(g_theta.size):
             high[j] = level[j] + thetas[t, j] * theta_unit
         if keep_max < np.inf:
@@ -99,7 +173,7 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
                 whole = apart[j] + high[j] * (_F32(1) - fired[j] * lowered)  # potential at the end of the step
                 g[j] = g[j] if ((keep_min <= whole) & (whole < keep_max)) | (apart[j] == RESTING) else _F32(0)
         if spike_grad.size > 0:
-            add(spike_grad[t, low:low + m], back)
+            add(spike_grad[t, low : low + m], back)
         for j in range(g_theta.size):
             back[j] += theta_step[low + j] * g_theta[j]
         for j in range(m):
@@ -124,7 +198,7 @@ def back_in_time(spike_grad, every_spike, left_grad, spikes, gap, left, i_left, 
         if delayed and t > 0:
             reset_before(g, spikes[t - 1, :m], of_level, of_high, subtract)
         if t > 0 and decay_grad.size > 0:
-            of_decay = decay_grad[low:low + m]
+            of_decay = decay_grad[low : low + m]
             for j in range(m):
                 of_decay[j] += g[j] * left[t - 1, j]
         for j in range(m):

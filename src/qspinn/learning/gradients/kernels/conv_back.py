@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qspinn.compiled.jit import kernel, piece
-from qspinn.compiled.vectors import (
-    FLOATS,
-    aligned_zeros,
-    floats_fma,
-    floats_splat,
-    load_floats,
-    store_floats,
-)
+from qspinn.compiled.vectors import FLOATS, aligned_zeros, floats_fma, floats_splat, load_floats, store_floats
 from qspinn.learning.gradients.kernels.conv import add_block, factor_of, frame_sizes, inner_channels, meet, room_to_meet
 
 _F32 = np.float32
@@ -23,8 +16,24 @@ STEPS = 4
 
 
 @kernel
-def backward(index, ends, starts, value, taps, frame, turned, geometry, width, start, stop, by, grad, current, d_rows,
-             source_grad):
+def backward(
+    index,
+    ends,
+    starts,
+    value,
+    taps,
+    frame,
+    turned,
+    geometry,
+    width,
+    start,
+    stop,
+    by,
+    grad,
+    current,
+    d_rows,
+    source_grad,
+):
     """Gradients of `feed` for samples start..stop, or of `gather`, where starts has entries.
 
     grad [B, T, y, x, C_out] is that of the currents after normalization, where by has entries: see `settle`. For every
@@ -50,8 +59,23 @@ def backward(index, ends, starts, value, taps, frame, turned, geometry, width, s
                 settle(grad, current, at, many * n, by, settled, 0)
                 here, at = settled, 0
             if d_rows.size > 0 and by_place:
-                spread(flat, index.shape[1], starts, values, geometry, s, t, many, here, at, width, d_rows, part,
-                       places, factors)
+                spread(
+                    flat,
+                    index.shape[1],
+                    starts,
+                    values,
+                    geometry,
+                    s,
+                    t,
+                    many,
+                    here,
+                    at,
+                    width,
+                    d_rows,
+                    part,
+                    places,
+                    factors,
+                )
             elif d_rows.size > 0:
                 unfeed(index, ends, value, taps, frame, geometry[:2], s, t, many, here, at, width, d_rows, framed)
             if n_source > 0:
@@ -164,8 +188,9 @@ def to_source(grad, at, n, n_steps, turned, geometry, found, to, n_source):
                 w = k * channels * row + first * c_in
                 t = 0
                 while t + 4 <= n_steps:
-                    four_steps(grad, here + t * n, n, channels, turned, w, row, found, there + t * n_source, n_source,
-                               length)
+                    four_steps(
+                        grad, here + t * n, n, channels, turned, w, row, found, there + t * n_source, n_source, length
+                    )
                     t += 4
                 while t < n_steps:
                     for q in range(0, length):

@@ -77,8 +77,21 @@ def codes_forward(current, gain, rows, start, stop, step, outer, spikes, left, i
     for s in range(start, stop):
         for low in range(0, n, size):
             m = min(size, n - low)
-            count += advance(current[s], gain, rows, step, outer, low, m, low, spikes[s], gap, left[s],
-                             i_left[s] if i_left.size > 0 else none, thetas[s] if thetas.size > 0 else none)
+            count += advance(
+                current[s],
+                gain,
+                rows,
+                step,
+                outer,
+                low,
+                m,
+                low,
+                spikes[s],
+                gap,
+                left[s],
+                i_left[s] if i_left.size > 0 else none,
+                thetas[s] if thetas.size > 0 else none,
+            )
     return count
 
 
@@ -97,24 +110,51 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     with its limits. Loops write to one array each: of more, LLVM does not prove that they are apart, and goes from
     number to number.
     """
-    (decay, decay_scale, in_scale, level, bias, reset, v_min, v_max, strict, subtract, delayed, n_ref, spiking, i_decay,
-     i_scale, i_min, i_max, theta_step, theta_decay, theta_scale, theta_max, theta_unit, mode, seed, stream,
-     store_scale, store_min, store_max) = step
-    level, bias, reset, outer = level[low:low + m], bias[low:low + m], reset[low:low + m], outer[low:low + m]
-    in_scale = in_scale[low:low + m] if in_scale.size > 1 else in_scale
-    gain = gain[low:low + m] if gain.size > 0 else gain
+    (
+        decay,
+        decay_scale,
+        in_scale,
+        level,
+        bias,
+        reset,
+        v_min,
+        v_max,
+        strict,
+        subtract,
+        delayed,
+        n_ref,
+        spiking,
+        i_decay,
+        i_scale,
+        i_min,
+        i_max,
+        theta_step,
+        theta_decay,
+        theta_scale,
+        theta_max,
+        theta_unit,
+        mode,
+        seed,
+        stream,
+        store_scale,
+        store_min,
+        store_max,
+    ) = step
+    level, bias, reset, outer = level[low : low + m], bias[low : low + m], reset[low : low + m], outer[low : low + m]
+    in_scale = in_scale[low : low + m] if in_scale.size > 1 else in_scale
+    gain = gain[low : low + m] if gain.size > 0 else gain
     v, i_syn, drive = np.zeros_like(level), np.zeros_like(level), np.zeros_like(level)
     until, fired = np.zeros(m if n_ref > 0 else 0, np.int32), np.zeros(m if rows.size > 0 else 0, np.int32)
     has_current, adapts = i_left.size > 0, thetas.size > 0
     high, theta = level.copy(), np.zeros_like(level)
-    theta_step = theta_step[low:low + m] if adapts else theta_step
+    theta_step = theta_step[low : low + m] if adapts else theta_step
     constant = np.zeros_like(bias) if has_current else bias
     base_decay, base_in = stream_base(seed, stream + 1), stream_base(seed, stream + 2)
     base_i, base_theta = stream_base(seed, stream + 6), stream_base(seed, stream + 5)
     base_store = stream_base(seed, stream + 7)
     n_fired, count = 0, 0
     for t in range(current.shape[0]):
-        here, spike, rest = current[t, low:low + m], spikes[t, to:to + m], left[t, to:to + m]
+        here, spike, rest = current[t, low : low + m], spikes[t, to : to + m], left[t, to : to + m]
         apart = gap[t % gap.shape[0], :m]
         if gain.size > 0:
             for j in range(m):
@@ -132,22 +172,22 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
             round_all(i_syn, i_scale, mode, step_key(base_i, t), outer)
             for j in range(m):
                 i_syn[j] = clip(i_syn[j] + drive[j] + bias[j], i_min, i_max)
-            i_left[t, to:to + m] = i_syn
+            i_left[t, to : to + m] = i_syn
             drive[:] = i_syn
         for j in range(m):
             v[j] *= decay
         round_all(v, decay_scale, mode, step_key(base_decay, t), outer)
         if delayed and t > 0:
-            lower(v, spikes[t - 1, to:to + m], high, reset, subtract)
+            lower(v, spikes[t - 1, to : to + m], high, reset, subtract)
         if adapts and t > 0:
             for j in range(m):
                 theta[j] *= theta_decay
             round_all(theta, theta_scale, mode, step_key(base_theta, t), outer)
-            raise_by(theta, spikes[t - 1, to:to + m], theta_step, theta_max)
+            raise_by(theta, spikes[t - 1, to : to + m], theta_step, theta_max)
             for j in range(m):
                 high[j] = level[j] + theta[j] * theta_unit
         if adapts:
-            thetas[t, to:to + m] = theta
+            thetas[t, to : to + m] = theta
         round_all(drive, in_scale, mode, step_key(base_in, t), outer)
         if n_ref > 0:
             resting(v, drive, constant, until, t)

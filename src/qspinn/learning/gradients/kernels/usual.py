@@ -55,8 +55,9 @@ def rounded(x, scale, half):
 def distance(x, v, level, v_min, v_max):
     """How far v is from the threshold, with a mark where it was limited: x is v before that."""
     zero, beyond = floats_splat(_F32(0)), floats_splat(BEYOND)
-    mark = floats_where(floats_above(x, v_max), beyond,
-                        floats_where(floats_below(x, v_min), floats_sub(zero, beyond), zero))
+    mark = floats_where(
+        floats_above(x, v_max), beyond, floats_where(floats_below(x, v_min), floats_sub(zero, beyond), zero)
+    )
     return floats_add(floats_sub(v, level), mark)
 
 
@@ -103,8 +104,27 @@ def forward(current, gain, start, stop, shape, step, codes, spikes, left):
                 base = (s * n_steps + t) * n + first
                 for j in range(0, m, FLOATS):
                     threshold = load_floats(level, first + j)
-                    x = limited(advance(current, base + j, gain, scale, level, bias, first + j, load_floats(v, j),
-                                        decays, scales, halves, low, high, strict, codes), low, high)
+                    x = limited(
+                        advance(
+                            current,
+                            base + j,
+                            gain,
+                            scale,
+                            level,
+                            bias,
+                            first + j,
+                            load_floats(v, j),
+                            decays,
+                            scales,
+                            halves,
+                            low,
+                            high,
+                            strict,
+                            codes,
+                        ),
+                        low,
+                        high,
+                    )
                     gap = floats_sub(x, threshold)
                     fires = floats_above(gap, zero) if strict else floats_from(gap, zero)
                     count += count_set(fires)
@@ -118,8 +138,27 @@ def forward(current, gain, start, stop, shape, step, codes, spikes, left):
 
 
 @kernel
-def backward(spike_grad, every_spike, left_grad, current, gain, normed, around, start, stop, shape, step, codes,
-             factors, past, current_grad, level_grad, bias_grad, decay_grad, products):
+def backward(
+    spike_grad,
+    every_spike,
+    left_grad,
+    current,
+    gain,
+    normed,
+    around,
+    start,
+    stop,
+    shape,
+    step,
+    codes,
+    factors,
+    past,
+    current_grad,
+    level_grad,
+    bias_grad,
+    decay_grad,
+    products,
+):
     """`codes_backward` for samples start..stop, which are run again; arguments as there and for `forward`.
 
     factors: (decay, scale [N], unit [N], surrogate, width). past: current_grad, which begins at a cache line, is stored
@@ -134,8 +173,30 @@ def backward(spike_grad, every_spike, left_grad, current, gain, normed, around, 
         for first in range(0, n, CLOSE):
             m, at = min(CLOSE, n - first), s * n_steps * n + first
             again(current, at, gain, first, m, shape, step, codes, state, gaps, fired, kept)
-            back(spike_grad, every_spike, left_grad, normed, around, at, first, m, shape, step, codes, factors, past,
-                 state, gaps, fired, kept, current_grad, level_grad, bias_grad, decay_grad, products)
+            back(
+                spike_grad,
+                every_spike,
+                left_grad,
+                normed,
+                around,
+                at,
+                first,
+                m,
+                shape,
+                step,
+                codes,
+                factors,
+                past,
+                state,
+                gaps,
+                fired,
+                kept,
+                current_grad,
+                level_grad,
+                bias_grad,
+                decay_grad,
+                products,
+            )
     if past:
         fence()
 
@@ -155,8 +216,23 @@ def again(current, at, gain, first, m, shape, step, codes, v, gaps, fired, kept)
         base, row = at + t * n, t * CLOSE
         for j in range(0, m, FLOATS):
             threshold = load_floats(level, first + j)
-            x = advance(current, base + j, gain, scale, level, bias, first + j, load_floats(v, j), decays, scales,
-                        halves, low, high, strict, codes)
+            x = advance(
+                current,
+                base + j,
+                gain,
+                scale,
+                level,
+                bias,
+                first + j,
+                load_floats(v, j),
+                decays,
+                scales,
+                halves,
+                low,
+                high,
+                strict,
+                codes,
+            )
             if codes:
                 free, x = x, limited(x, low, high)
                 store_floats(gaps, row + j, distance(free, x, threshold, low, high))
@@ -173,8 +249,30 @@ def again(current, at, gain, first, m, shape, step, codes, v, gaps, fired, kept)
 
 
 @piece
-def back(spike_grad, every_spike, left_grad, normed, around, at, first, m, shape, step, codes, factors, past, g, gaps,
-         fired, kept, current_grad, level_grad, bias_grad, decay_grad, products):
+def back(
+    spike_grad,
+    every_spike,
+    left_grad,
+    normed,
+    around,
+    at,
+    first,
+    m,
+    shape,
+    step,
+    codes,
+    factors,
+    past,
+    g,
+    gaps,
+    fired,
+    kept,
+    current_grad,
+    level_grad,
+    bias_grad,
+    decay_grad,
+    products,
+):
     """The gradients of what `again` has run."""
     n_steps, n = shape
     slope, in_scale, unit, kind, width = factors
@@ -212,8 +310,9 @@ def back(spike_grad, every_spike, left_grad, normed, around, at, first, m, shape
             after = floats_add(after, of_spike)
             if codes:
                 threshold = load_floats(step[4], k)
-                inside = masks_and(floats_to(gap, floats_sub(high, threshold)),
-                                   floats_from(gap, floats_sub(low, threshold)))
+                inside = masks_and(
+                    floats_to(gap, floats_sub(high, threshold)), floats_from(gap, floats_sub(low, threshold))
+                )
                 after = floats_where(inside, after, zero)
             store_floats(bias_grad, k, floats_add(load_floats(bias_grad, k), after))
             found = floats_mul(after, load_floats(in_scale, k))

@@ -11,8 +11,13 @@ from qspinn.learning.gradients.torch_passes.steps import Constants
 
 
 def back_in_time(
-    scan: Scan, k: Constants, kept: tuple[Tensor, ...], spike_grad: Tensor | None, left_grad: Tensor | None,
-    rate_grad: Tensor | None, needs: tuple[bool, ...],
+    scan: Scan,
+    k: Constants,
+    kept: tuple[Tensor, ...],
+    spike_grad: Tensor | None,
+    left_grad: Tensor | None,
+    rate_grad: Tensor | None,
+    needs: tuple[bool, ...],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients back in time by what reaches the neurons [B, T, N], by their thresholds and decays [N]; see
     `backward_kernel.back_in_time`."""

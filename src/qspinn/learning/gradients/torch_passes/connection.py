@@ -36,8 +36,9 @@ class _Exact(torch.autograd.Function):
         found = torch.empty((len(pictures), n, wiring.target[0]), dtype=w.dtype, device=w.device)
         size = max(1, WINDOWS // (n * filters.shape[0] * filters.shape[2]))
         for a in range(0, len(pictures), size):
-            seen = functional.unfold(pictures[a : a + size].to(kind), wiring.kernel, wiring.dilation, wiring.padding,
-                                     wiring.stride)
+            seen = functional.unfold(
+                pictures[a : a + size].to(kind), wiring.kernel, wiring.dilation, wiring.padding, wiring.stride
+            )
             y = torch.einsum("gok,mgkl->mlgo", filters, seen.view(len(seen), *filters.shape[::2], n))
             found[a : a + size] = y.flatten(2)
         return found.view(x.shape[1], x.shape[0], -1)

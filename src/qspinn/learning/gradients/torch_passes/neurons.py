@@ -20,11 +20,41 @@ from qspinn.learning.gradients.scan import Scan
 from qspinn.learning.gradients.torch_passes.back import back_in_time
 from qspinn.learning.gradients.torch_passes.steps import Constants, lowered, step
 
-KNOWN = frozenset((
-    "kind", "decay", "decay_scale", "in_scale", "reset", "unit", "v_min", "v_max", "strict", "subtract", "delayed",
-    "n_ref", "spiking", "has_current", "i_decay", "i_scale", "i_min", "i_max", "theta_step", "theta_decay",
-    "theta_scale", "theta_max", "theta_unit", "mode", "seed", "stream", "surrogate", "width", "store_shift",
-    "store_min", "store_max"))
+KNOWN = frozenset(
+    (
+        "kind",
+        "decay",
+        "decay_scale",
+        "in_scale",
+        "reset",
+        "unit",
+        "v_min",
+        "v_max",
+        "strict",
+        "subtract",
+        "delayed",
+        "n_ref",
+        "spiking",
+        "has_current",
+        "i_decay",
+        "i_scale",
+        "i_min",
+        "i_max",
+        "theta_step",
+        "theta_decay",
+        "theta_scale",
+        "theta_max",
+        "theta_unit",
+        "mode",
+        "seed",
+        "stream",
+        "surrogate",
+        "width",
+        "store_shift",
+        "store_min",
+        "store_max",
+    )
+)
 """Fields of `Scan` that these passes obey."""
 
 
@@ -35,8 +65,13 @@ def serves(device: torch.device) -> bool:
         ConfigError: by neither.
     """
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError("device", "layers are not computed there", got=str(device), allowed="cpu, cuda",
-                          fix="move the module and its input to one of them")
+        raise ConfigError(
+            "device",
+            "layers are not computed there",
+            got=str(device),
+            allowed="cpu, cuda",
+            fix="move the module and its input to one of them",
+        )
     return device.type == "cuda"
 
 
@@ -46,14 +81,20 @@ def check(scan: Scan) -> None:
     Raises:
         ConfigError: something is; named.
     """
-    unlike = [name for name in set(scan._fields) - KNOWN
-              if not np.array_equal(getattr(scan, name), scan._field_defaults.get(name, 0))]
+    unlike = [
+        name
+        for name in set(scan._fields) - KNOWN
+        if not np.array_equal(getattr(scan, name), scan._field_defaults.get(name, 0))
+    ]
     unlike += [] if scan.mode in (PLAIN, TRUNCATE, NEAREST, STOCHASTIC, TOWARD_ZERO) else ["mode"]
     unlike += [] if scan.surrogate in (ARCTAN, FAST_SIGMOID, TRIANGLE) else ["surrogate"]
     if unlike:
-        raise ConfigError("device", f"training on CUDA does not know {', '.join(sorted(unlike))} of a layer",
-                          got=[getattr(scan, name) for name in sorted(unlike)],
-                          fix="train on the CPU, or leave it out")
+        raise ConfigError(
+            "device",
+            f"training on CUDA does not know {', '.join(sorted(unlike))} of a layer",
+            got=[getattr(scan, name) for name in sorted(unlike)],
+            fix="train on the CPU, or leave it out",
+        )
 
 
 class Spent(NamedTuple):
@@ -67,8 +108,9 @@ class Spent(NamedTuple):
     rate: Tensor
 
 
-def neurons(scan: Scan, total: Tensor, rows: Tensor | None, level: Tensor, bias: Tensor, decay: Tensor,
-            outer: NDArray[np.int64]) -> Spent:
+def neurons(
+    scan: Scan, total: Tensor, rows: Tensor | None, level: Tensor, bias: Tensor, decay: Tensor, outer: NDArray[np.int64]
+) -> Spent:
     """The neurons of a layer over all steps.
 
     Args:
@@ -86,12 +128,22 @@ def neurons(scan: Scan, total: Tensor, rows: Tensor | None, level: Tensor, bias:
 
 class _Neurons(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, total: Tensor, rows: Tensor | None, level: Tensor, bias: Tensor, decay: Tensor, scan: Scan,
-                outer: NDArray[np.int64]) -> Any:
+    def forward(
+        ctx: Any,
+        total: Tensor,
+        rows: Tensor | None,
+        level: Tensor,
+        bias: Tensor,
+        decay: Tensor,
+        scan: Scan,
+        outer: NDArray[np.int64],
+    ) -> Any:
         k = Constants(scan, total, level, bias, outer)
         spikes, left, gap = (torch.empty(total.shape, device=k.device) for _ in range(3))
-        i_left, thetas = (torch.empty(total.shape if there else (0, 0, 0), device=k.device)
-                          for there in (scan.has_current, scan.adapts))
+        i_left, thetas = (
+            torch.empty(total.shape if there else (0, 0, 0), device=k.device)
+            for there in (scan.has_current, scan.adapts)
+        )
         back = None if rows is None else rows.T.to(k.product)
         drives = total.to(k.kind)
         v = i = theta = torch.zeros_like(drives[:, 0])
@@ -123,8 +175,14 @@ class _Neurons(torch.autograd.Function):
         return spikes, left, i_left, thetas, rate
 
     @staticmethod
-    def backward(ctx: Any, spike_grad: Tensor | None, left_grad: Tensor | None, i_grad: Tensor | None,
-                 theta_grad: Tensor | None, rate_grad: Tensor | None) -> Any:
+    def backward(
+        ctx: Any,
+        spike_grad: Tensor | None,
+        left_grad: Tensor | None,
+        i_grad: Tensor | None,
+        theta_grad: Tensor | None,
+        rate_grad: Tensor | None,
+    ) -> Any:
         scan, k = ctx.rest
         needs = ctx.needs_input_grad
         grad, level_grad, decay_grad = back_in_time(scan, k, ctx.saved_tensors, spike_grad, left_grad, rate_grad, needs)
@@ -135,10 +193,21 @@ class _Neurons(torch.autograd.Function):
         rows_grad = None
         if rows is not None:  # the spikes of one step meet the currents of the next
             rows_grad = grad[:, 1:].flatten(0, 1).T @ spikes[:, :-1].flatten(0, 1)
-        found = (grad, rows_grad, _by_channel(level_grad, k) if needs[2] else None, _by_channel(bias_grad, k),
-                 decay_grad.sum(dtype=torch.float64) if needs[4] else None)
-        return *(None if g is None else g.to(device=kind[1], dtype=kind[0])
-                 for g, kind in zip(found, ctx.types, strict=True)), None, None
+        found = (
+            grad,
+            rows_grad,
+            _by_channel(level_grad, k) if needs[2] else None,
+            _by_channel(bias_grad, k),
+            decay_grad.sum(dtype=torch.float64) if needs[4] else None,
+        )
+        return (
+            *(
+                None if g is None else g.to(device=kind[1], dtype=kind[0])
+                for g, kind in zip(found, ctx.types, strict=True)
+            ),
+            None,
+            None,
+        )
 
 
 def _by_channel(x: Tensor, k: Constants) -> Tensor:

@@ -74,8 +74,9 @@ def lowered(scan: Scan, k: Constants, v: Tensor, fired: Tensor, high: Tensor) ->
     return torch.where(fired > 0, v - high if scan.subtract else k.reset, v)
 
 
-def step(scan: Scan, k: Constants, t: int, v: Tensor, drive: Tensor, high: Tensor, until: Tensor
-         ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def step(
+    scan: Scan, k: Constants, t: int, v: Tensor, drive: Tensor, high: Tensor, until: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(potential after, spikes, distance from threshold, first step without rest), [B, N] each, of one step, given the
     potential as it decayed and the thresholds; codes, or real numbers where nothing is rounded."""
     constant = torch.zeros_like(k.bias) if scan.has_current else k.bias

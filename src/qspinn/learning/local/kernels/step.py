@@ -90,8 +90,27 @@ class Numbers(NamedTuple):
 
 
 @kernel
-def advance(size, c, tables, weights, bias, state, spikes, spikes_from, out, room, readouts, labels, learn, e_shift,
-            top, grads, part, start, stop):
+def advance(
+    size,
+    c,
+    tables,
+    weights,
+    bias,
+    state,
+    spikes,
+    spikes_from,
+    out,
+    room,
+    readouts,
+    labels,
+    learn,
+    e_shift,
+    top,
+    grads,
+    part,
+    start,
+    stop,
+):
     """One step of samples start..stop.
 
     Args:

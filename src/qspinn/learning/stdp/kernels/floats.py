@@ -1,6 +1,4 @@
-"""Compiled STDP in float32.
-
-"""
+"""Compiled STDP in float32."""
 
 from __future__ import annotations
 
@@ -157,8 +155,31 @@ def respond_float(offsets, index, rows, theta, v_th, v_reset, v_min, strength, d
 
 
 @kernel
-def train_float(offsets, index, order, rows, cols, theta, v_th, v_reset, v_min, strength, decay, n_ref, theta_plus,
-                seed, first, eta_post, eta_pre, x_offset, rule, w_max, pre_decay, post_decay, norm):
+def train_float(
+    offsets,
+    index,
+    order,
+    rows,
+    cols,
+    theta,
+    v_th,
+    v_reset,
+    v_min,
+    strength,
+    decay,
+    n_ref,
+    theta_plus,
+    seed,
+    first,
+    eta_post,
+    eta_pre,
+    x_offset,
+    rule,
+    w_max,
+    pre_decay,
+    post_decay,
+    norm,
+):
     """Trains samples `order` of a winner-take-all population in float32; see `_active` for the data structures.
 
     rows float32 [n_pre, width], their transpose cols [N, n_pre] and theta float32 [N] are changed in place. `first`

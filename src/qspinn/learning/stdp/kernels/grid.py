@@ -153,11 +153,62 @@ def update_lit(table, q, stride, lit, n_lit, x, eta, shift, key, c_max, rule, co
 
 
 @kernel
-def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, strength, v_kind, decay, gain,
-             decay_scale, in_shift, v_max, n_ref, v_mode, per_neuron, pre_shift, post_shift, theta_shift, theta_max,
-             never, theta_step, theta_step_shift, theta_mode, seed, stream, first, eta_post, eta_pre, eta_shift, x_fine,
-             x_offset, rule, c_max, w_mode, pre_table, pre_top, pre_m, pre_k, pre_mode, post_table, post_top, post_m,
-             post_k, post_mode, norm_code, learn_weights, left, fused, small):
+def run_grid(
+    offsets,
+    index,
+    order,
+    rows,
+    room,
+    cols,
+    theta,
+    sums,
+    v_th,
+    reset,
+    strength,
+    v_kind,
+    decay,
+    gain,
+    decay_scale,
+    in_shift,
+    v_max,
+    n_ref,
+    v_mode,
+    per_neuron,
+    pre_shift,
+    post_shift,
+    theta_shift,
+    theta_max,
+    never,
+    theta_step,
+    theta_step_shift,
+    theta_mode,
+    seed,
+    stream,
+    first,
+    eta_post,
+    eta_pre,
+    eta_shift,
+    x_fine,
+    x_offset,
+    rule,
+    c_max,
+    w_mode,
+    pre_table,
+    pre_top,
+    pre_m,
+    pre_k,
+    pre_mode,
+    post_table,
+    post_top,
+    post_m,
+    post_k,
+    post_mode,
+    norm_code,
+    learn_weights,
+    left,
+    fused,
+    small,
+):
     """Trains samples `order` on the grid: weights, potentials, thresholds and traces are integers throughout; see
     `_active` for the data structures.
 
@@ -267,8 +318,9 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
                 for q in range(lanes):
                     total_hot[q] = total_hot[q] << left
             n_resting = clear_resting(resting, n_resting, until_hot, t, total_hot)
-            crossed |= advance(v_hot[:lanes], total_hot, level_hot, hot, decay, gain, decay_scale, in_shift, v_max,
-                               v_mode, k1, k2)
+            crossed |= advance(
+                v_hot[:lanes], total_hot, level_hot, hot, decay, gain, decay_scale, in_shift, v_max, v_mode, k1, k2
+            )
             k = np.int64(-1)
             q = np.int64(-1)
             if crossed:
@@ -303,13 +355,27 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
                     pull[p] = post_push[t - fired_at[p]]
                 if post_mode == STOCHASTIC:
                     for p in range(n_hot):
-                        x = redrawn_trace(t - fired_at[p], post_top, post_m, post_k, base[7], clock + fired_at[p],
-                                          hot[p])
+                        x = redrawn_trace(
+                            t - fired_at[p], post_top, post_m, post_k, base[7], clock + fired_at[p], hot[p]
+                        )
                         pull[p] = -eta_pre * (x << x_fine)
                 if small:
                     for p in range(0, n_hot, LANES):
-                        depress(table, hot_places, stop - start, p, load_ints(pull, p), inputs, load_ints(hot_names, p),
-                                n, eta_shift, key, c_max, rule, changes)
+                        depress(
+                            table,
+                            hot_places,
+                            stop - start,
+                            p,
+                            load_ints(pull, p),
+                            inputs,
+                            load_ints(hot_names, p),
+                            n,
+                            eta_shift,
+                            key,
+                            c_max,
+                            rule,
+                            changes,
+                        )
                 for e in range(start, start if small else stop):
                     i = np.int64(index[e])
                     for p in range(n_hot):
@@ -330,11 +396,16 @@ def run_grid(offsets, index, order, rows, room, cols, theta, sums, v_th, reset, 
                     x_pre[a] = pre_codes[t - last[a]]
                 if pre_mode == STOCHASTIC:
                     for a in range(n_lit):
-                        x_pre[a] = 0 if last[a] < 0 else redrawn_trace(
-                            t - last[a], pre_top, pre_m, pre_k, base[6], clock + last[a], lit[a]) << x_fine
+                        x_pre[a] = (
+                            0
+                            if last[a] < 0
+                            else redrawn_trace(t - last[a], pre_top, pre_m, pre_k, base[6], clock + last[a], lit[a])
+                            << x_fine
+                        )
                 if x_offset == 0 and small:
-                    sums[k] += update_lit(table, q, stride, lit32, n_lit, x_pre, eta_post, eta_shift, key, c_max, rule,
-                                          codes, part)
+                    sums[k] += update_lit(
+                        table, q, stride, lit32, n_lit, x_pre, eta_post, eta_shift, key, c_max, rule, codes, part
+                    )
                 else:
                     for a in range(n_lit):
                         x_all[lit[a]] = x_pre[a]

@@ -54,15 +54,27 @@ def load_row(bits, index, e, stop, nothing, width, column):
 @piece
 def count_eight(bits, index, e, stop, nothing, width, column, p0, p1, p2):
     """Adds eight rows to three planes of counts; returns them and what they carry."""
-    p0, a = full_adder(p0, load_row(bits, index, e, stop, nothing, width, column),
-                       load_row(bits, index, e + 1, stop, nothing, width, column))
-    p0, b = full_adder(p0, load_row(bits, index, e + 2, stop, nothing, width, column),
-                       load_row(bits, index, e + 3, stop, nothing, width, column))
+    p0, a = full_adder(
+        p0,
+        load_row(bits, index, e, stop, nothing, width, column),
+        load_row(bits, index, e + 1, stop, nothing, width, column),
+    )
+    p0, b = full_adder(
+        p0,
+        load_row(bits, index, e + 2, stop, nothing, width, column),
+        load_row(bits, index, e + 3, stop, nothing, width, column),
+    )
     p1, c = full_adder(p1, a, b)
-    p0, a = full_adder(p0, load_row(bits, index, e + 4, stop, nothing, width, column),
-                       load_row(bits, index, e + 5, stop, nothing, width, column))
-    p0, b = full_adder(p0, load_row(bits, index, e + 6, stop, nothing, width, column),
-                       load_row(bits, index, e + 7, stop, nothing, width, column))
+    p0, a = full_adder(
+        p0,
+        load_row(bits, index, e + 4, stop, nothing, width, column),
+        load_row(bits, index, e + 5, stop, nothing, width, column),
+    )
+    p0, b = full_adder(
+        p0,
+        load_row(bits, index, e + 6, stop, nothing, width, column),
+        load_row(bits, index, e + 7, stop, nothing, width, column),
+    )
     p1, d = full_adder(p1, a, b)
     p2, a = full_adder(p2, c, d)
     return p0, p1, p2, a
@@ -241,8 +253,29 @@ def draw_bit(crossing, lanes, first, key, best, best_word):
 
 
 @kernel
-def one_bit(offsets, index, bits, width, left, n_counts, n_planes, n_leak, shifts, n_low, decay_shift, level, strength,
-            reset, seed, stream, n_ref, counts, v_out, ref_out, raster):
+def one_bit(
+    offsets,
+    index,
+    bits,
+    width,
+    left,
+    n_counts,
+    n_planes,
+    n_leak,
+    shifts,
+    n_low,
+    decay_shift,
+    level,
+    strength,
+    reset,
+    seed,
+    stream,
+    n_ref,
+    counts,
+    v_out,
+    ref_out,
+    raster,
+):
     """Winner-take-all population with one-bit weights.
 
     bits uint64 [(n_pre + 1) * width], width words a row, a multiple of 8, the last row zeros; a row counts 2**left;
@@ -287,8 +320,9 @@ def one_bit(offsets, index, bits, width, left, n_counts, n_planes, n_leak, shift
                 at = g * stride + guard * WORDS
                 count_all(bits, index, start, stop, width, g * WORDS, drive, left * WORDS, n_counts, room)
                 leak_planes(v, at, shifts, n_low, leak, n_leak, decay_shift)
-                reached = step_planes(v, at, leak, n_leak, drive, n_drive, level, g * (n_planes + 1) * WORDS, rest,
-                                      g * WORDS, n_planes)
+                reached = step_planes(
+                    v, at, leak, n_leak, drive, n_drive, level, g * (n_planes + 1) * WORDS, rest, g * WORDS, n_planes
+                )
                 lanes = words_lanes(reached)
                 if lanes != 0:
                     store_words(crossing, g * WORDS, reached)

@@ -254,8 +254,9 @@ def pool(offsets, index, count, first, windows, by_sum, grid, new_offsets, new_i
                     n += seen == 0
                     grid[at] = seen + 1
             else:
-                n = pool_step(index, count, offsets[s, t], offsets[s, t + 1], first, windows, by_sum, grid, new_index,
-                              n)
+                n = pool_step(
+                    index, count, offsets[s, t], offsets[s, t + 1], first, windows, by_sum, grid, new_index, n
+                )
             for e in range(start, n):
                 new_count[e] = grid[new_index[e]]
                 grid[new_index[e]] = 0

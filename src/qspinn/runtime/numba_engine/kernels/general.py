@@ -10,17 +10,64 @@ from qspinn.runtime.numba_engine.kernels.feed import add_own, add_signal, room_f
 
 
 @kernel
-def in_general(offsets, index, count, feed, again, totals, places, neuron, each, winner, inhibits, strength, seed,
-               stream, new_offsets, new_index, new_count, counts, v_out, ref_out, i_out, theta_out, v_sum):
+def in_general(
+    offsets,
+    index,
+    count,
+    feed,
+    again,
+    totals,
+    places,
+    neuron,
+    each,
+    winner,
+    inhibits,
+    strength,
+    seed,
+    stream,
+    new_offsets,
+    new_index,
+    new_count,
+    counts,
+    v_out,
+    ref_out,
+    i_out,
+    theta_out,
+    v_sum,
+):
     """`in_lanes` for every population there is: 64 bits, neuron after neuron, in the program's order.
 
     places [N]: of what each neuron receives; each: (in_shifts, level, reset, bias, theta_step), [N] each. new_count has
     entries where a neuron may spike several times in a step.
     """
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
-    (decay, decay_shift, v_min, v_max, strict, subtract, delayed, spiking, n_ref, mode, has_current, current,
-     current_shift, i_min, i_max, adapts, theta_decay, theta_decay_shift, theta_max, theta_shift, max_spikes, stores,
-     store_shift, store_min, store_max) = neuron
+    (
+        decay,
+        decay_shift,
+        v_min,
+        v_max,
+        strict,
+        subtract,
+        delayed,
+        spiking,
+        n_ref,
+        mode,
+        has_current,
+        current,
+        current_shift,
+        i_min,
+        i_max,
+        adapts,
+        theta_decay,
+        theta_decay_shift,
+        theta_max,
+        theta_shift,
+        max_spikes,
+        stores,
+        store_shift,
+        store_min,
+        store_max,
+    ) = neuron
     in_shifts, level, reset, bias, theta_step = each
     n_samples, n_steps, n = new_offsets.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
     v = np.empty(n, np.int64)
@@ -50,8 +97,18 @@ def in_general(offsets, index, count, feed, again, totals, places, neuron, each,
             total = totals[0 if everywhere else s, 0 if everywhere else t]
             add_signal(index, count, offsets[s, t], offsets[s, t + 1], feed, total, seen, listed)
             if own_table.size > 0:
-                add_own(new_index, new_count, before, n_events, own_table, own_rows, own_n_rows, own_n_strips,
-                        own_pitch, total)
+                add_own(
+                    new_index,
+                    new_count,
+                    before,
+                    n_events,
+                    own_table,
+                    own_rows,
+                    own_n_rows,
+                    own_n_strips,
+                    own_pitch,
+                    total,
+                )
             before = n_events
             k_decay = step_key(base_decay, t)
             k_in = step_key(base_in, t)

@@ -59,8 +59,29 @@ def word_of(valid, at, like):
 
 
 @piece
-def settle(total, v, k, stop, stretch, at, valid, start, shift, factor, f_half, f_shift, bottom, top, threshold,
-           less, numbers, further, index, n_events, bounded):
+def settle(
+    total,
+    v,
+    k,
+    stop,
+    stretch,
+    at,
+    valid,
+    start,
+    shift,
+    factor,
+    f_half,
+    f_shift,
+    bottom,
+    top,
+    threshold,
+    less,
+    numbers,
+    further,
+    index,
+    n_events,
+    bounded,
+):
     """A row of neurons of the usual kind, every `stretch`: they leak, round to nearest, and are lowered by their
     threshold. What they receive begins at `start`, which holds the bias and the half for rounding. Returns the number
     of events. bounded: potentials have limits of their own; otherwise those of the lanes, where sums saturate."""
@@ -80,8 +101,29 @@ def settle(total, v, k, stop, stretch, at, valid, start, shift, factor, f_half, 
 
 
 @kernel
-def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names, valid, neuron, after,
-             new_offsets, new_index, new_count, counts, v_out, ref_out, i_out, theta_out, v_sum):
+def in_lanes(
+    offsets,
+    index,
+    count,
+    feed,
+    again,
+    totals,
+    layout,
+    tensors,
+    names,
+    valid,
+    neuron,
+    after,
+    new_offsets,
+    new_index,
+    new_count,
+    counts,
+    v_out,
+    ref_out,
+    i_out,
+    theta_out,
+    v_sum,
+):
     """Advances a population over all steps of S samples in narrow lanes, and writes its spikes; returns their number.
 
     feed: of the signal (offsets, index, count), see `add_signal`; again: (table, rows, n_rows, n_strips, pitch) of the
@@ -94,9 +136,33 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
     map_rows, per_group, width, _, _, _, lanes, stretch, run, by_row = layout
     bias, left, half, low, right, level, lowered, begins = tensors
-    (v_min, v_max, decay, decay_half, decay_low, decay_shift, leaks, moves, subtract, n_ref, has_current, current,
-     current_half, current_low, current_shift, i_min, i_max, usual, bounded, stores, store_half, store_low, store_shift,
-     store_min, store_max) = neuron
+    (
+        v_min,
+        v_max,
+        decay,
+        decay_half,
+        decay_low,
+        decay_shift,
+        leaks,
+        moves,
+        subtract,
+        n_ref,
+        has_current,
+        current,
+        current_half,
+        current_low,
+        current_shift,
+        i_min,
+        i_max,
+        usual,
+        bounded,
+        stores,
+        store_half,
+        store_low,
+        store_shift,
+        store_min,
+        store_max,
+    ) = neuron
     n_samples, n_steps, n = new_offsets.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
     v = aligned_zeros(map_rows * width, bias.dtype)
     i_syn = aligned_zeros(map_rows * width if has_current else 0, bias.dtype)
@@ -130,8 +196,9 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
             total = totals[0 if everywhere else s, 0 if everywhere else t]
             add_signal(index, count, offsets[s, t], offsets[s, t + 1], feed, total, seen, listed)
             if own_table.size > 0:
-                add_own(new_index, none, before, n_events, own_table, own_rows, own_n_rows, own_n_strips, own_pitch,
-                        total)
+                add_own(
+                    new_index, none, before, n_events, own_table, own_rows, own_n_rows, own_n_strips, own_pitch, total
+                )
             before = n_events
             for block in range(map_rows // tall):
                 for phase in range(0, stretch, lanes):
@@ -145,13 +212,53 @@ def in_lanes(offsets, index, count, feed, again, totals, layout, tensors, names,
                         numbers = load_numbers(names, at, bias)
                         if usual and everywhere:
                             if bounded:
-                                n_events = settle(total, v, start + phase, start + width, stretch, at, valid, base,
-                                                  to_right, factor, f_half, f_shift, bottom, top, threshold, less,
-                                                  numbers, further, new_index, n_events, True)
+                                n_events = settle(
+                                    total,
+                                    v,
+                                    start + phase,
+                                    start + width,
+                                    stretch,
+                                    at,
+                                    valid,
+                                    base,
+                                    to_right,
+                                    factor,
+                                    f_half,
+                                    f_shift,
+                                    bottom,
+                                    top,
+                                    threshold,
+                                    less,
+                                    numbers,
+                                    further,
+                                    new_index,
+                                    n_events,
+                                    True,
+                                )
                             else:
-                                n_events = settle(total, v, start + phase, start + width, stretch, at, valid, base,
-                                                  to_right, factor, f_half, f_shift, bottom, top, threshold, less,
-                                                  numbers, further, new_index, n_events, False)
+                                n_events = settle(
+                                    total,
+                                    v,
+                                    start + phase,
+                                    start + width,
+                                    stretch,
+                                    at,
+                                    valid,
+                                    base,
+                                    to_right,
+                                    factor,
+                                    f_half,
+                                    f_shift,
+                                    bottom,
+                                    top,
+                                    threshold,
+                                    less,
+                                    numbers,
+                                    further,
+                                    new_index,
+                                    n_events,
+                                    False,
+                                )
                             continue
                         for k in range(start + phase, start + width, stretch):
                             drive = load_full(total, k)

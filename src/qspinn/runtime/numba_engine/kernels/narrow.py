@@ -11,9 +11,7 @@ from qspinn.compiled.competing import advance, advance_lanes, clear_resting, dra
 from qspinn.compiled.drive import drive_bytes, find_places, steps_at_once
 from qspinn.compiled.jit import kernel
 from qspinn.compiled.scalars import step_key, stream_base
-from qspinn.compiled.vectors import (
-    aligned_zeros,
-)
+from qspinn.compiled.vectors import aligned_zeros
 
 _I32 = np.int32
 
@@ -42,8 +40,29 @@ def tally(counts, votes):
 
 
 @kernel
-def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max, level, reset, strength, seed, stream,
-           n_ref, mode, fused, counts, v_out, ref_out, raster):
+def narrow(
+    offsets,
+    index,
+    rows,
+    room,
+    decay,
+    gain,
+    decay_scale,
+    in_shift,
+    v_max,
+    level,
+    reset,
+    strength,
+    seed,
+    stream,
+    n_ref,
+    mode,
+    fused,
+    counts,
+    v_out,
+    ref_out,
+    raster,
+):
     """Winner-take-all population of unsigned potentials. rows [n_pre, width] unsigned; outputs [B, N].
 
     The types of `level` and `room` set the lanes of potentials and of input sums: 16 bits where proved, else 32. With
@@ -74,8 +93,13 @@ def narrow(offsets, index, rows, room, decay, gain, decay_scale, in_shift, v_max
                     drive_bytes(flat, places, offsets[s, first : last + 1], width, drive)
                 else:
                     for step in range(first, last):
-                        sum_rows(rows, index, offsets[s, step], offsets[s, step + 1],
-                                 drive[(step - first) * width : (step - first + 1) * width])
+                        sum_rows(
+                            rows,
+                            index,
+                            offsets[s, step],
+                            offsets[s, step + 1],
+                            drive[(step - first) * width : (step - first + 1) * width],
+                        )
             total = drive[(t - first) * width : (t - first + 1) * width]
             n_resting = clear_resting(resting, n_resting, until, t, total)
             if fused:

@@ -81,8 +81,9 @@ def shifted_weights(program: Program, op: LifOp, field: Field) -> NDArray[np.int
     return left if op.current_fmt is None and (by_map == by_map[:, :1]).all() else np.zeros_like(left)
 
 
-def narrow(program: Program, op: LifOp, field: Field, kind: type, left: NDArray[np.int64], ahead: bool
-           ) -> tuple[Callable, tuple]:
+def narrow(
+    program: Program, op: LifOp, field: Field, kind: type, left: NDArray[np.int64], ahead: bool
+) -> tuple[Callable, tuple]:
     """The kernel for narrow lanes with its arguments between the sums and the outputs.
 
     Args:
@@ -101,14 +102,25 @@ def narrow(program: Program, op: LifOp, field: Field, kind: type, left: NDArray[
     valid = np.packbits(taken, bitorder="little").view(np.uint32 if lanes == 32 else np.uint16).astype(np.uint32)
     shifts = in_shifts(program, op) + left
     tensors, stretch, by_row = _tensors(program, op, field, width, kind, shifts)
-    layout = Layout(field.groups * field.height, field.height, width, field.first, field.row_pitch, field.group_pitch,
-                    lanes, stretch, field.run, by_row)
+    layout = Layout(
+        field.groups * field.height,
+        field.height,
+        width,
+        field.first,
+        field.row_pitch,
+        field.group_pitch,
+        lanes,
+        stretch,
+        field.run,
+        by_row,
+    )
     neuron = _neuron(program, op, bits, shifts, ahead)
     return lanes_kernel.in_lanes, (tuple(layout), tensors, names, valid, tuple(neuron), after)
 
 
-def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type, shifts: NDArray[np.int64]
-             ) -> tuple[tuple, int, bool]:
+def _tensors(
+    program: Program, op: LifOp, field: Field, width: int, kind: type, shifts: NDArray[np.int64]
+) -> tuple[tuple, int, bool]:
     """((bias, left, half, low, right, level, lowered, begins), stretch, by_row): what differs between neurons, in
     lanes: per group one period of the channels, or per row all of it."""
     level, top = thresholds(program, op), int(np.iinfo(kind).max)
@@ -118,9 +130,14 @@ def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type, 
     bias = biases(program, op)
     half = np.where(right > 0, 1 << right >> 1, 0) * (op.rounding is Rounding.NEAREST)
     each = [
-        bias, np.maximum(-shifts, 0), half, ((1 << right) - 1) * (op.rounding is Rounding.TOWARD_ZERO), right,
+        bias,
+        np.maximum(-shifts, 0),
+        half,
+        ((1 << right) - 1) * (op.rounding is Rounding.TOWARD_ZERO),
+        right,
         np.minimum(level - (not op.strict), top) if op.spiking else np.full(op.n, top),
-        np.minimum(level, top) if subtract else -reset, half + (bias << right),
+        np.minimum(level, top) if subtract else -reset,
+        half + (bias << right),
     ]
     channels = [x.reshape(field.groups * field.run, -1) for x in each]
     if all((x == x[:, :1]).all() for x in channels):
@@ -142,43 +159,104 @@ def _tensors(program: Program, op: LifOp, field: Field, width: int, kind: type, 
 
 def _neuron(program: Program, op: LifOp, bits: int, shifts: NDArray[np.int64], ahead: bool) -> Neuron:
     """The common settings; products of 16-bit lanes at their shift of 15."""
+
     def factor(name: str, shift: int) -> tuple[int, int, int, int]:
         to = 15 if bits == 16 else shift
-        return (int(program.codes(name)[0]) << to - shift, (1 << to >> 1) * (op.rounding is Rounding.NEAREST),
-                ((1 << to) - 1) * (op.rounding is Rounding.TOWARD_ZERO), to)
+        return (
+            int(program.codes(name)[0]) << to - shift,
+            (1 << to >> 1) * (op.rounding is Rounding.NEAREST),
+            ((1 << to) - 1) * (op.rounding is Rounding.TOWARD_ZERO),
+            to,
+        )
 
     fmt = op.current_fmt
     decay = factor(op.decay, op.decay_shift)
     current = factor(op.current, op.current_shift) if op.current else (0, 0, 0, 0)
     leaks, subtract = int(program.codes(op.decay)[0]) != 1 << op.decay_shift, op.reset == "subtract"
-    usual = (ahead and (shifts >= 0).all() and leaks and subtract and fmt is None and op.n_ref == 0
-             and op.rounding is Rounding.NEAREST and op.store_fmt is None)
+    usual = (
+        ahead
+        and (shifts >= 0).all()
+        and leaks
+        and subtract
+        and fmt is None
+        and op.n_ref == 0
+        and op.rounding is Rounding.NEAREST
+        and op.store_fmt is None
+    )
     bounded = bits != 16 or (op.v_min, op.v_fmt.code_max) != (-1 << 15, (1 << 15) - 1)
     dropped, kept_min, kept_max = kept_codes(op)
     return Neuron(
-        op.v_min, op.v_fmt.code_max, *decay, leaks, bool((shifts != 0).any()), subtract, op.n_ref, fmt is not None,
-        *current, fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, bool(usual), bounded,
-        op.store_fmt is not None, (1 << dropped >> 1) * (op.rounding is Rounding.NEAREST),
-        ((1 << dropped) - 1) * (op.rounding is Rounding.TOWARD_ZERO), dropped, kept_min, kept_max)
+        op.v_min,
+        op.v_fmt.code_max,
+        *decay,
+        leaks,
+        bool((shifts != 0).any()),
+        subtract,
+        op.n_ref,
+        fmt is not None,
+        *current,
+        fmt.code_min if fmt else 0,
+        fmt.code_max if fmt else 0,
+        bool(usual),
+        bounded,
+        op.store_fmt is not None,
+        (1 << dropped >> 1) * (op.rounding is Rounding.NEAREST),
+        ((1 << dropped) - 1) * (op.rounding is Rounding.TOWARD_ZERO),
+        dropped,
+        kept_min,
+        kept_max,
+    )
 
 
 def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]:
     """The kernel of 64 bits with its arguments between the sums and the outputs."""
+
     def each(name: str) -> NDArray[np.int64]:
         return spread(program.codes(name), op.n) if name else np.zeros(op.n, np.int64)
 
     fmt = op.current_fmt
-    neuron = (int(program.codes(op.decay)[0]), op.decay_shift, op.v_min, op.v_fmt.code_max, op.strict,
-              op.reset == "subtract", op.reset_delay, op.spiking, op.n_ref, MODE[op.rounding], fmt is not None,
-              int(program.codes(op.current)[0]) if op.current else 0, op.current_shift,
-              fmt.code_min if fmt else 0, fmt.code_max if fmt else 0, op.theta_fmt is not None,
-              int(program.codes(op.theta_decay)[0]) if op.theta_decay else 0, op.theta_decay_shift,
-              op.theta_fmt.code_max if op.theta_fmt else 0, op.theta_shift, op.max_spikes,
-              op.store_fmt is not None, *kept_codes(op))
-    tensors = (in_shifts(program, op), thresholds(program, op), each(op.v_reset), biases(program, op),
-               each(op.theta_step))
-    return general_kernel.in_general, (field.places(), neuron, tensors, op.winner, bool(op.inhibition),
-                                each(op.inhibition) << op.inhibition_shift, np.uint32(program.seed), op.stream)
+    neuron = (
+        int(program.codes(op.decay)[0]),
+        op.decay_shift,
+        op.v_min,
+        op.v_fmt.code_max,
+        op.strict,
+        op.reset == "subtract",
+        op.reset_delay,
+        op.spiking,
+        op.n_ref,
+        MODE[op.rounding],
+        fmt is not None,
+        int(program.codes(op.current)[0]) if op.current else 0,
+        op.current_shift,
+        fmt.code_min if fmt else 0,
+        fmt.code_max if fmt else 0,
+        op.theta_fmt is not None,
+        int(program.codes(op.theta_decay)[0]) if op.theta_decay else 0,
+        op.theta_decay_shift,
+        op.theta_fmt.code_max if op.theta_fmt else 0,
+        op.theta_shift,
+        op.max_spikes,
+        op.store_fmt is not None,
+        *kept_codes(op),
+    )
+    tensors = (
+        in_shifts(program, op),
+        thresholds(program, op),
+        each(op.v_reset),
+        biases(program, op),
+        each(op.theta_step),
+    )
+    return general_kernel.in_general, (
+        field.places(),
+        neuron,
+        tensors,
+        op.winner,
+        bool(op.inhibition),
+        each(op.inhibition) << op.inhibition_shift,
+        np.uint32(program.seed),
+        op.stream,
+    )
 
 
 def kept_codes(op: LifOp) -> tuple[int, int, int]:

@@ -67,14 +67,23 @@ def field_of(program: Program, op: LifOp, feeds: list[Feed]) -> Field:
     fits = [f for f in convs if conv_shape(f, program.codes(f.weight).shape) == (channels, height, width)]
     spans = [[span(f, program.codes(f.weight).shape, axis) for f in fits] or [(0, 0, 0)] for axis in (0, 1)]
     top, x_left = (max(0, *(-low for low, _, _ in s)) for s in spans)
-    bottom, x_right = (max(0, *(high - size + 1 for _, high, _ in s))
-                       for s, size in zip(spans, (height, width), strict=True))
+    bottom, x_right = (
+        max(0, *(high - size + 1 for _, high, _ in s)) for s, size in zip(spans, (height, width), strict=True)
+    )
     margin = up_to(x_left * run, MARGIN)
     row_pitch = up_to((width + max(x_left, x_right)) * run, MARGIN)
     group_pitch = (top + height + bottom) * row_pitch
     size = groups * group_pitch + margin + row_pitch + 2 * MARGIN
-    return Field(groups=groups, height=height, width=width, run=run, first=top * row_pitch + margin,
-                 row_pitch=row_pitch, group_pitch=group_pitch, size=size)
+    return Field(
+        groups=groups,
+        height=height,
+        width=width,
+        run=run,
+        first=top * row_pitch + margin,
+        row_pitch=row_pitch,
+        group_pitch=group_pitch,
+        size=size,
+    )
 
 
 def span(op: ConvOp, weight: tuple[int, ...], axis: int) -> tuple[int, int, int]:

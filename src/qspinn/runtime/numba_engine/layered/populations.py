@@ -45,8 +45,12 @@ class States(NamedTuple):
 
     @classmethod
     def of(cls, n_samples: int, n: int, wanted: Wanted) -> States:
-        return cls(*(np.zeros((n_samples if wish else 0, n), np.int64)
-                     for wish in (wanted.counts, *(wanted.states,) * 4, wanted.v_sum)))
+        return cls(
+            *(
+                np.zeros((n_samples if wish else 0, n), np.int64)
+                for wish in (wanted.counts, *(wanted.states,) * 4, wanted.v_sum)
+            )
+        )
 
     def part(self, a: int, b: int) -> States:
         """Of samples a..b - 1, sharing memory."""
@@ -94,7 +98,8 @@ def population(
     n_samples, n_steps = like.n_samples, like.n_steps
     kind, ahead = chosen_lanes(program, op, feeds, signals)
     size, all_strips, again, kernel, arguments = once(
-        program, (op.name, kind, ahead), lambda: plan(program, op, feeds, kind, ahead))
+        program, (op.name, kind, ahead), lambda: plan(program, op, feeds, kind, ahead)
+    )
     fed = list(zip([signals[f.source] for f in feeds if f.source != op.name], all_strips, strict=True))
     source, feed = fed[0] if fed else (silent(like), (*NOTHING, no_cells(kind or np.int64)))
     totals = aligned((n_samples, n_steps, size) if len(fed) > 1 else (1, 1, size), kind or np.int64)
@@ -107,10 +112,12 @@ def population(
     return unchecked(offsets=offsets, index=index[:used], n=op.n, count=count[:used] if op.max_spikes > 1 else None)
 
 
-def chosen_lanes(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes]
-                 ) -> tuple[type | None, bool]:
+def chosen_lanes(
+    program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes]
+) -> tuple[type | None, bool]:
     """(lanes, whether sums begin ahead): the best there is, if that is proved for every input; otherwise what is proved
     for this one."""
+
     def proved(given: Callable[[Feed], tuple[int, int]]) -> tuple[type | None, bool]:
         low, high = (sum(ends) for ends in zip((0, 0), *map(given, feeds), strict=True))
         kind = lanes_for(program, op, low, high)
@@ -143,8 +150,17 @@ def pooled(program: Program, op: PoolOp, signal: Spikes, room: Room) -> Spikes:
     most = min(signal.n_events * each, signal.n_samples * n_steps * n) + 1
     offsets = np.zeros((signal.n_samples, n_steps + 1), np.int64)
     index, count = taken(room, op.target, most, index_dtype(n)), taken(room, f"{op.target}, count", most, np.int32)
-    used = feed_kernel.pool(signal.offsets, *events_of(signal), first, windows, op.kind == "sum", np.zeros(n, np.int64),
-                        offsets, index, count)
+    used = feed_kernel.pool(
+        signal.offsets,
+        *events_of(signal),
+        first,
+        windows,
+        op.kind == "sum",
+        np.zeros(n, np.int64),
+        offsets,
+        index,
+        count,
+    )
     return unchecked(offsets=offsets, index=index[:used], n=n, count=count[:used])
 
 
@@ -152,9 +168,13 @@ def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(first, windows) of `feed_kernel.pool`."""
     channels, height, width = pool_shape(op)
     c, y, x = grid((channels, height, width))
-    sources = np.concatenate([
-        (c * op.shape[1] + y * op.stride[0] + ky) * op.shape[2] + x * op.stride[1] + kx
-        for ky in range(op.kernel[0]) for kx in range(op.kernel[1])])
+    sources = np.concatenate(
+        [
+            (c * op.shape[1] + y * op.stride[0] + ky) * op.shape[2] + x * op.stride[1] + kx
+            for ky in range(op.kernel[0])
+            for kx in range(op.kernel[1])
+        ]
+    )
     windows = np.tile(np.arange(len(c)), op.kernel[0] * op.kernel[1])
     first = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=math.prod(op.shape)))])
     alone = (np.diff(first) == 1).all()
@@ -174,6 +194,9 @@ def joined(parts: list[Spikes]) -> Spikes:
         return parts[0]
     starts = np.cumsum([0, *(len(p.index) for p in parts)])
     counts = [p.count for p in parts if p.count is not None]
-    return unchecked(offsets=np.concatenate([p.offsets + at for p, at in zip(parts, starts[:-1], strict=True)]),
-                     index=np.concatenate([p.index for p in parts]), n=parts[0].n,
-                     count=np.concatenate(counts) if counts else None)
+    return unchecked(
+        offsets=np.concatenate([p.offsets + at for p, at in zip(parts, starts[:-1], strict=True)]),
+        index=np.concatenate([p.index for p in parts]),
+        n=parts[0].n,
+        count=np.concatenate(counts) if counts else None,
+    )

@@ -19,8 +19,10 @@ from qspinn.spikes import Spikes
 def reach(program: Program, feed: Feed, signal: Spikes | None, n: int) -> tuple[int, int]:
     """Bounds of what a connection brings any neuron in one step of a signal; None: the population's own."""
     events, most = feed_kernel.busiest(signal.offsets, events_of(signal)[1]) if signal is not None else (n, 1)
-    low, high = (min(largest * int(events), fan_in) * int(most) << feed.shift
-                 for largest, fan_in in once(program, ("weights", feed), lambda: _largest(program, feed)))
+    low, high = (
+        min(largest * int(events), fan_in) * int(most) << feed.shift
+        for largest, fan_in in once(program, ("weights", feed), lambda: _largest(program, feed))
+    )
     return -low, high
 
 
@@ -37,8 +39,9 @@ def lanes_for(program: Program, op: LifOp, low: int, high: int) -> type | None:
     if op.winner or op.inhibition or op.looks_back or op.max_spikes > 1 or op.rounding is Rounding.STOCHASTIC:
         return None
     most = max(-low, high)
-    return next((kind for kind in (np.int16, np.int32) if all(proof(program, op, most, np.iinfo(kind).bits).values())),
-                None)
+    return next(
+        (kind for kind in (np.int16, np.int32) if all(proof(program, op, most, np.iinfo(kind).bits).values())), None
+    )
 
 
 class Sizes(NamedTuple):
@@ -55,8 +58,13 @@ class Sizes(NamedTuple):
 def _sizes(program: Program, op: LifOp) -> Sizes:
     shifts = in_shifts(program, op)
     reset = int(np.abs(program.codes(op.v_reset).astype(np.int64)).max(initial=0)) if op.reset == "value" else 0
-    return Sizes(int(np.abs(biases(program, op)).max(initial=0)), max(0, -int(shifts.min())),
-                 max(0, int(shifts.max())), reset, int(thresholds(program, op).min()))
+    return Sizes(
+        int(np.abs(biases(program, op)).max(initial=0)),
+        max(0, -int(shifts.min())),
+        max(0, int(shifts.max())),
+        reset,
+        int(thresholds(program, op).min()),
+    )
 
 
 def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]:
@@ -72,19 +80,26 @@ def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]
     dropped, kept_min, kept_max = kept_codes(op)
     v = max(abs(op.v_min), abs(op.v_fmt.code_max), reset, kept_max << dropped, -kept_min << dropped)
     holds = {
-        "potential": op.v_min >= -top - 1 and op.v_fmt.code_max <= top, "reset": reset <= top,
-        "threshold": level >= 0, "rest": op.n_ref <= top, "shift": right <= bits - 2 and left <= bits - 2,
+        "potential": op.v_min >= -top - 1 and op.v_fmt.code_max <= top,
+        "reset": reset <= top,
+        "threshold": level >= 0,
+        "rest": op.n_ref <= top,
+        "shift": right <= bits - 2 and left <= bits - 2,
         "decay": 0 <= decay <= 1 << op.decay_shift and 0 <= op.decay_shift <= bits - 1,
         "store": op.store_fmt is None or (v + (1 << dropped) <= top and dropped <= bits - 2),
     }
     if op.current_fmt is not None:
         i_min, i_max = op.current_fmt.code_min, op.current_fmt.code_max
         factor, i = int(program.codes(op.current)[0]), max(-i_min, i_max)  # bounded as what drives the potential
-        holds |= {"input": drive + bias <= top,
-                  "current decay": 0 <= factor < 1 << op.current_shift and op.current_shift <= bits - 1}
+        holds |= {
+            "input": drive + bias <= top,
+            "current decay": 0 <= factor < 1 << op.current_shift and op.current_shift <= bits - 1,
+        }
         if wide:
-            holds |= {"current product": i * factor + (1 << op.current_shift) <= top,
-                      "current sum": i + drive + bias <= top}
+            holds |= {
+                "current product": i * factor + (1 << op.current_shift) <= top,
+                "current sum": i + drive + bias <= top,
+            }
         drive, bias = i, 0
     drive = (drive << left) + (1 << right >> 1) + bias
     holds["drive"] = drive <= top

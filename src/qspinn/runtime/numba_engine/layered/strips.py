@@ -85,8 +85,12 @@ def taps(op: ConvOp, w: NDArray, field: Field, lane: type) -> Strips:
     c, y, x = grid(op.shape)
     place, phase = zip(*(np.divmod(at + op.padding[i], op.stride[i]) for i, at in enumerate((y, x))), strict=True)
     group = c // (op.shape[0] // field.groups)
-    target = (field.first + group * field.group_pitch + (place[0] - further[0]) * field.row_pitch
-              + (place[1] - further[1]) * field.run)
+    target = (
+        field.first
+        + group * field.group_pitch
+        + (place[0] - further[0]) * field.row_pitch
+        + (place[1] - further[1]) * field.run
+    )
     which = [np.searchsorted(phases[axis], phase[axis]) for axis in (0, 1)]
     number = (c * len(phases[0]) + which[0]) * len(phases[1]) + which[1]
     sizes = (rows.shape[3], rows.shape[4] // STRIP, field.row_pitch)
