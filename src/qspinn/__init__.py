@@ -9,7 +9,7 @@ import sys
 import types
 from typing import Any
 
-from qspinn import optional
+from qspinn import former, optional
 from qspinn.version import __version__
 
 _HOME = {
@@ -69,6 +69,7 @@ class _Package(types.ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+former.install()
 
 
 def __getattr__(name: str) -> Any:

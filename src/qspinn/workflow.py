@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn import data
+from qspinn import data, former
 from qspinn.data.images.encoders import poisson
 from qspinn.errors import ConfigError, DataError
 from qspinn.exploration.family import AnyDataset, AnyExperiment, checked, read_experiment
@@ -289,3 +289,6 @@ def save_trained(trained: AnyTrained, path: str | Path) -> Path:
     """Writes the checkpoint of a trained network."""
     checkpoint.save(trained, Path(path))
     return Path(path)
+
+
+__getattr__ = former.names_of(__name__)

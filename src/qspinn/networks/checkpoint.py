@@ -13,6 +13,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from qspinn import former
 from qspinn.errors import ArtifactError, ConfigError, QSpinnError
 from qspinn.files import entry_of, write_atomic
 from qspinn.networks import parameters
@@ -217,3 +218,6 @@ def read(path: str | Path, make: Callable[[Any, Parameters], T]) -> T:
     if entry.get("sha256") != digest(entry["network"], params, with_shapes="family" in entry):
         raise ArtifactError(str(path), "checksum does not match: the file was damaged or edited")
     return trained
+
+
+__getattr__ = former.names_of(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qspinn import former
 from qspinn.program.check import check
 from qspinn.program.file import FORMAT_VERSION, from_bytes, load, pack, save, to_bytes, unpack
 from qspinn.program.program import CodeTensor, Note, Program
@@ -19,3 +20,5 @@ __all__ = [
     "to_bytes",
     "unpack",
 ]
+
+__getattr__ = former.names_of(__name__)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from qspinn import former
 from qspinn.arrays import need_kind
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
@@ -339,3 +340,6 @@ def with_rule(plan: QuantPlan, rule: QuantRule) -> QuantPlan:
     return QuantPlan(
         rules=(rule, *rest), fold_theta=plan.fold_theta, keep_sum=plan.keep_sum, min_input_rate=plan.min_input_rate
     )
+
+
+__getattr__ = former.names_of(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from qspinn import former
 from qspinn.data import DataConfig
 from qspinn.exploration.reward import Reward
 from qspinn.exploration.scheme import Scheme, need_header
@@ -190,3 +191,6 @@ def label_of(
         alike = any(rate != input_rate and f"{rate:g}" == short for rate in rates)
         parts.append(f"inputs>{input_rate if alike else short}")
     return " ".join([*parts, f"N{n_neurons}"])
+
+
+__getattr__ = former.names_of(__name__)

@@ -14,3 +14,9 @@ with the max-pooled S. `floats` computes this in float32, `integers` in integers
 Source: Kaiser, Mostafa and Neftci 2020 (DECOLLE); constants and widths of Schaefer and Joshi 2020. Deviations from both
 are listed in docs/adr/0012.
 """
+
+from __future__ import annotations
+
+from qspinn import former
+
+__getattr__ = former.names_of(__name__)
