@@ -33,7 +33,7 @@ check: install  ## Lint, types, tests.
 	$(PYTEST)
 
 soak: install  ## Contract with checked bounds, then SECONDS=600 of changed program files through all engines.
-	QSPINN_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/test_runtime.py -k TestNumba
+	QSPINN_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/runtime/test_runtime.py -k TestNumba
 	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)
 
 bench: install  ## All measurements on MNIST (hours; needs QSPINN_DATA and, for peers, make peers).

@@ -41,7 +41,7 @@ from qspinn.learning.local.start import raster_of, start_of
 from qspinn.learning.local.training import layers_of
 from qspinn.networks.models import diehl_cook
 from qspinn.quantization.plan import QuantPlan, QuantRule
-from qspinn.records import content_key
+from qspinn.records.record import content_key
 
 RUNS = ROOT / "runs" / "bench" / "decolle"
 TOPIC = "decolle"

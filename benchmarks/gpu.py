@@ -214,7 +214,7 @@ def start_tests(folder: Path) -> dict[Path, subprocess.Popen[bytes]]:
     failures."""
     paths = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     found = {}
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         if "mark.cuda" not in path.read_text():
             continue
         log = folder / f"gpu.{path.stem}.log"
@@ -222,7 +222,7 @@ def start_tests(folder: Path) -> dict[Path, subprocess.Popen[bytes]]:
             sys.executable,
             "-m",
             "pytest",
-            f"tests/{path.name}",
+            str(path.relative_to(ROOT)),
             "-m",
             "cuda",
             "-vv",

@@ -25,7 +25,7 @@ from qspinn.exploration.layered.space import LayeredCandidate, LayeredExperiment
 from qspinn.exploration.search import Outcome
 from qspinn.exploration.tasks import program_path
 from qspinn.memory import MemoryRow
-from qspinn.records import from_plain
+from qspinn.records.record import from_plain
 
 RUNS = ROOT / "runs" / "bench"
 TOPIC = "qsnn"

@@ -28,7 +28,7 @@ from qspinn.exploration.tasks import program_path
 from qspinn.learning.gradients import quantized
 from qspinn.learning.gradients.training import Supervision, fit, layer_ranges
 from qspinn.quantization.layered import lower_layers
-from qspinn.records import from_plain
+from qspinn.records.record import from_plain
 
 RUNS = ROOT / "runs" / "bench"
 TOPIC = "supervised"

@@ -17,6 +17,7 @@ from qspinn.program import Note, save
 from qspinn.program.ops import EventsOp
 from qspinn.testing.programs import single
 from running import at
+from samples import command_line
 
 N_BEFORE_INTERRUPT = 20  # syncs and renamings, of 39 in the whole run
 EXPERIMENT = """
@@ -46,24 +47,12 @@ max_drop_points = 60.0
 """
 
 
-def qspinn(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "qspinn", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, **environment},
-    )
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an experiment file and a finished run of it in `run`."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "tiny.toml").write_text(EXPERIMENT)
-    done = qspinn("explore", "tiny.toml", "--out", "run", "--json", cwd=folder)
+    done = command_line("explore", "tiny.toml", "--out", "run", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     (folder / "explore.json").write_text(done.stdout)
     return folder
@@ -80,7 +69,7 @@ def test_explore_prints_nothing_but_json_and_writes_model_and_report(place: Path
 
 def test_explore_again_continues_and_says_the_same(place: Path) -> None:
     journal = (place / "run" / "journal").read_bytes()
-    again = qspinn("explore", "tiny.toml", "--out", "run", cwd=place)
+    again = command_line("explore", "tiny.toml", "--out", "run", cwd=place)
     assert again.returncode == 0
     assert "Pareto front" in again.stdout
     assert again.stderr == ""  # no progress bar where nobody watches
@@ -91,42 +80,42 @@ def test_evaluate_repeats_the_test_accuracy_on_every_engine(place: Path) -> None
     expected = json.loads((place / "explore.json").read_text())["winner_test"]
     accuracies = set()
     for backend in ("numba", "reference", "torch"):
-        done = qspinn("evaluate", "run/model.qspinn", "--json", "--backend", backend, cwd=place)
+        done = command_line("evaluate", "run/model.qspinn", "--json", "--backend", backend, cwd=place)
         whole = json.loads(done.stdout)
         assert (whole["n"], whole["accuracy"]) == (80, expected)  # the split is that of the run
         accuracies.add((whole["accuracy"], whole["spikes_per_sample"]))
     assert len(accuracies) == 1
     others = [
-        json.loads(qspinn("evaluate", "run/model.qspinn", "--json", "--seed", seed, cwd=place).stdout)
+        json.loads(command_line("evaluate", "run/model.qspinn", "--json", "--seed", seed, cwd=place).stdout)
         for seed in (9, 10, 11)
     ]
     assert len({(other["accuracy"], other["spikes_per_sample"]) for other in others}) > 1
 
 
 def test_evaluate_names_the_device_that_a_backend_does_not_have(place: Path) -> None:
-    done = qspinn("evaluate", "run/model.qspinn", "--device", "cuda", cwd=place)
+    done = command_line("evaluate", "run/model.qspinn", "--device", "cuda", cwd=place)
     assert (done.returncode, "the numba backend runs on the CPU only; got 'cuda'" in done.stderr) == (2, True)
 
 
 def test_evaluate_stores_predictions(place: Path) -> None:
-    qspinn("evaluate", "run/model.qspinn", "--out", "p.txt", "--split", "validation", cwd=place)
+    command_line("evaluate", "run/model.qspinn", "--out", "p.txt", "--split", "validation", cwd=place)
     assert {int(line) for line in (place / "p.txt").read_text().split()} <= set(range(10))
 
 
 def test_inspect_accounts_for_every_bit(place: Path) -> None:
-    found = json.loads(qspinn("inspect", "run/model.qspinn", "--json", cwd=place).stdout)
+    found = json.loads(command_line("inspect", "run/model.qspinn", "--json", cwd=place).stdout)
     assert found["total_bits"] == sum(row["count"] * row["bits"] for row in found["memory"])
     assert found["total_bits"] == json.loads((place / "explore.json").read_text())["winner_bits"]
-    assert "exc.w" in qspinn("inspect", "run/model.qspinn", cwd=place).stdout
+    assert "exc.w" in command_line("inspect", "run/model.qspinn", cwd=place).stdout
 
 
 def test_sensitivity_uses_the_same_folder(place: Path) -> None:
-    curves = json.loads(qspinn("sensitivity", "tiny.toml", "--out", "run", "--json", cwd=place).stdout)
+    curves = json.loads(command_line("sensitivity", "tiny.toml", "--out", "run", "--json", cwd=place).stdout)
     assert {c["path"] for c in curves} >= {"exc.w", "exc.v", "exc.theta", "readout.votes"}
 
 
 def test_train_writes_a_checkpoint(place: Path) -> None:
-    done = qspinn("train", "tiny.toml", "--out", "float.safetensors", "--set", "network.n_neurons=8", cwd=place)
+    done = command_line("train", "tiny.toml", "--out", "float.safetensors", "--set", "network.n_neurons=8", cwd=place)
     assert done.returncode == 0
     assert "validation:" in done.stdout
     assert (place / "float.safetensors").exists()
@@ -137,7 +126,7 @@ def test_names_in_files_are_neither_markup_nor_orders_to_the_terminal(tmp_path: 
     tensors = made.tensors | {"[/b][red]x:smile:": made.tensors["p0.decay"]}
     note = Note(path="w\x1b[31m", problem="clipped", count=1, total=2)
     save(msgspec.structs.replace(made, name="[/b]\x1b[2J\x9b", tensors=tensors, notes=(note,)), tmp_path / "m.qspinn")
-    done = qspinn("inspect", "m.qspinn", cwd=tmp_path)
+    done = command_line("inspect", "m.qspinn", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     for word in ("[/b]\\x1b[2J\\x9b: 2 inputs", "note: w\\x1b[31m: clipped"):
@@ -147,14 +136,14 @@ def test_names_in_files_are_neither_markup_nor_orders_to_the_terminal(tmp_path: 
 def test_a_seed_for_programs_that_draw_no_spikes_is_refused(tmp_path: Path) -> None:
     made = single([[1, 2]])
     save(msgspec.structs.replace(made, ops=(EventsOp(shape=(2, 1, 1)), *made.ops[1:])), tmp_path / "m.qspinn")
-    done = qspinn("evaluate", "m.qspinn", "--seed", 3, "--dataset", "nmnist8", cwd=tmp_path)
+    done = command_line("evaluate", "m.qspinn", "--seed", 3, "--dataset", "nmnist8", cwd=tmp_path)
     assert done.returncode == 2
     assert "--seed: draws input spikes" in done.stderr
 
 
 def test_report_is_written_again(place: Path) -> None:
     (place / "run" / "report.html").unlink()
-    assert qspinn("report", "run", cwd=place).returncode == 0
+    assert command_line("report", "run", cwd=place).returncode == 0
     assert (place / "run" / "report.html").exists()
 
 
@@ -176,7 +165,7 @@ def test_report_is_written_again(place: Path) -> None:
     ],
 )
 def test_mistakes_name_the_place_and_the_fix(place: Path, arguments: list[str], code: int, words: list[str]) -> None:
-    done = qspinn(*arguments, cwd=place)
+    done = command_line(*arguments, cwd=place)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     for word in words:
@@ -185,14 +174,14 @@ def test_mistakes_name_the_place_and_the_fix(place: Path, arguments: list[str], 
 
 @pytest.mark.parametrize("verb", ["explore", "train", "sensitivity", "evaluate", "inspect", "report"])
 def test_every_verb_has_help_with_an_example_and_the_common_options(verb: str, place: Path) -> None:
-    text = qspinn(verb, "--help", cwd=place).stdout
+    text = command_line(verb, "--help", cwd=place).stdout
     for word in ("Example: qspinn " + verb, "--json", "--seed", "--out"):
         assert word in text
 
 
 def test_help_says_what_exit_codes_mean(place: Path) -> None:
     for arguments in (["--help"], ["explore", "--help"]):
-        text = " ".join(qspinn(*arguments, cwd=place, COLUMNS="200").stdout.replace("│", "").split())
+        text = " ".join(command_line(*arguments, cwd=place, COLUMNS="200").stdout.replace("│", "").split())
         assert "0 done; 1 the run failed; 2 bad usage, configuration or input, or a library is missing; 3 no" in text
 
 
@@ -214,7 +203,7 @@ def test_nothing_meets_the_target(place: Path) -> None:
         "--set",
         "search.hopeless_points=100",
     )
-    first = qspinn(*impossible, "--json", cwd=place)
+    first = command_line(*impossible, "--json", cwd=place)
     assert (first.returncode, "Traceback" in first.stderr) == (3, False), first.stderr
     found = json.loads(first.stdout)
     assert (found["feasible"], found["data"], found["rejected"]) == (False, "digits", [])
@@ -224,14 +213,16 @@ def test_nothing_meets_the_target(place: Path) -> None:
     nearest = found["nearest"][0]
     assert f"candidate {nearest['label']} loses {nearest['points_lost']:.2f} points" in first.stderr
     assert f"at {nearest['bits']:,} bits" in first.stderr
-    again = qspinn(*impossible, cwd=place)
+    again = command_line(*impossible, cwd=place)
     assert (again.returncode, again.stdout) == (3, "")
     assert again.stderr == first.stderr
     assert not (place / "none" / "result.json").exists()
 
 
 def test_no_candidate_could_be_measured(place: Path) -> None:
-    done = qspinn("explore", "tiny.toml", "--out", "refused", "--set", "search.input_rates=[0.99]", "--json", cwd=place)
+    done = command_line(
+        "explore", "tiny.toml", "--out", "refused", "--set", "search.input_rates=[0.99]", "--json", cwd=place
+    )
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     found = json.loads(done.stdout)
     assert found["nearest"] == []
@@ -304,7 +295,7 @@ def test_interrupt_leaves_a_run_that_continues(place: Path) -> None:
     _, told = process.communicate(timeout=300)
     assert process.returncode == 130, told
     assert "To continue: qspinn explore tiny.toml --out broken" in " ".join(told.split())
-    done = qspinn("explore", "tiny.toml", "--out", "broken", "--json", cwd=place)
+    done = command_line("explore", "tiny.toml", "--out", "broken", "--json", cwd=place)
     expected = json.loads((place / "explore.json").read_text())
     assert {k: v for k, v in json.loads(done.stdout).items() if k not in ("seconds", "model", "report")} == {
         k: v for k, v in expected.items() if k not in ("seconds", "model", "report")
@@ -352,7 +343,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an experiment on layers and a finished run of it, on synthetic data, in `run`."""
     folder = tmp_path_factory.mktemp("layers")
     (folder / "gestures.toml").write_text(LAYERS)
-    done = qspinn("explore", "gestures.toml", "--synthetic", "--out", "run", "--json", "--workers", 1, cwd=folder)
+    done = command_line("explore", "gestures.toml", "--synthetic", "--out", "run", "--json", "--workers", 1, cwd=folder)
     assert done.returncode == 0, done.stderr
     (folder / "explore.json").write_text(done.stdout)
     return folder
@@ -366,24 +357,24 @@ def test_layers_are_explored_and_synthetic_data_named_everywhere(layers: Path) -
     stored = json.loads((layers / "run" / "result.json").read_text())
     assert stored["experiment"]["name"] == "gestures-synthetic"
     assert stored["data"]["name"] == "synthetic_gestures"
-    again = qspinn("explore", "gestures.toml", "--synthetic", "--out", "run", cwd=layers)
+    again = command_line("explore", "gestures.toml", "--synthetic", "--out", "run", cwd=layers)
     assert "synthetic_gestures" in again.stdout
 
 
 def test_a_model_of_layers_is_evaluated_on_what_it_was_made_for(layers: Path) -> None:
     expected = json.loads((layers / "explore.json").read_text())["winner_test"]
     for backend in ("numba", "reference"):
-        done = qspinn("evaluate", "run/model.qspinn", "--json", "--backend", backend, cwd=layers)
+        done = command_line("evaluate", "run/model.qspinn", "--json", "--backend", backend, cwd=layers)
         assert json.loads(done.stdout)["accuracy"] == expected
-    found = json.loads(qspinn("inspect", "run/model.qspinn", "--json", cwd=layers).stdout)
+    found = json.loads(command_line("inspect", "run/model.qspinn", "--json", cwd=layers).stdout)
     assert found["total_bits"] == json.loads((layers / "explore.json").read_text())["winner_bits"]
     assert found["provenance"]["experiment"]["data"]["name"] == "synthetic_gestures"
 
 
 def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
-    done = qspinn("sensitivity", "gestures.toml", "--synthetic", "--out", "run", "--json", cwd=layers)
+    done = command_line("sensitivity", "gestures.toml", "--synthetic", "--out", "run", "--json", cwd=layers)
     assert {c["path"] for c in json.loads(done.stdout)} >= {"conv1.w", "conv1.v", "out.w", "out.bias"}
-    done = qspinn("train", "gestures.toml", "--synthetic", "--out", "net.safetensors", cwd=layers)
+    done = command_line("train", "gestures.toml", "--synthetic", "--out", "net.safetensors", cwd=layers)
     assert "synthetic_gestures" in done.stdout
     assert (layers / "net.safetensors").exists()
     assert not list(layers.glob(".*training"))
@@ -408,7 +399,7 @@ def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
 def test_mistakes_with_layers_name_the_place_and_the_fix(
     layers: Path, arguments: list[str], code: int, words: list[str]
 ) -> None:
-    done = qspinn(*arguments, cwd=layers, QSPINN_DATA="")
+    done = command_line(*arguments, cwd=layers, QSPINN_DATA="")
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     for word in words:
@@ -416,7 +407,7 @@ def test_mistakes_with_layers_name_the_place_and_the_fix(
 
 
 def test_synthetic_is_for_events(place: Path) -> None:
-    done = qspinn("train", "tiny.toml", "--synthetic", cwd=place)
+    done = command_line("train", "tiny.toml", "--synthetic", cwd=place)
     assert done.returncode == 2
     assert "--synthetic" in done.stderr
 

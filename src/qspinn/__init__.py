@@ -10,7 +10,8 @@ import types
 from typing import Any
 
 from qspinn import former, optional
-from qspinn.version import __version__
+
+__version__ = "0.1.0"
 
 _HOME = {
     "Candidate": "exploration.competing.space",

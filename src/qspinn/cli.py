@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 import qspinn
+from qspinn import __version__
 from qspinn.errors import (
     ArtifactError,
     ConfigError,
@@ -36,8 +37,7 @@ from qspinn.errors import (
 )
 from qspinn.files import write_atomic
 from qspinn.optional import missing
-from qspinn.records import from_plain
-from qspinn.version import __version__
+from qspinn.records.record import from_plain
 
 err = Console(stderr=True)
 FAILED, BAD_INPUT, NO_CANDIDATE, INTERRUPTED = 1, 2, 3, 130

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.errors import ConfigError, WriteError
-from qspinn.plain import read_json
+from qspinn.records.plain import read_json
 
 
 def remove_parts(folder: Path) -> None:

@@ -80,25 +80,21 @@ MOVED = {
 
 
 MOVED_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
-    "data.events": {"data.events.recording": ("Events", "bin_events", "crop_time", "microseconds")},
-    "exploration.competing.space": {"exploration.scheme": ("Scheme",)},
+    "data.events": {"data.events.recording": ("Events", "bin_events", "crop_time")},
     "learning.local": {
         "networks.local": ("LayerSize", "LocalLayer", "LocalNetwork", "sizes_of"),
         "learning.local.settings": ("LocalLearning",),
     },
     "learning.stdp": {"learning.stdp.training": ("StdpTraining", "mean_responses", "plastic", "respond", "train")},
-    "networks.checkpoint": {
-        "learning.local.model": ("LocalDeclaration", "TrainedLocal", "load_local"),
-        "networks.parameters": ("Parameters",),
-    },
+    "networks.checkpoint": {"learning.local.model": ("LocalDeclaration", "TrainedLocal", "load_local")},
+    "records": {"records.record": ("Record", "canonical_json", "content_key", "from_plain", "to_plain")},
     "program": {"files": ("replacing", "write_atomic")},
     "quantization.plan": {
-        "quantization.paths": ("is_weight", "layer_paths", "tensor_paths"),
+        "quantization.paths": ("layer_paths", "tensor_paths"),
         "quantization.competing": ("resolve", "wide_plan"),
     },
     "runtime.numba_engine": {"runtime.numba_engine.engine": ("run",)},
     "runtime.torch_engine": {"runtime.torch_engine.engine": ("run",)},
-    "workflow": {"exploration.statistics": ("Accuracy",)},
 }
 """Module -> present place of a name that lay in it -> these names, all within `qspinn`."""
 
@@ -139,4 +135,4 @@ def names_of(module: str) -> Callable[[str], Any]:
 def install() -> None:
     """Makes former names importable; a second call changes nothing."""
     if not any(isinstance(finder, Former) for finder in sys.meta_path):
-        sys.meta_path.append(Former())
+        sys.meta_path.insert(0, Former())  # before the finder that would load a second copy from a package's folder

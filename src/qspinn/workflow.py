@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn import data, former
+from qspinn import data
 from qspinn.data.images.encoders import poisson
 from qspinn.errors import ConfigError, DataError
 from qspinn.exploration.family import AnyDataset, AnyExperiment, checked, read_experiment
@@ -24,11 +24,11 @@ from qspinn.learning.stdp import training as stdp
 from qspinn.networks import checkpoint
 from qspinn.networks.checkpoint import AnyTrained, Trained, TrainedLayers
 from qspinn.optional import module
-from qspinn.plain import MAX_DEPTH, read_json, with_override
 from qspinn.program import Program
 from qspinn.program.ops import EventsOp, PoissonOp
 from qspinn.quantization.competing import poisson_op, readout_votes
-from qspinn.records import to_plain
+from qspinn.records.plain import MAX_DEPTH, read_json, with_override
+from qspinn.records.record import to_plain
 from qspinn.runtime import run
 from qspinn.spikes import Spikes
 
@@ -289,6 +289,3 @@ def save_trained(trained: AnyTrained, path: str | Path) -> Path:
     """Writes the checkpoint of a trained network."""
     checkpoint.save(trained, Path(path))
     return Path(path)
-
-
-__getattr__ = former.names_of(__name__)

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from qspinn import __version__
 from qspinn.data import DataConfig
 from qspinn.errors import ArtifactError
 from qspinn.exploration import outcome, search
@@ -21,8 +22,7 @@ from qspinn.fixedpoint import Rounding
 from qspinn.learning.stdp.training import StdpTraining
 from qspinn.networks import checkpoint
 from qspinn.quantization.plan import Granularity
-from qspinn.records import from_plain
-from qspinn.version import __version__
+from qspinn.records.record import from_plain
 from running import inline, lasting
 
 EXPERIMENT = Experiment(

@@ -18,7 +18,7 @@ from qspinn.learning.local.model import load_local
 from qspinn.networks import checkpoint
 from qspinn.program import from_bytes, to_bytes
 from qspinn.testing.programs import single
-from test_checkpoint import competing, layers, local
+from samples import trained_competing, trained_layers, trained_local
 
 
 def doubled(data: bytes, key: str, *, outside: bool) -> bytes:
@@ -37,9 +37,9 @@ def doubled(data: bytes, key: str, *, outside: bool) -> bytes:
 
 PROGRAM = to_bytes(single(np.ones((3, 4), int), v_bits=8, in_shift=0, decay=3, decay_shift=2, v_th=6, n_steps=4))
 FILES: list[tuple[Callable[..., Any], Callable[..., Any], str]] = [
-    (competing, checkpoint.load, "n_steps"),
-    (layers, checkpoint.load_layers, "n_steps"),
-    (local, load_local, "n_classes"),
+    (trained_competing, checkpoint.load, "n_steps"),
+    (trained_layers, checkpoint.load_layers, "n_steps"),
+    (trained_local, load_local, "n_classes"),
 ]
 
 

@@ -19,7 +19,7 @@ from qspinn.quantization.paths import layer_paths, tensor_paths
 from qspinn.quantization.plan import QuantPlan, QuantRule
 from qspinn.quantization.ranges import Ranges
 from qspinn.spikes import from_dense
-from test_checkpoint import COMPETING, LAYERS
+from samples import COMPETING, ONE_LAYER
 
 SPIKES = from_dense(np.ones((4, 2, 5), np.uint8))
 PLAN = QuantPlan(rules=(QuantRule(tensor="*", bits=8),))
@@ -32,16 +32,16 @@ RANGES = Ranges(input_rate=np.full(5, 0.1), busiest_step=5, threshold_max_mv={"e
         (lambda: architectures.resnet19(0.5), "variant"),  # type: ignore[arg-type]
         (lambda: architectures.vgg16({}), "variant"),  # type: ignore[arg-type]
         (lambda: architectures.vggsnn(None), "variant"),  # type: ignore[arg-type]
-        (lambda: stdp.train(LAYERS, SPIKES, stdp.StdpTraining()), "network"),  # type: ignore[arg-type]
+        (lambda: stdp.train(ONE_LAYER, SPIKES, stdp.StdpTraining()), "network"),  # type: ignore[arg-type]
         (lambda: stdp.train(COMPETING, SPIKES, 3), "training"),  # type: ignore[arg-type]
-        (lambda: grid.prepare(LAYERS, PLAN, RANGES), "network"),  # type: ignore[arg-type]
+        (lambda: grid.prepare(ONE_LAYER, PLAN, RANGES), "network"),  # type: ignore[arg-type]
         (lambda: grid.prepare(COMPETING, PLAN, {}), "ranges"),  # type: ignore[arg-type]
         (lambda: grid.prepare(COMPETING, PLAN, RANGES, start=COMPETING), "start"),  # type: ignore[arg-type]
         (lambda: grid.prepare(COMPETING, "8 bits", RANGES), "plan"),  # type: ignore[arg-type]
         (lambda: grid.fit(COMPETING, SPIKES, stdp.StdpTraining()), "model"),  # type: ignore[arg-type]
         (lambda: grid.fit(grid.prepare(COMPETING, PLAN, RANGES), SPIKES, {}), "training"),  # type: ignore[arg-type]
-        (lambda: resolve(PLAN, LAYERS), "network"),  # type: ignore[arg-type]
-        (lambda: tensor_paths(LAYERS), "network"),  # type: ignore[arg-type]
+        (lambda: resolve(PLAN, ONE_LAYER), "network"),  # type: ignore[arg-type]
+        (lambda: tensor_paths(ONE_LAYER), "network"),  # type: ignore[arg-type]
         (lambda: layer_paths(COMPETING), "network"),
     ],
 )  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def test_thresholds_that_learn_are_no_single_tensor() -> None:
 
 @pytest.mark.parametrize("n", [7, 1 << 16, (1 << 17) + 3])
 def test_counts_as_floats_are_looked_at_to_the_last(n: int) -> None:
-    net = SurrogateNet(LAYERS)
+    net = SurrogateNet(ONE_LAYER)
     x = torch.zeros(1, n, 2)
     need_counts(net.network, x)
     x[-1, -1, -1] = 0.5

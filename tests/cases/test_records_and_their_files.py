@@ -26,7 +26,7 @@ from qspinn.networks.competing import Dense, Lif, Population, Stdp
 from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
 from qspinn.networks.models import DenseLink, PoolLink, chain, diehl_cook, lif_for
 from qspinn.quantization.plan import Calibrator, Granularity, QuantRule
-from qspinn.records import canonical_json, from_plain, to_plain
+from qspinn.records.record import canonical_json, from_plain, to_plain
 from qspinn.workflow import load_experiment
 
 

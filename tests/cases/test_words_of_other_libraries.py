@@ -24,7 +24,7 @@ from qspinn.networks.layered import (
 from qspinn.quantization.layered import lower_layers
 from qspinn.quantization.plan import QuantPlan, QuantRule
 from qspinn.quantization.ranges import LayerRanges
-from qspinn.records import from_plain
+from qspinn.records.record import from_plain
 
 
 def network(*connections: Any) -> LayeredNetwork:

@@ -11,7 +11,7 @@ import msgspec
 from qspinn import program
 from qspinn.errors import ArtifactError, ConfigError
 from qspinn.memory import MemoryAccount, program_account
-from qspinn.records import from_plain
+from qspinn.records.record import from_plain
 
 
 class Keyed(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 from qspinn.data import EventData, EventDataset, EventSet
 from qspinn.exploration.family import Files
 from qspinn.exploration.tasks import keep_array, map_array
-from qspinn.records import content_key
+from qspinn.records.record import content_key
 
 
 def describe(dataset: EventDataset) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from qspinn.exploration.local.space import LocalCandidate, LocalExperiment
 from qspinn.exploration.sensitivity import Significance
 from qspinn.memory import MemoryAccount
 from qspinn.optional import module
-from qspinn.records import from_plain, to_plain
+from qspinn.records.record import from_plain, to_plain
 
 AnyExperiment = Experiment | LayeredExperiment | LocalExperiment
 AnyCandidate = Candidate | LayeredCandidate | LocalCandidate

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from qspinn import __version__
 from qspinn.errors import TargetError
 from qspinn.exploration import tasks as ev
 from qspinn.exploration.family import AnyDataset, AnyExperiment, candidate_of, family_of
@@ -19,8 +20,7 @@ from qspinn.exploration.sensitivity import Significance
 from qspinn.exploration.statistics import Difference, paired_difference
 from qspinn.exploration.workers import is_measured
 from qspinn.memory import MemoryAccount
-from qspinn.records import to_plain
-from qspinn.version import __version__
+from qspinn.records.record import to_plain
 
 NEAREST = 3
 """How many of the nearest candidates an error names."""

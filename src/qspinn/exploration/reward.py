@@ -7,7 +7,7 @@ from typing import Literal
 
 from qspinn.errors import ConfigError
 from qspinn.networks.names import need_size
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 
 LARGEST = 1e100
 """Accuracies and memories are below it."""

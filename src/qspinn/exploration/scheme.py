@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from qspinn.records import need
+from qspinn.records.record import need
 
 
 class Scheme(enum.Enum):

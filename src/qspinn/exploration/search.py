@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from qspinn import __version__
 from qspinn.errors import ArtifactError, ConfigError, LoweringError, RunError
 from qspinn.exploration import tasks as ev
 from qspinn.exploration.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of
@@ -23,8 +24,7 @@ from qspinn.exploration.outcome import Judge, Outcome, conclude, ranked, reasons
 from qspinn.exploration.sensitivity import Significance
 from qspinn.exploration.workers import Crew, Event, Executors, OnEvent, is_measured, local_processes
 from qspinn.files import remove_parts, write_atomic
-from qspinn.records import canonical_json, content_key, to_plain
-from qspinn.version import __version__
+from qspinn.records.record import canonical_json, content_key, to_plain
 
 __all__ = ["Event", "Outcome", "explore", "local_processes", "sweep"]
 

@@ -33,7 +33,7 @@ from qspinn.exploration.family import (
     read_experiment,
 )
 from qspinn.files import store_array
-from qspinn.records import to_plain
+from qspinn.records.record import to_plain
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -20,7 +20,7 @@ from qspinn.networks import parameters
 from qspinn.networks.competing import Network
 from qspinn.networks.layered import LayeredNetwork
 from qspinn.networks.parameters import Parameters
-from qspinn.records import canonical_json, from_plain
+from qspinn.records.record import canonical_json, from_plain
 
 T = TypeVar("T", bound="AnyTrained")
 

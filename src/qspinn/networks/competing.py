@@ -15,7 +15,7 @@ from typing import Literal
 
 from qspinn.errors import ConfigError
 from qspinn.networks.names import need_name, need_size, need_steps
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 
 
 class PoissonInput(Record, frozen=True):

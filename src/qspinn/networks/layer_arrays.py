@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qspinn.arrays import LARGEST_SIZE, need_kind, reals
 from qspinn.errors import LoweringError
 from qspinn.networks.layered import Layer, LayeredNetwork, Pool2d, Skip
-from qspinn.words import nearest
+from qspinn.records.words import nearest
 
 Floats = NDArray[np.float64]
 

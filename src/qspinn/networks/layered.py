@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 
 from qspinn.errors import ConfigError
 from qspinn.networks.names import need_name, need_size, need_steps
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 
 Shape = tuple[int, int, int]
 Pair = tuple[int, int]

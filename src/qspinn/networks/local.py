@@ -13,7 +13,7 @@ import msgspec
 from qspinn.errors import ConfigError
 from qspinn.networks.layered import Shape
 from qspinn.networks.names import need_size
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 
 Span = tuple[float, float]
 

@@ -23,7 +23,7 @@ from qspinn.networks.layered import (
     Shape,
     conv1d,
 )
-from qspinn.records import Record, from_plain, need
+from qspinn.records.record import Record, from_plain, need
 
 
 def lif_for(n_neurons: int) -> Lif:

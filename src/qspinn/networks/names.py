@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qspinn.arrays import LARGEST_FACTOR
-from qspinn.records import need
+from qspinn.records.record import need
 
 
 def need_name(where: str, name: str, *others: str) -> None:

@@ -32,7 +32,7 @@ from qspinn.networks.layered import (
     Skip,
 )
 from qspinn.networks.models import ConvLink, DenseLink, Link, Of, PoolLink, chain
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 
 Architecture = Literal["resnet19", "vgg16", "vggsnn"]
 NEURON = Leaky(decay=0.5, v_th=1.0, reset="value", v_reset=0.0)

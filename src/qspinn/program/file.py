@@ -25,7 +25,7 @@ from qspinn.fixedpoint import QFormat
 from qspinn.program.check import MAX_AXES, check, need_memory
 from qspinn.program.ops import Op
 from qspinn.program.program import CodeTensor, Note, Program
-from qspinn.records import Record, canonical_json, from_plain, to_plain
+from qspinn.records.record import Record, canonical_json, from_plain, to_plain
 
 FORMAT_VERSION = 2
 """Version 2 has `notes`; a program without any is written as version 1, as before."""

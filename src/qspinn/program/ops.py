@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import QFormat, Rounding
-from qspinn.records import Record
+from qspinn.records.record import Record
 
 
 class PoissonOp(Record, frozen=True, tag="poisson"):

@@ -15,7 +15,7 @@ from qspinn.arrays import sealed
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat
 from qspinn.program.ops import Op
-from qspinn.records import Record, from_plain
+from qspinn.records.record import Record, from_plain
 
 
 class Note(Record, frozen=True):

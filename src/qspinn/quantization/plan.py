@@ -13,8 +13,8 @@ from qspinn.arrays import need_kind
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
 from qspinn.quantization.paths import is_weight
-from qspinn.records import Record, content_key, need
-from qspinn.words import unknown_key
+from qspinn.records.record import Record, content_key, need
+from qspinn.records.words import unknown_key
 
 WIDE_BITS = 16
 SHIFT_BITS = 6

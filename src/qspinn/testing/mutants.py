@@ -22,7 +22,7 @@ from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program, pack, to_bytes
 from qspinn.program.ops import LifOp
-from qspinn.records import to_plain
+from qspinn.records.record import to_plain
 from qspinn.testing.layered import random_layered
 from qspinn.testing.neurons import adversarial_neurons
 from qspinn.testing.programs import adversarial, random_case

@@ -16,7 +16,7 @@ from qspinn.arrays import HIGHEST, LARGEST_SIZE, integer, integers, need_kind, n
 from qspinn.data.events.event_set import EventSet, Shape, shape_of
 from qspinn.data.shared import check_classes, check_shared, class_counts, hashes, refuse_shared, shared
 from qspinn.errors import ConfigError, DataError
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 from qspinn.spikes import MAX_COUNT, span
 
 PARTS = ("train", "validation", "test")

@@ -26,7 +26,7 @@ from qspinn.data.events.dvs_gesture import DURATION_MS, bins_of, microseconds
 from qspinn.data.events.event_set import EventSet, concatenate, pack
 from qspinn.data.events.recording import MOST_BINS, Binned, Events, Sensor, bin_events, downsample, join, make
 from qspinn.data.kernels.camera import draw, fire
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 
 SENSOR: Sensor = (128, 128)
 CLASSES = (

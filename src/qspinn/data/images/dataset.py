@@ -14,7 +14,7 @@ from qspinn.arrays import integer, numbers, sealed
 from qspinn.data.events.recording import sensor_of
 from qspinn.data.shared import check_classes, check_shared, class_counts, hashes, refuse_shared, shared
 from qspinn.errors import DataError
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -39,7 +39,7 @@ from qspinn.quantization.competing import lower, poisson_op, readout_votes, reso
 from qspinn.quantization.paths import tensor_paths
 from qspinn.quantization.plan import Granularity
 from qspinn.quantization.ranges import Ranges, calibrate
-from qspinn.records import content_key, to_plain
+from qspinn.records.record import content_key, to_plain
 from qspinn.runtime import run
 from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.spikes import Spikes

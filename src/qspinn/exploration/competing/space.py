@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from qspinn import former
 from qspinn.data import DataConfig
 from qspinn.exploration.reward import Reward
 from qspinn.exploration.scheme import Scheme, need_header
@@ -13,7 +12,7 @@ from qspinn.learning.stdp.training import StdpTraining
 from qspinn.networks.competing import Lif, Network, Stdp
 from qspinn.networks.models import diehl_cook, lif_for
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule, with_rule
-from qspinn.records import Record, content_key, need
+from qspinn.records.record import Record, content_key, need
 
 
 class NetworkConfig(Record, frozen=True):
@@ -191,6 +190,3 @@ def label_of(
         alike = any(rate != input_rate and f"{rate:g}" == short for rate in rates)
         parts.append(f"inputs>{input_rate if alike else short}")
     return " ".join([*parts, f"N{n_neurons}"])
-
-
-__getattr__ = former.names_of(__name__)

@@ -35,7 +35,7 @@ from qspinn.networks.layered import LayeredNetwork
 from qspinn.program import Program
 from qspinn.program.ops import LifOp
 from qspinn.quantization.layered import lower_layers
-from qspinn.records import to_plain
+from qspinn.records.record import to_plain
 from qspinn.runtime import run
 
 LIBRARIES = ("numpy", "numba", "torch")

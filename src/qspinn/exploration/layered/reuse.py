@@ -9,7 +9,7 @@ import numpy as np
 
 from qspinn.program import Program
 from qspinn.program.ops import AddOp, ConvOp, DenseOp, Feed, LifOp, Op, PoolOp, ReadOp, VoteOp
-from qspinn.records import canonical_json
+from qspinn.records.record import canonical_json
 from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.runtime.result import Result
 from qspinn.spikes import Spikes

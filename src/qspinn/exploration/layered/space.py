@@ -17,7 +17,7 @@ from qspinn.networks.models import Link, Of, chain
 from qspinn.networks.published import ARCHITECTURES, NEURON, Architecture, Variant
 from qspinn.quantization.paths import is_matrix, layer_paths, state_paths
 from qspinn.quantization.plan import WIDE_BITS, Calibrator, Granularity, Levels, QuantPlan, QuantRule
-from qspinn.records import Record, content_key, need
+from qspinn.records.record import Record, content_key, need
 
 LEAST_BITS = 2
 """Potentials and biases have a sign and a zero; weights of one bit are binary."""

@@ -33,7 +33,7 @@ from qspinn.memory import MemoryAccount
 from qspinn.networks import checkpoint
 from qspinn.networks.local import sizes_of
 from qspinn.quantization.plan import QuantPlan
-from qspinn.records import to_plain
+from qspinn.records.record import to_plain
 
 LIBRARIES = ("numpy", "numba", "torch")
 curves, describe = local_proposal.curves, event_splits.describe

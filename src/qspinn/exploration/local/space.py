@@ -17,7 +17,7 @@ from qspinn.learning.local.formats import DEFAULT_PLAN, SPANS
 from qspinn.learning.local.settings import LocalLearning
 from qspinn.networks.local import LocalNetwork
 from qspinn.quantization.plan import QuantPlan, need_no_options
-from qspinn.records import Record, content_key, need
+from qspinn.records.record import Record, content_key, need
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "weight_bits": ("w",),

@@ -22,7 +22,7 @@ from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ArtifactError, RunError
 from qspinn.files import entry_of, write_atomic
 from qspinn.learning.gradients.settings import Supervision
-from qspinn.records import canonical_json
+from qspinn.records.record import canonical_json
 
 MODULE, OPTIMIZER, GENERATOR = "module.", "optimizer.", "generator"
 

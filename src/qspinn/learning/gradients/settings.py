@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qspinn.networks.names import need_size
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 
 
 class Supervision(Record, frozen=True):

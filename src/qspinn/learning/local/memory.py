@@ -20,7 +20,7 @@ from qspinn.networks.layered import Shape
 from qspinn.networks.local import LayerSize, LocalLayer, LocalNetwork, sizes_of
 from qspinn.quantization.competing import resolve
 from qspinn.quantization.plan import QuantPlan
-from qspinn.words import unknown_key
+from qspinn.records.words import unknown_key
 
 PUBLISHED = LocalNetwork(
     bias=False,

@@ -22,7 +22,7 @@ from qspinn.networks.layered import Shape
 from qspinn.networks.local import LocalNetwork, sizes_of
 from qspinn.networks.parameters import SPAN_64, Expected, Parameters
 from qspinn.quantization.plan import QuantPlan
-from qspinn.records import Record, content_key, from_plain, need, plain_table
+from qspinn.records.record import Record, content_key, from_plain, need, plain_table
 
 
 def trained_layers(

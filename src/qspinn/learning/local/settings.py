@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from qspinn.networks.names import need_size
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 
 
 class LocalLearning(Record, frozen=True):

@@ -23,7 +23,7 @@ from qspinn.networks.layered import Shape
 from qspinn.networks.local import LocalNetwork
 from qspinn.optional import module
 from qspinn.quantization.plan import QuantPlan
-from qspinn.records import canonical_json
+from qspinn.records.record import canonical_json
 
 Progress = Callable[[int, int], None]
 BATCH = 100

@@ -14,7 +14,7 @@ from qspinn.errors import ConfigError, DataError
 from qspinn.networks.checkpoint import Trained
 from qspinn.networks.competing import Dense, Lateral, Network, Population, Stdp, decay_factor
 from qspinn.networks.parameters import Parameters
-from qspinn.records import Record, need
+from qspinn.records.record import Record, need
 from qspinn.spikes import Spikes
 
 BLOCK = 500  # samples between two progress reports

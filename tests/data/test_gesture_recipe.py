@@ -21,10 +21,9 @@ from qspinn.data.events.dvs_gesture import CLASSES, SENSOR, gesture_set
 from qspinn.data.events.recording import Events, crop_time, flip, join, make, shift
 from qspinn.program import load
 from qspinn.runtime import run
-from test_aedat import SAMPLES, needs_samples
-from test_cli import qspinn
+from samples import AEDAT_SAMPLES, command_line, needs_aedat_samples
 
-RECIPE = Path(__file__).parent.parent / "experiments" / "dvs_gesture.toml"
+RECIPE = Path(__file__).parents[2] / "experiments" / "dvs_gesture.toml"
 OWN = {"class01": 0, "class06": 5, "class09": 8}
 """Sample files and the classes (from 0) that they show."""
 TRIALS = {
@@ -54,14 +53,14 @@ QUICK = [
     "search.max_drop_points=100.0",
 ]
 
-pytestmark = needs_samples
+pytestmark = needs_aedat_samples
 
 
 def samples() -> list[Events]:
     """The real recordings from time 0, by class."""
     found = []
     for name in OWN:
-        with np.load(SAMPLES / f"{name}.npz") as file:
+        with np.load(AEDAT_SAMPLES / f"{name}.npz") as file:
             found.append(make(file["x"], file["y"], file["t"].astype(np.int64) - int(file["t"][0]), file["p"]))
     return found
 
@@ -121,7 +120,9 @@ def gestures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
 def explored(folder: Path, out: Path, *settings: str) -> dict[str, Any]:
     """The stored result of the recipe with other settings."""
     sets = [word for setting in [*QUICK, *settings] for word in ("--set", setting)]
-    done = qspinn("explore", RECIPE, "--data", folder, "--out", out, "--workers", 1, "--json", *sets, cwd=out.parent)
+    done = command_line(
+        "explore", RECIPE, "--data", folder, "--out", out, "--workers", 1, "--json", *sets, cwd=out.parent
+    )
     assert done.returncode == 0, done.stderr
     headline = json.loads(done.stdout)
     assert headline["data"] == "dvs_gesture"
@@ -196,7 +197,9 @@ def test_the_recipe_runs_on_all_pixels(gestures: tuple[Path, int], tmp_path: Pat
 
 def test_a_damaged_file_stops_the_recipe_where_it_is_asked_to(gestures: tuple[Path, int], tmp_path: Path) -> None:
     folder, at = gestures
-    done = qspinn("explore", RECIPE, "--data", folder, "--out", "run", "--set", "data.on_error=stop", cwd=tmp_path)
+    done = command_line(
+        "explore", RECIPE, "--data", folder, "--out", "run", "--set", "data.on_error=stop", cwd=tmp_path
+    )
     assert done.returncode == 2
     assert re.search(rf"{re.escape(str(folder / DAMAGED))}: byte {at}: packet is cut short", done.stderr), done.stderr
     assert "Traceback" not in done.stderr
@@ -210,6 +213,6 @@ def test_a_part_without_one_whole_file_is_an_error(gestures: tuple[Path, int], t
         (folder / path.name).symlink_to(path)
     (folder / "trials_to_train.txt").unlink()
     (folder / "trials_to_train.txt").write_text(f"{DAMAGED}\n")
-    done = qspinn("explore", RECIPE, "--data", folder, "--out", "run", cwd=tmp_path)
+    done = command_line("explore", RECIPE, "--data", folder, "--out", "run", cwd=tmp_path)
     assert done.returncode == 2
     assert all(word in done.stderr for word in ("no recording of part train could be read", DAMAGED, "byte"))

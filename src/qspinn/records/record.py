@@ -24,8 +24,8 @@ import msgspec
 import numpy as np
 
 from qspinn.errors import ConfigError
-from qspinn.plain import MAX_DEPTH
-from qspinn.words import nearest, unknown_key
+from qspinn.records.plain import MAX_DEPTH
+from qspinn.records.words import nearest, unknown_key
 
 T = TypeVar("T")
 

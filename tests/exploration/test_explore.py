@@ -25,7 +25,7 @@ from qspinn.exploration.search import Event, Outcome, explore
 from qspinn.fixedpoint import Rounding
 from qspinn.learning.stdp.training import StdpTraining
 from qspinn.program import load
-from qspinn.records import from_plain
+from qspinn.records.record import from_plain
 from running import die_at, inline, lasting
 
 EXPERIMENT = Experiment(

@@ -19,7 +19,7 @@ from qspinn.fixedpoint import QFormat
 from qspinn.program import FORMAT_VERSION, Program, from_bytes, load, pack, save, to_bytes, unpack
 from qspinn.program import file as program_file
 from qspinn.program.ops import LifOp, VoteOp
-from qspinn.records import to_plain
+from qspinn.records.record import to_plain
 from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.testing import random_case
 from qspinn.testing.contract import check_equal

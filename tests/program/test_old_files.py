@@ -17,7 +17,7 @@ from qspinn.spikes import from_dense
 
 SPIKES_CONV1 = [58, 58, 65, 38]
 SCORES_DIGITS = [[6, 0, 0, 0, 0, 0, 0, 0, 0, 3], [0, 0, 0, 0, 0, 3, 0, 0, 0, 6], [3, 0, 0, 0, 0, 0, 0, 0, 2, 3]]
-FOLDER = Path(__file__).parent / "golden" / "0.1.0"
+FOLDER = Path(__file__).parents[1] / "golden" / "0.1.0"
 
 
 def test_programs_are_read_and_written_byte_for_byte() -> None:

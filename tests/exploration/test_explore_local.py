@@ -31,11 +31,10 @@ from qspinn.learning.local.model import TrainedLocal, load_local
 from qspinn.learning.local.settings import LocalLearning
 from qspinn.networks.local import LocalLayer, LocalNetwork
 from qspinn.quantization.plan import QuantPlan, QuantRule
-from qspinn.records import from_plain, to_plain
+from qspinn.records.record import from_plain, to_plain
 from qspinn.report import write_report
 from running import inline, lasting, with_value
-from test_local import SHAPE, bars
-from test_report import read
+from samples import LOCAL_SHAPE, local_bars, read
 
 NAMES = ["conv1", "conv2"]
 EXPERIMENT = LocalExperiment(
@@ -64,13 +63,13 @@ EXPERIMENT = LocalExperiment(
 def dataset() -> EventDataset:
     return EventDataset(
         name="bars",
-        shape=SHAPE,
+        shape=LOCAL_SHAPE,
         n_steps=8,
         bin_ms=5.0,
         labels=("upper", "middle", "lower"),
-        train=bars(240, 1),
-        validation=bars(60, 2),
-        test=bars(60, 3),
+        train=local_bars(240, 1),
+        validation=local_bars(60, 2),
+        test=local_bars(60, 3),
         split_rule="by seed",
     )
 
@@ -124,10 +123,10 @@ def test_outcome_is_consistent(whole: tuple[Path, Outcome]) -> None:
 
 def test_memory_is_that_of_learning(whole: tuple[Path, Outcome]) -> None:
     _, outcome = whole
-    assert outcome.float_bits == local_account(EXPERIMENT.network, SHAPE, 3, None).total_bits
+    assert outcome.float_bits == local_account(EXPERIMENT.network, LOCAL_SHAPE, 3, None).total_bits
     for record in outcome.candidates:
         plan = from_plain(LocalCandidate, record["candidate"]).plan
-        account = local_account(EXPERIMENT.network, SHAPE, 3, plan)
+        account = local_account(EXPERIMENT.network, LOCAL_SHAPE, 3, plan)
         assert record["bits"] == account.total_bits
         assert record["memory"] == [to_plain(row) for row in account.rows]
     rows = {r["path"]: r["bits"] for r in by_label(outcome)["w5 gradient9 lean"]["memory"]}
@@ -272,7 +271,7 @@ def test_layers_that_have_fewer_bits_keep_them() -> None:
         "*.readout|nearest|3": 0.9,
     }
     experiment = msgspec.structs.replace(EXPERIMENT, search=search)
-    curves = local_proposal.curves(experiment, accuracy, local_account(EXPERIMENT.network, SHAPE, 3, None))
+    curves = local_proposal.curves(experiment, accuracy, local_account(EXPERIMENT.network, LOCAL_SHAPE, 3, None))
     assert {c.path: c.harmless_bits for c in curves} == {"*.p_trace": 8, "*.w": 3, "*.u": 6, "*.readout": 3}
     found = {c.label: widths(c) for c in local_proposal.propose(experiment, NAMES, curves)}
     assert list(found) == ["plan", "lean", "w5 trace9 plan", "w5 trace9 lean"]

@@ -21,7 +21,7 @@ from qspinn.networks.layered import (
     conv1d,
 )
 from qspinn.networks.models import Conv1dLink, ConvLink, DenseLink, Link, chain
-from qspinn.records import from_plain, to_plain
+from qspinn.records.record import from_plain, to_plain
 
 CAMERA = EventInput(shape=(2, 10, 8))
 

@@ -23,7 +23,7 @@ from qspinn.networks.models import DenseLink, chain
 from qspinn.networks.published import ARCHITECTURES, Variant, resnet19, vgg16, vggsnn
 from qspinn.quantization.layered import lower_layers
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
-from qspinn.records import from_plain
+from qspinn.records.record import from_plain
 from qspinn.runtime import run
 
 DATA = Path(os.environ.get("QSPINN_DATA", ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
@@ -15,12 +14,8 @@ from qspinn.data.events.aedat import read_aedat, write_aedat
 from qspinn.data.events.dvs_gesture import Recording, Skipped, gesture_recordings, gesture_set, labels_of
 from qspinn.data.events.recording import EVENT, Events, bin_events, crop_time, downsample, join, make
 from qspinn.errors import ConfigError, DataError
+from samples import AEDAT_SAMPLES, needs_aedat_samples
 
-SAMPLES = Path(os.environ.get("QSPINN_DATA", "")) / "dvs_gesture_samples"
-needs_samples = pytest.mark.skipif(
-    not (os.environ.get("QSPINN_DATA") and SAMPLES.is_dir()),
-    reason="QSPINN_DATA does not name a folder with dvs_gesture_samples",
-)
 TEXT = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"
 
 
@@ -263,10 +258,10 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     assert len(whole(path)) == 0
 
 
-@needs_samples
+@needs_aedat_samples
 @pytest.mark.parametrize("name", ["class01", "class06", "class09"])
 def test_real_recordings_survive_writing_and_reading(tmp_path: Path, name: str) -> None:
-    with np.load(SAMPLES / f"{name}.npz") as file:
+    with np.load(AEDAT_SAMPLES / f"{name}.npz") as file:
         events = make(file["x"], file["y"], file["t"], file["p"])
     assert len(events) > 60_000
     write_aedat(tmp_path / "x.aedat", events)

@@ -12,90 +12,16 @@ import pytest
 import safetensors.numpy
 
 from qspinn.errors import ArtifactError, ConfigError, DataError
-from qspinn.learning.local.formats import DEFAULT_PLAN
-from qspinn.learning.local.model import LocalDeclaration, TrainedLocal, load_local
-from qspinn.learning.local.settings import LocalLearning
+from qspinn.learning.local.model import TrainedLocal, load_local
 from qspinn.networks import checkpoint
 from qspinn.networks.checkpoint import Trained, TrainedLayers
-from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
-from qspinn.networks.local import LocalLayer, LocalNetwork
-from qspinn.networks.models import diehl_cook
-
-COMPETING = diehl_cook(5, 3, n_steps=4, n_classes=2)
-LAYERS = LayeredNetwork(
-    name="n",
-    input=EventInput(shape=(2, 1, 1)),
-    layers=(Layer(name="p", shape=(3, 1, 1)),),
-    connections=(Linear(source="input", target="p", bias=True, norm=True),),
-    readout=NeuronReadout(source="p"),
-)
-
-
-def competing(**change: Any) -> Trained:
-    return Trained(
-        network=COMPETING,
-        params=changed(
-            {
-                "exc.w": np.ones((3, 5), np.float32),
-                "exc.theta": np.zeros(3, np.float32),
-                "readout.responses": np.ones((3, 2)),
-            },
-            change,
-        ),
-    )
-
-
-def layers(**change: Any) -> TrainedLayers:
-    norm = {f"norms.p__w.{kind}": np.ones(3, np.float32) for kind in ("weight", "bias", "running_mean", "running_var")}
-    return TrainedLayers(
-        network=LAYERS,
-        params=changed(
-            {
-                "p__w": np.ones((3, 2), np.float32),
-                "p__bias": np.zeros(3, np.float32),
-                "norms.p__w.num_batches_tracked": np.array(7),
-                **norm,
-            },
-            change,
-        ),
-    )
-
-
-def local(arithmetic: str = "integer", **change: Any) -> TrainedLocal:
-    declared = LocalDeclaration(
-        network=LocalNetwork(layers=(LocalLayer(channels=4, kernel=3, padding=1),)),
-        plan=DEFAULT_PLAN,
-        shape=(2, 6, 6),
-        learning=LocalLearning(arithmetic=arithmetic),
-        n_classes=3,
-        step_ms=1.0,
-        seed=1,
-        scales=(0,),
-    )
-    if arithmetic == "integer":
-        params = {
-            "n_updates": np.array([3]),
-            "conv1.w": np.ones((4, 2, 3, 3), np.int16),
-            "conv1.b": np.ones(4, np.int16),
-            "conv1.e_exponent": np.array([5]),
-        }
-    else:
-        params = {
-            f"conv1.{k}": np.ones((4, 2, 3, 3) if k[0] == "w" else 4, np.float32)
-            for k in ("w", "b", "w_size", "b_size")
-        }
-    return TrainedLocal(network=declared, params=changed(params, change))
-
-
-def changed(params: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in (params | {k.replace("___", "."): v for k, v in change.items()}).items() if v is not None}
-
+from samples import COMPETING, ONE_LAYER, changed, trained_competing, trained_layers, trained_local
 
 SAVED = [
-    (competing, checkpoint.load),
-    (layers, checkpoint.load_layers),
-    (local, load_local),
-    (lambda **change: local("float", **change), load_local),
+    (trained_competing, checkpoint.load),
+    (trained_layers, checkpoint.load_layers),
+    (trained_local, load_local),
+    (lambda **change: trained_local("float", **change), load_local),
 ]
 BAD: list[tuple[int, dict[str, Any], str]] = [
     (0, {"exc___w": np.ones((3, 4))}, "exc.w"),
@@ -183,7 +109,7 @@ def test_a_signed_file_with_such_arrays_is_no_checkpoint(
     "make",
     [
         lambda x: Trained(network=COMPETING, params={"exc.w": x}),
-        lambda x: TrainedLayers(network=LAYERS, params={"p__w": x}),
+        lambda x: TrainedLayers(network=ONE_LAYER, params={"p__w": x}),
     ],
 )
 def test_arrays_of_other_kinds_are_refused(value: Any, make: Callable[[Any], Any]) -> None:
@@ -193,8 +119,11 @@ def test_arrays_of_other_kinds_are_refused(value: Any, make: Callable[[Any], Any
 
 @pytest.mark.parametrize("kind", [Trained, TrainedLayers, TrainedLocal])
 def test_another_network_is_refused(kind: Any) -> None:
-    wrong = LAYERS if kind is Trained else COMPETING
+    wrong = ONE_LAYER if kind is Trained else COMPETING
     with pytest.raises(ConfigError, match="network: is no "):
         kind(network=wrong, params={})
     with pytest.raises(ConfigError, match="params: is no mapping"):
-        kind(network={Trained: COMPETING, TrainedLayers: LAYERS, TrainedLocal: local().network}[kind], params=[])
+        kind(
+            network={Trained: COMPETING, TrainedLayers: ONE_LAYER, TrainedLocal: trained_local().network}[kind],
+            params=[],
+        )

@@ -168,7 +168,7 @@ def test_stored_and_restored_says_the_same(arithmetic: Any, tmp_path: Path) -> N
 
 
 def test_the_experiment_in_the_repository_is_read() -> None:
-    path = Path(__file__).parents[1] / "experiments" / "integer_decolle.toml"
+    path = Path(__file__).parents[3] / "experiments" / "integer_decolle.toml"
     experiment = qspinn.load_experiment(path, ["learning.arithmetic=float", "learning.n_epochs=1"])
     assert isinstance(experiment, LocalExperiment)
     assert experiment.learning.arithmetic == "float"

@@ -9,9 +9,9 @@ from qspinn.errors import ConfigError, QSpinnError
 from qspinn.exploration.competing.space import Experiment, SearchConfig
 from qspinn.networks.competing import Network
 from qspinn.networks.models import diehl_cook
-from qspinn.plain import with_override
 from qspinn.quantization.plan import QuantPlan, QuantRule
-from qspinn.records import canonical_json, content_key, from_plain, to_plain
+from qspinn.records.plain import with_override
+from qspinn.records.record import canonical_json, content_key, from_plain, to_plain
 
 
 @pytest.mark.parametrize(

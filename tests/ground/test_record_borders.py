@@ -20,7 +20,7 @@ from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
 from qspinn.quantization.plan import QuantRule
-from qspinn.records import Record, from_plain, to_plain
+from qspinn.records.record import Record, from_plain, to_plain
 
 
 def records() -> list[type]:

@@ -38,12 +38,12 @@ from qspinn.networks.models import ConvLink, DenseLink
 from qspinn.program import load
 from qspinn.program.ops import LifOp
 from qspinn.quantization.plan import Granularity, Levels
-from qspinn.records import from_plain, to_plain
+from qspinn.records.record import from_plain, to_plain
 from qspinn.report import write_report
 from qspinn.report.sections.layered import history
 from qspinn.runtime import run
 from running import die_at, inline, lasting, with_value
-from test_report import read
+from samples import read
 
 EXPERIMENT = LayeredExperiment(
     name="tiny",

@@ -29,8 +29,8 @@ from qspinn.learning.local.start import LayerStart, raster_of, start_of
 from qspinn.learning.local.training import answers, fit, layers_of, said
 from qspinn.networks.local import LocalLayer, LocalNetwork, sizes_of
 from qspinn.quantization.plan import QuantPlan, QuantRule, with_rule
+from samples import LOCAL_SHAPE, local_bars
 
-SHAPE = (2, 9, 8)
 TWO = (LocalLayer(channels=3, kernel=3, padding=1, pool=2), LocalLayer(channels=5, kernel=3, padding=0))
 LEARNING = LocalLearning(learning_rate=2.0**-6, burn_in=1)
 
@@ -40,17 +40,7 @@ KERNELS = (_kernel.advance, _update.update, _update.forward_codes, _update.power
 
 def noise(n: int = 6, n_steps: int = 4, seed: int = 0) -> EventSet:
     rng = np.random.default_rng(seed)
-    return from_dense(rng.random((n, n_steps, *SHAPE)) < 0.3, np.arange(n) % 3, order="BT")
-
-
-def bars(n: int, seed: int) -> EventSet:
-    """Three classes: a bar in the upper, middle or lower third, and noise."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(n) % 3
-    raster = rng.random((n, 8, *SHAPE)) < 0.03
-    for k, label in enumerate(labels):
-        raster[k, :, :, 3 * label + rng.integers(0, 2), 1:7] |= rng.random((8, 2, 6)) < 0.6
-    return from_dense(raster, labels, order="BT")
+    return from_dense(rng.random((n, n_steps, *LOCAL_SHAPE)) < 0.3, np.arange(n) % 3, order="BT")
 
 
 def started(network: LocalNetwork, data: EventSet | None = None) -> tuple[LayerStart, ...]:
@@ -276,7 +266,7 @@ def test_learns_bars(arithmetic: Any) -> None:
     learning = LocalLearning(
         arithmetic=arithmetic, n_epochs=3, batch=24, burn_in=2, learning_rate=2.0**-6, float_learning_rate=1e-2
     )
-    train, test = bars(240, 1), bars(120, 2)
+    train, test = local_bars(240, 1), local_bars(120, 2)
     layers = layers_of(network, learning, started(network, train), DEFAULT_PLAN)
     before = (answers(layers, test, "mode", 2)[0] == test.labels).mean()
     fit(layers, train, learning)
@@ -422,7 +412,7 @@ def test_a_tensor_without_a_rule_is_refused() -> None:
 )
 def test_layers_that_do_not_fit_are_refused(layers: tuple[LocalLayer, ...], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        sizes_of(LocalNetwork(layers=layers), SHAPE)
+        sizes_of(LocalNetwork(layers=layers), LOCAL_SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -447,7 +437,7 @@ def test_settings_out_of_range_are_refused(make: Callable[[], Any]) -> None:
 
 def test_data_that_teach_nothing_are_refused() -> None:
     network = LocalNetwork(layers=TWO)
-    silent = from_dense(np.zeros((3, 4, *SHAPE), bool), [0, 1, 2], order="BT")
+    silent = from_dense(np.zeros((3, 4, *LOCAL_SHAPE), bool), [0, 1, 2], order="BT")
     with pytest.raises(DataError, match="conv1: nothing reaches this layer"):
         started(network, silent)
     with pytest.raises(DataError, match="holds no samples"):

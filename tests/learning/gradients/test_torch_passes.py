@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
-
-import qspinn
 import test_connection
 import test_quantized
 import test_resume
 import test_supervised
 import test_surrogate
+import torch
+from test_quantized import CASES, B
+from torch.nn import functional
+
+import qspinn
 from qspinn.compiled.scalars import NEAREST, STOCHASTIC
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
@@ -34,7 +35,6 @@ from qspinn.learning.gradients.training import channel_rates, fit, layer_ranges,
 from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
 from qspinn.program import to_bytes
 from qspinn.quantization.plan import Granularity
-from test_quantized import CASES, B
 
 Net = SurrogateNet | QuantNet
 ALL_CASES = CASES | {
@@ -330,7 +330,7 @@ def test_switches_that_are_not_known_are_refused_by_name() -> None:
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    root = Path(__file__).parents[1] / "experiments"
+    root = Path(__file__).parents[3] / "experiments"
     with pytest.raises(ConfigError, match=r"torch finds no CUDA device; got 'cuda'; allowed: cpu; fix: install a CUDA"):
         qspinn.train(qspinn.load_experiment(root / "nmnist8.toml"), device="cuda")
     with pytest.raises(ConfigError, match=r"only gradients train elsewhere than on the CPU; got 'cuda'"):

@@ -23,7 +23,7 @@ from qspinn.errors import ArtifactError, ConfigError, DataError, QSpinnError
 from qspinn.fixedpoint import QFormat
 from qspinn.program import CodeTensor, Note, Program, check, from_bytes, load, pack, save, to_bytes
 from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, PoissonOp, PoolOp, ReadOp, SelectOp, VoteOp
-from qspinn.records import canonical_json, to_plain
+from qspinn.records.record import canonical_json, to_plain
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 from qspinn.testing.programs import constant, single

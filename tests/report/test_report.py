@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,10 @@ from qspinn.networks import checkpoint
 from qspinn.program import CodeTensor, Program
 from qspinn.program.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
-from qspinn.records import to_plain
+from qspinn.records.record import to_plain
 from qspinn.report import images as fields
 from qspinn.report import plots, source, svg, words, write_report
+from samples import read
 
 EVIL = '<script>alert("x")</script>'
 N, SIDE, CLASSES = 50, 5, 3
@@ -172,30 +172,6 @@ def _record(scheme: Scheme, i: int, label: str) -> dict[str, Any]:
         "seconds": 0.1,
         "learning_bits": 0 if scheme is Scheme.PTQ else bits + 600,
     }
-
-
-class Reader(HTMLParser):
-    """Collects what a page loads, its scripts and its text."""
-
-    def __init__(self) -> None:
-        HTMLParser.__init__(self)
-        self.loads: list[str] = []
-        self.tags: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "xlink:href")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def read(page: str) -> Reader:
-    reader = Reader()
-    reader.feed(page)
-    reader.text = re.sub(r"\s+", " ", reader.text)
-    return reader
 
 
 @pytest.fixture(scope="module")

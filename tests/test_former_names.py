@@ -1,0 +1,45 @@
+"""Former names of modules, and of what lay in them, are the present ones, with a warning that says so."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from qspinn.former import MOVED, MOVED_NAMES
+
+TORCH = ("learning.gradients", "exploration.layered.bench")
+
+
+@pytest.mark.parametrize(("former", "present"), MOVED.items())
+def test_modules(former: str, present: str) -> None:
+    sys.modules.pop(f"qspinn.{former}", None)
+    with pytest.warns(DeprecationWarning, match=rf"^qspinn\.{former} is called qspinn\.{present} now$"):
+        found = importlib.import_module(f"qspinn.{former}")
+    assert found is importlib.import_module(f"qspinn.{present}")
+    assert found.__spec__ is not None
+    assert (found.__name__, found.__spec__.name) == (f"qspinn.{present}", f"qspinn.{present}")
+
+
+@pytest.mark.parametrize(
+    ("module", "home", "name"),
+    [(module, home, name) for module, homes in MOVED_NAMES.items() for home, names in homes.items() for name in names],
+)
+def test_names_in_modules(module: str, home: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"^qspinn\.{module}\.{name} is called qspinn\.{home}\.{name} now$"):
+        found = getattr(importlib.import_module(f"qspinn.{module}"), name)
+    assert found is getattr(importlib.import_module(f"qspinn.{home}"), name)
+
+
+def test_unknown_names_stay_unknown() -> None:
+    with pytest.raises(AttributeError, match=r"module 'qspinn\.quantization\.plan' has no attribute 'nonsense'"):
+        _ = importlib.import_module("qspinn.quantization.plan").nonsense
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("qspinn.nonsense")
+
+
+def test_the_search_stays_a_function_beside_its_former_package() -> None:
+    code = "import qspinn; from qspinn.explore.search import explore; assert qspinn.explore is explore"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
