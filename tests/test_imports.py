@@ -39,7 +39,7 @@ GROUND = "errors records arrays files fixedpoint optional spikes former"
 MAY_USE = {
     "errors": "",
     "former": "",
-    "records": "errors",
+    "records": "errors former",
     "arrays": "errors",
     "files": "errors records",
     "fixedpoint": "arrays errors",
