@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from typing import Any
 
 from qspinn import former, optional
@@ -14,45 +15,53 @@ from qspinn import former, optional
 __version__ = "0.1.0"
 
 _HOME = {
+    "Accuracy": "exploration.statistics",
+    "calibrate": "workflow.verbs",
     "Candidate": "exploration.competing.space",
-    "convert": "learning.gradients.quantized",
+    "convert": "workflow.verbs",
     "DataConfig": "data",
     "diehl_cook": "networks.models",
-    "evaluate": "workflow",
+    "evaluate": "workflow.verbs",
     "EventData": "data",
-    "explore": "exploration.search",
     "Experiment": "exploration.competing.space",
-    "fit": "learning.gradients.training",
-    "layer_ranges": "learning.gradients.training",
+    "explore": "exploration.search",
     "LayeredExperiment": "exploration.layered.space",
     "LayeredNetwork": "networks.layered",
-    "load": "program",
-    "load_data": "workflow",
+    "load": "workflow.verbs",
+    "load_data": "workflow.experiments",
     "load_events": "data",
-    "load_experiment": "workflow",
+    "load_experiment": "workflow.experiments",
     "LocalExperiment": "exploration.local.space",
-    "lower_layers": "quantization.layered",
+    "LocalLearning": "learning.local.settings",
+    "LocalNetwork": "networks.local",
     "Network": "networks.competing",
-    "prepare": "learning.gradients.quantized",
+    "prepare": "workflow.verbs",
     "Program": "program",
     "QFormat": "fixedpoint",
     "QSpinnError": "errors",
-    "quantize": "quantization.competing",
+    "quantize": "workflow.verbs",
     "QuantPlan": "quantization.plan",
     "QuantRule": "quantization.plan",
     "restore_rates": "quantization.rates",
     "Rounding": "fixedpoint",
     "run": "runtime",
-    "save": "program",
-    "sensitivity": "workflow",
+    "save": "workflow.verbs",
+    "sensitivity": "workflow.verbs",
     "Spikes": "spikes",
     "StdpTraining": "learning.stdp.training",
     "Supervision": "learning.gradients.settings",
     "SurrogateNet": "learning.gradients.surrogate",
-    "train": "workflow",
+    "train": "workflow.verbs",
     "Trained": "networks.checkpoint",
+    "TrainedLayers": "networks.checkpoint",
     "write_report": "report",
 }
+_FORMER = {
+    "fit": ("learning.gradients.training", "train"),
+    "layer_ranges": ("learning.gradients.training", "calibrate"),
+    "lower_layers": ("quantization.layered", "quantize"),
+}
+"""Former public name -> (module that has it, public name that does the same for networks of all families)."""
 
 __all__ = ["__version__", *sorted(_HOME)]
 
@@ -65,7 +74,7 @@ class _Package(types.ModuleType):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, types.ModuleType)):
+        if not ((name in _HOME or name in _FORMER) and isinstance(value, types.ModuleType)):
             types.ModuleType.__setattr__(self, name, value)
 
 
@@ -74,6 +83,10 @@ former.install()
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        home, present = _FORMER[name]
+        warnings.warn(f"qspinn.{name} is called qspinn.{present} now", DeprecationWarning, stacklevel=2)
+        return getattr(optional.module(f"qspinn.{home}", f"qspinn.{name}"), name)
     if name not in _HOME:
         raise AttributeError(f"module 'qspinn' has no attribute {name!r}")
     return getattr(optional.module(f"qspinn.{_HOME[name]}", f"qspinn.{name}"), name)

@@ -202,8 +202,6 @@ def train(
 
     Training by gradients or locally that was interrupted continues with the same command.
     """
-    from qspinn.workflow import save_trained
-
     experiment = _experiment(config, seed, data, sets, synthetic)
     path = _out_file(out or Path("runs") / f"{experiment.name}.safetensors", config)
     resume = path.with_name(f".{path.name}.training")
@@ -214,7 +212,7 @@ def train(
             device=device,
             progress=lambda done, total: on_event(_event("training", done, total)),
         )
-    save_trained(trained, path)
+    qspinn.save(trained, path)
     if not isinstance(experiment, qspinn.Experiment):  # STDP leaves no such file: one that is there is another's
         resume.unlink(missing_ok=True)
     if as_json:
@@ -268,7 +266,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model's accuracy on a split. --seed draws the input spikes anew; --out stores the predictions."""
-    from qspinn.workflow import SPLITS
+    from qspinn.workflow.experiments import SPLITS
 
     if split not in SPLITS:
         raise ConfigError("--split", "unknown split", got=split, allowed=", ".join(SPLITS))
@@ -310,14 +308,13 @@ def _evaluate_local(
 ) -> tuple[Any, Any]:
     """(accuracy, predictions) of layers that learned locally: there is nothing random in it, and one engine."""
     from qspinn.learning.local.model import load_local
-    from qspinn.workflow import evaluate_local
 
     for name, value, only in (("--seed", seed, None), ("--backend", backend, "numba"), ("--device", device, "cpu")):
         if value != only:
             raise ConfigError(name, "does not apply to layers that learn locally", got=value, fix="leave it out")
     trained = load_local(model)
     loaded = qspinn.load_data(_data_config(trained.provenance, True, dataset, data))
-    return evaluate_local(trained, getattr(loaded, split), split)
+    return qspinn.evaluate(trained, getattr(loaded, split), split)
 
 
 @app.command(epilog="Example: qspinn inspect runs/digits/model.qspinn")

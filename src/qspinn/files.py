@@ -82,21 +82,39 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         file.write(data)
 
 
-def entry_of(data: bytes, tag: str) -> Any:
-    """The plain data that the bytes of a safetensors file hold under a tag of their metadata.
+def metadata_of(data: bytes) -> dict[str, str]:
+    """The metadata of the bytes of a safetensors file, texts by tag; empty where there is none.
 
     Raises:
-        ValueError: cut short, no such entry, no JSON, or a key is given twice: readers would differ in which they take.
+        ValueError: cut short, no JSON, or a key is given twice: readers would differ in which they take.
         RecursionError: tables or lists too deep within one another.
     """
     if len(data) < 8:
         raise ValueError("shorter than its header")
     size = struct.unpack("<Q", data[:8])[0]
     try:
-        metadata = read_json(data[8 : 8 + size].decode()).get("__metadata__")
+        found = read_json(data[8 : 8 + size].decode()).get("__metadata__", {})
+    except AttributeError:
+        raise ValueError("has a header that is no table") from None
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise ValueError("has metadata that are no texts")
+    return found
+
+
+def entry_of(data: bytes, tag: str) -> Any:
+    """The plain data that the bytes of a safetensors file hold under a tag of their metadata.
+
+    Raises:
+        ValueError: no such entry, or as `metadata_of`.
+        RecursionError: tables or lists too deep within one another.
+    """
+    metadata = metadata_of(data)
+    if tag not in metadata:
+        raise ValueError(f"has no entry {tag!r} in its metadata")
+    try:
         return read_json(metadata[tag])
-    except (KeyError, TypeError, AttributeError):
-        raise ValueError(f"has no entry {tag!r} in its metadata") from None
     except ConfigError as error:
         raise ValueError(str(error)) from None
 

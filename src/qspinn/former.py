@@ -95,6 +95,11 @@ MOVED_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "runtime.numba_engine": {"runtime.numba_engine.engine": ("run",)},
     "runtime.torch_engine": {"runtime.torch_engine.engine": ("run",)},
+    "workflow": {
+        "exploration.statistics": ("Accuracy",),
+        "workflow.experiments": ("load_data", "load_experiment"),
+        "workflow.verbs": ("evaluate", "sensitivity", "train"),
+    },
 }
 """Module -> present place of a name that lay in it -> these names, all within `qspinn`."""
 

@@ -480,8 +480,8 @@ def test_cuda_numbers_that_do_not_exist_are_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match=r"no CUDA device of this number; got 'cuda:2'; allowed: 0\.\.1"):
-        torch_engine._device("cuda:2")
-    assert torch_engine._device("cuda:1").index == 1
+        torch_engine.device_of("cuda:2")
+    assert torch_engine.device_of("cuda:1").index == 1
 
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

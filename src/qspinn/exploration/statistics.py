@@ -85,10 +85,11 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 def summary(name: str, right: NDArray[np.bool_], counts: NDArray[np.int64]) -> Accuracy:
     """Accuracy record of a split."""
-    return _share(name, right, float(counts.sum(axis=1).mean()))
+    return share(name, right, float(counts.sum(axis=1).mean()))
 
 
-def _share(name: str, right: NDArray[np.bool_], spikes_per_sample: float) -> Accuracy:
+def share(name: str, right: NDArray[np.bool_], spikes_per_sample: float) -> Accuracy:
+    """Accuracy record of a split whose mean spikes per sample are known."""
     low, high = wilson_interval(int(right.sum()), right.size)
     return Accuracy(
         split=name, n=right.size, accuracy=float(right.mean()), low=low, high=high, spikes_per_sample=spikes_per_sample

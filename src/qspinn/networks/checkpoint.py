@@ -166,6 +166,16 @@ def save(trained: AnyTrained, path: str | Path) -> None:
     write_atomic(path, safetensors.numpy.save(arrays, metadata={"qspinn_float": entry.decode()}))
 
 
+def family_in(path: str | Path) -> str | None:
+    """The family of the trained network in a file, "" for competing populations; None where the file is no checkpoint,
+    or cannot be read."""
+    try:
+        entry = entry_of(Path(path).read_bytes(), "qspinn_float")
+        return str(entry.get("family", ""))
+    except (OSError, TypeError, ValueError, AttributeError, RecursionError):
+        return None
+
+
 def load(path: str | Path) -> Trained:
     """The checkpoint of competing populations at path.
 

@@ -39,14 +39,14 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, device: str =
     Raises:
         ConfigError: the device does not exist, or is of another kind.
     """
-    place = _device(device)
+    place = device_of(device)
     blocks = list(spikes.batches(_block(program, spikes.n_steps, place))) or [spikes]
     with torch.inference_mode(), torch.autocast(place.type, enabled=False):  # products in the types that are proved
         parts = [_run_block(program, block, record, place) for block in blocks]
     return _joined(parts)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     """The device of a name, if it is there."""
     allowed = "cpu, cuda, cuda:<i>"
     try:

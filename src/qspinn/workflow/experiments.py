@@ -1,0 +1,70 @@
+"""Experiments and data sets as they are read from files and configurations."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from qspinn import data
+from qspinn.errors import ConfigError
+from qspinn.exploration.family import AnyDataset, AnyExperiment, read_experiment
+from qspinn.records.plain import MAX_DEPTH, read_json, with_override
+
+SPLITS = ("train", "validation", "test")
+MAX_BYTES = 1 << 20
+"""Size of the largest experiment file."""
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*\.[ \t]*{_PART}){{{MAX_DEPTH}}}")
+"""A key of so many parts; TOML's reader needs memory for the square of their number."""
+
+
+def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
+    """The data set of a configuration: images or event recordings.
+
+    Raises:
+        ConfigError: neither a DataConfig nor an EventData, or a setting that the set does not have.
+        DataError: files are missing or damaged.
+    """
+    return data.load_recordings(config) if isinstance(config, data.EventData) else data.load(config)
+
+
+def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment:
+    """The experiment, of any family, in a TOML or JSON file, with dotted overrides such as
+    ``network.n_neurons=100`` applied.
+
+    Raises:
+        ConfigError: unreadable, not TOML or JSON, a key given twice, an unknown key (named with its path and the
+            nearest valid one), or a value out of range.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError("path", "is no path of a file", got=path, allowed="text or a Path")
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise ConfigError("overrides", "is no list of assignments", got=overrides, fix='["network.n_neurons=100"]')
+    plain = _read_plain(Path(path))
+    for assignment in overrides:
+        plain = with_override(plain, assignment)
+    return read_experiment(plain)
+
+
+def _read_plain(path: Path) -> Any:
+    """What a TOML or JSON file holds."""
+    kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(str(path), "is too long for an experiment", allowed=f"up to {MAX_BYTES} bytes")
+        text = data.decode("utf-8-sig")
+        if kind == "TOML" and _LONG_KEY.search(text):
+            raise ConfigError(str(path), "has a key of too many parts", allowed=f"{MAX_DEPTH} levels")
+        return read_json(text) if kind == "JSON" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(str(path), "cannot be read", got=error.strerror) from None
+    except RecursionError:
+        raise ConfigError(str(path), "holds tables or lists too deep within one another") from None
+    except ValueError as error:  # of the syntax, the encoding, numbers of thousands of digits, or a path with NUL
+        raise ConfigError(str(path), f"is not valid {kind}", got=str(error)) from None

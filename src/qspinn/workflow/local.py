@@ -1,0 +1,84 @@
+"""The verbs for layers that learn locally (DECOLLE), in integers or in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qspinn.arrays import need_kind
+from qspinn.data import EventDataset, EventSet, load_recordings
+from qspinn.errors import DataError
+from qspinn.exploration.local.space import LocalExperiment
+from qspinn.exploration.statistics import Accuracy, share
+from qspinn.learning.local import model
+from qspinn.learning.local.formats import DEFAULT_PLAN
+from qspinn.learning.local.model import TrainedLocal
+from qspinn.learning.local.settings import LocalLearning
+from qspinn.networks.local import LocalNetwork
+from qspinn.quantization.plan import QuantPlan
+from qspinn.records.record import to_plain
+from qspinn.workflow.splits import need_classes, need_samples
+
+Progress = Callable[[int, int], None]
+
+
+def train_experiment(
+    experiment: LocalExperiment, progress: Progress | None, resume: Path | None, device: str
+) -> tuple[TrainedLocal, Accuracy]:
+    """The layers of an experiment, in the arithmetic that it says, and their validation accuracy."""
+    dataset = load_recordings(experiment.data)
+    return _trained(
+        dataset,
+        experiment.network,
+        experiment.learning,
+        experiment.plan,
+        experiment.seed,
+        progress,
+        resume,
+        {"experiment": to_plain(experiment)},
+    )
+
+
+def train(
+    network: LocalNetwork,
+    data: Any,
+    training: LocalLearning | None,
+    seed: int,
+    progress: Progress | None,
+    resume: Path | None,
+    device: str,
+    *,
+    plan: QuantPlan = DEFAULT_PLAN,
+) -> tuple[TrainedLocal, Accuracy]:
+    """Local learning from fresh weights; `plan` has the widths, where the arithmetic is that of integers."""
+    need_kind("data", data, EventDataset, DataError)
+    return _trained(data, network, LocalLearning() if training is None else training, plan, seed, progress, resume, {})
+
+
+def _trained(
+    dataset: EventDataset,
+    network: LocalNetwork,
+    learning: LocalLearning,
+    plan: QuantPlan,
+    seed: int,
+    progress: Progress | None,
+    resume: Path | None,
+    provenance: dict[str, Any],
+) -> tuple[TrainedLocal, Accuracy]:
+    layers, declaration = model.trained_layers(dataset, network, learning, plan, seed, progress=progress, resume=resume)
+    predicted, n_spikes = model.predictions(layers, dataset.validation, declaration)
+    trained = TrainedLocal(network=declaration, params=layers.state(), provenance=provenance)
+    return trained, share("validation", predicted == dataset.validation.labels, n_spikes)
+
+
+def evaluate_trained(trained: TrainedLocal, split: Any, name: str, seed: int) -> tuple[Accuracy, NDArray[np.int64]]:
+    """(accuracy, predictions [n]) of layers that learned locally, on recordings."""
+    need_samples(split, name)
+    need_kind(name, split, EventSet, DataError)
+    need_classes(split, trained.network.n_classes, name)
+    predicted, n_spikes = model.predictions(model.restored(trained), split, trained.network)
+    return share(name, predicted == split.labels, n_spikes), predicted
