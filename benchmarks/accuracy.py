@@ -17,7 +17,6 @@ import qspinn
 from claims import ROOT, claim, write
 from qspinn.exploration.search import Outcome
 from qspinn.networks import checkpoint
-from qspinn.workflow import evaluate_float
 
 RUNS = ROOT / "runs" / "bench"
 FLOAT_TARGETS = {100: (85, 87), 400: (91, 92), 1600: (92, 94), 6400: (None, 95)}
@@ -40,7 +39,7 @@ def float_baselines(seeds: list[int], sizes: list[int]) -> None:
             )
             stored_net = RUNS / f"mnist_sizes-{seed}" / "float" / f"n{n}.safetensors"  # the same training, done before
             trained = checkpoint.load(stored_net) if stored_net.exists() else qspinn.train(experiment)[0]
-            test = evaluate_float(trained, qspinn.load_data(experiment.data).test, "test", seed=seed)
+            test = qspinn.evaluate(trained, qspinn.load_data(experiment.data).test, "test", seed=seed)[0]
             hits.append(test.accuracy * 100)
             print(f"N={n} seed={seed} test {test.accuracy:.4f}", flush=True)
         least, aim = FLOAT_TARGETS[n]

@@ -76,7 +76,7 @@ def accuracy(experiment: LocalExperiment, dataset: EventDataset, split: EventSet
     if not path.exists():
         RUNS.mkdir(parents=True, exist_ok=True)
         trained, _ = qspinn.train(experiment, resume=path.with_suffix(".training"))
-        qspinn.workflow.save_trained(trained, path)
+        qspinn.save(trained, path)
         path.with_suffix(".training").unlink(missing_ok=True)
     read = load_local(path)
     said, _ = local_model.predictions(local_model.restored(read), split, read.network)

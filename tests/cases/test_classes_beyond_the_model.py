@@ -16,7 +16,7 @@ from qspinn.networks.models import diehl_cook
 from qspinn.quantization.layered import lower_layers
 from qspinn.quantization.plan import QuantPlan, QuantRule
 from qspinn.quantization.ranges import LayerRanges
-from qspinn.workflow import evaluate, evaluate_float
+from qspinn.workflow.verbs import evaluate
 
 
 @pytest.mark.parametrize("backend", ["reference", "numba", "torch"])
@@ -42,6 +42,6 @@ def test_a_layered_program_names_the_class(backend: str) -> None:
 def test_a_competing_network_names_the_class(make_trained: Callable[..., Trained]) -> None:
     trained = make_trained(diehl_cook(n_inputs=4, n_neurons=5, n_classes=3, n_steps=5))
     images = np.full((2, 4), 200, np.uint8)
-    assert evaluate_float(trained, Split(images=images, labels=np.array([0, 2]), first=0), "test").n == 2
+    assert evaluate(trained, Split(images=images, labels=np.array([0, 2]), first=0), "test")[0].n == 2
     with pytest.raises(DataError, match=r"test: labels: has classes .* got 3; allowed: 0\.\.2"):
-        evaluate_float(trained, Split(images=images, labels=np.array([0, 3]), first=0), "test")
+        evaluate(trained, Split(images=images, labels=np.array([0, 3]), first=0), "test")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qspinn import data, spikes, workflow
+from qspinn import data, spikes
 from qspinn.data.events import dvs_gesture, frames
 from qspinn.data.events.aedat import read_aedat
 from qspinn.data.events.dataset import EventDataset, split_off
@@ -22,6 +22,7 @@ from qspinn.data.images.dataset import Split
 from qspinn.errors import ConfigError, DataError, QSpinnError, RunError
 from qspinn.exploration.tasks import keep_array, map_array
 from qspinn.spikes import Spikes
+from qspinn.workflow.experiments import load_data
 
 
 def at(*times: int) -> Any:
@@ -139,8 +140,8 @@ def test_equal_numbers_make_equal_data_sets() -> None:
     "call",
     [
         lambda: data.load(data.EventData(name="braille7")),
-        lambda: workflow.load_data(None),
-        lambda: workflow.load_data("digits"),
+        lambda: load_data(None),
+        lambda: load_data("digits"),
         lambda: data.load_recordings("x"),
         lambda: data.load(data.DataConfig(folder="/nonexistent")),
         lambda: data.load_events("synthetic_gestures", "/nonexistent"),

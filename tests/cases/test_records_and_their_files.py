@@ -27,7 +27,7 @@ from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Li
 from qspinn.networks.models import DenseLink, PoolLink, chain, diehl_cook, lif_for
 from qspinn.quantization.plan import Calibrator, Granularity, QuantRule
 from qspinn.records.record import canonical_json, from_plain, to_plain
-from qspinn.workflow import load_experiment
+from qspinn.workflow.experiments import load_experiment
 
 
 @pytest.mark.parametrize("name", ["b__w", "a_", "_a_", "_a", "a__b", "", "a b", "input"])

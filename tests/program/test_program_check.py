@@ -27,7 +27,7 @@ from qspinn.records.record import canonical_json, to_plain
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 from qspinn.testing.programs import constant, single
-from qspinn.workflow import evaluate
+from qspinn.workflow.verbs import evaluate
 
 ENGINES = ("reference", "numba", "torch")
 replace = msgspec.structs.replace

@@ -56,7 +56,10 @@ def train(
 ) -> tuple[TrainedLocal, Accuracy]:
     """Local learning from fresh weights; `plan` has the widths, where the arithmetic is that of integers."""
     need_kind("data", data, EventDataset, DataError)
-    return _trained(data, network, LocalLearning() if training is None else training, plan, seed, progress, resume, {})
+    need_kind("plan", plan, QuantPlan)
+    learning = LocalLearning() if training is None else training
+    need_kind("training", learning, LocalLearning)
+    return _trained(data, network, learning, plan, seed, progress, resume, {})
 
 
 def _trained(

@@ -64,6 +64,9 @@ def fit(
     """
     integer("seed", seed, low=0, high=(1 << 32) - 1)
     integer("per_step", per_step, low=1, high=1 << 15)
+    need_kind("net", net, SurrogateNet | QuantNet)
+    need_kind("training", training, Supervision)
+    need_kind("teacher", teacher, SurrogateNet | None)
     need_events(net.network, data, per_step)
     _need_labels(net.network, data)
     if training.distillation and teacher is None:

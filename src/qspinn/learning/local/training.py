@@ -13,7 +13,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from qspinn.arrays import integer
+from qspinn.arrays import integer, need_kind
 from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError, RunError
 from qspinn.files import entry_of, write_atomic
@@ -64,6 +64,7 @@ def layers_of(
     Raises:
         ConfigError, LoweringError: the plan does not fit, see `formats`.
     """
+    need_kind("learning", learning, LocalLearning)
     if learning.arithmetic == "float":
         floats = module("qspinn.learning.local.floats", "local learning in float arithmetic")
         made: Layers = floats.FloatLayers(network, learning, start)
@@ -97,6 +98,7 @@ def fit(
         RunError: weights became NaN or infinite (float), the epoch is named; or the checkpoint is of another training.
         ArtifactError: the checkpoint is damaged, or cannot be written.
     """
+    need_kind("learning", learning, LocalLearning)
     need_recordings(layers, data)
     if data.n_samples == 0 or data.n_steps <= learning.burn_in:
         raise DataError(
