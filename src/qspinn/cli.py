@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -432,7 +433,11 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
         overrides.append(f"seed={seed}")
     if data:
         overrides.append(f"data.folder={json.dumps(data)}")  # text, whatever it looks like
-    experiment = qspinn.load_experiment(config, overrides)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DeprecationWarning)
+        experiment = qspinn.load_experiment(config, overrides)
+    for warning in caught:
+        err.print(f"note: {warning.message}", markup=False, highlight=False, soft_wrap=True)
     if not synthetic:
         return experiment
     if data:

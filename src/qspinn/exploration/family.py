@@ -149,22 +149,28 @@ def candidate_of(experiment: AnyExperiment, plain: Any, where: str = "candidate"
     return from_plain(_FAMILIES[type(experiment)][1], plain, where)
 
 
-def read_experiment(plain: Any, where: str = "config") -> AnyExperiment:
-    """The experiment in plain data: of layers where `family` says so, else of competing populations.
+def kind_of(plain: Any, where: str = "config") -> type[AnyExperiment]:
+    """The type of the experiment in plain data, by its `family`.
 
     Raises:
-        ConfigError: an unknown family or key (named with its path and the nearest valid one), or a value out of range.
+        ConfigError: an unknown family.
     """
     named = plain.get("family") if isinstance(plain, Mapping) else None
-    if named == "layers":
-        return from_plain(LayeredExperiment, plain, where)
-    if named == "local":
-        return from_plain(LocalExperiment, plain, where)
-    if named is not None:
+    kinds: dict[Any, type[AnyExperiment]] = {None: Experiment, "layers": LayeredExperiment, "local": LocalExperiment}
+    if not isinstance(named, str | None) or named not in kinds:
         raise ConfigError(
             f"{where}.family",
             "unknown family of networks",
             got=named,
             allowed='"layers", "local"; leave it out for competing populations',
         )
-    return from_plain(Experiment, plain, where)
+    return kinds[named]
+
+
+def read_experiment(plain: Any, where: str = "config") -> AnyExperiment:
+    """The experiment in plain data: of layers where `family` says so, else of competing populations.
+
+    Raises:
+        ConfigError: an unknown family or key (named with its path and the nearest valid one), or a value out of range.
+    """
+    return from_plain(kind_of(plain, where), plain, where)

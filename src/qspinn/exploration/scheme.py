@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from qspinn.records.record import need
+from qspinn.records.record import Record, need
 
 
 class Scheme(enum.Enum):
@@ -17,6 +17,38 @@ class Scheme(enum.Enum):
     PTQ = "ptq"
     PTQ_ADAPT = "ptq_adapt"
     ITQ = "itq"
+
+
+class Sweep(Record, frozen=True):
+    """The significance sweep, one tensor at a time: `[search.sweep]`.
+
+    Attributes:
+        bits: widths that are tried, all other tensors as wide as they can be.
+        samples: validation samples on which every point is measured; 0 for all.
+        harmless_points: a width is harmless while the sweep loses no more than this [points of accuracy].
+    """
+
+    bits: tuple[int, ...]
+    samples: int
+    harmless_points: float
+
+    def check(self) -> None:
+        for name in ("samples", "harmless_points"):
+            need(getattr(self, name) >= 0, f"search.sweep.{name}", getattr(self, name), ">= 0")
+
+
+SWEEP_NAMES = (("sensitivity_bits", "sweep.bits"), ("harmless_points", "sweep.harmless_points"))
+"""Former names of keys of `[search]` in every family, and the present ones."""
+
+
+def need_some(where: str, record: Record, *names: str) -> None:
+    """Checks that lists of a record are not empty.
+
+    Raises:
+        ConfigError: names the list; `where` is the record's path.
+    """
+    for name in names:
+        need(len(getattr(record, name)) > 0, f"{where}.{name}", getattr(record, name), "at least one entry")
 
 
 def need_header(name: str, seed: int, version: int) -> None:

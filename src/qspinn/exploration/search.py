@@ -18,7 +18,7 @@ import msgspec
 from qspinn import __version__
 from qspinn.errors import ArtifactError, ConfigError, LoweringError, RunError
 from qspinn.exploration import tasks as ev
-from qspinn.exploration.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of
+from qspinn.exploration.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of, read_experiment
 from qspinn.exploration.journal import Journal
 from qspinn.exploration.outcome import Judge, Outcome, conclude, ranked, reasons, versions_of
 from qspinn.exploration.sensitivity import Significance
@@ -135,8 +135,8 @@ def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, fol
         journal.append(mine)
         return
     first = journal.records[0]
-    if (first.get("key"), first.get("data")) != (mine["key"], mine["data"]):
-        same = first.get("data") == mine["data"]  # a folder of data that was moved is another experiment
+    same = first.get("data") == mine["data"]  # a folder of data that was moved is another experiment
+    if not same or (first.get("key") != mine["key"] and not _reads_as(first.get("experiment"), experiment)):
         raise RunError(
             str(folder),
             "holds a run of another experiment or other data",
@@ -145,6 +145,14 @@ def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, fol
         )
     if versions_of(journal.records)[-1] != __version__:
         journal.append(mine)  # so that the result names every version that worked on it
+
+
+def _reads_as(plain: Any, experiment: AnyExperiment) -> bool:
+    """Whether the stored form of an experiment, perhaps one with former names of keys, is this experiment."""
+    try:
+        return read_experiment(plain) == experiment
+    except ConfigError:
+        return False
 
 
 def _floats_and_sweep(job: _Job) -> tuple[Judge, list[Significance]]:

@@ -6,10 +6,9 @@ network's, so what that stand-in costs is seen and not assumed (docs/adr/0002).
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import msgspec
 
+from qspinn.exploration.scheme import Sweep
 from qspinn.fixedpoint import Rounding
 from qspinn.memory import MemoryAccount
 
@@ -20,7 +19,7 @@ class Significance(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         bits, accuracy: the curve, widths descending; accuracy as a share in 0..1.
         harmless_bits: the smallest width down to which no width loses more than `harmless_points`.
-        significance: sweep_points of accuracy lost per kilobit of memory saved, averaged over the curve.
+        significance: points of accuracy lost per kilobit of memory saved, averaged over the curve.
     """
 
     path: str
@@ -36,21 +35,12 @@ class Significance(msgspec.Struct, frozen=True, kw_only=True):
         return self.accuracy[0] - self.accuracy[self.bits.index(min(measured))] if measured else 0.0
 
 
-class Sweep(Protocol):
-    """The settings of a sweep, in the search of any family."""
-
-    @property
-    def sensitivity_bits(self) -> tuple[int, ...]: ...
-    @property
-    def harmless_points(self) -> float: ...
-
-
-def sweep_bits(search: Sweep) -> tuple[int, ...]:
+def sweep_bits(sweep: Sweep) -> tuple[int, ...]:
     """The widths of the sweep, descending, the wide one always first."""
-    return tuple(sorted({16, *search.sensitivity_bits}, reverse=True))
+    return tuple(sorted({16, *sweep.bits}, reverse=True))
 
 
-def significance(search: Sweep, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
+def significance(sweep: Sweep, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
     """Ranked curves, most significant first.
 
     Args:
@@ -75,7 +65,7 @@ def significance(search: Sweep, accuracy: dict[str, float], account: MemoryAccou
                 rounding=rounding_of,
                 bits=bits,
                 accuracy=curve,
-                harmless_bits=_harmless(bits, lost, search.harmless_points),
+                harmless_bits=_harmless(bits, lost, sweep.harmless_points),
                 significance=sum(lost) / max(sum(saved), 1e-9),
             )
         )

@@ -18,6 +18,7 @@ import re
 import types
 import typing
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -37,8 +38,8 @@ class RecordType(msgspec.StructMeta):
     """Metaclass of records: constructors take values by name, refuse names that they do not know as files do, and take
     former names.
 
-    `RENAMED` of a record has pairs of a former name and the present one; the constructor takes a former name with a
-    DeprecationWarning, files may have it without one.
+    `RENAMED` of a record has pairs of a former name and the present one, which may be that of an entry in a table
+    (`sweep.bits`). The constructor takes a former name with a DeprecationWarning, files may have it without one.
     """
 
     def __new__(mcls, *args: Any, **settings: Any) -> Any:
@@ -48,12 +49,8 @@ class RecordType(msgspec.StructMeta):
         if args:
             names = ", ".join(f"{name}=" for name in cls.__struct_fields__[: len(args)])
             raise ConfigError(cls.__name__, "takes its values by name", got=args, fix=f"{cls.__name__}({names}...)")
-        renamed: tuple[tuple[str, str], ...] = cls.RENAMED  # type: ignore[attr-defined]
-        old_names = [(old, new) for old, new in renamed if old in values]
-        for old, new in old_names:
-            if new in values:
-                raise _given_twice(f"{cls.__name__}.{old}", old, new)
-            values[new] = values.pop(old)
+        old_names = former_names(cls, values)
+        values = _with_present_names(old_names, values, cls.__name__)
         try:
             record = super().__call__(**values)
         except TypeError:
@@ -64,8 +61,45 @@ class RecordType(msgspec.StructMeta):
         return record
 
 
-def _given_twice(where: str, old: str, new: str) -> ConfigError:
-    return ConfigError(where, f"is the former name of {new}, which is given, too", fix=f"leave out {old}")
+def former_names(kind: Any, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The former names of a record that a table has, each with the present one."""
+    return [(old, new) for old, new in getattr(kind, "RENAMED", ()) if old in values]
+
+
+def former_keys(kind: Any, data: Any, where: str = "") -> list[tuple[str, str]]:
+    """Paths of keys in a table, and in the tables within, that have former names, each with its present path."""
+    if not isinstance(data, dict):
+        return []
+    here = [(f"{where}{old}", f"{where}{new}") for old, new in former_names(kind, data)]
+    for name, hint in _hints(kind).items():
+        if _is_struct(hint):
+            here += former_keys(hint, data.get(name), f"{where}{name}.")
+    return here
+
+
+def _with_present_names(old_names: list[tuple[str, str]], values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The table with former names replaced, some of them by entries in a table within.
+
+    Raises:
+        ConfigError: both names are given.
+    """
+    if not old_names:
+        return values
+    values = dict(values)
+    for old, new in old_names:
+        table, _, name = new.rpartition(".")
+        within = dict(values.get(table, {})) if table and isinstance(values.get(table, {}), dict) else {}
+        given = values.get(table) is not None and not isinstance(values[table], dict) if table else False
+        if given or name in (within if table else values):
+            raise ConfigError(
+                f"{where}.{old}", f"is the former name of {new}, which is given, too", fix=f"leave out {old}"
+            )
+        value = values.pop(old)
+        if table:
+            values[table] = within | {name: value}
+        else:
+            values[name] = value
+    return values
 
 
 def _check_names(kind: Any, values: dict[str, Any]) -> None:
@@ -73,7 +107,7 @@ def _check_names(kind: Any, values: dict[str, Any]) -> None:
     known = list(kind.__struct_fields__)
     for key in values:
         if key not in known:
-            raise unknown_key(f"{kind.__name__}.{key}", key, known)
+            raise unknown_key(f"{kind.__name__}.{key}", key, known, kind.RENAMED)
     _check_complete(kind, values, kind.__name__)
 
 
@@ -359,14 +393,10 @@ def _record(kind: Any, data: dict, where: str, base: Any = None) -> Any:
     """A record from a table: every key known, every required key there, the others as in `base` where there is one."""
     config = kind.__struct_config__
     known = [*kind.__struct_fields__, *([config.tag_field] if config.tag_field else [])]
-    former = dict(getattr(kind, "RENAMED", ()))
-    for old, new in former.items():
-        if old in data and new in data:
-            raise _given_twice(f"{where}.{old}", old, new)
-    data = {former.get(key, key): value for key, value in data.items()}
+    data = _with_present_names(former_names(kind, data), data, where)
     for key in data:
         if key not in known:
-            raise unknown_key(f"{where}.{key}", key, known)
+            raise unknown_key(f"{where}.{key}", key, known, getattr(kind, "RENAMED", ()))
     if config.tag_field and data.get(config.tag_field, config.tag) != config.tag:
         raise ConfigError(
             f"{where}.{config.tag_field}",

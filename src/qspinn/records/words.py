@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from qspinn.errors import ConfigError
@@ -52,6 +53,10 @@ def nearest(word: Any, known: typing.Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-def unknown_key(where: str, key: str, known: list[str]) -> ConfigError:
-    """The error for a key that does not exist, naming the nearest one that does."""
-    return ConfigError(where, "unknown key", got=key, allowed=", ".join(known), fix=nearest(key, known) or "remove it")
+def unknown_key(where: str, key: str, known: list[str], former: Iterable[tuple[str, str]] = ()) -> ConfigError:
+    """The error for a key that does not exist, naming the nearest one that does; `former` has names of earlier versions
+    and the present ones."""
+    fix = nearest(key, [*known, *(old for old, _ in former)]) or "remove it"
+    for old, new in former:
+        fix = fix.replace(f"{old!r}", f"{new!r}")
+    return ConfigError(where, "unknown key", got=key, allowed=", ".join(known), fix=fix)

@@ -48,7 +48,7 @@ def train_experiment(
     """The float network of an experiment and its validation accuracy."""
     dataset = datasets.load(experiment.data)
     network = experiment.network.build(dataset.train.images.shape[1], len(dataset.labels))
-    return _trained(network, dataset, experiment.training, experiment.seed, progress, experiment.search.assign_images)
+    return _trained(network, dataset, experiment.training, experiment.seed, progress, experiment.search.assign_samples)
 
 
 def train(

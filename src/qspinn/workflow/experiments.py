@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from qspinn import data
 from qspinn.errors import ConfigError
 from qspinn.exploration.family import AnyDataset, AnyExperiment, read_experiment
 from qspinn.records.plain import MAX_DEPTH, read_json, with_override
+from qspinn.records.record import former_keys
 
 SPLITS = ("train", "validation", "test")
 MAX_BYTES = 1 << 20
@@ -34,7 +36,7 @@ def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
 
 def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment:
     """The experiment, of any family, in a TOML or JSON file, with dotted overrides such as
-    ``network.n_neurons=100`` applied.
+    ``network.n_neurons=100`` applied. Keys with the names of earlier versions are read, with a DeprecationWarning.
 
     Raises:
         ConfigError: unreadable, not TOML or JSON, a key given twice, an unknown key (named with its path and the
@@ -47,7 +49,10 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExper
     plain = _read_plain(Path(path))
     for assignment in overrides:
         plain = with_override(plain, assignment)
-    return read_experiment(plain)
+    experiment = read_experiment(plain)
+    for old, new in former_keys(type(experiment), plain):
+        warnings.warn(f"{path}: {old} is called {new} now", DeprecationWarning, stacklevel=2)
+    return experiment
 
 
 def _read_plain(path: Path) -> Any:

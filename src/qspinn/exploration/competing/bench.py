@@ -114,12 +114,13 @@ def points(experiment: Experiment, dataset: datasets.Dataset) -> list[Candidate]
 
 
 def curves(experiment: Experiment, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
-    return sensitivity.significance(experiment.search, accuracy, account)
+    return sensitivity.significance(experiment.search.sweep, accuracy, account)
 
 
 def propose(experiment: Experiment, dataset: datasets.Dataset, curves: list[Significance]) -> list[Candidate]:
     swept = {(s.path, s.rounding) for s in curves}
-    for path, rounding in itertools.product(tensor_paths(_network(experiment, dataset)), experiment.search.roundings):
+    paths, roundings = tensor_paths(_network(experiment, dataset)), experiment.search.ptq.roundings
+    for path, rounding in itertools.product(paths, roundings):
         if (path, rounding) not in swept:
             raise LoweringError(
                 path,
@@ -225,7 +226,7 @@ def build(bench: Bench, candidate: Candidate) -> tuple[Program, MemoryAccount | 
     if candidate.scheme is not Scheme.PTQ:
         model = _grid_model(bench, candidate, trained, ranges)
         draft = grid.to_program(model, draft.tensors["readout.votes"], labels=bench.labels)
-    trained = assigned(trained, draft, bench.train.first(search.assign_images), n_classes)
+    trained = assigned(trained, draft, bench.train.first(search.assign_samples), n_classes)
     votes = lower(trained, candidate.plan, ranges, seed=candidate.seed).tensors["readout.votes"]
     provenance = {"candidate": to_plain(candidate), "experiment": to_plain(bench.experiment)}
     done = msgspec.structs.replace(draft, tensors={**draft.tensors, "readout.votes": votes}, provenance=provenance)
@@ -240,14 +241,15 @@ def _grid_model(bench: Bench, candidate: Candidate, trained: Trained, ranges: Ra
     search, network = bench.experiment.search, trained.network
     if candidate.scheme is Scheme.PTQ_ADAPT:
         model = grid.prepare(network, candidate.plan, ranges, seed=candidate.seed, start=trained)
-        grid.fit(model, bench.train.first(search.adapt_images).spikes, StdpTraining(n_passes=1), learn_weights=False)
+        shown = bench.train.first(search.ptq.adapt_samples).spikes
+        grid.fit(model, shown, StdpTraining(n_passes=1), learn_weights=False)
         return model
     per_neuron = resolve(candidate.plan, network)["exc.w"].granularity is Granularity.PER_NEURON
-    stdp = search.itq_stdp if per_neuron else bench.experiment.network.stdp
+    stdp = search.itq.stdp if per_neuron else bench.experiment.network.stdp
     network = bench.experiment.network.build(network.input.n, network.readout.n_classes, candidate.n_neurons, stdp)
     model = grid.prepare(network, candidate.plan, ranges, seed=candidate.seed)
     grid.fit(
-        model, bench.train.spikes, StdpTraining(n_passes=search.itq_passes, anneal=bench.experiment.training.anneal)
+        model, bench.train.spikes, StdpTraining(n_passes=search.itq.passes, anneal=bench.experiment.training.anneal)
     )
     return model
 
@@ -267,7 +269,7 @@ def sweep_accuracy(bench: Bench, candidate: Candidate) -> float:
     """Validation accuracy with one group quantized and the rest wide; votes as assigned to the float network."""
     trained = bench.float_network(candidate.n_neurons)
     program = lower(trained, candidate.plan, bench.ranges(candidate.n_neurons), seed=candidate.seed)
-    return accuracy(program, bench.validation.first(bench.experiment.search.sensitivity_images))
+    return accuracy(program, bench.validation.first(bench.experiment.search.sweep.samples))
 
 
 def test(bench: Bench, dataset: datasets.Dataset, program: Program) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -285,7 +287,7 @@ def train_float(bench: Bench, task: int) -> dict[str, Any]:
     network = experiment.network.build(bench.train.spikes.n, n_classes, n_neurons)
     path = float_path(bench.folder, n_neurons)
     trained = train(network, bench.train.spikes, experiment.training, seed=experiment.seed)
-    sample = bench.train.first(experiment.search.assign_images)
+    sample = bench.train.first(experiment.search.assign_samples)
     trained = trained.with_params(
         readout__responses=mean_responses(respond(trained, sample.spikes, n_threads=1), sample.labels, n_classes)
     )

@@ -40,20 +40,22 @@ def propose(experiment: Experiment, curves: list[Significance]) -> list[Candidat
         n: int,
     ) -> None:
         plan = candidate_plan(bits, granularity, rounding, widths, rate)
-        label = label_of(scheme, bits, granularity, rounding, states, rate, n, search.input_rates)
+        label = label_of(scheme, bits, granularity, rounding, states, rate, n, search.ptq.input_rates)
         found.append(Candidate(scheme=scheme, plan=plan, n_neurons=n, seed=experiment.seed, label=label))
 
     for bits, rounding, granularity in itertools.product(
-        sorted(search.weight_bits, reverse=True), search.roundings, search.granularities
+        sorted(search.ptq.weight_bits, reverse=True), search.ptq.roundings, search.ptq.granularities
     ):
         own = {s.path: s for s in curves if s.rounding is rounding}
         per_neuron = granularity is Granularity.PER_NEURON
         if Scheme.ITQ in search.schemes:
             add(Scheme.ITQ, bits, granularity, rounding, "lean", learning_widths(lean_widths(own)), 0.0, n0)
-        if not per_neuron and own["exc.w"].drop_at(bits) * 100 > search.hopeless_points:
+        if not per_neuron and own["exc.w"].drop_at(bits) * 100 > search.ptq.hopeless_points:
             continue
-        levels = {"lean": lean_widths(own)} | {f"s{b}": dict.fromkeys(lean_widths(own), b) for b in search.state_bits}
-        for (states, widths), rate in itertools.product(levels.items(), search.input_rates):
+        levels = {"lean": lean_widths(own)} | {
+            f"s{b}": dict.fromkeys(lean_widths(own), b) for b in search.ptq.state_bits
+        }
+        for (states, widths), rate in itertools.product(levels.items(), search.ptq.input_rates):
             for scheme in search.schemes:
                 if scheme is not Scheme.ITQ:
                     add(scheme, bits, granularity, rounding, states, widths, rate, n0)
@@ -79,10 +81,10 @@ def sweep_points(experiment: Experiment, network: Network) -> list[Candidate]:
     """Every (tensor, rounding, width) of the sweep as a candidate."""
     search = experiment.search
     found = []
-    for rounding in search.roundings:
+    for rounding in search.ptq.roundings:
         base = wide_plan(network, rounding=rounding)
         for path in tensor_paths(network):
-            for bits in sweep_bits(search):
+            for bits in sweep_bits(search.sweep):
                 found.append(
                     Candidate(
                         scheme=Scheme.PTQ,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from qspinn.data import DataConfig
 from qspinn.exploration.reward import Reward
-from qspinn.exploration.scheme import Scheme, need_header
+from qspinn.exploration.scheme import SWEEP_NAMES, Scheme, Sweep, need_header, need_some
 from qspinn.fixedpoint import Rounding
 from qspinn.learning.stdp.training import StdpTraining
 from qspinn.networks.competing import Lif, Network, Stdp
@@ -52,69 +52,97 @@ class NetworkConfig(Record, frozen=True):
         )
 
 
+class PtqSearch(Record, frozen=True):
+    """The grid of the search: `[search.ptq]`. In-training quantization takes its widths, granularities and roundings,
+    too.
+
+    Attributes:
+        weight_bits, granularities, roundings: with the schemes, their product is the grid of the search.
+        state_bits: widths of potentials and thresholds tried beside the cheapest ones that significance finds harmless.
+        input_rates: thresholds under which inputs are left out (spikes per step); 0 keeps all.
+        hopeless_points: candidates are skipped where quantizing the weights alone loses more than this.
+        adapt_samples: training images for PTQ_ADAPT; 0 for all.
+    """
+
+    weight_bits: tuple[int, ...] = (8, 4, 3, 2, 1)
+    granularities: tuple[Granularity, ...] = (Granularity.GLOBAL, Granularity.PER_NEURON)
+    roundings: tuple[Rounding, ...] = (Rounding.TRUNCATE, Rounding.NEAREST, Rounding.STOCHASTIC)
+    state_bits: tuple[int, ...] = (16,)
+    input_rates: tuple[float, ...] = (0.0, 0.003)
+    hopeless_points: float = 10.0
+    adapt_samples: int = 10_000
+
+    def check(self) -> None:
+        for name in ("weight_bits", "state_bits"):
+            for bits in getattr(self, name):
+                need(1 <= bits <= 16, f"search.ptq.{name}", bits, "1..16")
+        need_some("search.ptq", self, "roundings", "weight_bits", "granularities", "input_rates")
+        for name in ("hopeless_points", "adapt_samples"):
+            need(getattr(self, name) >= 0, f"search.ptq.{name}", getattr(self, name), ">= 0")
+        for rate in self.input_rates:
+            need(0 <= rate < 1, "search.ptq.input_rates", rate, "0 <= rate < 1")
+        need(
+            Granularity.PER_CHANNEL not in self.granularities,
+            "search.ptq.granularities",
+            "per_channel",
+            "global, per_neuron",
+        )
+
+
+class ItqSearch(Record, frozen=True):
+    """STDP on the integer grid (in-training quantization, also called quantization-aware training): `[search.itq]`.
+
+    Attributes:
+        passes: passes of STDP on the grid.
+        stdp: learning rule on a grid with a step per neuron, where rescaled weights do not exist; given in part, the
+            rest are those of this field's default.
+    """
+
+    passes: int = 2
+    stdp: Stdp = Stdp(eta_post=0.03, x_offset=0.3, bound="two_sided")
+
+    def check(self) -> None:
+        need(0 <= self.passes <= 1000, "search.itq.passes", self.passes, "0..1000")
+
+
 class SearchConfig(Record, frozen=True):
     """The candidates that are tried, and how they are judged.
 
     Attributes:
-        schemes, roundings, weight_bits, granularities: their product is the grid of the search.
-        state_bits: widths of potentials and thresholds tried beside the cheapest ones that significance finds harmless.
-        input_rates: thresholds under which inputs are left out (spikes per step); 0 keeps all.
+        schemes: when quantization happens; each is tried.
         n_neurons: further network sizes that are searched together with precision, PTQ only.
         max_drop_points: accuracy a candidate may lose against float, on validation.
-        sensitivity_bits: widths of the one-group-at-a-time sweep.
-        sensitivity_images: validation images for the sweep; 0 for all.
-        harmless_points: a width is harmless while the sweep loses no more than this.
-        hopeless_points: PTQ candidates are skipped where quantizing the weights alone loses more than this.
-        assign_images: training images on which votes are assigned; 0 for all.
-        adapt_images: training images for PTQ_ADAPT.
-        itq_passes: passes of STDP on the grid.
-        itq_stdp: learning rule on a grid with a step per neuron, where rescaled weights do not exist; given in part,
-            the rest are those of this field's default.
+        assign_samples: training images on which votes are assigned; 0 for all.
+        sweep, ptq, itq: the settings of each part.
     """
 
+    RENAMED: ClassVar[tuple[tuple[str, str], ...]] = (
+        *SWEEP_NAMES,
+        ("sensitivity_images", "sweep.samples"),
+        *((name, f"ptq.{name}") for name in PtqSearch.__struct_fields__ if name != "adapt_samples"),
+        ("adapt_images", "ptq.adapt_samples"),
+        ("assign_images", "assign_samples"),
+        ("itq_passes", "itq.passes"),
+        ("itq_stdp", "itq.stdp"),
+    )
+
     schemes: tuple[Scheme, ...] = (Scheme.PTQ, Scheme.PTQ_ADAPT, Scheme.ITQ)
-    roundings: tuple[Rounding, ...] = (Rounding.TRUNCATE, Rounding.NEAREST, Rounding.STOCHASTIC)
-    weight_bits: tuple[int, ...] = (8, 4, 3, 2, 1)
-    granularities: tuple[Granularity, ...] = (Granularity.GLOBAL, Granularity.PER_NEURON)
-    state_bits: tuple[int, ...] = (16,)
-    input_rates: tuple[float, ...] = (0.0, 0.003)
     n_neurons: tuple[int, ...] = ()
     max_drop_points: float = 0.5
-    sensitivity_bits: tuple[int, ...] = (16, 12, 10, 8, 6, 5, 4, 3, 2, 1)
-    sensitivity_images: int = 2000
-    harmless_points: float = 0.25
-    hopeless_points: float = 10.0
-    assign_images: int = 10_000
-    adapt_images: int = 10_000
-    itq_passes: int = 2
-    itq_stdp: Stdp = Stdp(eta_post=0.03, x_offset=0.3, bound="two_sided")
+    assign_samples: int = 10_000
+    sweep: Sweep = Sweep(bits=(16, 12, 10, 8, 6, 5, 4, 3, 2, 1), samples=2000, harmless_points=0.25)
+    ptq: PtqSearch = PtqSearch()
+    itq: ItqSearch = ItqSearch()
 
     def check(self) -> None:
-        for name in ("weight_bits", "sensitivity_bits", "state_bits"):
-            for bits in getattr(self, name):
-                need(1 <= bits <= 16, f"search.{name}", bits, "1..16")
-        for name in ("schemes", "roundings", "weight_bits", "granularities", "input_rates", "sensitivity_bits"):
-            need(len(getattr(self, name)) > 0, f"search.{name}", getattr(self, name), "at least one entry")
-        for name in (
-            "max_drop_points",
-            "harmless_points",
-            "hopeless_points",
-            "sensitivity_images",
-            "assign_images",
-            "adapt_images",
-        ):
+        need_some("search", self, "schemes")
+        need_some("search.sweep", self.sweep, "bits")
+        for bits in self.sweep.bits:
+            need(1 <= bits <= 16, "search.sweep.bits", bits, "1..16")
+        for name in ("max_drop_points", "assign_samples"):
             need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
         for n in self.n_neurons:
             need(1 <= n <= 1 << 16, "search.n_neurons", n, "1..65536")
-        for rate in self.input_rates:
-            need(0 <= rate < 1, "search.input_rates", rate, "0 <= rate < 1")
-        need(0 <= self.itq_passes <= 1000, "search.itq_passes", self.itq_passes, "0..1000")
-        need(
-            Granularity.PER_CHANNEL not in self.granularities,
-            "search.granularities",
-            "per_channel",
-            "global, per_neuron",
-        )
 
 
 class Experiment(Record, frozen=True):

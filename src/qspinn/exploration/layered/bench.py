@@ -130,7 +130,7 @@ def points(experiment: LayeredExperiment, dataset: EventDataset) -> list[Layered
 
 
 def curves(experiment: LayeredExperiment, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
-    return significance(experiment.search, accuracy, account)
+    return significance(experiment.search.sweep, accuracy, account)
 
 
 def propose(experiment: LayeredExperiment, dataset: EventDataset, curves: list[Significance]) -> list[LayeredCandidate]:
@@ -199,7 +199,7 @@ def trained_net(
 
 
 def sweep_accuracy(bench: Bench, candidate: LayeredCandidate) -> float:
-    n = bench.experiment.search.sensitivity_samples
+    n = bench.experiment.search.sweep.samples
     data = bench.validation.slice(0, min(n or bench.validation.n_samples, bench.validation.n_samples))
     result = bench.reuse.run(_quantized(bench, candidate), data.graded(), f"validation {data.n_samples}")
     return float((result.predictions() == data.labels).mean())
@@ -232,14 +232,14 @@ def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
     search, net = bench.experiment.search, bench.float_net()
     training = msgspec.structs.replace(
         bench.experiment.training,
-        n_epochs=search.itq_epochs,
-        learning_rate=search.itq_learning_rate,
-        spike_regulation=search.itq_spike_regulation,
-        distillation=search.itq_distillation,
-        temperature=search.itq_temperature,
+        n_epochs=search.itq.epochs,
+        learning_rate=search.itq.learning_rate,
+        spike_regulation=search.itq.spike_regulation,
+        distillation=search.itq.distillation,
+        temperature=search.itq.temperature,
     )
     module = quantized.prepare(
-        net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed, estimator=search.itq_estimator
+        net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed, estimator=search.itq.estimator
     )
     resumed = STORED.path(bench.folder, candidate).with_suffix(".training")
     with one_thread():
@@ -265,7 +265,7 @@ def measure(bench: Bench, candidate: LayeredCandidate, program: Program) -> tupl
     result = bench.reuse.run(program, data.graded(), f"validation {data.n_samples}")
     rates = {op.name: float(result.counts[op.name].mean() / data.n_steps) for op in program.ops_of(LifOp) if op.spiking}
     drift = {name: rate - bench.float_rates()[name] for name, rate in rates.items()}
-    epochs = bench.experiment.search.itq_epochs if candidate.scheme is Scheme.ITQ else 0
+    epochs = bench.experiment.search.itq.epochs if candidate.scheme is Scheme.ITQ else 0
     seen = bench.known.get("epochs", {}).get(candidate.key(), [])
     trained = {"trained_rates": {name: [e.rates[name] for e in seen] for name in rates}} if seen else {}
     return result.predictions() == data.labels, {"rates": rates, "rate_drift": drift, "epochs": epochs} | trained

@@ -28,14 +28,14 @@ def points(experiment: LayeredExperiment, network: LayeredNetwork) -> list[Layer
     """Every (tensor, rounding, width) of the sweep, all other tensors wide, as PTQ candidates."""
     search, found = experiment.search, []
     wide, states = wide_weights(network), dict.fromkeys(state_paths(network), WIDE_BITS)
-    for rounding, path, bits in itertools.product(search.roundings, layer_paths(network), sweep_bits(search)):
+    for rounding, path, bits in itertools.product(search.ptq.roundings, layer_paths(network), sweep_bits(search.sweep)):
         weights = wide | {path: bits} if path in wide else wide
         plan = layers_plan(
             network,
             weights,
             states if path in wide else states | {path: bits},
             rounding,
-            search.granularities[0],
+            search.ptq.granularities[0],
             search,
         )
         found.append(
@@ -57,25 +57,25 @@ def propose(
     """
     search = experiment.search
     found = _ptq(experiment, network, curves) if Scheme.PTQ in search.schemes else []
-    wanted = search.itq_points if Scheme.ITQ in search.schemes else ()
-    for point, rounding in itertools.product(wanted, search.itq_roundings):
+    wanted = search.itq.points if Scheme.ITQ in search.schemes else ()
+    for point, rounding in itertools.product(wanted, search.itq.roundings):
         own = msgspec.structs.replace(experiment, search=point.within(search))
         level = (f"s{point.states}", _states(own, network, point.weights, point.states))
-        found.append(_candidate(own, network, Scheme.ITQ, point.weights, level, rounding, search.granularities[0]))
+        found.append(_candidate(own, network, Scheme.ITQ, point.weights, level, rounding, search.ptq.granularities[0]))
     return found
 
 
 def _ptq(experiment: LayeredExperiment, network: LayeredNetwork, curves: list[Significance]) -> list[LayeredCandidate]:
     search, found = experiment.search, []
     for bits, rounding, granularity in itertools.product(
-        sorted(search.weight_bits, reverse=True), search.roundings, search.granularities
+        sorted(search.ptq.weight_bits, reverse=True), search.ptq.roundings, search.ptq.granularities
     ):
         own = {s.path: s for s in curves if s.rounding is rounding}
         weights = weight_widths(network, bits, search)
-        if _hopeless(own, weights, search.hopeless_points) and _as_swept(experiment, granularity):
+        if _hopeless(own, weights, search.ptq.hopeless_points) and _as_swept(experiment, granularity):
             continue
         levels = {"lean": lean_widths(own, _states(experiment, network, bits, WIDE_BITS))}
-        levels |= {f"s{b}": _states(experiment, network, bits, b) for b in search.state_bits}
+        levels |= {f"s{b}": _states(experiment, network, bits, b) for b in search.ptq.state_bits}
         found += [
             _candidate(experiment, network, Scheme.PTQ, bits, level, rounding, granularity) for level in levels.items()
         ]
@@ -95,7 +95,7 @@ def _hopeless(own: dict[str, Significance], weights: Widths, limit: float) -> bo
 
 def _as_swept(experiment: LayeredExperiment, granularity: Granularity) -> bool:
     """Whether the sweep's losses hold for this granularity: one step for all is not better than one per channel."""
-    return granularity in (experiment.search.granularities[0], Granularity.GLOBAL)
+    return granularity in (experiment.search.ptq.granularities[0], Granularity.GLOBAL)
 
 
 def lean_widths(own: dict[str, Significance], known: Widths) -> Widths:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from qspinn.data.events.dataset import EventData
 from qspinn.errors import ConfigError
 from qspinn.exploration.reward import Reward
-from qspinn.exploration.scheme import Scheme, need_header
+from qspinn.exploration.scheme import SWEEP_NAMES, Scheme, Sweep, need_header, need_some
 from qspinn.fixedpoint import Rounding
 from qspinn.learning.gradients.settings import Supervision
 from qspinn.networks.layered import LayeredNetwork, Leaky, Shape
@@ -110,146 +111,171 @@ class ItqBits(Record, frozen=True):
         return msgspec.structs.replace(search, **own)
 
 
+class LayeredPtq(Record, frozen=True):
+    """Post-training quantization: `[search.ptq]`.
+
+    Attributes:
+        weight_bits, state_bits, roundings, granularities: their product, with state widths that significance finds
+            harmless ("lean") beside state_bits, is the grid. Where potentials are read out, the weights of the last
+            layer have one step for all.
+        weight_calibrator, state_calibrator, quantile: which weight, and which potential on calibration data, counts as
+            the largest. See `plan.Calibrator`.
+        hopeless_points: candidates are skipped where quantizing some weights alone loses more than this.
+    """
+
+    weight_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
+    state_bits: tuple[int, ...] = (12, 8)
+    roundings: tuple[Rounding, ...] = (Rounding.NEAREST, Rounding.TRUNCATE)
+    granularities: tuple[Granularity, ...] = (Granularity.PER_CHANNEL, Granularity.GLOBAL)
+    weight_calibrator: Calibrator = Calibrator.MSE
+    state_calibrator: Calibrator = Calibrator.PERCENTILE
+    quantile: float = 0.97
+    hopeless_points: float = 20.0
+
+    def check(self) -> None:
+        where = "search.ptq"
+        need_some(where, self, "roundings", "weight_bits", "granularities")
+        _need_widths(f"{where}.weight_bits", self.weight_bits, 1)
+        _need_widths(f"{where}.state_bits", self.state_bits, LEAST_BITS)
+        need(self.hopeless_points >= 0, f"{where}.hopeless_points", self.hopeless_points, ">= 0")
+        need(
+            self.state_calibrator is not Calibrator.MEAN_ABS,
+            f"{where}.state_calibrator",
+            "mean_abs",
+            "max, percentile, mse",
+        )
+        _need_calibrator(f"{where}.weight_calibrator", self.weight_calibrator)
+        _need_quantile(f"{where}.quantile", self.quantile)
+        need(
+            Granularity.PER_NEURON not in self.granularities,
+            f"{where}.granularities",
+            "per_neuron",
+            "per_channel, global",
+        )
+
+
+class LayeredItq(Record, frozen=True):
+    """In-training quantization (quantization-aware training, QAT) that goes on from the float network: `[search.itq]`.
+
+    Attributes:
+        bits: (weights, states) of the candidates, with the first granularity of `[search.ptq]`; or these two by name,
+            with a first_bits, last_bits or accumulator_bits of its own, see `ItqBits`.
+        roundings: how states are rounded, each tried; what is trained is rounded to nearest.
+        calibrator, quantile: as in `[search.ptq]`. Training learns to do without large potentials (a quantile near 0
+            leaves the threshold as the largest).
+        epochs, learning_rate: of the training; the rest is as in float training.
+        spike_regulation: in place of that of float training; see `Supervision`.
+        distillation, temperature: how far training follows the float network's answers instead of the labels; see
+            `Supervision`.
+        estimator: gradient of binary and ternary weights; see `learning.gradients.quantized.prepare`.
+    """
+
+    bits: tuple[tuple[int, int] | ItqBits, ...] = ((4, 8), (3, 6), (2, 4))
+    roundings: tuple[Rounding, ...] = (Rounding.TRUNCATE,)
+    calibrator: Calibrator = Calibrator.MSE
+    quantile: float = 0.3
+    epochs: int = 6
+    learning_rate: float = 3e-3
+    spike_regulation: float = 0.0
+    distillation: float = 0.0
+    temperature: float = 2.0
+    estimator: Literal["straight_through", "annealed"] = "straight_through"
+
+    def check(self) -> None:
+        where, points = "search.itq", self.points
+        need_some(where, self, "roundings")
+        _need_widths(f"{where}.bits", [p.weights for p in points], 1)
+        _need_widths(f"{where}.bits", [p.states for p in points], LEAST_BITS)
+        for p in points:
+            _need_exceptions(f"{where}.bits", p)
+            need(
+                p.accumulator_bits == 0 or p.accumulator_bits >= p.states,
+                f"{where}.bits",
+                p.accumulator_bits,
+                f"accumulator_bits of 0, or at least the {p.states} bits of states",
+            )
+        _need_calibrator(f"{where}.calibrator", self.calibrator)
+        _need_quantile(f"{where}.quantile", self.quantile)
+        need(0 <= self.epochs <= 10_000, f"{where}.epochs", self.epochs, "0..10000")
+        need(0 < self.learning_rate <= 1e3, f"{where}.learning_rate", self.learning_rate, "above 0, at most 1000")
+        need(self.spike_regulation >= 0, f"{where}.spike_regulation", self.spike_regulation, ">= 0; 0 for none")
+        need(0 <= self.distillation <= 1, f"{where}.distillation", self.distillation, "0..1; 0 for none")
+        need(self.temperature > 0, f"{where}.temperature", self.temperature, "> 0")
+
+    @property
+    def points(self) -> tuple[ItqBits, ...]:
+        """`bits`, all of them by name."""
+        return tuple(p if isinstance(p, ItqBits) else ItqBits(weights=p[0], states=p[1]) for p in self.bits)
+
+
+def _need_widths(where: str, widths: Iterable[int], least: int) -> None:
+    for bits in widths:
+        need(least <= bits <= WIDE_BITS, where, bits, f"{least}..{WIDE_BITS}")
+
+
+def _need_exceptions(where: str, of: LayeredSearch | ItqBits) -> None:
+    """Widths of the first and last layer's weights and of accumulators, where they are not 0."""
+    _need_widths(f"{where}.first_bits", [of.first_bits or 1], 1)
+    _need_widths(f"{where}.last_bits", [of.last_bits or 1], 1)
+    _need_widths(f"{where}.accumulator_bits", [of.accumulator_bits or LEAST_BITS], LEAST_BITS)
+
+
+def _need_calibrator(where: str, calibrator: Calibrator) -> None:
+    need(calibrator is not Calibrator.THRESHOLD, where, "threshold", "max, percentile, mse, mean_abs")
+
+
+def _need_quantile(where: str, quantile: float) -> None:
+    need(0 < quantile <= 1, where, quantile, "above 0, at most 1")
+
+
 class LayeredSearch(Record, frozen=True):
     """The candidates that are tried, and how they are judged.
 
     Attributes:
         schemes: PTQ and ITQ, here training that goes on from the float network with quantization in the loop.
-        roundings, weight_bits, granularities, state_bits: their product, with state widths that significance finds
-            harmless ("lean") beside state_bits, is the grid for PTQ. Where potentials are read out, the weights of
-            the last layer have one step for all.
+        max_drop_points: accuracy a candidate may lose against float, on validation.
+        calibration_samples: training samples from which ranges are taken; 0 for all.
         constant_bits: least width of thresholds, decays and biases beside states of a given width: there are few.
-        weight_calibrator, state_calibrator, quantile: which weight, and which potential on calibration data, counts as
-            the largest in PTQ; itq_calibrator, itq_quantile: the same for ITQ, which learns to do without large
-            potentials (a quantile near 0 leaves the threshold as the largest). See `plan.Calibrator`.
         first_bits, last_bits: width of the first and last layer's weights in every candidate; 0: as the others.
-        itq_bits: (weights, states) of the ITQ candidates, with the first granularity; or these two by name, with a
-            first_bits, last_bits or accumulator_bits of its own, see `ItqBits`.
-        itq_roundings: how states are rounded in ITQ, each tried; what is trained is rounded to nearest.
-        itq_epochs, itq_learning_rate: of their training; the rest is as in float training.
-        itq_spike_regulation: of their training, in place of that of float training; see `Supervision`.
-        itq_distillation, itq_temperature: how far their training follows the float network's answers instead of the
-            labels; see `Supervision`.
-        itq_estimator: gradient of binary and ternary weights; see `learning.quantized.prepare`.
-        standardize, power_of_two: for binary and ternary weights; see `plan.QuantRule`. Weights of one bit are binary.
-        ternary_weights, ternary_states: weights, and what is kept of potentials, at 2 bits are -1, 0 and +1.
         accumulator_bits: width in which a step computes potentials, where they are kept in fewer bits; 0: as they are
             kept. See `plan.QuantRule`.
+        standardize, power_of_two: for binary and ternary weights; see `plan.QuantRule`. Weights of one bit are binary.
+        ternary_weights, ternary_states: weights, and what is kept of potentials, at 2 bits are -1, 0 and +1.
         shared_step: potentials count in steps of the weights themselves.
-        calibration_samples: training samples from which ranges are taken; 0 for all.
-        max_drop_points: accuracy a candidate may lose against float, on validation.
-        sensitivity_bits: widths of the one-tensor-at-a-time sweep, under every rounding.
-        sensitivity_samples: validation samples for the sweep; 0 for all.
-        harmless_points: a width is harmless while the sweep loses no more than this.
-        hopeless_points: PTQ candidates are skipped where quantizing some weights alone loses more than this.
+        sweep, ptq, itq: the settings of each part.
     """
 
+    RENAMED: ClassVar[tuple[tuple[str, str], ...]] = (
+        *SWEEP_NAMES,
+        ("sensitivity_samples", "sweep.samples"),
+        *((name, f"ptq.{name}") for name in LayeredPtq.__struct_fields__),
+        *((f"itq_{name}", f"itq.{name}") for name in LayeredItq.__struct_fields__),
+    )
+
     schemes: tuple[Scheme, ...] = (Scheme.PTQ, Scheme.ITQ)
-    roundings: tuple[Rounding, ...] = (Rounding.NEAREST, Rounding.TRUNCATE)
-    weight_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
-    granularities: tuple[Granularity, ...] = (Granularity.PER_CHANNEL, Granularity.GLOBAL)
-    state_bits: tuple[int, ...] = (12, 8)
+    max_drop_points: float = 1.0
+    calibration_samples: int = 500
     constant_bits: int = 10
-    weight_calibrator: Calibrator = Calibrator.MSE
-    state_calibrator: Calibrator = Calibrator.PERCENTILE
-    quantile: float = 0.97
-    itq_calibrator: Calibrator = Calibrator.MSE
-    itq_quantile: float = 0.3
     first_bits: int = 0
     last_bits: int = 0
-    itq_bits: tuple[tuple[int, int] | ItqBits, ...] = ((4, 8), (3, 6), (2, 4))
-    itq_roundings: tuple[Rounding, ...] = (Rounding.TRUNCATE,)
-    itq_epochs: int = 6
-    itq_learning_rate: float = 3e-3
-    itq_spike_regulation: float = 0.0
-    itq_distillation: float = 0.0
-    itq_temperature: float = 2.0
-    itq_estimator: Literal["straight_through", "annealed"] = "straight_through"
+    accumulator_bits: int = 0
     standardize: bool = True
     power_of_two: bool = False
     ternary_weights: bool = False
     ternary_states: bool = False
-    accumulator_bits: int = 0
     shared_step: bool = False
-    calibration_samples: int = 500
-    max_drop_points: float = 1.0
-    sensitivity_bits: tuple[int, ...] = (16, 12, 10, 8, 6, 5, 4, 3, 2)
-    sensitivity_samples: int = 1000
-    harmless_points: float = 0.5
-    hopeless_points: float = 20.0
+    sweep: Sweep = Sweep(bits=(16, 12, 10, 8, 6, 5, 4, 3, 2), samples=1000, harmless_points=0.5)
+    ptq: LayeredPtq = LayeredPtq()
+    itq: LayeredItq = LayeredItq()
 
     def check(self) -> None:
-        points = self.itq_points
-        each: list[LayeredSearch | ItqBits] = [self, *points]
-        widths = {
-            "state_bits": self.state_bits,
-            "itq_bits": [p.states for p in points],
-            "constant_bits": [self.constant_bits],
-            "sensitivity_bits": self.sensitivity_bits,
-            "accumulator_bits": [w.accumulator_bits or LEAST_BITS for w in each],
-        }
-        of_weights = {
-            "weight_bits": self.weight_bits,
-            "itq_bits": [p.weights for p in points],
-            "first_bits": [w.first_bits or 1 for w in each],
-            "last_bits": [w.last_bits or 1 for w in each],
-        }
-        for least, group in ((LEAST_BITS, widths), (1, of_weights)):
-            for name, found in group.items():
-                for bits in found:
-                    need(least <= bits <= WIDE_BITS, f"search.{name}", bits, f"{least}..{WIDE_BITS}")
-        for name in ("schemes", "roundings", "itq_roundings", "weight_bits", "granularities", "sensitivity_bits"):
-            need(len(getattr(self, name)) > 0, f"search.{name}", getattr(self, name), "at least one entry")
-        for name in (
-            "itq_epochs",
-            "calibration_samples",
-            "max_drop_points",
-            "sensitivity_samples",
-            "harmless_points",
-            "hopeless_points",
-        ):
+        need_some("search", self, "schemes")
+        need_some("search.sweep", self.sweep, "bits")
+        _need_widths("search.sweep.bits", self.sweep.bits, LEAST_BITS)
+        _need_widths("search.constant_bits", [self.constant_bits], LEAST_BITS)
+        _need_exceptions("search", self)
+        for name in ("max_drop_points", "calibration_samples"):
             need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
-        need(
-            self.state_calibrator is not Calibrator.MEAN_ABS,
-            "search.state_calibrator",
-            "mean_abs",
-            "max, percentile, mse",
-        )
-        for name in ("weight_calibrator", "itq_calibrator"):
-            need(
-                getattr(self, name) is not Calibrator.THRESHOLD,
-                f"search.{name}",
-                "threshold",
-                "max, percentile, mse, mean_abs",
-            )
-        need(self.itq_epochs <= 10_000, "search.itq_epochs", self.itq_epochs, "0..10000")
-        for p in points:
-            need(
-                p.accumulator_bits == 0 or p.accumulator_bits >= p.states,
-                "search.itq_bits",
-                p.accumulator_bits,
-                f"accumulator_bits of 0, or at least the {p.states} bits of states",
-            )
-        for name in ("quantile", "itq_quantile"):
-            need(0 < getattr(self, name) <= 1, f"search.{name}", getattr(self, name), "above 0, at most 1")
-        need(
-            self.itq_spike_regulation >= 0, "search.itq_spike_regulation", self.itq_spike_regulation, ">= 0; 0 for none"
-        )
-        need(0 <= self.itq_distillation <= 1, "search.itq_distillation", self.itq_distillation, "0..1; 0 for none")
-        need(self.itq_temperature > 0, "search.itq_temperature", self.itq_temperature, "> 0")
-        need(self.itq_learning_rate > 0, "search.itq_learning_rate", self.itq_learning_rate, "> 0")
-        need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", Scheme.PTQ_ADAPT.value, "ptq, itq")
-        need(
-            Granularity.PER_NEURON not in self.granularities,
-            "search.granularities",
-            "per_neuron",
-            "per_channel, global",
-        )
-
-    @property
-    def itq_points(self) -> tuple[ItqBits, ...]:
-        """`itq_bits`, all of them by name."""
-        return tuple(p if isinstance(p, ItqBits) else ItqBits(weights=p[0], states=p[1]) for p in self.itq_bits)
 
 
 class LayeredExperiment(Record, frozen=True):
@@ -320,16 +346,16 @@ def layers_plan(
         weights, states: width of each path; weights of both kinds of connection, everything else in states.
     """
     in_training = scheme is Scheme.ITQ
-    of_weights = search.itq_calibrator if in_training else search.weight_calibrator
+    of_weights = search.itq.calibrator if in_training else search.ptq.weight_calibrator
     rules = []
     for path in layer_paths(network):
         kind, bits = path.split(".")[-1], weights[path] if path in weights else states[path]
         levels = _levels(path, bits, search)
         uniform = levels.get("levels", Levels.UNIFORM) is Levels.UNIFORM
         calibrator = of_weights if is_matrix(path) and uniform else Calibrator.MAX
-        calibrator = search.state_calibrator if kind == "v" else calibrator
+        calibrator = search.ptq.state_calibrator if kind == "v" else calibrator
         if calibrator is Calibrator.PERCENTILE:
-            levels["quantile"] = search.itq_quantile if in_training else search.quantile
+            levels["quantile"] = search.itq.quantile if in_training else search.ptq.quantile
         rules.append(
             QuantRule(
                 tensor=path,

@@ -147,9 +147,9 @@ def has_float(folder: Path, task: None) -> bool:
 def sweep_accuracy(bench: Bench, candidate: LocalCandidate) -> float:
     """Of a short training on some recordings."""
     search = bench.experiment.search
-    learning = msgspec.structs.replace(_learning(bench.experiment), n_epochs=search.sensitivity_epochs)
+    learning = msgspec.structs.replace(_learning(bench.experiment), n_epochs=search.sweep.epochs)
     train, validation = (
-        part.slice(0, min(search.sensitivity_samples or part.n_samples, part.n_samples))
+        part.slice(0, min(search.sweep.samples or part.n_samples, part.n_samples))
         for part in (bench.train, bench.validation)
     )
     said, _ = _answers(_trained(bench, learning, candidate.plan, train), validation)

@@ -53,7 +53,7 @@ def points(experiment: LocalExperiment, names: list[str]) -> list[LocalCandidate
     """
     found = []
     for kind, rule in _widest(experiment.plan, names).items():
-        for bits in sorted({*experiment.search.sensitivity_bits}, reverse=True):
+        for bits in sorted({*experiment.search.sweep.bits}, reverse=True):
             if SPANS[kind][0] <= bits < rule.bits:
                 found.append(_candidate(experiment, names, _label(kind, rule, bits), _capped({kind: bits})))
     return [_candidate(experiment, names, BASE, _capped({})), *found] if found else []
@@ -78,7 +78,7 @@ def curves(experiment: LocalExperiment, accuracy: dict[str, float], account: Mem
         )
         for kind in KINDS
     ]
-    return significance(experiment.search, narrowed, MemoryAccount(rows=tuple(rows)))
+    return significance(experiment.search.sweep, narrowed, MemoryAccount(rows=tuple(rows)))
 
 
 def propose(experiment: LocalExperiment, names: list[str], found: list[Significance]) -> list[LocalCandidate]:

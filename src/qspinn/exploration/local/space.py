@@ -5,14 +5,14 @@ The widths are a plan; what is tried are other widths of its kinds of tensors, s
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
 from qspinn.data.events.dataset import EventData
 from qspinn.exploration.layered.space import synthetic
 from qspinn.exploration.reward import Reward
-from qspinn.exploration.scheme import Scheme, need_header
+from qspinn.exploration.scheme import SWEEP_NAMES, Scheme, Sweep, need_header
 from qspinn.learning.local.formats import DEFAULT_PLAN, SPANS
 from qspinn.learning.local.settings import LocalLearning
 from qspinn.networks.local import LocalNetwork
@@ -31,6 +31,25 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The kinds of tensors whose width each key of a search sets."""
 
 
+class LocalSweep(Sweep, frozen=True):
+    """The significance sweep of local learning, one kind of tensor at a time: `[search.sweep]`. Every point is a
+    training of its own.
+
+    Attributes:
+        bits: widths that are tried, all other kinds as in the plan; only those below the plan's. Empty for no sweep.
+        samples: how many recordings a point learns from, and how many of validation it is judged by; 0 for all.
+        epochs: of the training that each point is.
+    """
+
+    epochs: int = 1
+
+    def check(self) -> None:
+        super().check()
+        for bits in self.bits:
+            need(1 <= bits <= 16, "search.sweep.bits", bits, "1..16")
+        need(self.epochs >= 1, "search.sweep.epochs", self.epochs, ">= 1")
+
+
 class LocalSearch(Record, frozen=True):
     """The candidates that are tried, and how they are judged.
 
@@ -44,13 +63,14 @@ class LocalSearch(Record, frozen=True):
         readout_bits: of both random matrices. error_bits: of the values read out and the errors.
         All empty where the width is that of the plan.
         max_drop_points: accuracy a candidate may lose against float, on validation.
-        sensitivity_bits: widths of the one-kind-at-a-time sweep, all other kinds as in the plan; only those below the
-            plan's are tried. Empty for no sweep.
-        sensitivity_epochs: of the training that each point of the sweep is.
-        sensitivity_samples: how many recordings a point learns from, and how many of validation it is judged by; 0 for
-            all.
-        harmless_points: a width is harmless while the sweep loses no more than this; trainings scatter.
+        sweep: of one kind of tensor at a time.
     """
+
+    RENAMED: ClassVar[tuple[tuple[str, str], ...]] = (
+        *SWEEP_NAMES,
+        ("sensitivity_samples", "sweep.samples"),
+        ("sensitivity_epochs", "sweep.epochs"),
+    )
 
     weight_bits: tuple[int, ...] = (6, 4)
     gradient_bits: tuple[int, ...] = ()
@@ -60,21 +80,14 @@ class LocalSearch(Record, frozen=True):
     readout_bits: tuple[int, ...] = ()
     error_bits: tuple[int, ...] = ()
     max_drop_points: float = 1.0
-    sensitivity_bits: tuple[int, ...] = (8, 6, 4, 3, 2)
-    sensitivity_epochs: int = 1
-    sensitivity_samples: int = 1000
-    harmless_points: float = 2.0
+    sweep: LocalSweep = LocalSweep(bits=(8, 6, 4, 3, 2), samples=1000, harmless_points=2.0)
 
     def check(self) -> None:
         for name, kinds in GROUPS.items():
             low, high = (max(SPANS[k][0] for k in kinds), min(SPANS[k][1] for k in kinds))
             for bits in getattr(self, name):
                 need(low <= bits <= high, f"search.{name}", bits, f"{low}..{high}")
-        for bits in self.sensitivity_bits:
-            need(1 <= bits <= 16, "search.sensitivity_bits", bits, "1..16")
-        need(self.sensitivity_epochs >= 1, "search.sensitivity_epochs", self.sensitivity_epochs, ">= 1")
-        for name in ("max_drop_points", "sensitivity_samples", "harmless_points"):
-            need(getattr(self, name) >= 0, f"search.{name}", getattr(self, name), ">= 0")
+        need(self.max_drop_points >= 0, "search.max_drop_points", self.max_drop_points, ">= 0")
 
 
 class LocalExperiment(Record, frozen=True):

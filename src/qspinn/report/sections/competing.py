@@ -41,7 +41,7 @@ def view(source: Source, own: Fields) -> dict[str, Any]:
         "winner_text": winner_text(source, own, n_neurons),
         "caution": caution(source, experiment.network.n_neurons, n_neurons),
         "sizes": (experiment.network.n_neurons, n_neurons),
-        "n_swept": experiment.search.sensitivity_images,
+        "n_swept": experiment.search.sweep.samples,
         "float_texts": [
             f"{words.count_text(f.n_neurons)} neurons: {words.percent(f.accuracy)} on validation, trained "
             f"in {words.duration_text(f.seconds)}"

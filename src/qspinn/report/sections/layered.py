@@ -42,7 +42,7 @@ def view(source: Source, own: Layers) -> dict[str, Any]:
         "caution": caution(source),
         "sizes": (own.n_neurons, own.n_neurons),
         "float_texts": [words.float_text(f) for f in source.float_networks],
-        "n_swept": source.experiment.search.sensitivity_samples,  # type: ignore[union-attr]
+        "n_swept": source.experiment.search.sweep.samples,
         "cost": "inference",
         "swept_text": words.SWEPT,
         "own_title": "Layer by layer",

@@ -47,7 +47,7 @@ def view(source: Source, own: Local) -> dict[str, Any]:
         f"baseline by Adamax at a rate of its own ({told.learning.float_learning_rate:g}, integers "
         f"{told.learning.learning_rate:g}).",
         "float_texts": [words.float_text(f) for f in source.float_networks],
-        "n_swept": search.sensitivity_samples,
+        "n_swept": search.sweep.samples,
         "cost": "learning",
         "swept_text": swept_text(search, source.data.n[0]),
         "own_title": "Learning on the device",
@@ -71,8 +71,8 @@ def winner_text(own: Local) -> str:
 
 def swept_text(search: LocalSearch, n_train: int) -> str:
     """What a point of the sweep is, of so many training recordings."""
-    epochs = f"{search.sensitivity_epochs} epoch{'' if search.sensitivity_epochs == 1 else 's'}"
-    n = words.count_text(min(search.sensitivity_samples or n_train, n_train))
+    epochs = f"{search.sweep.epochs} epoch{'' if search.sweep.epochs == 1 else 's'}"
+    n = words.count_text(min(search.sweep.samples or n_train, n_train))
     return (
         "One kind of tensor at a time is narrowed in all layers while all others stay as in the experiment’s plan. "
         f"Every point is a training of its own, {epochs} on {n} of the {words.count_text(n_train)} training "
