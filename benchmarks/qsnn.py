@@ -1,6 +1,6 @@
 """Q-SNN (Wei et al. 2024) in integers: one-bit weights with potentials of 8, 4 and 2 bits, and what regulation brings.
 
-Usage: qsnn.py widths | regulation [NAME ...] [--seeds 0 1 2] [--set search.itq_epochs=1 ...]
+Usage: qsnn.py widths | regulation [NAME ...] [--seeds 0 1 2] [--set search.itq.epochs=1 ...]
 
 Reads the data from QSPINN_DATA. Runs are kept in runs/bench and continue where they were. Every choice is made on
 validation; test is measured once for the float network, the three widths, and the one without regulation, each as the
@@ -155,7 +155,10 @@ def regulation(name: str, seeds: list[int], overrides: list[str], command: str) 
 
 def without(run: Run) -> qspinn.Program:
     """The candidate of 2-bit potentials trained without regulation, from the run's folder or anew."""
-    search = msgspec.structs.replace(run.experiment.search, standardize=False, itq_spike_regulation=0.0)
+    search = run.experiment.search
+    search = msgspec.structs.replace(
+        search, standardize=False, itq=msgspec.structs.replace(search.itq, spike_regulation=0.0)
+    )
     experiment = msgspec.structs.replace(run.experiment, search=search)
     label = run.record(2)["candidate"]["label"]
     candidate = next(c for c in layered.propose(experiment, run.dataset, []) if c.label == label)

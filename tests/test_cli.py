@@ -38,12 +38,14 @@ theta_plus_mv = 0.5
 n_passes = 1
 [search]
 schemes = ["ptq"]
+max_drop_points = 60.0
+[search.sweep]
+bits = [16, 8]
+[search.ptq]
 roundings = ["nearest"]
 weight_bits = [4, 1]
 granularities = ["per_neuron"]
 state_bits = []
-sensitivity_bits = [16, 8]
-max_drop_points = 60.0
 """
 
 
@@ -151,7 +153,7 @@ def test_report_is_written_again(place: Path) -> None:
     ("arguments", "code", "words"),
     [
         (["explore", "tiny.toml", "--set", "search.wieght_bits=[1]"], 2, ["config.search.wieght_bits", "weight_bits"]),
-        (["explore", "tiny.toml", "--set", "search.weight_bits=[17]"], 2, ["weight_bits", "17", "1..16"]),
+        (["explore", "tiny.toml", "--set", "search.ptq.weight_bits=[17]"], 2, ["weight_bits", "17", "1..16"]),
         (["explore", "tiny.toml", "--set", "nonsense"], 2, ["--set", "nonsense"]),
         (["explore", "missing.toml"], 2, ["missing.toml"]),
         (["explore", "tiny.toml", "--workers", "-1"], 2, ["workers"]),
@@ -195,13 +197,13 @@ def test_nothing_meets_the_target(place: Path) -> None:
         "--set",
         "search.max_drop_points=0",
         "--set",
-        'search.granularities=["global"]',
+        'search.ptq.granularities=["global"]',
         "--set",
-        'search.roundings=["truncate"]',
+        'search.ptq.roundings=["truncate"]',
         "--set",
-        "search.weight_bits=[1]",
+        "search.ptq.weight_bits=[1]",
         "--set",
-        "search.hopeless_points=100",
+        "search.ptq.hopeless_points=100",
     )
     first = command_line(*impossible, "--json", cwd=place)
     assert (first.returncode, "Traceback" in first.stderr) == (3, False), first.stderr
@@ -221,7 +223,7 @@ def test_nothing_meets_the_target(place: Path) -> None:
 
 def test_no_candidate_could_be_measured(place: Path) -> None:
     done = command_line(
-        "explore", "tiny.toml", "--out", "refused", "--set", "search.input_rates=[0.99]", "--json", cwd=place
+        "explore", "tiny.toml", "--out", "refused", "--set", "search.ptq.input_rates=[0.99]", "--json", cwd=place
     )
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     found = json.loads(done.stdout)
@@ -326,15 +328,18 @@ norm = true
 n_epochs = 2
 batch = 16
 [search]
+max_drop_points = 100.0
+[search.sweep]
+bits = [8]
+[search.ptq]
 roundings = ["nearest"]
 weight_bits = [4]
 granularities = ["per_channel"]
 state_bits = []
-sensitivity_bits = [8]
-itq_bits = [[3, 8]]
-itq_epochs = 1
-max_drop_points = 100.0
 hopeless_points = 100.0
+[search.itq]
+bits = [[3, 8]]
+epochs = 1
 """
 
 
@@ -389,9 +394,9 @@ def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
         (["explore", "gestures.toml", "--set", "data.name=nmnist8", "--synthetic"], 2, ["--synthetic", "nmnist8"]),
         (["train", "gestures.toml", "--set", "data.name=braille7"], 2, ["data.n_bins", "braille7", "bin_ms"]),
         (
-            ["train", "gestures.toml", "--synthetic", "--set", "search.weight_bits=[0]"],
+            ["train", "gestures.toml", "--synthetic", "--set", "search.ptq.weight_bits=[0]"],
             2,
-            ["search.weight_bits", "1..16"],
+            ["search.ptq.weight_bits", "1..16"],
         ),
         (["evaluate", "run/model.qspinn", "--dataset", "mnist"], 2, ["--dataset", "mnist", "braille7"]),
     ],

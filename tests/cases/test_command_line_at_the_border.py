@@ -52,9 +52,11 @@ def test_an_interrupted_command_is_told_as_a_shell_takes_it(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(search, "explore", interrupted)
-    assert exit_code(["explore", "e.toml", "--set", "search.weight_bits=[8]", "--out", "[/b] c"], monkeypatch) == 130
+    assert (
+        exit_code(["explore", "e.toml", "--set", "search.ptq.weight_bits=[8]", "--out", "[/b] c"], monkeypatch) == 130
+    )
     told = capsys.readouterr().err
-    assert "To continue: qspinn explore e.toml --set 'search.weight_bits=[8]' --out '[/b] c'" in told
+    assert "To continue: qspinn explore e.toml --set 'search.ptq.weight_bits=[8]' --out '[/b] c'" in told
 
 
 @pytest.mark.parametrize(

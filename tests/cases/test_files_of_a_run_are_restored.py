@@ -32,14 +32,16 @@ EXPERIMENT = Experiment(
     training=StdpTraining(n_passes=1),
     search=SearchConfig(
         schemes=(Scheme.PTQ,),
-        roundings=(Rounding.NEAREST,),
-        weight_bits=(4, 2),
-        state_bits=(),
-        granularities=(Granularity.PER_NEURON,),
-        input_rates=(0.0,),
         n_neurons=(8,),
         max_drop_points=100.0,
-        sensitivity_bits=(8,),
+        ptq={
+            "roundings": (Rounding.NEAREST,),
+            "weight_bits": (4, 2),
+            "state_bits": (),
+            "granularities": (Granularity.PER_NEURON,),
+            "input_rates": (0.0,),
+        },
+        sweep={"bits": (8,)},
     ),
 )
 

@@ -45,17 +45,19 @@ def test_names_from_which_paths_cannot_be_told_apart_are_refused(name: str) -> N
 def test_a_table_in_part_keeps_the_rest_of_the_default(tmp_path: Path) -> None:
     file = tmp_path / "e.toml"
     file.write_text('name = "e"')
-    read: Any = load_experiment(file, ["search.itq_stdp.eta_post=0.02"])
-    default = SearchConfig().itq_stdp
-    assert read.search.itq_stdp == msgspec.structs.replace(default, eta_post=0.02)
-    assert SearchConfig(itq_stdp={"eta_post": 0.02}) == read.search  # type: ignore[arg-type]
+    read: Any = load_experiment(file, ["search.itq.stdp.eta_post=0.02"])
+    default = SearchConfig().itq.stdp
+    assert read.search.itq.stdp == msgspec.structs.replace(default, eta_post=0.02)
+    assert SearchConfig(itq={"stdp": {"eta_post": 0.02}}) == read.search  # type: ignore[arg-type]
     assert from_plain(Experiment, to_plain(read)) == read
     assert from_plain(Experiment, {"name": "e", "network": {"stdp": {"norm": 1.0}}}).network.stdp == Stdp(norm=1.0)
 
 
 def test_zero_has_no_sign() -> None:
     assert canonical_json(Lif(v_reset_mv=-0.0)) == canonical_json(Lif())
-    assert canonical_json(SearchConfig(input_rates=(-0.0,))) == canonical_json(SearchConfig(input_rates=(0.0,)))
+    assert canonical_json(SearchConfig(ptq={"input_rates": (-0.0,)})) == canonical_json(
+        SearchConfig(ptq={"input_rates": (0.0,)})
+    )
 
 
 @pytest.mark.parametrize("bits", [np.timedelta64(8), np.datetime64(8, "s"), np.array(8, object), np.ma.masked_array(8)])
@@ -102,19 +104,19 @@ def test_sizes_that_float32_cannot_compute_with_are_refused(make: Any) -> None:
     [
         (lambda: SearchConfig(n_neurons=(0,)), "search.n_neurons"),
         (lambda: SearchConfig(n_neurons=(-5,)), "n_neurons"),
-        (lambda: SearchConfig(input_rates=(-0.5,)), "search.input_rates"),
-        (lambda: SearchConfig(itq_passes=-1), "itq_passes"),
-        (lambda: SearchConfig(granularities=(Granularity.PER_CHANNEL,)), "search.granularities"),
+        (lambda: SearchConfig(ptq={"input_rates": (-0.5,)}), "ptq.input_rates"),
+        (lambda: SearchConfig(itq={"passes": -1}), "itq.passes"),
+        (lambda: SearchConfig(ptq={"granularities": (Granularity.PER_CHANNEL,)}), "ptq.granularities"),
         (lambda: NetworkConfig(n_neurons=-4), "network.n_neurons"),
         (lambda: NetworkConfig(n_steps=-4), "network.n_steps"),
         (lambda: NetworkConfig(rate_hz=-4), "rate_hz"),
         (lambda: NetworkConfig(inhibition_mv=-4), "strength_mv"),
         (lambda: lif_for(10**400), "n_neurons"),
         (lambda: lif_for(-1), "n_neurons"),
-        (lambda: LayeredSearch(weight_calibrator=Calibrator.THRESHOLD), "search.weight_calibrator"),
-        (lambda: LayeredSearch(itq_calibrator=Calibrator.THRESHOLD), "search.itq_calibrator"),
-        (lambda: LayeredSearch(itq_epochs=20_000), "search.itq_epochs"),
-        (lambda: LayeredSearch(itq_bits=(ItqBits(weights=4, states=8, accumulator_bits=4),)), "search.itq_bits"),
+        (lambda: LayeredSearch(ptq={"weight_calibrator": Calibrator.THRESHOLD}), "ptq.weight_calibrator"),
+        (lambda: LayeredSearch(itq={"calibrator": Calibrator.THRESHOLD}), "itq.calibrator"),
+        (lambda: LayeredSearch(itq={"epochs": 20_000}), "itq.epochs"),
+        (lambda: LayeredSearch(itq={"bits": (ItqBits(weights=4, states=8, accumulator_bits=4),)}), "itq.bits"),
         *(
             (lambda name=name: Experiment(name=name), "name")
             for name in ("", ".", "..", "a/b", "/a", "a\\b", "a\0", "a" * 201)
@@ -265,8 +267,8 @@ def test_overrides_are_assignments(tmp_path: Path) -> None:
     for path in (5, "a\0b", None):
         with pytest.raises(ConfigError):
             load_experiment(path)  # type: ignore[arg-type]
-    with pytest.raises(QSpinnError, match=r"config\.search\.itq_stdp\.eta_post: value out of range"):
-        load_experiment(tmp_path / "e.toml", ["search.itq_stdp.eta_post=-1"])
+    with pytest.raises(QSpinnError, match=r"config\.search\.itq\.stdp\.eta_post: value out of range"):
+        load_experiment(tmp_path / "e.toml", ["search.itq.stdp.eta_post=-1"])
 
 
 @pytest.mark.parametrize("folder", ["2024", "null", "1e3", "true", '"sp ace"', " a "])

@@ -23,7 +23,7 @@ def test_a_tensor_that_cannot_be_quantized_is_named_with_the_reason(tmp_path: Pa
         data=DataConfig(name="digits", n_train=40, n_validation=20, n_test=20),
         network=NetworkConfig(n_neurons=4, n_steps=10, neuron=Lif(v_min_mv=-1e30, v_th_mv=1e30)),
         training=StdpTraining(n_passes=1),
-        search=SearchConfig(schemes=(Scheme.PTQ,), roundings=(Rounding.NEAREST,), sensitivity_bits=(8,)),
+        search=SearchConfig(schemes=(Scheme.PTQ,), ptq={"roundings": (Rounding.NEAREST,)}, sweep={"bits": (8,)}),
     )
     with pytest.raises(LoweringError, match=r"cannot be quantized, rounding nearest, at any width .*; got '.+'"):
         explore(experiment, tmp_path, executors=inline)

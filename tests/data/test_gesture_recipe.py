@@ -45,11 +45,11 @@ SPECIAL = struct.pack("<HHIIIIII", 0, 1, 8, 4, 0, 1, 1, 1) + struct.pack("<Ii", 
 HEADER = b"#Start-Time: 2015-10-08 11:42:05 (TZ+0000)\r\n#!END-HEADER\r\n"
 QUICK = [
     "training.n_epochs=2",
-    'search.roundings=["nearest"]',
-    'search.granularities=["per_channel"]',
-    "search.sensitivity_bits=[8]",
-    "search.itq_epochs=1",
-    "search.hopeless_points=100.0",
+    'search.ptq.roundings=["nearest"]',
+    'search.ptq.granularities=["per_channel"]',
+    "search.sweep.bits=[8]",
+    "search.itq.epochs=1",
+    "search.ptq.hopeless_points=100.0",
     "search.max_drop_points=100.0",
 ]
 
@@ -153,7 +153,11 @@ def test_the_recipe_runs_on_the_published_folder(gestures: tuple[Path, int], tmp
     """At 32 x 32 with all its bins: PTQ and ITQ, the damaged file left out by name."""
     folder, at = gestures
     result = explored(
-        folder, tmp_path / "run", "search.weight_bits=[8,4]", "search.state_bits=[12]", "search.itq_bits=[[4,8]]"
+        folder,
+        tmp_path / "run",
+        "search.ptq.weight_bits=[8,4]",
+        "search.ptq.state_bits=[12]",
+        "search.itq.bits=[[4,8]]",
     )
     check_run(tmp_path / "run", result)
     assert [c["candidate"]["scheme"] for c in result["candidates"]].count("itq") == 1
@@ -181,10 +185,10 @@ def test_the_recipe_runs_on_all_pixels(gestures: tuple[Path, int], tmp_path: Pat
         "training.n_epochs=1",
         "training.batch=11",
         'search.schemes=["ptq"]',
-        "search.weight_bits=[8]",
-        "search.state_bits=[]",
-        "search.sensitivity_bits=[16]",
-        "search.weight_calibrator=max",
+        "search.ptq.weight_bits=[8]",
+        "search.ptq.state_bits=[]",
+        "search.sweep.bits=[16]",
+        "search.ptq.weight_calibrator=max",
     )
     check_run(tmp_path / "run", result)
     assert len(result["candidates"]) == 1

@@ -34,14 +34,16 @@ EXPERIMENT = Experiment(
     network=NetworkConfig(n_neurons=12, n_steps=30, rate_hz=200.0),
     training=StdpTraining(n_passes=1),
     search=SearchConfig(
-        roundings=(Rounding.NEAREST, Rounding.STOCHASTIC),
-        weight_bits=(4, 1),
-        state_bits=(8,),
-        input_rates=(0.0, 0.01),
         n_neurons=(8,),
         max_drop_points=100.0,
-        sensitivity_bits=(8, 2),
-        itq_passes=1,
+        ptq={
+            "roundings": (Rounding.NEAREST, Rounding.STOCHASTIC),
+            "weight_bits": (4, 1),
+            "state_bits": (8,),
+            "input_rates": (0.0, 0.01),
+        },
+        sweep={"bits": (8, 2)},
+        itq={"passes": 1},
     ),
     seed=5,
 )

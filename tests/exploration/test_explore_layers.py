@@ -54,19 +54,18 @@ EXPERIMENT = LayeredExperiment(
     ),
     training=Supervision(n_epochs=3, batch=16, learning_rate=1e-2, shift=1),
     search=LayeredSearch(
-        roundings=(Rounding.NEAREST,),
-        weight_bits=(6, 3),
-        state_bits=(10,),
         last_bits=8,
-        granularities=(Granularity.PER_CHANNEL,),
-        itq_bits=((3, 8), (1, 2)),
-        itq_epochs=2,
         accumulator_bits=8,
-        itq_spike_regulation=1e-3,
-        itq_distillation=0.5,
         max_drop_points=100.0,
-        hopeless_points=100.0,
-        sensitivity_bits=(8, 3),
+        ptq={
+            "roundings": (Rounding.NEAREST,),
+            "weight_bits": (6, 3),
+            "state_bits": (10,),
+            "granularities": (Granularity.PER_CHANNEL,),
+            "hopeless_points": 100.0,
+        },
+        itq={"bits": ((3, 8), (1, 2)), "epochs": 2, "spike_regulation": 1e-3, "distillation": 0.5},
+        sweep={"bits": (8, 3)},
     ),
     seed=5,
 )
@@ -230,13 +229,13 @@ def test_plans_of_the_keys_for_few_bits() -> None:
     """One bit is binary, two may be ternary; wide potentials need no accumulator; first and last keep their width."""
     search = LayeredSearch(
         schemes=(Scheme.ITQ,),
-        itq_bits=((1, 2), (2, 12)),
         first_bits=8,
         last_bits=8,
         accumulator_bits=12,
         ternary_weights=True,
         ternary_states=True,
         power_of_two=True,
+        itq={"bits": ((1, 2), (2, 12))},
     )
     experiment = msgspec.structs.replace(EXPERIMENT, search=search)
     low, high = (
@@ -256,7 +255,7 @@ def test_plans_of_the_keys_for_few_bits() -> None:
 def test_an_itq_candidate_may_have_widths_of_its_own() -> None:
     """Beside others, which keep the search's; its label says so."""
     own = ItqBits(weights=1, states=3, first_bits=3, accumulator_bits=8)
-    search = LayeredSearch(schemes=(Scheme.ITQ,), itq_bits=((1, 3), own), last_bits=4)
+    search = LayeredSearch(schemes=(Scheme.ITQ,), last_bits=4, itq={"bits": ((1, 3), own)})
     experiment = msgspec.structs.replace(EXPERIMENT, search=search)
     again = from_plain(LayeredExperiment, json.loads(json.dumps(to_plain(experiment))))
     assert again == experiment
@@ -294,11 +293,13 @@ def test_currents_and_potential_readouts_have_possible_plans() -> None:
         search=(
             LayeredSearch(
                 schemes=(Scheme.PTQ,),
-                roundings=(Rounding.NEAREST,),
-                weight_bits=(8, 4),
-                granularities=(Granularity.PER_CHANNEL,),
-                sensitivity_bits=(8,),
                 max_drop_points=100.0,
+                ptq={
+                    "roundings": (Rounding.NEAREST,),
+                    "weight_bits": (8, 4),
+                    "granularities": (Granularity.PER_CHANNEL,),
+                },
+                sweep={"bits": (8,)},
             )
         ),
     )
@@ -320,7 +321,10 @@ def test_a_run_with_currents_measures_its_curves(tmp_path: Path) -> None:
         EXPERIMENT,
         network=network,
         search=msgspec.structs.replace(
-            EXPERIMENT.search, schemes=(Scheme.PTQ,), sensitivity_bits=(8, 2), weight_bits=(6,)
+            EXPERIMENT.search,
+            schemes=(Scheme.PTQ,),
+            sweep=msgspec.structs.replace(EXPERIMENT.search.sweep, bits=(8, 2)),
+            ptq=msgspec.structs.replace(EXPERIMENT.search.ptq, weight_bits=(6,)),
         ),
     )
     outcome = explore(experiment, tmp_path, executors=inline)
@@ -382,24 +386,32 @@ PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
     ("path", "value", "says"),
     [
         ("family", "lyaers", "config.family.*lyaers.*layers"),
-        ("search.weight_bits", [0], r"search.weight_bits.*1\.\.16"),
-        ("search.state_bits", [1], r"search.state_bits.*2\.\.16"),
-        ("search.itq_bits", [[1, 1]], r"search.itq_bits.*got 1; allowed: 2\.\.16"),
-        ("search.itq_spike_regulation", -1e-3, r"search.itq_spike_regulation.*>= 0"),
+        ("search.ptq.weight_bits", [0], r"search.ptq.weight_bits.*1\.\.16"),
+        ("search.ptq.state_bits", [1], r"search.ptq.state_bits.*2\.\.16"),
+        ("search.itq.bits", [[1, 1]], r"search.itq.bits.*got 1; allowed: 2\.\.16"),
+        ("search.itq.spike_regulation", -1e-3, r"search.itq.spike_regulation.*>= 0"),
         ("training.spike_regulation", -1e-3, r"training.spike_regulation.*>= 0"),
-        ("search.itq_distillation", 1.5, r"search.itq_distillation.*0\.\.1"),
-        ("search.itq_temperature", 0.0, r"search.itq_temperature.*> 0"),
+        ("search.itq.distillation", 1.5, r"search.itq.distillation.*0\.\.1"),
+        ("search.itq.temperature", 0.0, r"search.itq.temperature.*> 0"),
         ("training.distillation", -0.5, r"training.distillation.*0\.\.1"),
         ("training.temperature", -1.0, r"training.temperature.*> 0"),
-        ("search.itq_estimator", "anealed", "search.itq_estimator"),
-        ("search.itq_bits", [[4, 17]], r"search.itq_bits.*17"),
-        ("search.itq_bits", [[4, 8], {"weights": 1}], r"config.search.itq_bits\[1\].*states"),
-        ("search.itq_bits", [{"weights": 1, "states": 3, "frist_bits": 3}], r"itq_bits\[0\].frist_bits.*first_bits"),
-        ("search.itq_bits", [{"weights": 1, "states": 3, "first_bits": 17}], r"search.first_bits.*17"),
-        ("search.itq_bits", [{"weights": 1, "states": 3, "accumulator_bits": -1}], r"search.accumulator_bits.*-1"),
+        ("search.itq.estimator", "anealed", "search.itq.estimator"),
+        ("search.itq.bits", [[4, 17]], r"search.itq.bits.*17"),
+        ("search.itq.bits", [[4, 8], {"weights": 1}], r"config.search.itq.bits\[1\].*states"),
+        (
+            "search.itq.bits",
+            [{"weights": 1, "states": 3, "frist_bits": 3}],
+            r"search.itq.bits\[0\].frist_bits.*first_bits",
+        ),
+        ("search.itq.bits", [{"weights": 1, "states": 3, "first_bits": 17}], r"search.itq.bits.first_bits.*17"),
+        (
+            "search.itq.bits",
+            [{"weights": 1, "states": 3, "accumulator_bits": -1}],
+            r"search.itq.bits.accumulator_bits.*-1",
+        ),
         ("search.schemes", ["ptq_adapt"], "search.schemes.*ptq, itq"),
-        ("search.granularities", ["per_neuron"], "search.granularities.*per_channel"),
-        ("search.state_calibrator", "mean_abs", "search.state_calibrator"),
+        ("search.ptq.granularities", ["per_neuron"], "search.ptq.granularities.*per_channel"),
+        ("search.ptq.state_calibrator", "mean_abs", "search.ptq.state_calibrator"),
         ("search.wieght_bits", [4], "config.search.wieght_bits.*weight_bits"),
         ("network.layers", [{"kind": "conv", "chanels": 3}], r"config.network.layers\[0\].chanels.*channels"),
         ("network.layers", [{"kind": "convolution"}], r"network.layers\[0\]"),

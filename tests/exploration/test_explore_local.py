@@ -52,9 +52,7 @@ EXPERIMENT = LocalExperiment(
         trace_bits=(),
         gradient_bits=(9, 4),
         max_drop_points=20.0,
-        sensitivity_bits=(8, 3),
-        sensitivity_samples=48,
-        harmless_points=5.0,
+        sweep={"bits": (8, 3), "samples": 48, "harmless_points": 5.0},
     ),
     seed=5,
 )
@@ -286,7 +284,7 @@ def test_layers_that_have_fewer_bits_keep_them() -> None:
 
 
 def test_the_same_plan_is_tried_once() -> None:
-    search = LocalSearch(weight_bits=(8, 6), trace_bits=(), sensitivity_bits=())
+    search = LocalSearch(weight_bits=(8, 6), trace_bits=(), sweep={"bits": ()})
     experiment = msgspec.structs.replace(EXPERIMENT, search=search)
     assert local_proposal.points(experiment, NAMES) == []
     assert [c.label for c in local_proposal.propose(experiment, NAMES, [])] == ["plan", "w6 plan"]
@@ -295,9 +293,7 @@ def test_the_same_plan_is_tried_once() -> None:
 
 def test_a_plan_that_is_not_possible_is_a_finding(tmp_path: Path) -> None:
     plan = QuantPlan(rules=default_rules(gradient=6))
-    search = LocalSearch(
-        weight_bits=(5,), trace_bits=(), sensitivity_bits=(3,), sensitivity_samples=24, max_drop_points=100.0
-    )
+    search = LocalSearch(weight_bits=(5,), trace_bits=(), max_drop_points=100.0, sweep={"bits": (3,), "samples": 24})
     learning = msgspec.structs.replace(EXPERIMENT.learning, n_epochs=1)
     experiment = msgspec.structs.replace(EXPERIMENT, plan=plan, search=search, learning=learning)
     outcome = explore(experiment, tmp_path / "some", executors=inline)
@@ -367,11 +363,11 @@ PLAIN: dict[str, Any] = to_plain(EXPERIMENT)
         ("search.refractory_bits", [9], r"search.refractory_bits.*got 9; allowed: 1\.\.8"),
         ("search.readout_bits", [1], r"search.readout_bits.*got 1; allowed: 2\.\.12"),
         ("search.error_bits", [13], r"search.error_bits.*got 13; allowed: 2\.\.12"),
-        ("search.sensitivity_bits", [0], r"search.sensitivity_bits.*got 0; allowed: 1\.\.16"),
-        ("search.sensitivity_epochs", 0, r"search.sensitivity_epochs.*got 0; allowed: >= 1"),
-        ("search.sensitivity_samples", -1, r"search.sensitivity_samples.*got -1; allowed: >= 0"),
+        ("search.sweep.bits", [0], r"search.sweep.bits.*got 0; allowed: 1\.\.16"),
+        ("search.sweep.epochs", 0, r"search.sweep.epochs.*got 0; allowed: >= 1"),
+        ("search.sweep.samples", -1, r"search.sweep.samples.*got -1; allowed: >= 0"),
         ("search.max_drop_points", -1, r"search.max_drop_points.*got -1"),
-        ("search.harmless_points", -0.5, r"search.harmless_points.*got -0.5"),
+        ("search.sweep.harmless_points", -0.5, r"search.sweep.harmless_points.*got -0.5"),
         ("search.wieght_bits", [4], "config.search.wieght_bits.*weight_bits"),
         ("reward.mu", -1, "reward.mu"),
         ("seed", -1, "seed"),
@@ -411,8 +407,9 @@ batch = 8
 weight_bits = [6]
 trace_bits = []
 max_drop_points = 100.0
-sensitivity_bits = [3]
-sensitivity_samples = 8
+[search.sweep]
+bits = [3]
+samples = 8
 """
 
 

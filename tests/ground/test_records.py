@@ -26,7 +26,7 @@ from qspinn.records.record import canonical_json, content_key, from_plain, to_pl
             "eta_post",
         ),
         (Experiment, {"name": "x", "network": {"neuron": {"v_th": 1}}}, "experiment.network.neuron.v_th", "v_th_mv"),
-        (Experiment, {"name": "x", "search": {"itq_stdp": {"nrm": 1}}}, "experiment.search.itq_stdp.nrm", "norm"),
+        (Experiment, {"name": "x", "search": {"itq_stdp": {"nrm": 1}}}, "experiment.search.itq.stdp.nrm", "norm"),
         (
             QuantPlan,
             {"rules": [{"tensor": "*", "bits": 4}, {"tensor": "*", "bit": 3}]},
@@ -70,7 +70,7 @@ def test_bad_values_name_their_path(data: dict, where: str) -> None:
     [
         ({"name": "x", "seed": -1}, "seed"),
         ({"name": "x", "version": 2}, "newer qspinn"),
-        ({"name": "x", "search": {"weight_bits": [17]}}, r"search\.weight_bits"),
+        ({"name": "x", "search": {"weight_bits": [17]}}, r"search\.ptq\.weight_bits"),
         ({"name": "x", "search": {"weight_bits": []}}, "at least one entry"),
         ({"name": "x", "data": {"n_train": -1}}, r"data\.n_train"),
         ({"name": "x", "reward": {"mu": -1}}, r"reward\.mu"),
@@ -83,7 +83,7 @@ def test_values_out_of_range_are_config_errors(data: dict, message: str) -> None
 
 def test_plain_data_make_the_same_record() -> None:
     for record in (
-        Experiment(name="x", search=SearchConfig(weight_bits=(3,))),
+        Experiment(name="x", search=SearchConfig(ptq={"weight_bits": (3,)})),
         diehl_cook(5, 3),
         QuantPlan(rules=(QuantRule(tensor="*", bits=3),)),
     ):
@@ -103,7 +103,7 @@ def test_keys_follow_content_only() -> None:
 def test_overrides() -> None:
     data = {"network": {"n_neurons": 3}, "name": "x"}
     assert with_override(data, "network.n_neurons=100") == {"network": {"n_neurons": 100}, "name": "x"}
-    assert with_override(data, "search.weight_bits=[4, 2]")["search"] == {"weight_bits": [4, 2]}
+    assert with_override(data, "search.ptq.weight_bits=[4, 2]")["search"] == {"ptq": {"weight_bits": [4, 2]}}
     assert with_override(data, "data.name=mnist")["data"] == {"name": "mnist"}
     assert with_override(data, "data.folder=a=b")["data"] == {"folder": "a=b"}
     assert with_override(data, "training.anneal=false")["training"] == {"anneal": False}

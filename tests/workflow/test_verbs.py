@@ -71,10 +71,10 @@ LAYERS = LayeredNetwork(
     layers=(Layer(name="a", shape=(8, 1, 1), neuron=Leaky(decay=0.7)), Layer(name="out", shape=(2, 1, 1))),
     connections=(Linear(source="input", target="a"), Linear(source="a", target="out")),
 )  # fmt: skip
+SUPERVISION = qspinn.Supervision(n_epochs=30, batch=16, learning_rate=0.01)
 FLOWS = {
     "competing": (NETWORK, IMAGES, qspinn.StdpTraining(n_passes=2), PLAN, Trained, Ranges, "GridModel"),
-    "layered": (LAYERS, RECORDINGS, qspinn.Supervision(n_epochs=30, batch=16, learning_rate=0.01), LAYERS_PLAN, TrainedLayers, LayerRanges,
-                "QuantNet"),
+    "layered": (LAYERS, RECORDINGS, SUPERVISION, LAYERS_PLAN, TrainedLayers, LayerRanges, "QuantNet"),
 }  # fmt: skip
 
 

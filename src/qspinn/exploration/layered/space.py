@@ -270,6 +270,7 @@ class LayeredSearch(Record, frozen=True):
 
     def check(self) -> None:
         need_some("search", self, "schemes")
+        need(Scheme.PTQ_ADAPT not in self.schemes, "search.schemes", "ptq_adapt", "ptq, itq")
         need_some("search.sweep", self.sweep, "bits")
         _need_widths("search.sweep.bits", self.sweep.bits, LEAST_BITS)
         _need_widths("search.constant_bits", [self.constant_bits], LEAST_BITS)

@@ -74,7 +74,7 @@ def fit(
             "training.distillation",
             "there is no trained network to learn from",
             got=training.distillation,
-            fix="search.itq_distillation, for training that goes on from one",
+            fix="search.itq.distillation, for training that goes on from one",
         )
     net.width = training.width or net.width
     per_epoch = max(1, data.n_samples // training.batch)
