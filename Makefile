@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.demo-installed
 
 SECONDS ?= 600
 # Files of tests in as many processes as there are cores, up to four: each takes about 1 GiB.
@@ -15,14 +16,20 @@ help:  ## Show this list.
 
 install: $(STAMP)  ## Build .venv with the package and everything its tests need.
 
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $(STAMP)
+INTO_VENV = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")' \
+	&& $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-demo: install  ## The whole job on the built-in digits: search, best integer model, report.
-	$(BIN)/qspinn explore experiments/digits_stdp.toml --out runs/demo
+$(STAMP): pyproject.toml constraints.txt
+	$(INTO_VENV) -e '.[dev]'
+	touch $(STAMP) $(DEMO_STAMP)
+
+# Without torch, which the demonstration does not need and which is most of what `install` downloads.
+$(DEMO_STAMP): pyproject.toml constraints.txt
+	$(INTO_VENV) -e .
+	touch $(DEMO_STAMP)
+
+demo: $(DEMO_STAMP)  ## The whole job on the built-in digits, without torch: search, best integer model, report.
+	$(BIN)/qspinn explore digits_stdp --out runs/demo
 
 test: install  ## All tests.
 	$(PYTEST)

@@ -53,7 +53,7 @@ MAY_USE = {
     "quantization": f"{GROUND} networks program runtime",
     "memory": f"{GROUND} networks program quantization",
     "learning": f"{GROUND} networks program compiled data runtime quantization memory",
-    "exploration": f"{GROUND} networks program data runtime quantization memory learning",
+    "exploration": f"{GROUND} networks program compiled data runtime quantization memory learning",
     "report": f"{GROUND} networks program quantization memory learning exploration",
     "workflow": f"{GROUND} networks program data runtime quantization memory learning exploration",
     "testing": f"{GROUND} program runtime",

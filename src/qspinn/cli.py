@@ -1,5 +1,7 @@
 """Command line: argument parsing and printing only; each verb is one Python call of the same name.
 
+What a verb needs is imported where it is used: help is shown without any of it.
+
 Exit codes: 0 done; 1 failed; 2 bad usage, configuration or input, or a library is missing; 3 no candidate meets the
 target; 130 interrupted.
 """
@@ -12,17 +14,13 @@ import shlex
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 import qspinn
 from qspinn import __version__
@@ -36,9 +34,11 @@ from qspinn.errors import (
     TargetError,
     WriteError,
 )
-from qspinn.files import write_atomic
 from qspinn.optional import missing
-from qspinn.records.record import from_plain
+
+if typing.TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
 
 err = Console(stderr=True)
 FAILED, BAD_INPUT, NO_CANDIDATE, INTERRUPTED = 1, 2, 3, 130
@@ -61,7 +61,13 @@ def _place(text: str) -> Path:
     return Path(text)
 
 
-Config = Annotated[Path, typer.Argument(help="Experiment file (.toml or .json).", show_default=False)]
+Config = Annotated[
+    Path,
+    typer.Argument(
+        help="Experiment file (.toml or .json), or the name of one of the package's: see `qspinn init --list`.",
+        show_default=False,
+    ),
+]
 Model = Annotated[Path, typer.Argument(help="A .qspinn file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
 Seed = Annotated[
@@ -136,7 +142,7 @@ def _common(version: Annotated[bool, typer.Option("--version", callback=_version
     """Find the cheapest integer version of a spiking network that keeps its accuracy."""
 
 
-@app.command(epilog=f"Example: qspinn explore experiments/digits_stdp.toml --out runs/digits\n\n{CODES}")
+@app.command(epilog=f"Example: qspinn explore digits_stdp --out runs/digits\n\n{CODES}")
 def explore(
     config: Config,
     out: Out = None,
@@ -188,7 +194,7 @@ def explore(
     qspinn.write_report(folder)
 
 
-@app.command(epilog="Example: qspinn train experiments/digits_stdp.toml --out runs/float.safetensors")
+@app.command(epilog="Example: qspinn train digits_stdp --out runs/float.safetensors")
 def train(
     config: Config,
     out: Out = None,
@@ -217,12 +223,12 @@ def train(
     if not isinstance(experiment, qspinn.Experiment):  # STDP leaves no such file: one that is there is another's
         resume.unlink(missing_ok=True)
     if as_json:
-        _print_json(msgspec.to_builtins(accuracy) | {"data": experiment.data.name, "checkpoint": _text(path)})
+        _print_json(_plain(accuracy) | {"data": experiment.data.name, "checkpoint": _text(path)})
     else:
         print(f"data        {experiment.data.name}\n{_accuracy_line(accuracy)}\ncheckpoint  {_text(path)}")
 
 
-@app.command(epilog="Example: qspinn sensitivity experiments/digits_stdp.toml --out runs/digits")
+@app.command(epilog="Example: qspinn sensitivity digits_stdp --out runs/digits")
 def sensitivity(
     config: Config,
     out: Out = None,
@@ -242,11 +248,10 @@ def sensitivity(
     with _progress(as_json) as on_event:
         curves = qspinn.sensitivity(experiment, folder, n_workers=workers, on_event=on_event)
     if as_json:
-        _print_json(msgspec.to_builtins(curves))
+        _print_json(_plain(curves))
         return
-    table = Table(title="significance, most significant first", title_justify="left")
-    for head in ("tensor", "rounding", "harmless at", "points lost per kbit saved"):
-        table.add_column(head, justify="left" if head in ("tensor", "rounding") else "right")
+    heads = ("tensor", "rounding", "harmless at", "points lost per kbit saved")
+    table = _table("significance, most significant first", *heads, left=heads[:2])
     for c in curves:
         table.add_row(c.path, c.rounding.value, f"{c.harmless_bits} bit", f"{c.significance:.3g}")
     Console().print(table)
@@ -276,9 +281,11 @@ def evaluate(
     measure = _evaluate_local if model.suffix == ".safetensors" else _evaluate_program
     accuracy, predicted = measure(model, seed, data, split, dataset, backend, device)
     if out:
+        from qspinn.files import write_atomic
+
         write_atomic(out, ("\n".join(map(str, predicted)) + "\n").encode())
     if as_json:
-        _print_json(msgspec.to_builtins(accuracy))
+        _print_json(_plain(accuracy))
     else:
         print(_accuracy_line(accuracy))
 
@@ -298,6 +305,8 @@ def _evaluate_program(
                 got=seed,
                 fix="leave it out",
             )
+        import msgspec
+
         ops = tuple(msgspec.structs.replace(op, seed=seed) if isinstance(op, PoissonOp) else op for op in program.ops)
         program = msgspec.structs.replace(program, ops=ops)
     loaded = qspinn.load_data(_data_config(program.provenance, bool(program.ops_of(EventsOp)), dataset, data))
@@ -331,23 +340,23 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
         "name": program.name,
         "inputs": program.n_inputs,
         "steps": program.n_steps,
-        "operations": [msgspec.to_builtins(op) for op in program.ops],
-        "memory": [msgspec.to_builtins(r) | {"total_bits": r.total_bits} for r in account.rows],
+        "operations": [_plain(op) for op in program.ops],
+        "memory": [_plain(r) | {"total_bits": r.total_bits} for r in account.rows],
         "total_bits": account.total_bits,
         "labels": list(program.labels),
         "notes": [str(note) for note in program.notable()],
         "provenance": program.provenance,
     }
     if out:
-        write_atomic(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
+        from qspinn.files import write_atomic
+
+        write_atomic(out, _json(found))
     if as_json:
         _print_json(found)
         return
-    table = Table(
-        title=_shown(f"{program.name}: {program.n_inputs} inputs, {program.n_steps} steps"), title_justify="left"
-    )
-    for head in ("tensor", "role", "format", "count", "bits", "total bits"):
-        table.add_column(head, justify="left" if head in ("tensor", "role", "format") else "right")
+    title = _shown(f"{program.name}: {program.n_inputs} inputs, {program.n_steps} steps")
+    heads = ("tensor", "role", "format", "count", "bits", "total bits")
+    table = _table(title, *heads, left=heads[:3])
     for r in account.rows:
         fmt = str(program.tensors[r.path].fmt) if r.path in program.tensors else f"{r.bits} bit"
         table.add_row(_shown(r.path), r.role, fmt, f"{r.count:,}", str(r.bits), f"{r.total_bits:,}")
@@ -359,6 +368,8 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
 
 def _shown(text: str) -> Text:
     """Text from a file as it is: no markup, and nothing that a terminal would obey."""
+    from rich.text import Text
+
     return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
@@ -377,6 +388,35 @@ def report(
         _print_json({"report": _text(page)})
     else:
         print(f"report  {_text(page)}")
+
+
+@app.command(epilog="Example: qspinn init digits_stdp --out mine.toml")
+def init(
+    name: Annotated[str, typer.Argument(help="Name of an experiment that comes with the package.")] = "",
+    out: Out = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the experiments that come with the package.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write an experiment that comes with the package as a file to edit; a file that is there is kept."""
+    from qspinn.exploration.shipped import shipped, what_it_is, write_shipped
+
+    if listed:
+        if name or out:
+            raise ConfigError("--list", "lists all experiments", got=name or str(out), fix="leave the rest out")
+        found = {known: what_it_is(file) for known, file in shipped().items()}
+        if as_json:
+            _print_json(found)
+        else:
+            for known, text in found.items():
+                print(f"{known:{max(map(len, found))}}  {text}")
+        return
+    if not name:
+        raise ConfigError("name", "is missing", allowed=", ".join(shipped()))
+    path = write_shipped(name, out)
+    if as_json:
+        _print_json({"experiment": _text(path)})
+    else:
+        print(f"experiment  {_text(path)}\nnext        qspinn explore {shlex.quote(_text(path))}")
 
 
 def _out_folder(path: Path) -> Path:
@@ -451,6 +491,8 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
 
 def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: str) -> Any:
     """The data a model was made for, with the numbers of samples, bins and limits of its experiment, or those named."""
+    from qspinn.records.record import from_plain
+
     experiment = provenance.get("experiment")
     stored = experiment.get("data") if isinstance(experiment, dict) else None
     stored = stored if isinstance(stored, dict) else {}
@@ -473,12 +515,26 @@ def _event(stage: str, done: int, total: int) -> Any:
     return Event(stage=stage, done=done, total=total)
 
 
+def _say_what_is_compiled(event: Any) -> None:
+    if event.stage.startswith("compiling") and event.done == 0:
+        err.print(f"{event.stage}: {event.total}", markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """A callback for progress events: a bar on a terminal, silence elsewhere."""
+    """A callback for progress events: a bar on a terminal; elsewhere no more than one line on what takes longest."""
     if quiet or not err.is_terminal:
-        yield lambda event: None
+        yield (lambda event: None) if quiet else _say_what_is_compiled
         return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description:15}"),
         BarColumn(),
@@ -534,9 +590,8 @@ def _print_outcome(outcome: Any) -> None:
     for pair, n in outcome.data["shared"].items():
         err.print(f"note: {pair} share {n:,} samples, as the data set allows", markup=False, soft_wrap=True)
     by_key = {c["key"]: c for c in outcome.candidates}
-    table = Table(title=f"Pareto front on {outcome.data['name']} (accuracy on validation)", title_justify="left")
-    for head in ("", "candidate", "memory", "less", "accuracy", "reward"):
-        table.add_column(head, justify="left" if head in ("", "candidate") else "right")
+    title, heads = f"Pareto front on {outcome.data['name']} (accuracy on validation)", ("", "candidate", "memory")
+    table = _table(title, *heads, "less", "accuracy", "reward", left=heads[:2])
     table.add_row("", "float", _size(outcome.float_bits), "1.0x", f"{outcome.float_validation * 100:.2f} %", "")
     for key in reversed(outcome.front):
         c = by_key[key]
@@ -577,5 +632,29 @@ def _text(path: Path) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
+def _plain(value: Any) -> Any:
+    """A record, or a list of them, as plain data."""
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def _json(value: Any) -> bytes:
+    """Plain data as JSON that people read too."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value), indent=1)
+
+
+def _table(title: str | Text, *heads: str, left: Container[str]) -> Table:
+    """An empty table with these columns; numbers, all but those named in left, are aligned to the right."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head, justify="left" if head in left else "right")
+    return table
+
+
 def _print_json(value: Any) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())
+    print(_json(value).decode())

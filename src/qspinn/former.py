@@ -9,10 +9,14 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:  # it would import a fifth of what `qspinn --help` takes, and does nothing here
+    Loader = object
 
 MOVED = {
     "architectures": "networks.published",
@@ -104,7 +108,7 @@ MOVED_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
 """Module -> present place of a name that lay in it -> these names, all within `qspinn`."""
 
 
-class Former(MetaPathFinder, Loader):
+class Former(Loader):
     """Finds modules by their former names."""
 
     def find_spec(

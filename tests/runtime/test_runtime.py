@@ -202,7 +202,7 @@ def test_several_spikes_reach_every_kind_of_connection() -> None:
     both = msgspec.structs.replace(first, ops=ops, tensors=tensors)
     spikes = from_dense(np.ones((8, 3, 1)))
     expected = reference.run(both, spikes)
-    assert expected.counts["p"][0, 0] > 16
+    assert expected.counts["p0"][0, 0] > 16
     for engine in (numba_engine.run, torch_engine.run):
         check_equal(engine(both, spikes), expected, "several")
 
@@ -249,6 +249,7 @@ def test_random_programs_are_lively_and_use_every_kernel() -> None:
     for case in [*cases, *adversarial()]:
         numba_engine.run(case.program, case.spikes)
     assert len(_kernels.narrow.signatures) >= 7, "row, sum and potential types of 16 and 32 bits"
+    assert _kernels.in_bytes.signatures
     assert lanes_kernel.in_lanes.signatures
     assert general_kernel.in_general.signatures
     assert _bits_kernel.one_bit.signatures
@@ -280,6 +281,29 @@ def test_bit_slices_equal_the_reference(seed: int) -> None:
     before = len(USED)
     check_equal(numba_engine.run(program, spikes, record=True), reference.run(program, spikes, record=True), "bits")
     assert len(USED) == before + 1 or sum(1 << int(s) for s in taken) > 1 << k
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("in_shift", [15, 16, 17, 20, 23, 30])
+def test_sums_shifted_further_than_lanes_multiply(rounding: Rounding, in_shift: int) -> None:
+    """Potentials of few bits under wide weights: competing populations take every shift, `in_general` none."""
+    rng = np.random.default_rng([in_shift, len(rounding.value)])
+    program = single(
+        rng.integers(0, 1 << 16, (40, 300)),
+        w_bits=16,
+        v_bits=max(2, 24 - in_shift),
+        in_shift=in_shift,
+        rounding=rounding,
+        n_ref=1,
+        v_th=rng.integers(1, 4 if in_shift > 21 else 60, 40),
+        n_steps=20,
+    )
+    spikes = from_dense(rng.random((20, 3, 300)) < 0.4)
+    expected = reference.run(program, spikes, record=True)
+    check_equal(numba_engine.run(program, spikes, record=True), expected, rounding.value)
+    assert expected.counts["p0"].any() or in_shift > 20
+    (op,), feeds = program.ops_of(LifOp), list(program.ops_of(DenseOp))
+    assert _competing.plan(program, op, feeds, {"input": spikes}, {}) is not None
 
 
 def test_more_inputs_than_six_planes_count() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -143,11 +145,21 @@ def advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode):
     return any_of(crossing)
 
 
-def narrow_settings(v_fmt: QFormat, in_shift: int, decay: int, decay_shift: int) -> tuple:
-    """(decay, gain, decay_scale, in_shift, v_max) as the narrow kernel takes them, at the common shift of 16."""
+class Settings(NamedTuple):
+    """What the kernels in 16-bit lanes take of a population, at the common shift of 16: see `advance`."""
+
+    decay: np.uint32
+    gain: np.uint32
+    decay_scale: int
+    in_shift: int
+    v_max: np.int32
+
+
+def narrow_settings(v_fmt: QFormat, in_shift: int, decay: int, decay_shift: int) -> Settings:
+    """The settings of a population with potentials of this format, input shift and decay."""
     scale = 16 - decay_shift
     right = max(in_shift, 0)
-    return np.uint32(decay << scale), np.uint32(1 << (16 - right)), scale, right, np.int32(v_fmt.code_max)
+    return Settings(np.uint32(decay << scale), np.uint32(1 << (16 - right)), scale, right, np.int32(v_fmt.code_max))
 
 
 def padded(x: NDArray, kind: type, fill: int) -> NDArray:

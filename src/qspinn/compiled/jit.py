@@ -49,7 +49,7 @@ KEPT = _kept_apart() if BOUNDS_CHECKED else True
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compiles a function that Python calls; it is kept on disk and releases the interpreter."""
-    compiled = nb.njit(nogil=True, cache=KEPT, error_model="numpy", boundscheck=BOUNDS_CHECKED)(function)
+    compiled = nb.njit(nogil=True, error_model="numpy", boundscheck=BOUNDS_CHECKED)(function)
     if KEPT:
         keep(compiled)
     return compiled

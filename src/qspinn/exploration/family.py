@@ -111,6 +111,13 @@ def family_of(experiment: AnyExperiment) -> Family:
     return cast(Family, module(f"qspinn.exploration.{name}.bench", f"an experiment of the family {name!r}"))
 
 
+def rehearsal_of(experiment: AnyExperiment) -> Any:
+    """The module that compiles kernels of a family ahead, with `rehearsals` and `rehearse` of a bench; None where a
+    family compiles them when it meets them."""
+    name, _ = _FAMILIES[type(experiment)]
+    return module("qspinn.exploration.competing.rehearsal", "compiling ahead") if name == "competing" else None
+
+
 def _need_experiment(experiment: Any) -> None:
     if type(experiment) not in _FAMILIES:
         raise ConfigError(

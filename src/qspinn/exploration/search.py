@@ -18,11 +18,20 @@ import msgspec
 from qspinn import __version__
 from qspinn.errors import ArtifactError, ConfigError, LoweringError, RunError
 from qspinn.exploration import tasks as ev
-from qspinn.exploration.family import AnyDataset, AnyExperiment, Family, Files, checked, family_of, read_experiment
+from qspinn.exploration.family import (
+    AnyDataset,
+    AnyExperiment,
+    Family,
+    Files,
+    checked,
+    family_of,
+    read_experiment,
+    rehearsal_of,
+)
 from qspinn.exploration.journal import Journal
 from qspinn.exploration.outcome import Judge, Outcome, conclude, ranked, reasons, versions_of
 from qspinn.exploration.sensitivity import Significance
-from qspinn.exploration.workers import Crew, Event, Executors, OnEvent, is_measured, local_processes
+from qspinn.exploration.workers import Ahead, Crew, Event, Executors, OnEvent, is_measured, local_processes
 from qspinn.files import remove_parts, write_atomic
 from qspinn.records.record import canonical_json, content_key, to_plain
 
@@ -114,12 +123,24 @@ def _opened(
         report(Event(stage="data", done=1, total=1))
         arguments = (str(folder), canonical_json(experiment), dataset.labels, files)
         with executors(n_workers, ev.start_worker, arguments) as pool:
-            crew = Crew(journal=journal, pool=pool, report=report, room=2 * n_workers)
+            ahead = Ahead(_rehearsals(experiment, folder, dataset.labels, files))
+            crew = Crew(journal=journal, pool=pool, report=report, room=2 * n_workers, ahead=ahead)
             try:
                 yield _Job(folder=folder, experiment=experiment, family=family, dataset=dataset, files=files, crew=crew)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def _rehearsals(
+    experiment: AnyExperiment, folder: Path, labels: tuple[str, ...], files: Files
+) -> list[tuple[str, bytes]]:
+    """What workers compile ahead, see `rehearsal_of`."""
+    rehearsal = rehearsal_of(experiment)
+    if rehearsal is None:
+        return []
+    worker = ev.open_worker(folder, experiment, labels, files)
+    return [(key, msgspec.json.encode(piece)) for key, piece in rehearsal.rehearsals(worker.bench)]
 
 
 def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, folder: Path) -> None:

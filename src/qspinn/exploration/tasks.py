@@ -31,6 +31,7 @@ from qspinn.exploration.family import (
     candidate_of,
     family_of,
     read_experiment,
+    rehearsal_of,
 )
 from qspinn.files import store_array
 from qspinn.records.record import to_plain
@@ -214,5 +215,8 @@ def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
     plain = msgspec.json.decode(argument)
     if kind == "float":
         return {"kind": kind, "key": key, **_worker.family.train_float(_worker.bench, plain)}
+    if kind == "rehearsal":
+        rehearsal_of(_worker.experiment).rehearse(_worker.bench, plain)
+        return {}
     measure = {"candidate": evaluate, "sensitivity": sensitivity_point}[kind]
     return {"kind": kind, **measure(_worker, candidate_of(_worker.experiment, plain))}

@@ -56,6 +56,34 @@ def local_processes(n_workers: int, initializer: Callable[..., None], arguments:
     )
 
 
+class Ahead:
+    """Work beside the tasks of a run, whose results nobody needs: kernels that are compiled before they are called.
+
+    Args:
+        pieces: (key, argument) of each; they are handed out behind the first tasks of the run.
+    """
+
+    STAGE = "compiling kernels, once per machine"
+
+    def __init__(self, pieces: Iterable[tuple[str, bytes]] = ()) -> None:
+        self.waiting = list(pieces)
+        self.total, self.running = len(self.waiting), set[concurrent.futures.Future]()
+
+    def start(self, pool: concurrent.futures.Executor, report: OnEvent) -> None:
+        """Hands out what waits."""
+        if self.waiting:
+            report(Event(stage=self.STAGE, done=0, total=self.total))
+        for key, argument in self.waiting:
+            self.running.add(pool.submit(ev.work, "rehearsal", key, argument))
+        self.waiting = []
+
+    def note(self, ready: set[concurrent.futures.Future], report: OnEvent) -> None:
+        """Tells what of it is done now, however it ended: a piece that failed is met again in the run itself."""
+        for future in ready & self.running:
+            self.running.remove(future)
+            report(Event(stage=self.STAGE, done=self.total - len(self.running), total=self.total))
+
+
 class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Hands tasks to the workers and their records to the journal."""
 
@@ -63,6 +91,7 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     pool: concurrent.futures.Executor
     report: OnEvent
     room: int
+    ahead: Ahead = msgspec.field(default_factory=Ahead)
 
     def done(self, kind: str) -> dict[str, dict[str, Any]]:
         """Finished records of a kind, by key."""
@@ -95,8 +124,12 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             while waiting and len(running) < self.room:
                 key, argument = waiting.pop(0)
                 running[self.pool.submit(ev.work, kind, key, argument)] = key
-            ready, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in ready:
+            self.ahead.start(self.pool, self.report)
+            ready, _ = concurrent.futures.wait(
+                {*running, *self.ahead.running}, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            self.ahead.note(ready, self.report)
+            for future in ready & running.keys():
                 running.pop(future)
                 self.journal.append(_result_of(future))
                 finished += 1

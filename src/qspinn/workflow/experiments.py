@@ -13,6 +13,7 @@ from typing import Any
 from qspinn import data
 from qspinn.errors import ConfigError
 from qspinn.exploration.family import AnyDataset, AnyExperiment, read_experiment
+from qspinn.exploration.shipped import experiment_file
 from qspinn.records.plain import MAX_DEPTH, read_json, with_override
 from qspinn.records.record import former_keys
 
@@ -38,15 +39,19 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExper
     """The experiment, of any family, in a TOML or JSON file, with dotted overrides such as
     ``network.n_neurons=100`` applied. Keys with the names of earlier versions are read, with a DeprecationWarning.
 
+    Args:
+        path: the file, or the name of an experiment that comes with the package, such as "digits_stdp"; a file of that
+            name wins.
+
     Raises:
-        ConfigError: unreadable, not TOML or JSON, a key given twice, an unknown key (named with its path and the
-            nearest valid one), or a value out of range.
+        ConfigError: neither a file nor such a name (the nearest is named), unreadable, not TOML or JSON, a key given
+            twice, an unknown key (named with its path and the nearest valid one), or a value out of range.
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigError("path", "is no path of a file", got=path, allowed="text or a Path")
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise ConfigError("overrides", "is no list of assignments", got=overrides, fix='["network.n_neurons=100"]')
-    plain = _read_plain(Path(path))
+    plain = _read_plain(experiment_file(Path(path)))
     for assignment in overrides:
         plain = with_override(plain, assignment)
     experiment = read_experiment(plain)

@@ -325,7 +325,7 @@ def fit(
     selected = spikes if model.kept.all() else spikes.select(model.kept)
     n, total = spikes.n_samples, spikes.n_samples * training.n_passes
     rows = _grid_rows(model)
-    cols = model.w.astype(rows.dtype)
+    cols = model.w.astype(rows.dtype, order="C")  # another layout would be compiled apart, and be slower
     for number in range(training.n_passes):
         order = sample_order(n, model.seed, number)
         for at in range(0, n, BLOCK):

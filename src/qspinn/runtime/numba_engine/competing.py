@@ -1,7 +1,8 @@
 """Populations of competing neurons on compiled kernels: which kernel is proved to do, and what it takes.
 
 - `one_bit`: unsigned potentials, one winner per step, weights of one bit: bit-sliced throughout;
-- `narrow`: unsigned potentials with one winner per step; 16-bit lanes where sums and potentials provably fit.
+- `in_bytes`: unsigned potentials with one winner per step, weights of a byte: explicit 16-bit lanes throughout;
+- `narrow`: the same with wider weights or stochastic rounding; 16-bit lanes where sums and potentials provably fit.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from qspinn.runtime.reference import thresholds
 from qspinn.spikes import Spikes, unchecked
 
 NEVER = (1 << 31) - 1
+MOST_SHIFT = 16  # of input sums, together with potentials; larger ones are shifted by themselves
 COMPETING = (
     "name",
     "n",
@@ -85,6 +87,17 @@ def plan(
         (op.name, lanes, slices),
         lambda: _arguments(program, op, _rows(w, chosen.get(feed.source)), lanes, slices),
     )
+
+
+def kernel_of(program: Program, spikes: Spikes) -> str | None:
+    """Which kernel a program of one population takes for these inputs, with the types it is compiled for; None where it
+    is none of those for competing populations."""
+    (op,) = program.ops_of(LifOp)
+    found = plan(program, op, list(program.ops_of(DenseOp)), {"input": spikes}, {})
+    if found is None:
+        return None
+    kernel, arguments = found
+    return " ".join((kernel.__name__, *(x.dtype.name for x in arguments if isinstance(x, np.ndarray))))
 
 
 def population(op: LifOp, plan: tuple, source: Spikes, left: States, noted: bool) -> Spikes:
@@ -152,25 +165,33 @@ def _arguments(program: Program, op: LifOp, w: NDArray, lanes: Lanes, slices: Sl
         padded(np.minimum(strength, lanes.never), lanes.v, 0),
     )
     rows = padded(w.astype(np.int64) << max(0, -op.in_shift), lanes.row, 0)
-    settings = narrow_settings(op.v_fmt, op.in_shift, decay, op.decay_shift)
+    stochastic, far = op.rounding is Rounding.STOCHASTIC, op.in_shift > MOST_SHIFT
+    settings = narrow_settings(op.v_fmt, 0 if far else op.in_shift, decay, op.decay_shift)
     fused = (
         rows.dtype == np.uint8
         and lanes.v is np.int16
         and lanes.total is np.int16
         and decay < 1 << op.decay_shift
-        and op.rounding is not Rounding.STOCHASTIC
+        and not stochastic
+        and not far
     )
-    return narrow.narrow, (
-        rows,
-        np.zeros(rows.shape[1], lanes.total),
-        *settings,
-        *vectors,
-        np.uint32(program.seed),
-        op.stream,
-        op.n_ref,
-        MODE[op.rounding],
-        fused,
-    )
+    draws = (np.uint32(program.seed), op.stream, op.n_ref, MODE[op.rounding])
+    if fused:
+        return narrow.in_bytes, (
+            rows,
+            settings.decay,
+            settings.gain,
+            settings.in_shift,
+            settings.v_max,
+            *vectors,
+            *draws,
+        )
+    beyond = (0, 0)
+    if far and stochastic:  # random words are added to sums as they are
+        settings = settings._replace(in_shift=op.in_shift)
+    elif far:
+        beyond = (op.in_shift, 1 << op.in_shift - 1 if op.rounding is Rounding.NEAREST else 0)
+    return narrow.narrow, (rows, np.zeros(rows.shape[1], lanes.total), *settings, *vectors, *draws, *beyond)
 
 
 def packed_rows(w: NDArray) -> tuple[NDArray[np.uint64], int]:
@@ -244,7 +265,7 @@ def lanes_for(
     largest_sum = min(busiest * top, weights.most << max(0, -in_shift))
     if v_fmt.signed or v_min != 0 or not winner or weights.low < 0 or top >= 1 << 16:
         return None
-    if v_fmt.bits > 16 or not 0 <= decay_shift <= 16 or in_shift > 16:
+    if v_fmt.bits > 16 or not 0 <= decay_shift <= 16 or in_shift > 30:
         return None
     half = 1 << in_shift - 1 if in_shift > 0 else 0  # what rounding to nearest adds
     if largest_sum + half >= 1 << min(16 + max(in_shift, 0), 30):

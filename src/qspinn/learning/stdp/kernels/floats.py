@@ -124,7 +124,8 @@ def respond_float(offsets, index, rows, theta, v_th, v_reset, v_min, strength, d
     v = aligned_zeros(width, _F32)
     level = aligned_zeros(width, _F32)
     level[:] = _F32(np.inf)
-    level[: theta.size] = v_th + theta
+    for j in range(theta.size):  # not by slices: their errors' texts take seconds to compile
+        level[j] = v_th + theta[j]
     until = np.zeros(width, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
     base = stream_base(seed, 0)

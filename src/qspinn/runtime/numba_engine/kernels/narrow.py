@@ -9,7 +9,7 @@ import numpy as np
 
 from qspinn.compiled.competing import advance, advance_lanes, clear_resting, draw_winner, sum_rows
 from qspinn.compiled.drive import drive_bytes, find_places, steps_at_once
-from qspinn.compiled.jit import kernel
+from qspinn.compiled.jit import kernel, piece
 from qspinn.compiled.scalars import step_key, stream_base
 from qspinn.compiled.vectors import aligned_zeros
 
@@ -39,6 +39,27 @@ def tally(counts, votes):
     return scores
 
 
+@piece
+def settle(v, level, until, t, key, strength, reset, n_ref):
+    """Ends a step in which a neuron reached its level: the winner inhibits all others, is reset and rests. Returns the
+    winner, or -1 where none was active."""
+    k = draw_winner(v, level, until, t, key)
+    if k >= 0:
+        for j in range(v.size):
+            v[j] = max(_I32(_I32(v[j]) - strength[j]), _I32(0))
+        v[k] = reset[k]
+        until[k] = t + n_ref + 1
+    return k
+
+
+@piece
+def note_states(v, until, n_steps, v_out, ref_out):
+    """What is left of a sample after its last step."""
+    for j in range(v_out.size):
+        v_out[j] = v[j]
+        ref_out[j] = max(until[j] - n_steps, 0)
+
+
 @kernel
 def narrow(
     offsets,
@@ -57,7 +78,8 @@ def narrow(
     stream,
     n_ref,
     mode,
-    fused,
+    beyond,
+    beyond_half,
     counts,
     v_out,
     ref_out,
@@ -65,16 +87,14 @@ def narrow(
 ):
     """Winner-take-all population of unsigned potentials. rows [n_pre, width] unsigned; outputs [B, N].
 
-    The types of `level` and `room` set the lanes of potentials and of input sums: 16 bits where proved, else 32. With
-    `fused`, both run in explicit 16-bit lanes: byte weights, no stochastic rounding.
+    The types of `level` and `room` set the lanes of potentials and of input sums: 16 bits where proved, else 32.
+    Where sums are shifted to the right by more than `advance` can, this is done first: beyond is then that shift, and
+    in_shift 0.
     """
-    n_samples, n_steps, n = offsets.shape[0], offsets.shape[1] - 1, counts.shape[1]
-    n_pre, width = rows.shape
+    n_samples, n_steps, width = offsets.shape[0], offsets.shape[1] - 1, rows.shape[1]
     block = steps_at_once(width, room.itemsize, n_steps)
     drive = aligned_zeros(block * width, room.dtype)
-    flat = rows.reshape(rows.size)
-    places = np.empty(block * n_pre if fused else 0, np.int64)
-    v = np.zeros_like(level)
+    v = np.zeros(level.size, level.dtype)
     until = np.zeros(width, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
     names = np.arange(width)
@@ -87,42 +107,86 @@ def narrow(
         for t in range(n_steps):
             first = t - t % block
             if t == first:
-                last = min(first + block, n_steps)
-                if fused:
-                    find_places(index, offsets[s, first], offsets[s, last], width, places)
-                    drive_bytes(flat, places, offsets[s, first : last + 1], width, drive)
-                else:
-                    for step in range(first, last):
-                        sum_rows(
-                            rows,
-                            index,
-                            offsets[s, step],
-                            offsets[s, step + 1],
-                            drive[(step - first) * width : (step - first + 1) * width],
-                        )
+                for step in range(first, min(first + block, n_steps)):
+                    total = drive[(step - first) * width : (step - first + 1) * width]
+                    sum_rows(rows, index, offsets[s, step], offsets[s, step + 1], total)
+                    if beyond > 0:
+                        for j in range(width):
+                            total[j] = (total[j] + beyond_half) >> beyond
             total = drive[(t - first) * width : (t - first + 1) * width]
             n_resting = clear_resting(resting, n_resting, until, t, total)
-            if fused:
-                crossed = advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode)
-            else:
-                k1 = step_key(bases[1], t)
-                k2 = step_key(bases[2], t)
-                crossed = advance(v, total, level, names, decay, gain, decay_scale, in_shift, v_max, mode, k1, k2)
-            if not crossed:
+            k1 = step_key(bases[1], t)
+            k2 = step_key(bases[2], t)
+            if not advance(v, total, level, names, decay, gain, decay_scale, in_shift, v_max, mode, k1, k2):
                 continue
-            k = draw_winner(v, level, until, t, step_key(bases[0], t))
+            k = settle(v, level, until, t, step_key(bases[0], t), strength, reset, n_ref)
             if k < 0:
                 continue
-            for j in range(width):
-                v[j] = max(_I32(_I32(v[j]) - strength[j]), _I32(0))
-            v[k] = reset[k]
-            until[k] = t + n_ref + 1
             if n_ref > 0:
                 resting[n_resting] = k
                 n_resting += 1
             counts[s, k] += 1
             if record:
                 raster[s, t, k] = 1
-        for j in range(n if record else 0):
-            v_out[s, j] = v[j]
-            ref_out[s, j] = max(until[j] - n_steps, 0)
+        if record:
+            note_states(v, until, n_steps, v_out[s], ref_out[s])
+
+
+@kernel
+def in_bytes(
+    offsets,
+    index,
+    rows,
+    decay,
+    gain,
+    in_shift,
+    v_max,
+    level,
+    reset,
+    strength,
+    seed,
+    stream,
+    n_ref,
+    mode,
+    counts,
+    v_out,
+    ref_out,
+    raster,
+):
+    """`narrow` in explicit 16-bit lanes for both potentials and sums: byte weights, no stochastic rounding."""
+    n_samples, n_steps = offsets.shape[0], offsets.shape[1] - 1
+    n_pre, width = rows.shape
+    block = steps_at_once(width, level.itemsize, n_steps)
+    drive = aligned_zeros(block * width, level.dtype)
+    flat = rows.reshape(rows.size)
+    places = np.empty(block * n_pre, np.int64)
+    v = np.zeros(level.size, level.dtype)
+    until = np.zeros(width, np.int64)
+    resting = np.empty(n_ref + 1, np.int64)
+    record = raster.shape[0] > 0
+    base = stream_base(seed, stream)
+    for s in range(n_samples):
+        v[:] = 0
+        until[:] = 0
+        n_resting = 0
+        for t in range(n_steps):
+            first = t - t % block
+            if t == first:
+                last = min(first + block, n_steps)
+                find_places(index, offsets[s, first], offsets[s, last], width, places)
+                drive_bytes(flat, places, offsets[s, first : last + 1], width, drive)
+            total = drive[(t - first) * width : (t - first + 1) * width]
+            n_resting = clear_resting(resting, n_resting, until, t, total)
+            if not advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode):
+                continue
+            k = settle(v, level, until, t, step_key(base, t), strength, reset, n_ref)
+            if k < 0:
+                continue
+            if n_ref > 0:
+                resting[n_resting] = k
+                n_resting += 1
+            counts[s, k] += 1
+            if record:
+                raster[s, t, k] = 1
+        if record:
+            note_states(v, until, n_steps, v_out[s], ref_out[s])
