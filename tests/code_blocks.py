@@ -125,10 +125,10 @@ class Stage:
         return done.stdout
 
     def toml(self, block: Block) -> None:
-        """A whole experiment, or keys that are laid over the last whole one of the page."""
+        """A whole experiment, or parts that are laid over the last whole one of the page."""
         try:
             plain = tomllib.loads(block.code)
-            if "version" in plain:
+            if "name" in plain:
                 self.experiment = plain
             elif not self.experiment:
                 raise block.wrong("keys without a whole experiment before them")
