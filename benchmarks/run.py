@@ -95,7 +95,8 @@ def main() -> int:
         print("\n".join(map(str, measurements)))
         return 0
     failed = [name for name, state in make(measurements).items() if state]
-    print(f"{len(measurements) - len(failed)} of {len(measurements)} done" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    told = f"; failed: {', '.join(failed)}" if failed else ""
+    print(f"{len(measurements) - len(failed)} of {len(measurements)} done{told}")
     return int(bool(failed))
 
 

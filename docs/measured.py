@@ -40,7 +40,9 @@ def records(topic: str) -> tuple[dict[str, Any], ...]:
     """
     path = table.RESULTS / f"{topic}.json"
     if not path.exists():
-        raise KeyError(f"no results of the topic {topic!r}; there are {sorted(p.stem for p in table.RESULTS.glob('*'))}")
+        raise KeyError(
+            f"no results of the topic {topic!r}; there are {sorted(p.stem for p in table.RESULTS.glob('*'))}"
+        )
     return tuple(json.loads(path.read_text()))
 
 

@@ -150,7 +150,9 @@ CHECKS = {"python": Stage.python, "console": Stage.console, "toml": Stage.toml, 
 
 def _laid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Nested tables, one over the other; lists are taken whole."""
-    both = {k: _laid(below[k], v) if isinstance(v, dict) and isinstance(below.get(k), dict) else v for k, v in above.items()}
+    both = {
+        k: _laid(below[k], v) if isinstance(v, dict) and isinstance(below.get(k), dict) else v for k, v in above.items()
+    }
     return {**below, **both}
 
 

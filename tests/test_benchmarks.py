@@ -1,4 +1,4 @@
-"""The runner of all measurements: every command exists, what was measured is on its list, and failures do not stop it."""
+"""The runner of all measurements: every command exists, what was measured is listed, and failures do not stop it."""
 
 from __future__ import annotations
 

@@ -67,6 +67,7 @@ def test_explore_prints_nothing_but_json_and_writes_model_and_report(place: Path
     assert (place / "run" / "report.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_explore_again_continues_and_says_the_same(place: Path) -> None:
     journal = (place / "run" / "journal").read_bytes()
     again = command_line("explore", "tiny.toml", "--out", "run", cwd=place)
@@ -76,6 +77,7 @@ def test_explore_again_continues_and_says_the_same(place: Path) -> None:
     assert (place / "run" / "journal").read_bytes() == journal
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_test_accuracy_on_every_engine(place: Path) -> None:
     expected = json.loads((place / "explore.json").read_text())["winner_test"]
     accuracies = set()
@@ -97,6 +99,7 @@ def test_evaluate_names_the_device_that_a_backend_does_not_have(place: Path) -> 
     assert (done.returncode, "the numba backend runs on the CPU only; got 'cuda'" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_evaluate_stores_predictions(place: Path) -> None:
     command_line("evaluate", "run/model.qspinn", "--out", "p.txt", "--split", "validation", cwd=place)
     assert {int(line) for line in (place / "p.txt").read_text().split()} <= set(range(10))
@@ -185,6 +188,7 @@ def test_help_says_what_exit_codes_mean(place: Path) -> None:
         assert "0 done; 1 the run failed; 2 bad usage, configuration or input, or a library is missing; 3 no" in text
 
 
+@pytest.mark.slow
 def test_nothing_meets_the_target(place: Path) -> None:
     """Exit code 3, the nearest candidates in words and as JSON; the run's folder is kept and goes on saying so."""
     impossible = (
@@ -219,6 +223,7 @@ def test_nothing_meets_the_target(place: Path) -> None:
     assert not (place / "none" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_no_candidate_could_be_measured(place: Path) -> None:
     done = command_line(
         "explore", "tiny.toml", "--out", "refused", "--set", "search.input_rates=[0.99]", "--json", cwd=place
@@ -262,6 +267,7 @@ def test_without_torch_layers_say_what_to_install(verb: str, layers: Path) -> No
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_without_torch_everything_else_works(place: Path, layers: Path) -> None:
     for folder, arguments in (
         (place, ["evaluate", "run/model.qspinn"]),
@@ -282,6 +288,7 @@ def test_without_another_library_the_command_to_install_it_is_named(place: Path)
     assert "needs sklearn, which is not installed; fix: pip install scikit-learn" in done.stderr
 
 
+@pytest.mark.slow
 def test_interrupt_leaves_a_run_that_continues(place: Path) -> None:
     # a test run that was started in the background ignores the signal, and children inherit that
     process = subprocess.Popen(
@@ -349,6 +356,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_layers_are_explored_and_synthetic_data_named_everywhere(layers: Path) -> None:
     result = json.loads((layers / "explore.json").read_text())
     assert result["candidates"] == 2
@@ -361,6 +369,7 @@ def test_layers_are_explored_and_synthetic_data_named_everywhere(layers: Path) -
     assert "synthetic_gestures" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_model_of_layers_is_evaluated_on_what_it_was_made_for(layers: Path) -> None:
     expected = json.loads((layers / "explore.json").read_text())["winner_test"]
     for backend in ("numba", "reference"):
@@ -371,6 +380,7 @@ def test_a_model_of_layers_is_evaluated_on_what_it_was_made_for(layers: Path) ->
     assert found["provenance"]["experiment"]["data"]["name"] == "synthetic_gestures"
 
 
+@pytest.mark.slow
 def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
     done = command_line("sensitivity", "gestures.toml", "--synthetic", "--out", "run", "--json", cwd=layers)
     assert {c["path"] for c in json.loads(done.stdout)} >= {"conv1.w", "conv1.v", "out.w", "out.bias"}
@@ -396,6 +406,7 @@ def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
         (["evaluate", "run/model.qspinn", "--dataset", "mnist"], 2, ["--dataset", "mnist", "braille7"]),
     ],
 )
+@pytest.mark.slow
 def test_mistakes_with_layers_name_the_place_and_the_fix(
     layers: Path, arguments: list[str], code: int, words: list[str]
 ) -> None:

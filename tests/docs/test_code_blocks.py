@@ -1,4 +1,4 @@
-"""Every code block of README and documentation is run, page by page in an empty folder, or read where it says why not."""
+"""Every code block of README and documentation is run, page by page in an empty folder, or says why it is only read."""
 
 from __future__ import annotations
 
