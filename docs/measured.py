@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import table  # noqa: E402  (of benchmarks/)
 
 MARK = re.compile(r"<!-- (value|spread) (\w+) @ (.+?) -->(.*?)<!-- /\1 -->", re.DOTALL)
-WHOLE = re.compile(r"<!-- (topic (?P<topic>\w+)|missed|public names) -->\s*(<!-- /\w[\w ]* -->)?")
+WHOLE = re.compile(r"<!-- (topic (?P<topic>\w+)|missed|public names) -->(\s*<!-- /\w[\w ]* -->)?")
 OWN_DATA = "own_data.md"
 """A page that is in the navigation where it is there."""
 

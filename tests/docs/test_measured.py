@@ -50,7 +50,10 @@ def test_a_figure_that_was_not_measured_is_an_error(measured: ModuleType, mark: 
 
 
 def test_tables_are_written_out_for_the_site(measured: ModuleType) -> None:
-    shown = measured.shown("<!-- topic qsnn -->\n\n<!-- missed -->\n\n<!-- public names -->\n")
+    marks = "<!-- topic qsnn -->\n\n## A\n\n<!-- missed -->\n\n## B\n\n<!-- public names -->\n<!-- /public names -->\n"
+    shown = measured.shown(marks)
+    assert [line for line in shown.splitlines() if "##" in line] == ["## A", "## B"]
+    assert "<!--" not in shown
     for record in json.loads((ROOT / "benchmarks" / "results" / "qsnn.json").read_text()):
         assert f"| {record['claim']} | {record['value']:g} {record['unit']} |" in shown
     assert "1-bit engine against 8-bit engine" in shown
