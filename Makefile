@@ -6,10 +6,17 @@ STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.demo-installed
 
 SECONDS ?= 600
+# The choice of `make bench`: names, or beginnings of names, that `python benchmarks/run.py --list` shows; all by default.
+ONLY ?=
+export NO_MKDOCS_2_WARNING := 1
 # Files of tests in as many processes as there are cores, up to four: each takes about 1 GiB.
+SOURCES := src tests benchmarks examples docs
+# Folders of tests that need no compiled kernels, or few; the others are for `make test`.
+QUICK := tests/ground tests/networks tests/quantization tests/program tests/data tests/compiled tests/test_imports.py \
+         tests/test_public_names.py tests/test_former_names.py tests/test_memory.py tests/test_benchmarks.py
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help install demo test check soak bench bench-table gpu peers clean
+.PHONY: help install demo test quick check lint docs docs-serve figures soak wheel bench bench-table gpu peers clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -34,17 +41,35 @@ demo: $(DEMO_STAMP)  ## The whole job on the built-in digits, without torch: sea
 test: install  ## All tests.
 	$(PYTEST)
 
-check: install  ## Lint, types, tests.
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/mypy
-	$(PYTEST)
+quick: install  ## The fast tests: within a minute on 2 cores once kernels are compiled.
+	$(PYTEST) -m 'not slow' $(QUICK)
 
-soak: install  ## Contract with checked bounds, then SECONDS=600 of changed program files through all engines.
+lint: install  ## Style, layout of the sources, types.
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+docs: install  ## Build the documentation into build/site; a warning or a broken link is an error.
+	$(BIN)/python docs/measured.py --check
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: docs  ## The documentation at http://localhost:8000.
+	$(BIN)/python -m http.server --directory build/site --bind localhost 8000
+
+figures: install  ## Renew the measured figures in README and documentation from benchmarks/results.
+	$(BIN)/python docs/measured.py
+
+check: lint docs test  ## All that a change must pass: style, types, documentation, tests.
+
+wheel: install  ## Build a wheel, install it where nothing else is, and run the command line and the digits from it.
+	bash benchmarks/wheel.sh $(PYTHON)
+
+soak: install wheel  ## The wheel, the contract with checked bounds, then SECONDS=600 of changed program files through all engines.
 	QSPINN_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/runtime/test_runtime.py -k TestNumba
 	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)
 
-bench: install  ## All measurements on MNIST (hours; needs QSPINN_DATA and, for peers, make peers).
-	$(BIN)/python benchmarks/run.py
+bench: install  ## All measurements (many hours; QSPINN_DATA, make peers), or some: make bench ONLY=decolle.
+	$(BIN)/python benchmarks/run.py $(ONLY)
 
 bench-table: install  ## Render benchmarks/results/*.json into benchmarks/README.md.
 	$(BIN)/python benchmarks/table.py
@@ -58,4 +83,4 @@ peers:  ## Environments of their own for the libraries we compare with.
 
 clean:  ## Remove compiled kernels, the environment and all runs.
 	find src -name '*.nb[ic]' -delete
-	rm -rf $(VENV) .venv-peers .venv-peers-torch runs
+	rm -rf $(VENV) .venv-peers .venv-peers-torch runs build

@@ -69,6 +69,7 @@ def test_explore_prints_nothing_but_json_and_writes_model_and_report(place: Path
     assert (place / "run" / "report.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_explore_again_continues_and_says_the_same(place: Path) -> None:
     journal = (place / "run" / "journal").read_bytes()
     again = command_line("explore", "tiny.toml", "--out", "run", cwd=place)
@@ -78,6 +79,7 @@ def test_explore_again_continues_and_says_the_same(place: Path) -> None:
     assert (place / "run" / "journal").read_bytes() == journal
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_test_accuracy_on_every_engine(place: Path) -> None:
     expected = json.loads((place / "explore.json").read_text())["winner_test"]
     accuracies = set()
@@ -99,6 +101,7 @@ def test_evaluate_names_the_device_that_a_backend_does_not_have(place: Path) -> 
     assert (done.returncode, "the numba backend runs on the CPU only; got 'cuda'" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_evaluate_stores_predictions(place: Path) -> None:
     command_line("evaluate", "run/model.qspinn", "--out", "p.txt", "--split", "validation", cwd=place)
     assert {int(line) for line in (place / "p.txt").read_text().split()} <= set(range(10))
@@ -187,6 +190,7 @@ def test_help_says_what_exit_codes_mean(place: Path) -> None:
         assert "0 done; 1 the run failed; 2 bad usage, configuration or input, or a library is missing; 3 no" in text
 
 
+@pytest.mark.slow
 def test_nothing_meets_the_target(place: Path) -> None:
     """Exit code 3, the nearest candidates in words and as JSON; the run's folder is kept and goes on saying so."""
     impossible = (
@@ -221,6 +225,7 @@ def test_nothing_meets_the_target(place: Path) -> None:
     assert not (place / "none" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_no_candidate_could_be_measured(place: Path) -> None:
     done = command_line(
         "explore", "tiny.toml", "--out", "refused", "--set", "search.ptq.input_rates=[0.99]", "--json", cwd=place
@@ -264,6 +269,7 @@ def test_without_torch_layers_say_what_to_install(verb: str, layers: Path) -> No
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_without_torch_everything_else_works(place: Path, layers: Path) -> None:
     for folder, arguments in (
         (place, ["evaluate", "run/model.qspinn"]),
@@ -284,6 +290,7 @@ def test_without_another_library_the_command_to_install_it_is_named(place: Path)
     assert "needs sklearn, which is not installed; fix: pip install scikit-learn" in done.stderr
 
 
+@pytest.mark.slow
 def test_interrupt_leaves_a_run_that_continues(place: Path) -> None:
     # a test run that was started in the background ignores the signal, and children inherit that
     process = subprocess.Popen(
@@ -354,6 +361,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_layers_are_explored_and_synthetic_data_named_everywhere(layers: Path) -> None:
     result = json.loads((layers / "explore.json").read_text())
     assert result["candidates"] == 2
@@ -366,6 +374,7 @@ def test_layers_are_explored_and_synthetic_data_named_everywhere(layers: Path) -
     assert "synthetic_gestures" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_model_of_layers_is_evaluated_on_what_it_was_made_for(layers: Path) -> None:
     expected = json.loads((layers / "explore.json").read_text())["winner_test"]
     for backend in ("numba", "reference"):
@@ -376,6 +385,7 @@ def test_a_model_of_layers_is_evaluated_on_what_it_was_made_for(layers: Path) ->
     assert found["provenance"]["experiment"]["data"]["name"] == "synthetic_gestures"
 
 
+@pytest.mark.slow
 def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
     done = command_line("sensitivity", "gestures.toml", "--synthetic", "--out", "run", "--json", cwd=layers)
     assert {c["path"] for c in json.loads(done.stdout)} >= {"conv1.w", "conv1.v", "out.w", "out.bias"}
@@ -401,6 +411,7 @@ def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
         (["evaluate", "run/model.qspinn", "--dataset", "mnist"], 2, ["--dataset", "mnist", "braille7"]),
     ],
 )
+@pytest.mark.slow
 def test_mistakes_with_layers_name_the_place_and_the_fix(
     layers: Path, arguments: list[str], code: int, words: list[str]
 ) -> None:

@@ -74,6 +74,7 @@ def python(code: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.slow
 def test_names_stay_the_same_objects_in_every_order_of_imports(seed: int) -> None:
     kinds = json.loads(python(ORDERS, str(seed)))
     assert kinds["prepare"] == kinds["quantize"] == kinds["run"] == "function"

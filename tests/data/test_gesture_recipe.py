@@ -149,6 +149,7 @@ def check_run(out: Path, result: dict[str, Any]) -> None:
     assert all(part in page for part in ("dvs_gesture", DAMAGED, by_key[result["winner"]]["candidate"]["label"]))
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_on_the_published_folder(gestures: tuple[Path, int], tmp_path: Path) -> None:
     """At 32 x 32 with all its bins: PTQ and ITQ, the damaged file left out by name."""
     folder, at = gestures
@@ -174,6 +175,7 @@ def test_the_recipe_runs_on_the_published_folder(gestures: tuple[Path, int], tmp
         assert sum(row) == 2, CLASSES[i]
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_on_all_pixels(gestures: tuple[Path, int], tmp_path: Path) -> None:
     """2 x 128 x 128 inputs, 11 classes: float and one PTQ candidate."""
     result = explored(
@@ -199,6 +201,7 @@ def test_the_recipe_runs_on_all_pixels(gestures: tuple[Path, int], tmp_path: Pat
     assert (run(program, test.graded()).predictions() == test.labels).mean() == result["winner_test"]
 
 
+@pytest.mark.slow
 def test_a_damaged_file_stops_the_recipe_where_it_is_asked_to(gestures: tuple[Path, int], tmp_path: Path) -> None:
     folder, at = gestures
     done = command_line(
@@ -210,6 +213,7 @@ def test_a_damaged_file_stops_the_recipe_where_it_is_asked_to(gestures: tuple[Pa
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_part_without_one_whole_file_is_an_error(gestures: tuple[Path, int], tmp_path: Path) -> None:
     folder = tmp_path / "gestures"
     folder.mkdir()

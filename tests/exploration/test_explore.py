@@ -149,6 +149,7 @@ def test_a_target_that_nobody_meets_is_said(tmp_path: Path, whole: tuple[Path, O
         explore(EXPERIMENT, folder, executors=inline)
 
 
+@pytest.mark.slow
 def test_killed_runs_come_to_the_same_result(whole: tuple[Path, Outcome, list[Event]], tmp_path: Path) -> None:
     """One process forks a run that dies at some write or renaming, many times, then lets it finish."""
     out = tmp_path / "killed"
@@ -170,6 +171,7 @@ def test_half_files_of_a_killed_run_are_removed(whole: tuple[Path, Outcome, list
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds orphans through /proc")
+@pytest.mark.slow
 def test_killed_runs_leave_no_worker_behind(whole: tuple[Path, Outcome, list[Event]], tmp_path: Path) -> None:
     out, rng, sessions = tmp_path / "workers", np.random.default_rng(8), []
     for _ in range(N_KILLS_WITH_WORKERS):

@@ -163,11 +163,13 @@ def test_a_finished_run_is_not_done_again(whole: tuple[Path, Outcome]) -> None:
     assert all(e.done == e.total for e in events if e.stage in ("float training", "significance", "candidates"))
 
 
+@pytest.mark.slow
 def test_worker_processes_come_to_the_same_result(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     explore(EXPERIMENT, tmp_path / "run", n_workers=2)
     assert lasting(tmp_path / "run") == lasting(whole[0])
 
 
+@pytest.mark.slow
 def test_killed_runs_come_to_the_same_result(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     """Processes die in the float training, among PTQ candidates and in an ITQ training; then one finishes."""
     out, told = tmp_path / "killed", []

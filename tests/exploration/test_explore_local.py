@@ -208,6 +208,7 @@ def test_a_finished_run_is_not_done_again(whole: tuple[Path, Outcome]) -> None:
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.slow
 def test_worker_processes_come_to_the_same_result(n_workers: int, whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     explore(EXPERIMENT, tmp_path / "run", n_workers=n_workers)
     assert lasting(tmp_path / "run") == lasting(whole[0])
@@ -419,6 +420,7 @@ def qspinn(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     done = qspinn(tmp_path, "explore", "tiny.toml", "--json", "--workers", "1")

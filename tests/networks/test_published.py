@@ -149,6 +149,7 @@ def losses(network: LayeredNetwork, data: EventSet, n_epochs: int) -> list[float
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_small_ones_train(name: str) -> None:
     """Two channels; the one that is busier is the class."""
     rng, labels = np.random.default_rng(3), np.arange(64) % 2
@@ -163,6 +164,7 @@ def test_small_ones_train(name: str) -> None:
     not (DATA.parts and (DATA / "nmnist8_train.npz").exists()),
     reason="QSPINN_DATA does not name a folder with nmnist8_train.npz",
 )
+@pytest.mark.slow
 def test_small_residual_network_trains_on_recordings(tmp_path: Path) -> None:
     with np.load(DATA / "nmnist8_train.npz") as file:
         fields = {k: file[k] for k in ("delta", "offsets", "n_bins", "label")}

@@ -107,6 +107,7 @@ def test_every_truncation_is_refused(small: bytes) -> None:
     assert outcome(small + b"\0") is None
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_refused_or_harmless(small: bytes) -> None:
     changed = []
     for at in range(len(small)):

@@ -22,6 +22,7 @@ from qspinn.testing.soak import Outcome, Verdict, counted, judged
 SEED, TOTAL = 20, 300
 
 
+@pytest.mark.slow
 def test_changed_files_are_refused_or_run_alike() -> None:
     verdicts = [judged(SEED, number) for number in range(TOTAL)]
     assert [v for v in verdicts if v.outcome.fault] == []
@@ -94,6 +95,7 @@ def bounded() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds of address space are Linux's")
+@pytest.mark.slow
 def test_a_trial_outlives_crashes_and_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "STUCK_S", 2.0)
     verdicts = sorted(soak.soak(0, mutations=12, n_workers=1, judge=judge, prepare=bounded))

@@ -185,6 +185,7 @@ def test_switches_by_hand() -> None:
         assert {n: x.tolist() for n, x in result.theta.items()} == ({} if theta is None else {"p": [[theta]]}), settings
 
 
+@pytest.mark.slow
 def test_several_spikes_reach_every_kind_of_connection() -> None:
     """A population that spikes 3, 2, 3, ... times in a step feeds a matrix, a pool and itself; nothing is recorded."""
     first = lone([[10]], n_steps=8, v_th=3, max_spikes=9, reset="subtract", feedback=[[-1]])
@@ -215,6 +216,7 @@ def test_layered_programs_survive_their_file() -> None:
         check_equal(reference.run(again, case.spikes), reference.run(case.program, case.spikes), case.name)
 
 
+@pytest.mark.slow
 def test_contract_passes_a_slow_but_right_backend() -> None:
     assert failures(Fault.NONE) == []
 

@@ -80,6 +80,7 @@ def test_from_events_to_integers(neuron: dict[str, float]) -> None:
     assert agree.mean() > 0.93
 
 
+@pytest.mark.slow
 def test_training_repeats_by_seed() -> None:
     first, again, other = (trained(seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[k], again[k]) for k in first)

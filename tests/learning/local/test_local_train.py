@@ -182,6 +182,7 @@ def qspinn_command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "qspinn", "train", "tiny.toml", "--out", str(folder / "out.safetensors"), *arguments]
 
 
+@pytest.mark.slow
 def test_train_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(EXPERIMENT)
     said = []

@@ -91,13 +91,15 @@ def _points(bench: Bench) -> list[Candidate]:
 def _candidates(bench: Bench) -> Iterator[Candidate]:
     """Candidates of all widths of weights, with the other tensors at a width of the search."""
     search = bench.experiment.search
-    for bits, rounding, states in itertools.product(search.weight_bits, _roundings(bench), search.state_bits or (12,)):
+    for bits, rounding, states in itertools.product(
+        search.ptq.weight_bits, _roundings(bench), search.ptq.state_bits or (12,)
+    ):
         yield _candidate(bench, Scheme.PTQ, bits, rounding, states)
 
 
 def _learner(bench: Bench, scheme: Scheme) -> Candidate:
     search = bench.experiment.search
-    return _candidate(bench, scheme, max(search.weight_bits), search.roundings[0], 12)
+    return _candidate(bench, scheme, max(search.ptq.weight_bits), search.ptq.roundings[0], 12)
 
 
 def _candidate(bench: Bench, scheme: Scheme, bits: int, rounding: Rounding, states: int) -> Candidate:
@@ -112,5 +114,5 @@ def _candidate(bench: Bench, scheme: Scheme, bits: int, rounding: Rounding, stat
 
 def _roundings(bench: Bench) -> set[Rounding]:
     """One rounding that draws random words and one that does not, of those that are searched."""
-    found = {rounding is Rounding.STOCHASTIC: rounding for rounding in bench.experiment.search.roundings}
+    found = {rounding is Rounding.STOCHASTIC: rounding for rounding in bench.experiment.search.ptq.roundings}
     return set(found.values())

@@ -56,12 +56,12 @@ class LocalSearch(Record, frozen=True):
     Every candidate learns anew, in integers, from the start that the seed draws. Tried are the experiment's plan, the
     plan at the widths that significance finds harmless ("lean"), and from both of them every combination of the widths
     asked for here. Roundings stay those of the plan, and so does the width of the activation, which no account counts.
+    Where the list of a width is empty, the width is that of the plan.
 
     Attributes:
         weight_bits: of w. gradient_bits: of gradient, the learned weights; at least as wide as w.
         trace_bits: of q_trace and p_trace. state_bits: of u, the potentials. refractory_bits: of r.
         readout_bits: of both random matrices. error_bits: of the values read out and the errors.
-        All empty where the width is that of the plan.
         max_drop_points: accuracy a candidate may lose against float, on validation.
         sweep: of one kind of tensor at a time.
     """
