@@ -40,6 +40,7 @@ _HOME = {
     "quantize": "quantization.competing",
     "QuantPlan": "quantization.plan",
     "QuantRule": "quantization.plan",
+    "Recordings": "data",
     "restore_rates": "quantization.rates",
     "Rounding": "fixedpoint",
     "run": "runtime",

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,7 +54,7 @@ def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
 
 def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment:
     """The experiment, of any family, in a TOML or JSON file, with dotted overrides such as
-    ``network.n_neurons=100`` applied.
+    ``network.n_neurons=100`` applied. A relative `data.file` without a `data.folder` lies beside the experiment file.
 
     Raises:
         ConfigError: unreadable, not TOML or JSON, a key given twice, an unknown key (named with its path and the
@@ -66,7 +67,16 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExper
     plain = _read_plain(Path(path))
     for assignment in overrides:
         plain = with_override(plain, assignment)
-    return read_experiment(plain)
+    return _beside(read_experiment(plain), Path(path).parent)
+
+
+def _beside(experiment: AnyExperiment, folder: Path) -> AnyExperiment:
+    """The experiment with the folder of its file as that of the user's own data file, where none is named."""
+    config = experiment.data
+    if not config.file or config.folder or folder == Path() or Path(config.file).is_absolute():
+        return experiment
+    placed = msgspec.structs.replace(config, folder=str(folder))
+    return msgspec.structs.replace(experiment, data=placed)
 
 
 def _read_plain(path: Path) -> Any:
