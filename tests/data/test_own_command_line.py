@@ -109,7 +109,7 @@ def _evaluated_elsewhere(folder: Path, expected: float, x: np.ndarray, labels: n
         found = command_line("evaluate", "../run/model.qspinn", "--data", named, "--json", cwd=other)
         assert json.loads(found.stdout)["accuracy"] == expected
         assert found.stderr == ""
-    np.savez(other / "new.npz", x=x[::-1], labels=labels[::-1], split=np.array(["test", "train", "validation"] * 100))
+    np.savez(other / "new.npz", x=x[::-1], labels=labels[::-1], split=np.repeat(["test", "train", "validation"], 100))
     found = command_line("evaluate", "../run/model.qspinn", "--data", "new.npz", "--json", cwd=other)
     assert found.returncode == 0, found.stderr
     assert "new.npz holds other data than the model was made from" in found.stderr
