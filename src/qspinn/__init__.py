@@ -42,6 +42,7 @@ _HOME = {
     "quantize": "workflow.verbs",
     "QuantPlan": "quantization.plan",
     "QuantRule": "quantization.plan",
+    "Recordings": "data",
     "restore_rates": "quantization.rates",
     "Rounding": "fixedpoint",
     "run": "runtime",

@@ -84,7 +84,7 @@ Sets = Annotated[
         "own, not what the architecture or the size would choose.",
     ),
 ]
-Data = Annotated[str, typer.Option(help="Folder with the data set's files.")]
+Data = Annotated[str, typer.Option(help="Folder with the data set's files, or an .npz file of your own.")]
 Synthetic = Annotated[
     bool,
     typer.Option(
@@ -178,7 +178,7 @@ def explore(
         if as_json:
             _print_json(
                 {
-                    "data": experiment.data.name,
+                    "data": experiment.data.title,
                     "feasible": False,
                     "nearest": list(error.nearest),
                     "rejected": _reasons(error.rejected),
@@ -223,9 +223,9 @@ def train(
     if not isinstance(experiment, qspinn.Experiment):  # STDP leaves no such file: one that is there is another's
         resume.unlink(missing_ok=True)
     if as_json:
-        _print_json(_plain(accuracy) | {"data": experiment.data.name, "checkpoint": _text(path)})
+        _print_json(_plain(accuracy) | {"data": experiment.data.title, "checkpoint": _text(path)})
     else:
-        print(f"data        {experiment.data.name}\n{_accuracy_line(accuracy)}\ncheckpoint  {_text(path)}")
+        print(f"data        {experiment.data.title}\n{_accuracy_line(accuracy)}\ncheckpoint  {_text(path)}")
 
 
 @app.command(epilog="Example: qspinn sensitivity digits_stdp --out runs/digits")
@@ -309,7 +309,10 @@ def _evaluate_program(
 
         ops = tuple(msgspec.structs.replace(op, seed=seed) if isinstance(op, PoissonOp) else op for op in program.ops)
         program = msgspec.structs.replace(program, ops=ops)
-    loaded = qspinn.load_data(_data_config(program.provenance, bool(program.ops_of(EventsOp)), dataset, data))
+    config = _data_config(program.provenance, bool(program.ops_of(EventsOp)), dataset, data)
+    loaded = qspinn.load_data(config)
+    if config.file:
+        _need_same_classes(loaded, program.provenance, program.labels)
     return qspinn.evaluate(program, getattr(loaded, split), split, backend=backend, device=device)
 
 
@@ -323,7 +326,10 @@ def _evaluate_local(
         if value != only:
             raise ConfigError(name, "does not apply to layers that learn locally", got=value, fix="leave it out")
     trained = load_local(model)
-    loaded = qspinn.load_data(_data_config(trained.provenance, True, dataset, data))
+    config = _data_config(trained.provenance, True, dataset, data)
+    loaded = qspinn.load_data(config)
+    if config.file:
+        _need_same_classes(loaded, trained.provenance, ())
     return qspinn.evaluate(trained, getattr(loaded, split), split)
 
 
@@ -472,7 +478,7 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
     if seed is not None:
         overrides.append(f"seed={seed}")
     if data:
-        overrides.append(f"data.folder={json.dumps(data)}")  # text, whatever it looks like
+        overrides += [f"data.{key}={json.dumps(text)}" for key, text in _placed(data).items()]  # always text
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DeprecationWarning)
         experiment = qspinn.load_experiment(config, overrides)
@@ -486,7 +492,13 @@ def _experiment(config: Path, seed: int | None, data: str, sets: list[str] | Non
         )
     if isinstance(experiment, qspinn.LayeredExperiment | qspinn.LocalExperiment):
         return experiment.on_synthetic_data()
-    raise ConfigError("--synthetic", "is for experiments on events", got=experiment.data.name, fix="leave it out")
+    raise ConfigError("--synthetic", "is for experiments on events", got=experiment.data.title, fix="leave it out")
+
+
+def _placed(data: str) -> dict[str, str]:
+    """The keys of a configuration that --data stands for: a folder, or a file of the user's own and its folder."""
+    path = Path(data)
+    return {"folder": str(path.parent), "file": path.name} if path.suffix.lower() == ".npz" else {"folder": data}
 
 
 def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: str) -> Any:
@@ -496,9 +508,11 @@ def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: st
     experiment = provenance.get("experiment")
     stored = experiment.get("data") if isinstance(experiment, dict) else None
     stored = stored if isinstance(stored, dict) else {}
-    kind = qspinn.EventData if events else qspinn.DataConfig
-    known = [n for n in typing.get_args(typing.get_type_hints(kind)["name"]) if isinstance(n, str)]
-    name = name or stored.get("name", "")
+    from qspinn.data.catalog import names
+
+    known = names("events" if events else "images")
+    place = _placed(folder) if folder else {}
+    name = name or ("npz" if "file" in place else stored.get("name", ""))
     if not name:
         raise ConfigError("--dataset", "the model does not say which data it was made for", allowed=", ".join(known))
     if name not in known:
@@ -506,7 +520,22 @@ def _data_config(provenance: dict[str, Any], events: bool, name: str, folder: st
             "--dataset", "unknown data set, or not of the model's kind", got=name, allowed=", ".join(known)
         )
     same = stored if name == stored.get("name") else {}
-    return from_plain(kind, {**same, "name": name, "folder": folder or same.get("folder", "")}, "data")
+    return from_plain(qspinn.EventData if events else qspinn.DataConfig, {**same, "name": name, **place}, "data")
+
+
+def _need_same_classes(loaded: Any, provenance: dict[str, Any], labels: tuple[str, ...]) -> None:
+    """Refuses data of the user's own whose classes are not those of the model, where it names them, and says where they
+    are other data than the model was made from."""
+    if labels and loaded.labels != labels:
+        raise DataError(
+            loaded.name,
+            "has other classes than the model",
+            got=list(loaded.labels),
+            allowed=", ".join(labels),
+            fix="give the file the model's classes, in its order, as class_names",
+        )
+    if provenance.get("data") not in (None, loaded.checksum()):
+        err.print(f"note: {loaded.name} holds other data than the model was made from", markup=False, soft_wrap=True)
 
 
 def _event(stage: str, done: int, total: int) -> Any:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from qspinn.errors import ConfigError
 
-INSTALL = {"torch": "qspinn[torch]", "sklearn": "scikit-learn"}
+INSTALL = {"h5py": "qspinn[hdf5]", "torch": "qspinn[torch]", "sklearn": "scikit-learn"}
 """What to install for a library, where it is not called as it is imported."""
 
 

@@ -1,4 +1,5 @@
-"""Data sets, their splits, and encoders: `images`, `events`, and the `catalog` of the sets that are known by name."""
+"""Data sets, their splits, and encoders: `images`, `events`, the user's `own`, and the `catalog` of all that have a
+name."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from qspinn.data.catalog import load, load_events, load_recordings
 from qspinn.data.events.dataset import EventData, EventDataset, EventName
 from qspinn.data.events.event_set import EventSet
 from qspinn.data.images.dataset import DataConfig, Dataset, Split
+from qspinn.data.own.recordings import Recordings
 
 __all__ = [
     "DataConfig",
@@ -14,6 +16,7 @@ __all__ = [
     "EventDataset",
     "EventName",
     "EventSet",
+    "Recordings",
     "Split",
     "load",
     "load_events",

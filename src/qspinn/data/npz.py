@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -16,6 +18,24 @@ from qspinn.errors import DataError
 
 LONGEST_MS = 1_000_000
 """Longest bin: beyond, floats no longer hold a millionth of a microsecond."""
+MOST_BYTES = 1 << 32
+"""Of all arrays of a user's file, unpacked: 4 GiB. A small damaged file can announce any size."""
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a damaged file raises."""
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_npz(path: Path, names: Sequence[str]) -> list[NDArray]:
@@ -27,19 +47,83 @@ def read_npz(path: Path, names: Sequence[str]) -> list[NDArray]:
     try:
         with path.open("rb") as raw, np.load(raw) as file:
             return [_array(file, name, path) for name in names]
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        SyntaxError,
-        NotImplementedError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise DataError(str(path), "cannot be read", got=str(error)[:200], fix="copy the file anew") from None
+    except DAMAGED as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(str(path), "cannot be read", got=str(error)[:200], fix="copy the file anew")
+
+
+def read_all(path: Path) -> dict[str, NDArray]:
+    """All arrays of a user's file, whose types and sizes are looked at before memory is taken for them.
+
+    Raises:
+        DataError: no .npz file or a damaged one, arrays of Python objects or of several fields, sizes that are not
+            those of the file, or over `MOST_BYTES` in all.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = file.infolist()
+            _need_members(path, members)
+            return {info.filename.removesuffix(".npy"): _checked_array(path, file, info) for info in members}
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            str(path), "is no .npz file, or a damaged one", got=str(error)[:200], fix="write it with numpy.savez"
+        ) from None
+    except DAMAGED as error:
+        raise _unreadable(path, error) from None
+
+
+def _need_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuses an archive of other things than arrays, each once, or of too much."""
+    found = [info.filename for info in members]
+    for name in found:
+        if not name.endswith(".npy") or found.count(name) > 1:
+            raise DataError(
+                str(path),
+                "holds something else than arrays, or an array twice",
+                got=name,
+                allowed="arrays (.npy), each once",
+                fix="write it with numpy.savez",
+            )
+    if (size := sum(info.file_size for info in members)) > MOST_BYTES:
+        raise DataError(
+            str(path),
+            "is too large, once unpacked",
+            got=f"{size:,} bytes",
+            allowed=f"up to {MOST_BYTES:,} bytes",
+            fix="store events packed (offsets, index) instead of a dense raster",
+        )
+
+
+def _checked_array(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray:
+    """An array, once its header agrees with the size that the archive says."""
+    name = info.filename.removesuffix(".npy")
+    with file.open(info) as raw:
+        version = np.lib.format.read_magic(raw)
+        if version not in HEADERS:
+            raise DataError(f"{path}: {name}", "is stored in a form that is not read", got=version, allowed="1.0, 2.0")
+        shape, _, dtype = HEADERS[version](raw)
+        start = raw.tell()
+    if dtype.kind not in "biufcUSmM" or dtype.hasobject:
+        raise DataError(
+            f"{path}: {name}",
+            "holds Python objects or fields, which are not read" if dtype.hasobject else "is no plain array",
+            got=str(dtype),
+            allowed="numbers or text",
+            fix=f"{name} = numpy.array({name}, dtype=str) for text, or one array of numbers",
+        )
+    if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise DataError(
+            f"{path}: {name}",
+            "announces another size than it has",
+            got=f"{shape} of {dtype}",
+            allowed=f"{info.file_size - start:,} bytes",
+            fix="copy the file anew",
+        )
+    with file.open(info) as raw:
+        return np.asarray(np.lib.format.read_array(raw))
 
 
 def _array(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray:

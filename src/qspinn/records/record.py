@@ -51,6 +51,7 @@ class RecordType(msgspec.StructMeta):
             raise ConfigError(cls.__name__, "takes its values by name", got=args, fix=f"{cls.__name__}({names}...)")
         old_names = former_names(cls, values)
         values = _with_present_names(old_names, values, cls.__name__)
+        values = {**cls.implied(values), **values}  # type: ignore[attr-defined]
         try:
             record = super().__call__(**values)
         except TypeError:
@@ -128,9 +129,13 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
 
     A record whose values must also fit together defines `check`. `__post_init__` stays with this class, so that no
     record is ever made without the checks of types.
+
+    `LATER` of a record names fields that it got after experiments with it were stored: `to_plain` leaves them out while
+    they hold their defaults, so that the content keys of older experiments stay what they are.
     """
 
     RENAMED: ClassVar[tuple[tuple[str, str], ...]] = ()
+    LATER: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         if "__post_init__" in cls.__dict__:
@@ -149,6 +154,11 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
             if settled is not value:
                 msgspec.structs.force_setattr(self, field.name, settled)
         self.check()
+
+    @classmethod
+    def implied(cls, given: typing.Mapping[str, Any]) -> dict[str, Any]:
+        """The values of fields that are not given and follow from those that are."""
+        return {}
 
     def check(self) -> None:
         """Checks how the values of this record fit together.
@@ -244,8 +254,37 @@ def _is_struct(kind: Any) -> bool:
 
 
 def to_plain(record: Any) -> Any:
-    """The record as nested dicts, lists, numbers and strings (what JSON and TOML hold)."""
-    return msgspec.to_builtins(record)
+    """The record as nested dicts, lists, numbers and strings (what JSON and TOML hold), without the `LATER` fields that
+    hold their defaults."""
+    if isinstance(record, list | tuple):
+        return [to_plain(entry) for entry in record]
+    plain = msgspec.to_builtins(record)
+    kind: Any = type(record)
+    for path in _later(kind) if _is_struct(kind) else ():
+        _leave_out(record, plain, path)
+    return plain
+
+
+@functools.cache
+def _later(kind: Any) -> tuple[tuple[str, ...], ...]:
+    """Paths of the `LATER` fields of a record and of the records in its fields."""
+    paths: list[tuple[str, ...]] = [(name,) for name in getattr(kind, "LATER", ())]
+    for name, hint in _hints(kind).items():
+        for member in (hint, *typing.get_args(hint)):
+            if _is_struct(member) and member is not kind:
+                paths += [(name, *path) for path in _later(member)]
+    return tuple(dict.fromkeys(paths))
+
+
+def _leave_out(record: Any, plain: Any, path: tuple[str, ...]) -> None:
+    """Removes the field at a path from the plain form of a record where it holds its default."""
+    *heads, name = path
+    for head in heads:
+        record, plain = getattr(record, head, None), plain.get(head) if isinstance(plain, dict) else None
+    if name in getattr(type(record), "LATER", ()):
+        default = next(f.default for f in msgspec.structs.fields(type(record)) if f.name == name)
+        if getattr(record, name) == default:
+            del plain[name]
 
 
 def canonical_json(record: Any) -> bytes:
@@ -404,6 +443,8 @@ def _record(kind: Any, data: dict, where: str, base: Any = None) -> Any:
             got=data[config.tag_field],
             allowed=repr(config.tag),
         )
+    if issubclass(kind, Record):
+        data = {**kind.implied(data), **data}
     hints = _hints(kind)
     values = {name: getattr(base, name) for name in (() if base is None else kind.__struct_fields__)}
     values |= {

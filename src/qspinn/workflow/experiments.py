@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from qspinn import data
 from qspinn.errors import ConfigError
 from qspinn.exploration.family import AnyDataset, AnyExperiment, read_experiment
@@ -37,7 +39,8 @@ def load_data(config: data.DataConfig | data.EventData) -> AnyDataset:
 
 def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExperiment:
     """The experiment, of any family, in a TOML or JSON file, with dotted overrides such as
-    ``network.n_neurons=100`` applied. Keys with the names of earlier versions are read, with a DeprecationWarning.
+    ``network.n_neurons=100`` applied. A relative `data.file` without a `data.folder` lies beside the experiment file.
+    Keys with the names of earlier versions are read, with a DeprecationWarning.
 
     Args:
         path: the file, or the name of an experiment that comes with the package, such as "digits_stdp"; a file of that
@@ -51,13 +54,23 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> AnyExper
         raise ConfigError("path", "is no path of a file", got=path, allowed="text or a Path")
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise ConfigError("overrides", "is no list of assignments", got=overrides, fix='["network.n_neurons=100"]')
-    plain = _read_plain(experiment_file(Path(path)))
+    file = experiment_file(Path(path))
+    plain = _read_plain(file)
     for assignment in overrides:
         plain = with_override(plain, assignment)
-    experiment = read_experiment(plain)
+    experiment = _beside(read_experiment(plain), file.parent)
     for old, new in former_keys(type(experiment), plain):
         warnings.warn(f"{path}: {old} is called {new} now", DeprecationWarning, stacklevel=2)
     return experiment
+
+
+def _beside(experiment: AnyExperiment, folder: Path) -> AnyExperiment:
+    """The experiment with the folder of its file as that of the user's own data file, where none is named."""
+    config = experiment.data
+    if not config.file or config.folder or folder == Path() or Path(config.file).is_absolute():
+        return experiment
+    placed = msgspec.structs.replace(config, folder=str(folder))
+    return msgspec.structs.replace(experiment, data=placed)
 
 
 def _read_plain(path: Path) -> Any:

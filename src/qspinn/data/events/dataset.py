@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import HIGHEST, LARGEST_SIZE, integer, integers, need_kind, need_words, real_of
 from qspinn.data.events.event_set import EventSet, Shape, shape_of
+from qspinn.data.own.naming import need_file, own_name, title_of
 from qspinn.data.shared import check_classes, check_shared, class_counts, hashes, refuse_shared, shared
 from qspinn.errors import ConfigError, DataError
 from qspinn.records.record import Record, need
@@ -21,8 +22,20 @@ from qspinn.spikes import MAX_COUNT, span
 
 PARTS = ("train", "validation", "test")
 EventName: TypeAlias = Literal[
-    "braille7", "dvs_gesture", "ev_containers", "mnist_frames", "nmnist", "nmnist8", "synthetic_gestures"
+    "braille7",
+    "cifar10_dvs",
+    "dvs_gesture",
+    "ev_containers",
+    "mnist_frames",
+    "ncars",
+    "nmnist",
+    "nmnist8",
+    "npz",
+    "shd",
+    "ssc",
+    "synthetic_gestures",
 ]
+"""Names of the event sets in the table of `data.catalog`."""
 
 
 class EventData(Record, frozen=True):
@@ -35,7 +48,12 @@ class EventData(Record, frozen=True):
         fine: training may move events about in so many parts of a step (braille7).
         n_train, n_validation, n_test: use only so many of a split, of all classes alike; 0 for all.
         on_error: "skip" leaves damaged files out (dvs_gesture) and names them in the result.
+        file: the user's own .npz file (docs/own_data.md), relative to `folder`; the name "npz" may then be left out.
+        scale: values of a dense raster with fractions times this, rounded, are its counts (npz); 0: it holds counts.
+        allow_shared: splits may hold recordings of the same content (npz, cifar10_dvs, ncars, shd, ssc).
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("file", "scale", "allow_shared")
 
     name: EventName
     folder: str = ""
@@ -47,11 +65,24 @@ class EventData(Record, frozen=True):
     n_validation: int = 0
     n_test: int = 0
     on_error: Literal["stop", "skip"] = "stop"
+    file: str = ""
+    scale: float = 0.0
+    allow_shared: bool = False
+
+    @property
+    def title(self) -> str:
+        """What people call the data: the set's name, or that of the user's own file."""
+        return title_of(self.name, self.file)
+
+    @classmethod
+    def implied(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        return own_name(given)
 
     def check(self) -> None:
-        for field in ("bin_ms", "n_bins", "size", "n_train", "n_validation", "n_test"):
+        for field in ("bin_ms", "n_bins", "size", "n_train", "n_validation", "n_test", "scale"):
             need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), ">= 0")
         need(self.fine >= 1, "data.fine", self.fine, ">= 1")
+        need_file(self.name, self.file)
 
 
 class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -160,7 +191,7 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def shared(self) -> dict[tuple[str, str], int]:
         """For each two splits that share recordings, how many of the later one are in the earlier one."""
-        return shared(_contents((self.train, self.validation, self.test)))
+        return shared(contents((self.train, self.validation, self.test)))
 
     def class_counts(self) -> dict[str, tuple[int, ...]]:
         """How many recordings of each class each split holds."""
@@ -209,17 +240,18 @@ def alike_once_merged(name: str, merged: Sequence[EventSet], stored: Callable[[]
     Raises:
         DataError: they share recordings in the stored bins, too.
     """
-    if shared(_contents(merged)):
-        refuse_shared(name, shared(_contents(stored())))
+    if shared(contents(merged)):
+        refuse_shared(name, shared(contents(stored())))
         return True
     return False
 
 
-def _contents(splits: Sequence[EventSet]) -> list[tuple[str, list[bytes]]]:
-    return [(part, hashes(_recordings(events))) for part, events in zip(PARTS, splits, strict=True)]
+def contents(splits: Sequence[EventSet]) -> list[tuple[str, list[bytes]]]:
+    """Name of each of the three splits and the hashes of its recordings."""
+    return [(part, hashes(recordings(events))) for part, events in zip(PARTS, splits, strict=True)]
 
 
-def _recordings(events: EventSet) -> list[tuple[NDArray, ...]]:
+def recordings(events: EventSet) -> list[tuple[NDArray, ...]]:
     """What makes up each recording: where its rows end, its addresses, and how often each occurs."""
     count = np.ones(len(events.index), np.uint8) if events.count is None else events.count
     return [(row - row[0], events.index[row[0] : row[-1]], count[row[0] : row[-1]]) for row in events.offsets]

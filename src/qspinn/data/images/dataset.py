@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -12,9 +13,13 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import integer, numbers, sealed
 from qspinn.data.events.recording import sensor_of
+from qspinn.data.own.naming import need_file, own_name, title_of
 from qspinn.data.shared import check_classes, check_shared, class_counts, hashes, refuse_shared, shared
 from qspinn.errors import DataError
 from qspinn.records.record import Record, need
+
+ImageName: TypeAlias = Literal["digits", "idx", "mnist", "npz"]
+"""Names of the image sets in the table of `data.catalog`."""
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -105,17 +110,36 @@ class DataConfig(Record, frozen=True):
     """Which data, and how much of them.
 
     Attributes:
-        name: "digits" (1,797 images of 8 x 8, embedded in scikit-learn) or "mnist".
-        folder: where MNIST's idx files are; empty: $QSPINN_DATA, then the user's cache, then download.
+        name: "digits" (1,797 images of 8 x 8, embedded in scikit-learn), "mnist", "idx" (the user's own images in
+            MNIST's format, of any size and number of classes) or "npz" (the user's own `file`).
+        folder: where the files are; empty, for "mnist": $QSPINN_DATA, then the user's cache, then download.
         n_train, n_validation, n_test: use only the first so many of a split; 0 for all.
+        file: the user's own .npz file (docs/own_data.md), relative to `folder`; the name "npz" may then be left out.
+        scale: pixels times this, rounded, are bytes 0..255 (npz); 0: they are bytes.
+        allow_shared: splits may hold images of the same content (idx, npz).
     """
 
-    name: Literal["digits", "mnist"] = "digits"
+    LATER: ClassVar[tuple[str, ...]] = ("file", "scale", "allow_shared")
+
+    name: ImageName = "digits"
     folder: str = ""
     n_train: int = 0
     n_validation: int = 0
     n_test: int = 0
+    file: str = ""
+    scale: float = 0.0
+    allow_shared: bool = False
+
+    @property
+    def title(self) -> str:
+        """What people call the data: the set's name, or that of the user's own file."""
+        return title_of(self.name, self.file)
+
+    @classmethod
+    def implied(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        return own_name(given)
 
     def check(self) -> None:
-        for field in ("n_train", "n_validation", "n_test"):
+        for field in ("n_train", "n_validation", "n_test", "scale"):
             need(getattr(self, field) >= 0, f"data.{field}", getattr(self, field), ">= 0")
+        need_file(self.name, self.file)
