@@ -184,6 +184,49 @@ def test_every_verb_has_help_with_an_example_and_the_common_options(verb: str, p
         assert word in text
 
 
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"numpy", "msgspec", "numba", "torch", "jinja2"}
+    code = (
+        "import sys\nfrom qspinn.cli import main\nsys.argv = ['qspinn', '--help']\n"
+        f"try:\n    main()\nfinally:\n    print(sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_init_writes_an_experiment_and_keeps_what_is_there(tmp_path: Path) -> None:
+    listed = json.loads(command_line("init", "--list", "--json", cwd=tmp_path).stdout)
+    assert "digits_stdp" in listed
+    for known in listed:
+        assert known in command_line("init", "--list", cwd=tmp_path).stdout
+    done = command_line("init", "digits_stdp", "--out", "my own.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "qspinn explore 'my own.toml'" in done.stdout
+    (tmp_path / "my own.toml").write_text("edited")
+    for arguments, words in (
+        (["digits_stdp", "--out", "my own.toml"], "is there already"),
+        (["digit_stdp"], "did you mean 'digits_stdp'"),
+        ([], "allowed: braille"),
+        (["digits_stdp", "--list"], "--list: lists all experiments"),
+    ):
+        done = command_line("init", *arguments, cwd=tmp_path)
+        assert (done.returncode in (1, 2), done.stdout) == (True, ""), arguments
+        assert words in done.stderr
+    assert (tmp_path / "my own.toml").read_text() == "edited"
+    assert "did you mean 'digits_stdp'" in command_line("explore", "digits-stdp", cwd=tmp_path).stderr
+
+
+def test_compiling_is_said_in_words_once_per_machine(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(EXPERIMENT)
+    for out, said in (("first", True), ("second", False)):
+        done = command_line(
+            *("explore", "tiny.toml", "--out", out, "--workers", 1), cwd=tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "own")
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("compiling kernels, once per machine: " in done.stderr) == said, done.stderr
+    assert (tmp_path / "first" / "model.qspinn").read_bytes() == (tmp_path / "second" / "model.qspinn").read_bytes()
+
+
 def test_help_says_what_exit_codes_mean(place: Path) -> None:
     for arguments in (["--help"], ["explore", "--help"]):
         text = " ".join(command_line(*arguments, cwd=place, COLUMNS="200").stdout.replace("│", "").split())
