@@ -148,7 +148,9 @@ def test_cifar10_dvs_is_split_by_number(tmp_path: Path, monkeypatch: pytest.Monk
     assert "the first 2 recordings (by number) for test" in found.split_rule
     with pytest.raises(DataError, match=r"airplane: holds too few recordings.*got 12; allowed: over 200"):
         qspinn.load_data(EventData(name="cifar10_dvs", folder=str(tmp_path / "cifar10_dvs")))
-    monkeypatch.setattr(cifar10_dvs.load, "__kwdefaults__", {**cifar10_dvs.load.__kwdefaults__, "n_test": 2, "n_validation": 3})
+    monkeypatch.setattr(
+        cifar10_dvs.load, "__kwdefaults__", {**cifar10_dvs.load.__kwdefaults__, "n_test": 2, "n_validation": 3}
+    )
     monkeypatch.setenv("QSPINN_DATA", str(tmp_path))
     small = qspinn.load_data(EventData(name="cifar10_dvs", size=16, bin_ms=50.0, n_train=10))
     assert (small.shape, small.train.n_samples) == ((2, 16, 16), 10)
@@ -195,7 +197,9 @@ def utterances(n: int, n_classes: int, seed: int, dtype: str = "f2") -> Group:
     rng = np.random.default_rng(seed)
     times = Stored(np.sort(rng.random(40) * 1.3).astype(dtype) for _ in range(n))
     units = Stored(rng.integers(0, 700, 40).astype("u2") for _ in range(n))
-    extra = Group(speaker=Stored(np.arange(n) // n_classes % 2 + 3), keys=Stored(np.array([b"zero", b"one", b"two"])[:n_classes]))
+    extra = Group(
+        speaker=Stored(np.arange(n) // n_classes % 2 + 3), keys=Stored(np.array([b"zero", b"one", b"two"])[:n_classes])
+    )
     return Group(spikes=Group(times=times, units=units), labels=Stored(np.arange(n) % n_classes), extra=extra)
 
 
@@ -348,7 +352,9 @@ def test_h5py_itself_reads_what_it_wrote_and_links_are_not_followed(tmp_path: Pa
 
 def idx(array: np.ndarray) -> bytes:
     """An idx file of unsigned bytes."""
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
+    )
 
 
 def idx_folder(folder: Path, **changed: np.ndarray) -> Path:
@@ -385,7 +391,10 @@ def test_a_folder_of_idx_files_of_any_size(tmp_path: Path) -> None:
     [
         ({"train_labels_idx1_ubyte": np.arange(59) % 3}, r"train: images and labels do not belong together"),
         ({"t10k_images_idx3_ubyte": np.zeros((9, 5, 8))}, r"test images are of another size; got \(5, 8\)"),
-        ({"train_labels_idx1_ubyte": np.arange(60) % 3 * 2}, r"train: holds no recording of some classes; got \['1', '3'\]"),
+        (
+            {"train_labels_idx1_ubyte": np.arange(60) % 3 * 2},
+            r"train: holds no recording of some classes; got \['1', '3'\]",
+        ),
         ({"train_images_idx3_ubyte": np.zeros((60, 45))}, r"train: images and labels do not belong together"),
     ],
 )
