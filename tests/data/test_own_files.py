@@ -306,12 +306,14 @@ COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
     "no sensor": ({"sensor": None}, r"mine\.npz: holds no array 'sensor'.*\(height, width\)"),
     "off the sensor": ({"x": np.array([0, 9, 0, 0])}, r"mine\.npz: recording 0\.x\[1\]: is outside the sensor.*got 9"),
     "disorder": ({"t": np.array([5, 1, 0, 0])}, r"mine\.npz: recording 0\.t\[1\]: .*order.*sort the events"),
-    "floats": ({"t": np.array([0.5, 1, 2, 3])}, r"whose unit is not known"),
-    "polarity": ({"p": np.array([0, 1, 2, 3])}, r"is no polarity"),
+    "floats": ({"t": np.array([0.5, 1, 2, 3])}, r"mine\.npz: t: holds floats, whose unit is not known"),
+    "polarity": ({"p": np.array([0, 1, 2, 3])}, r"mine\.npz: p\[2\]: is no polarity"),
     "offsets": ({"offsets": np.array([0, 2, 5])}, r"offsets: does not say where.*ascending from 0 to 4"),
-    "lengths": ({"x": np.array([0, 1])}, r"columns have different lengths"),
+    "lengths": ({"x": np.array([0, 1])}, r"mine\.npz: .*columns have different lengths"),
     "far": ({"t": np.array([1 << 60] * 4)}, r"mine\.npz: t: needs too many steps.*subtract the time"),
     "labels": ({"labels": classes(5)}, r"mine\.npz: labels: are not as many as the recordings; got 5; allowed: 2"),
+    "many steps": ({"t": np.array([1 << 37] * 4)}, r"mine\.npz: t: needs too many steps; got 137438954"),
+    "large sensor": ({"sensor": np.array([4, 40_000])}, r"mine\.npz: sensor\[1\]: .*40000"),
 }
 
 
@@ -325,7 +327,7 @@ def test_what_is_wrong_with_event_columns_is_said_by_name(name: str, tmp_path: P
         "sensor": np.array([4, 5]),
         "bin_ms": 1.0,
     }
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         events(tmp_path, **{k: v for k, v in (arrays | changed).items() if v is not None})
 
 
@@ -339,6 +341,7 @@ def test_what_is_wrong_with_event_columns_is_said_by_name(name: str, tmp_path: P
         (np.full((N, 4), 256), r"mine\.npz: x\[0, 0\]: .*got 256; allowed: 0\.\.255"),
         (np.zeros((N, 4, 4, 3), np.uint8), r"mine\.npz: x: has the wrong shape; got \(60, 4, 4, 3\)"),
         (np.full((N, 4), np.nan), r"mine\.npz: x\[0, 0\]: holds NaN"),
+        (np.zeros((N + 1, 4), np.uint8), r"mine\.npz: labels: are not as many as the recordings; got 60; allowed: 61"),
     ],
 )
 def test_what_are_no_images_is_said_by_name(x: np.ndarray, message: str, tmp_path: Path) -> None:
@@ -455,7 +458,8 @@ def test_settings_of_other_sets_are_refused(config: EventData | DataConfig, fiel
 
 
 def _n_bins_of_a_raster() -> None:
-    from qspinn.data.own.arrays import Settings, events_of
+    from qspinn.data.own.arrays import events_of
+    from qspinn.data.own.forms import Settings
 
     events_of({k: np.asarray(v) for k, v in good().items()}, Settings(where="a", name="a", n_bins=3))
 

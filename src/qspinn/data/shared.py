@@ -49,7 +49,8 @@ def refuse_shared(name: str, counts: dict[tuple[str, str], int]) -> None:
             "splits share recordings (of the same content), so that results on them say nothing",
             got=pairs,
             allowed="0",
-            fix="keep each recording in one split, or pass allow_shared=True to the data set, which is stored with it",
+            fix="keep each recording in one split, or pass allow_shared=True to the data set (for data of your own "
+            "data.allow_shared), which is stored with it",
         )
 
 

@@ -14,7 +14,8 @@ OWN = "npz"
 
 def own_name(given: Mapping[str, Any]) -> dict[str, Any]:
     """The name of the data set, where a configuration has a file and no name."""
-    return {"name": OWN} if given.get("file") and "name" not in given else {}
+    file = given.get("file")
+    return {"name": OWN} if isinstance(file, str) and file and "name" not in given else {}
 
 
 def need_file(name: str, file: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from qspinn.data.events.dataset import EventDataset
 from qspinn.data.images.dataset import Dataset
 from qspinn.data.npz import read_all
-from qspinn.data.own.arrays import Settings, events_of, images_of
+from qspinn.data.own.arrays import events_of, images_of
+from qspinn.data.own.forms import Settings
 from qspinn.data.paths import exists
 from qspinn.errors import DataError
 
@@ -41,10 +42,10 @@ def load_events(
         DataError: the file is missing or damaged, or an array is not as it must be.
     """
     path = path_in(folder, file)
-    told = Settings(
+    settings = Settings(
         where=str(path), name=path.name, bin_ms=bin_ms, n_bins=n_bins, scale=scale, allow_shared=allow_shared
     )
-    return events_of(read_all(path), told)
+    return events_of(read_all(path), settings)
 
 
 def load_images(folder: str, *, file: str, scale: float = 0.0, allow_shared: bool = False) -> Dataset:

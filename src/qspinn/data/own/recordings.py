@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from qspinn.arrays import integer, numbers
 from qspinn.data.events.clock import TimeUnit
 from qspinn.data.events.dataset import EventDataset
 from qspinn.data.images.dataset import Dataset
-from qspinn.data.own.arrays import Settings, events_of, images_of
+from qspinn.data.own.arrays import events_of, images_of
+from qspinn.data.own.forms import Settings
 from qspinn.data.own.splits import PARTS
 from qspinn.errors import ConfigError, DataError
 from qspinn.files import replacing
@@ -64,7 +66,7 @@ class Recordings:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigError("Recordings.name", "is no name", got=name, allowed="text")
-        self._told = Settings(
+        self._settings = Settings(
             where=name,
             name=name,
             bin_ms=_number("bin_ms", bin_ms),
@@ -102,13 +104,13 @@ class Recordings:
 
     def events(self) -> EventDataset:
         """The recordings as an event data set with three splits, for networks of layers and for local learning."""
-        return events_of(self._arrays, self._told)
+        return events_of(self._arrays, self._settings)
 
     def images(self) -> Dataset:
         """The images as a data set with three splits, for competing populations."""
-        return images_of(self._arrays, self._told)
+        return images_of(self._arrays, self._settings)
 
-    def save(self, path: str) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes the arrays as an .npz file that an experiment can name by `data.file`; whole or not at all.
 
         Settings other than bin_ms are not stored: `[data]` has scale, n_bins and allow_shared.
@@ -117,8 +119,8 @@ class Recordings:
             WriteError: the file cannot be written.
         """
         stored = dict(self._arrays)
-        if self._told.bin_ms:
-            stored["bin_ms"] = np.array(self._told.bin_ms)
+        if self._settings.bin_ms:
+            stored["bin_ms"] = np.array(self._settings.bin_ms)
         with replacing(path) as file:
             np.savez_compressed(file, **stored)  # type: ignore[arg-type]
 
