@@ -8,11 +8,13 @@ import numpy as np
 
 from qspinn.fixedpoint import QFormat, encode
 from qspinn.program import CodeTensor
+from qspinn.program.ops import STREAMS_PER_POPULATION, Stream
 from qspinn.quantization.plan import QuantRule
 
-STREAMS_PER_POPULATION = 16
+LOWERING_STREAM = int(Stream.LOWERING)
+"""First of a population's streams that stochastic encoding uses."""
 
-LOWERING_STREAM = 8  # first of the streams that stochastic encoding uses; 0..7 belong to run time and learning
+__all__ = ["LOWERING_STREAM", "STREAMS_PER_POPULATION", "decay_codes", "fitting_shift"]
 
 
 def fitting_shift(largest: float, bits: int) -> int:

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from qspinn.fixedpoint import QFormat, Rounding, requantize, stream_key
 from qspinn.program import CodeTensor, Program
-from qspinn.program.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp
+from qspinn.program.constants import thresholds
+from qspinn.program.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, Stream, VoteOp
 from qspinn.runtime import reference
 from qspinn.spikes import Spikes, from_dense
 
@@ -523,18 +524,18 @@ def _met(program: Program, op: LifOp, t: int, old: dict[str, Ints], current: Int
     """Conditions that one population meets in one step."""
     product, neurons = old["v"] * int(program.codes(op.decay)[0]), np.arange(op.n)
 
-    def rounded(x: Ints, shift: int, offset: int) -> Ints:
+    def rounded(x: Ints, shift: int, stream: Stream) -> Ints:
         return requantize(
             x,
             shift,
             op.rounding,
-            key=stream_key(program.seed, op.stream + offset, t),
+            key=stream_key(program.seed, op.stream + stream, t),
             index=np.broadcast_to(neurons, x.shape),
         )
 
-    drive = rounded(current, op.in_shift, 2)
-    v = rounded(product, op.decay_shift, 1) + drive
-    active, level = old["ref"] == 0, np.broadcast_to(reference.thresholds(program, op), v.shape)
+    drive = rounded(current, op.in_shift, Stream.INPUT)
+    v = rounded(product, op.decay_shift, Stream.DECAY) + drive
+    active, level = old["ref"] == 0, np.broadcast_to(thresholds(program, op), v.shape)
     fed = np.clip(v, op.v_min, op.v_fmt.code_max)
     crossing, others = active & (fed >= level), fired.sum(axis=1, keepdims=True) - fired
     rests = [(x, x & ((1 << s) - 1), s) for x, s in ((product, op.decay_shift), (current, op.in_shift)) if s > 0]

@@ -16,11 +16,11 @@ from qspinn.compiled.scalars import MODE
 from qspinn.compiled.vectors import WORDS, aligned
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program
-from qspinn.program.ops import DenseOp, Feed, LifOp, spread
+from qspinn.program.constants import inhibitions, resets, thresholds
+from qspinn.program.ops import DenseOp, Feed, LifOp
 from qspinn.runtime.numba_engine.kernels import bits, narrow
 from qspinn.runtime.numba_engine.layered.populations import States
 from qspinn.runtime.once import once
-from qspinn.runtime.reference import thresholds
 from qspinn.spikes import Spikes, unchecked
 
 NEVER = (1 << 31) - 1
@@ -128,10 +128,7 @@ def _from_raster(raster: NDArray[np.uint8]) -> Spikes:
 def _arguments(program: Program, op: LifOp, w: NDArray, lanes: Lanes, slices: Slices | None) -> tuple:
     """(kernel, arguments) for lanes, or for bit slices where they apply."""
     level, decay = thresholds(program, op), int(program.codes(op.decay)[0])
-    reset = spread(program.codes(op.v_reset), op.n)
-    strength = np.zeros(op.n, np.int64)
-    if op.inhibition:
-        strength = np.minimum(spread(program.codes(op.inhibition), op.n) << op.inhibition_shift, NEVER)
+    reset, strength = resets(program, op), np.minimum(inhibitions(program, op), NEVER)
     if slices is not None:
         packed, width = packed_rows(w)
         fixed = slices._replace(shifts=np.array(slices.shifts) * WORDS)

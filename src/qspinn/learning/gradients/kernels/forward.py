@@ -12,8 +12,11 @@ import numpy as np
 
 from qspinn.compiled.jit import kernel, part, piece
 from qspinn.compiled.scalars import NEAREST, STOCHASTIC, TOWARD_ZERO, random_word, step_key, stream_base
+from qspinn.program.ops import Stream
 
 _F32 = np.float32
+DECAY, INPUT, CURRENT = int(Stream.DECAY), int(Stream.INPUT), int(Stream.CURRENT)
+THETA, STORE = int(Stream.THETA), int(Stream.STORE)
 PLAIN = -1  # beside the rounding modes: real numbers, nothing is rounded
 
 RESTING = _F32(np.inf)
@@ -149,9 +152,9 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     high, theta = level.copy(), np.zeros_like(level)
     theta_step = theta_step[low : low + m] if adapts else theta_step
     constant = np.zeros_like(bias) if has_current else bias
-    base_decay, base_in = stream_base(seed, stream + 1), stream_base(seed, stream + 2)
-    base_i, base_theta = stream_base(seed, stream + 6), stream_base(seed, stream + 5)
-    base_store = stream_base(seed, stream + 7)
+    base_decay, base_in = stream_base(seed, stream + DECAY), stream_base(seed, stream + INPUT)
+    base_i, base_theta = stream_base(seed, stream + CURRENT), stream_base(seed, stream + THETA)
+    base_store = stream_base(seed, stream + STORE)
     n_fired, count = 0, 0
     for t in range(current.shape[0]):
         here, spike, rest = current[t, low : low + m], spikes[t, to : to + m], left[t, to : to + m]

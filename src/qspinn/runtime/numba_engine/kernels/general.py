@@ -6,7 +6,11 @@ import numpy as np
 
 from qspinn.compiled.jit import kernel
 from qspinn.compiled.scalars import random_word, requantize, step_key, stream_base
+from qspinn.program.ops import Stream
 from qspinn.runtime.numba_engine.kernels.feed import add_own, add_signal, room_for, times
+
+WINNER, DECAY, INPUT = int(Stream.WINNER), int(Stream.DECAY), int(Stream.INPUT)
+CURRENT, THETA, STORE = int(Stream.CURRENT), int(Stream.THETA), int(Stream.STORE)
 
 
 @kernel
@@ -79,12 +83,12 @@ def in_general(
     everywhere = totals.shape[0] == 1 and totals.shape[1] == 1
     seen, listed = room_for(feed)
     n_events = np.int64(0)
-    base = stream_base(seed, stream)
-    base_decay = stream_base(seed, stream + 1)
-    base_in = stream_base(seed, stream + 2)
-    base_current = stream_base(seed, stream + 6)
-    base_theta = stream_base(seed, stream + 5)
-    base_store = stream_base(seed, stream + 7)
+    base = stream_base(seed, stream + WINNER)
+    base_decay = stream_base(seed, stream + DECAY)
+    base_in = stream_base(seed, stream + INPUT)
+    base_current = stream_base(seed, stream + CURRENT)
+    base_theta = stream_base(seed, stream + THETA)
+    base_store = stream_base(seed, stream + STORE)
     for s in range(n_samples):
         v[:] = 0
         i_syn[:] = 0

@@ -8,11 +8,11 @@ import numpy as np
 
 from qspinn.fixedpoint import Rounding
 from qspinn.program import Program
+from qspinn.program.constants import biases, in_shifts, kept_codes, thresholds
 from qspinn.program.ops import AddOp, Feed, LifOp
 from qspinn.runtime.numba_engine.kernels import feed as feed_kernel
-from qspinn.runtime.numba_engine.layered.arguments import events_of, kept_codes
+from qspinn.runtime.numba_engine.layered.arguments import events_of
 from qspinn.runtime.once import once
-from qspinn.runtime.reference import biases, in_shifts, thresholds
 from qspinn.spikes import Spikes
 
 
