@@ -21,6 +21,26 @@ def thresholds(program: Program, op: LifOp) -> Ints:
     return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
 
 
+def decays(program: Program, op: LifOp) -> Ints:
+    """The decay factors of potentials, in units of 2**-decay_shift, [N]."""
+    return spread(program.codes(op.decay), op.n)
+
+
+def current_decays(program: Program, op: LifOp) -> Ints:
+    """The decay factors of synaptic currents, in units of 2**-current_shift, [N]; zeros where there are none."""
+    return _each(program, op.current, op.n)
+
+
+def theta_decays(program: Program, op: LifOp) -> Ints:
+    """The decay factors of adaptive thresholds, in units of 2**-theta_decay_shift, [N]; zeros without."""
+    return _each(program, op.theta_decay, op.n)
+
+
+def share_factors(program: Program, op: LifOp) -> bool:
+    """Whether every decay factor is one number for all neurons of a population."""
+    return all(len(program.codes(name)) == 1 for name in op.factors)
+
+
 def resets(program: Program, op: LifOp) -> Ints:
     """The codes that potentials are set to after a spike where the reset is to a value, [N]."""
     return spread(program.codes(op.v_reset), op.n)

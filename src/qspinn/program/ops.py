@@ -147,7 +147,8 @@ class LifOp(Record, frozen=True, tag="lif"):
        steps a potential has fewer bits than the step computes with
 
     Tensor names are empty where a quantity is absent. Tensors have shape [N], [C] with the N neurons in C channels one
-    after the other, or [1] for all neurons alike. in_shifts, where given, is one in_shift per channel. theta is a
+    after the other, or [1] for all neurons alike; so have the factors decay, current and theta_decay, whose codes are
+    divided by the one 2**shift of its kind. in_shifts, where given, is one in_shift per channel. theta is a
     tensor, or with theta_fmt a state that begins at 0.
     Random streams: `stream` plus the numbers of `Stream`.
     """
@@ -192,6 +193,11 @@ class LifOp(Record, frozen=True, tag="lif"):
     def looks_back(self) -> bool:
         """Whether a step needs to know which neurons spiked in the step before."""
         return self.reset_delay or self.theta_fmt is not None
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Tensors of decay factors: of potentials, and where they are there of currents and adaptive thresholds."""
+        return tuple(name for name in (self.decay, self.current, self.theta_decay) if name)
 
     @property
     def kept_fmt(self) -> QFormat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qspinn.fixedpoint import QFormat, encode
 from qspinn.program import CodeTensor
@@ -28,8 +29,15 @@ def fitting_shift(largest: float, bits: int) -> int:
     return shift
 
 
-def decay_codes(decay: float, rule: QuantRule) -> CodeTensor:
-    """The decay factor as m / 2**bits, m in 0..2**bits - 1."""
-    fmt = QFormat(bits=rule.bits, frac=rule.bits)
-    codes, _ = encode([decay], fmt, rule.rounding)
+def decay_codes(decay: float | NDArray[np.float64], rule: QuantRule) -> CodeTensor:
+    """Decay factors as m / 2**bits, m in 0..2**bits - 1; [1] where all have one code.
+
+    Where only some neurons do not leak at all (a factor of 1), one more bit holds their code, 2**bits.
+    """
+    each = np.atleast_1d(np.asarray(decay, np.float64))
+    whole = each >= 1.0 if each.size > 1 else np.zeros(1, np.bool_)
+    codes, _ = encode(each, QFormat(bits=rule.bits, frac=rule.bits), rule.rounding)
+    codes = np.where(whole, 1 << rule.bits, codes)
+    codes = codes[:1] if np.all(codes == codes[0]) else codes
+    fmt = QFormat(bits=rule.bits + bool(whole.any()), frac=rule.bits)
     return CodeTensor(codes=codes.astype(np.int32), fmt=fmt)

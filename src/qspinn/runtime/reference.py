@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from qspinn.fixedpoint import random_words, requantize, saturate, stream_key
 from qspinn.program import Program
-from qspinn.program.constants import biases, in_shifts, inhibitions, resets, theta_steps, thresholds
+from qspinn.program.constants import (
+    biases,
+    current_decays,
+    decays,
+    in_shifts,
+    inhibitions,
+    resets,
+    theta_decays,
+    theta_steps,
+    thresholds,
+)
 from qspinn.program.ops import (
     AddOp,
     ConvOp,
@@ -131,20 +141,20 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
         )
 
     neurons = np.arange(op.n)
-    v = rounded(old[op.name]["v"] * int(program.codes(op.decay)[0]), op.decay_shift, Stream.DECAY)
+    v = rounded(old[op.name]["v"] * decays(program, op), op.decay_shift, Stream.DECAY)
     i, ref = old[op.name]["i"], old[op.name]["ref"]
     theta, before = old[op.name]["theta"], old[op.name]["s"]
     if op.reset_delay:
         v = _reset(program, op, v, thresholds(program, op) + (theta << op.theta_shift), before)
     if op.theta_fmt is not None:
-        kept = rounded(theta * int(program.codes(op.theta_decay)[0]), op.theta_decay_shift, Stream.THETA)
+        kept = rounded(theta * theta_decays(program, op), op.theta_decay_shift, Stream.THETA)
         theta = saturate(kept + before * theta_steps(program, op), op.theta_fmt)
     level = thresholds(program, op) + (theta << op.theta_shift)
     active, ref = ref == 0, np.maximum(ref - 1, 0)
     received = signals.get(f"{op.name}.i", np.zeros_like(v))
     bias = biases(program, op)
     if op.current_fmt is not None:
-        kept = rounded(i * int(program.codes(op.current)[0]), op.current_shift, Stream.CURRENT)
+        kept = rounded(i * current_decays(program, op), op.current_shift, Stream.CURRENT)
         received = i = saturate(kept + received + bias, op.current_fmt)
         bias = np.zeros_like(bias)
     fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, Stream.INPUT)) + bias

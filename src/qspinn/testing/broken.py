@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, random_words, requantize, stream_key
 from qspinn.program import Program
-from qspinn.program.constants import thresholds
+from qspinn.program.constants import decays, thresholds
 from qspinn.program.ops import DenseOp, LifOp, SelectOp, Stream
 from qspinn.runtime.result import Result, vote
 from qspinn.spikes import Spikes
@@ -76,7 +76,7 @@ class BrokenBackend(msgspec.Struct, frozen=True):
         """(v, ref, spikes) after one step of a population."""
         keys = {s: stream_key(program.seed, op.stream + s, t) for s in (Stream.WINNER, Stream.DECAY, Stream.INPUT)}
         level = thresholds(program, op)
-        v = self._rounded(v * int(program.codes(op.decay)[0]), op.decay_shift, op.rounding, keys[Stream.DECAY])
+        v = self._rounded(v * decays(program, op), op.decay_shift, op.rounding, keys[Stream.DECAY])
         active, ref = ref == 0, np.maximum(ref - 1, 0)
         fed = v + self._rounded(current, op.in_shift, op.rounding, keys[Stream.INPUT])
         if self.fault is Fault.OVERFLOW:

@@ -16,7 +16,7 @@ from qspinn.compiled.scalars import MODE
 from qspinn.compiled.vectors import WORDS, aligned
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program
-from qspinn.program.constants import inhibitions, resets, thresholds
+from qspinn.program.constants import inhibitions, resets, share_factors, thresholds
 from qspinn.program.ops import DenseOp, Feed, LifOp
 from qspinn.runtime.numba_engine.kernels import bits, narrow
 from qspinn.runtime.numba_engine.layered.populations import States
@@ -63,7 +63,7 @@ def plan(
     chosen: of signals from which sources were left out, which ones the weights know.
     """
     (feed, *others) = feeds or (None,)
-    plain = once(program, ("plain", op.name), lambda: LifOp(**{f: getattr(op, f) for f in COMPETING}) == op)
+    plain = once(program, ("plain", op.name), lambda: _is_plain(program, op))
     if (
         others
         or not isinstance(feed, DenseOp)
@@ -85,6 +85,11 @@ def plan(
         (op.name, lanes, slices),
         lambda: _arguments(program, op, _rows(w, chosen.get(feed.source)), lanes, slices),
     )
+
+
+def _is_plain(program: Program, op: LifOp) -> bool:
+    """Whether the kernels for competing neurons know everything of a population; all its neurons leak alike."""
+    return LifOp(**{f: getattr(op, f) for f in COMPETING}) == op and share_factors(program, op)
 
 
 def population(op: LifOp, plan: tuple, source: Spikes, left: States, noted: bool) -> Spikes:

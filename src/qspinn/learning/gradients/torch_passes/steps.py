@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qspinn.compiled.scalars import NEAREST, STOCHASTIC, TOWARD_ZERO
 from qspinn.learning.gradients.kernels.forward import BEYOND, PLAIN
-from qspinn.learning.gradients.scan import Scan
+from qspinn.learning.gradients.scan import Factor, Scan, laid
 from qspinn.learning.gradients.torch_passes.connection import product_type
 from qspinn.program.ops import Stream
 from qspinn.runtime.torch_engine.rounding import words_of
@@ -34,7 +34,8 @@ class Constants:
         self.places, self.device, self.kind = n // len(level), total.device, DTYPES[scan.kind]
         self.level, self.bias = self.vector(level), self.vector(bias)
         self.reset = self.vector(scan.reset)
-        self.decay, self.i_decay = float(scan.kind(scan.decay)), float(scan.kind(scan.i_decay))
+        self.decay, self.i_decay = self.factor(scan.decay, scan.kind), self.factor(scan.i_decay, scan.kind)
+        self.theta_decay = self.factor(scan.theta_decay, scan.kind)
         self.product = self.kind if scan.mode == PLAIN else product_type(self.kind)
         order = torch.from_numpy(outer).to(self.device)
 
@@ -54,6 +55,12 @@ class Constants:
         """A number per channel as one per neuron."""
         each = x.detach() if isinstance(x, Tensor) else torch.tensor(np.asarray(x, np.float64))
         return each.to(self.device, dtype or self.kind).repeat(self.places)
+
+    def factor(self, x: Factor, kind: Any) -> float | Tensor:
+        """Decay factors: a number where there is one, else a vector [N], channel-last."""
+        if np.size(x) == 1:
+            return float(kind(np.ravel(x)[0]))
+        return torch.from_numpy(laid(x, len(self.level) // self.places, self.places, kind)).to(self.device)
 
 
 def _rounder(scan: Scan, scale: Tensor, stream: Stream, n_steps: int, outer: Tensor) -> Rounder:

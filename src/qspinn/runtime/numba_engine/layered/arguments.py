@@ -14,7 +14,18 @@ from qspinn.compiled.scalars import MODE
 from qspinn.compiled.vectors import aligned
 from qspinn.fixedpoint import Rounding
 from qspinn.program import Program
-from qspinn.program.constants import biases, in_shifts, inhibitions, kept_codes, resets, theta_steps, thresholds
+from qspinn.program.constants import (
+    biases,
+    current_decays,
+    decays,
+    in_shifts,
+    inhibitions,
+    kept_codes,
+    resets,
+    theta_decays,
+    theta_steps,
+    thresholds,
+)
 from qspinn.program.ops import LifOp
 from qspinn.runtime.numba_engine.kernels import general as general_kernel
 from qspinn.runtime.numba_engine.kernels import lanes as lanes_kernel
@@ -212,7 +223,6 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
     """The kernel of 64 bits with its arguments between the sums and the outputs."""
     fmt = op.current_fmt
     neuron = (
-        int(program.codes(op.decay)[0]),
         op.decay_shift,
         op.v_min,
         op.v_fmt.code_max,
@@ -223,12 +233,10 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
         op.n_ref,
         MODE[op.rounding],
         fmt is not None,
-        int(program.codes(op.current)[0]) if op.current else 0,
         op.current_shift,
         fmt.code_min if fmt else 0,
         fmt.code_max if fmt else 0,
         op.theta_fmt is not None,
-        int(program.codes(op.theta_decay)[0]) if op.theta_decay else 0,
         op.theta_decay_shift,
         op.theta_fmt.code_max if op.theta_fmt else 0,
         op.theta_shift,
@@ -242,6 +250,9 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
         resets(program, op),
         biases(program, op),
         theta_steps(program, op),
+        decays(program, op),
+        current_decays(program, op),
+        theta_decays(program, op),
     )
     return general_kernel.in_general, (
         field.places(),
