@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qspinn.fixedpoint import QFormat
 from qspinn.program import CodeTensor, Program
@@ -244,7 +245,7 @@ class _Builder(msgspec.Struct):
             **self._store(v_bits),
         )
 
-    def _factors(self, code: int, shift: int, shape: Shape, fmt: QFormat) -> CodeTensor:
+    def _factors(self, code: ArrayLike, shift: int, shape: Shape, fmt: QFormat) -> CodeTensor:
         """Decay factors in units of 2**-shift: the given one for all neurons, or in every fifth population one for each
         channel or neuron, of which some may not leak."""
         if self.factors.random() < 0.8:
@@ -289,9 +290,13 @@ ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
 """Ways in which an engine of layers may be wrong: the operation concerned, and what it takes its fields for."""
 
 
+FACTOR = "lets all neurons leak like the first"
+"""A way in which an engine may be wrong about tensors, not about fields."""
+
+
 def altered(change: str) -> Callable[..., Result]:
-    """A backend that is right but for one of the ALTERATIONS: what a contract must notice."""
-    kind, fields = ALTERATIONS[change]
+    """A backend that is right but for one of the ALTERATIONS, or FACTOR: what a contract must notice."""
+    kind, fields = (LifOp, {}) if change == FACTOR else ALTERATIONS[change]
 
     def run(program: Program, spikes: Spikes, *, record: bool = False) -> Result:
         ops = []
@@ -301,6 +306,11 @@ def altered(change: str) -> Callable[..., Result]:
                 shape = program.codes(op.weight).shape
                 wrong = wrong if conv_shape(wrong, shape) == conv_shape(op, shape) else op
             ops.append(wrong)
-        return reference.run(msgspec.structs.replace(program, ops=tuple(ops)), spikes, record=record)
+        firsts = {name for op in program.ops_of(LifOp) for name in op.factors} if change == FACTOR else set()
+        tensors = {
+            name: msgspec.structs.replace(t, codes=t.codes[:1] if name in firsts else t.codes)
+            for name, t in program.tensors.items()
+        }
+        return reference.run(msgspec.structs.replace(program, ops=tuple(ops), tensors=tensors), spikes, record=record)
 
     return run

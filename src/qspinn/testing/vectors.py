@@ -228,7 +228,7 @@ def _kept(rounding: Rounding) -> Iterator[Vector]:
 
 def _apart(rounding: Rounding) -> Iterator[Vector]:
     """Decays that differ between neurons, of potentials, currents and thresholds, by neuron and by channel: of every
-    remainder of either sign, none at all beside whole ones, at both ends; for competing neurons as well."""
+    remainder of either sign, none at all beside whole ones, at both ends of potentials."""
     once, now_and_then = _pulses([1], 8), from_dense(np.resize([1, 1, 0, 1, 0, 0], (9, 2, 1)))
     column = np.array([*range(-140, 140), -32768, -32767, -16385, 16384, 32766, 32767, 0, 0])[:, None]
     for shift, kinds in ((0, [1, 0]), (2, [3, 4, 0, 1]), (8, [255, 205, 256, 0, 1]), (15, [32767, 1 << 15, 16385, 1])):
@@ -243,9 +243,11 @@ def _apart(rounding: Rounding) -> Iterator[Vector]:
                 lone(column, n_steps=8, current=less, decay=own, i_bits=14, **same),
                 once,
             )
-            moving = {"theta_step": np.resize([1, 3, 90], len(column)), "theta_decay": less, "current": (7, 3)}
+            moving: dict[str, Any] = {"theta_step": np.resize([1, 3, 90], len(column)), "theta_decay": less}
             for delay in (False, True):
-                program = lone(column, n_steps=9, reset_delay=delay, n_ref=1, decay=(3, 2), **moving, **same)
+                program = lone(
+                    column, n_steps=9, reset_delay=delay, n_ref=1, decay=(3, 2), current=(7, 3), **moving, **same
+                )
                 yield f"leaks of thresholds {where}, delay {delay}", program, now_and_then
             fmt = QFormat(bits=8, frac=-4, signed=True)
             program = lone(column >> 3, n_steps=8, decay=own, v_min=-900, store_fmt=fmt, store_min=-100, **same)
