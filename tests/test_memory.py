@@ -28,6 +28,7 @@ from qspinn.quantization.layered import lower_layers
 from qspinn.quantization.paths import layer_paths
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 from qspinn.quantization.ranges import LayerRanges, Ranges
+from qspinn.testing.programs import single
 
 NET = diehl_cook(784, 400, neuron=Lif(n_ref_steps=5))
 
@@ -102,6 +103,21 @@ def test_parameters_are_what_the_file_packs(
 
 def test_learning_counts_only_plastic_connections(two_layers: Network) -> None:
     assert float_account(two_layers, learning=True) == float_account(two_layers)
+
+
+def test_every_decay_counts() -> None:
+    """Of each layer, one number for all neurons, one per channel or one per neuron."""
+    network = planned()
+    name, channels = network.layers[0].name, network.layers[0].shape[0]
+    before = {r.path: r.count for r in float_layers_account(network).rows}
+    for size in (1, channels, network.layers[0].n):
+        rows = {
+            r.path: r.count for r in float_layers_account(network, decays={f"{name}.decay": np.full(size, 0.5)}).rows
+        }
+        assert rows == before | {f"{name}.decay": size}
+    program = single([[3], [1], [2]], decay=[3, 1, 2], decay_shift=2)
+    (row,) = (r for r in program_account(program).rows if r.path == "p0.decay")
+    assert (row.count, row.total_bits) == (3, 6)
 
 
 @pytest.mark.parametrize(

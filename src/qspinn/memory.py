@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
+from numpy.typing import NDArray
 
 from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError
 from qspinn.networks.competing import Network
+from qspinn.networks.layer_arrays import decay_arrays
 from qspinn.networks.layered import LayeredNetwork, Skip
 from qspinn.program import Program
 from qspinn.program.ops import DenseOp, LifOp
@@ -143,10 +145,20 @@ def learning_account(network: Network, program: Program, bits_of: Mapping[str, i
     return MemoryAccount(rows=tuple(rows))
 
 
-def float_layers_account(network: LayeredNetwork, *, batch: int = 1) -> MemoryAccount:
+def float_layers_account(
+    network: LayeredNetwork, *, batch: int = 1, decays: Mapping[str, NDArray] | None = None
+) -> MemoryAccount:
     """M_0 of a layered network: every parameter and state at 32 bits, batch normalization folded into weights and
-    biases as it is for inference, constants of a layer once."""
+    biases as it is for inference, constants of a layer once.
+
+    Args:
+        decays: those that are not the declared ones, by path, [1], [C] or [N]; each of their numbers is counted.
+
+    Raises:
+        LoweringError: an array is no decay of the network.
+    """
     need_kind("network", network, LayeredNetwork)
+    own = decay_arrays(network, {} if decays is None else decays)
     rows: list[MemoryRow] = []
 
     def add(path: str, role: str, count: int) -> None:
@@ -167,7 +179,11 @@ def float_layers_account(network: LayeredNetwork, *, batch: int = 1) -> MemoryAc
             ("theta_decay", neuron.adapts),
         ):
             if there:
-                add(f"{layer.name}.{kind}", "parameter", 1)
+                add(
+                    f"{layer.name}.{kind}",
+                    "parameter",
+                    own[path].size if (path := f"{layer.name}.{kind}") in own else 1,
+                )
         for kind, there in (
             ("v", True),
             ("ref", neuron.n_ref_steps > 0),
@@ -245,7 +261,8 @@ def published_account(
 
 def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) -> MemoryAccount:
     """What the program that `lower_layers` makes by this plan will need, known before anything is trained: the same
-    rows as `program_account`, at most as large where thresholds and decays are the declared ones.
+    rows as `program_account`, at most as large where thresholds and decays are the declared ones (a trained layer may
+    have a decay for each channel or neuron, of which there is one here).
 
     A layer whose weights have a step per channel has a threshold and a shift for each channel (a trained one may find
     some alike, and store them once). Where all channels share a step, they are taken to share the shift as well; a bias

@@ -16,7 +16,7 @@ from safetensors.numpy import save as save_tensors
 from qspinn.errors import ArtifactError, ConfigError
 from qspinn.files import write_atomic
 from qspinn.fixedpoint import QFormat
-from qspinn.program import FORMAT_VERSION, Program, from_bytes, load, pack, save, to_bytes, unpack
+from qspinn.program import FORMAT_VERSION, Note, Program, from_bytes, load, pack, save, to_bytes, unpack
 from qspinn.program import file as program_file
 from qspinn.program.ops import LifOp, VoteOp
 from qspinn.records.record import to_plain
@@ -151,6 +151,21 @@ def test_newer_versions_are_refused_by_name(small: bytes) -> None:
     assert to_bytes(from_bytes(rewritten(small, {}))) == small
     with pytest.raises(ArtifactError, match=f"newer version of qspinn; got {FORMAT_VERSION + 1}.*upgrade"):
         from_bytes(rewritten(small, {"format_version": FORMAT_VERSION + 1}))
+
+
+def test_decays_that_differ_need_a_version_of_their_own() -> None:
+    """Files without are written as before; those with name a version that readers from before refuse."""
+    for decay, version in (([3], 1), ([3, 1, 2], 3)):
+        program = single([[3, 5], [1, 2], [2, 2]], decay=decay, decay_shift=2)
+        data = to_bytes(program)
+        assert f'\\"format_version\\":{version}'.encode() in data
+        again = from_bytes(data)
+        assert (again.codes("p0.decay").tolist(), to_bytes(again)) == (decay, data)
+        noted = msgspec.structs.replace(program, notes=(Note(path="p0.w", problem="clipped", count=1, total=2),))
+        assert from_bytes(to_bytes(noted)).notes == noted.notes
+    for older in (1, 2):
+        with pytest.raises(ArtifactError, match=f"no version of qspinn writes; got {older}; .* between neurons from 3"):
+            from_bytes(rewritten(data, {"format_version": older}))
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,15 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "bias_shift": (lif(bias_shift=-1), "bias_shift: is out of range"),
     "no threshold": (lif(v_th="nowhere"), "v_th: names no tensor of this program; got 'nowhere'"),
     "threshold without a name": (lif(v_th=""), "v_th: names no tensor"),
-    "two decays": (with_tensor("p0.decay", [1, 1]), "decay: tensor 'p0.decay' has the wrong shape"),
+    "decays of another number": (
+        with_tensor("p0.decay", [1] * 7),
+        "decay: tensor 'p0.decay' does not give one value to each neuron",
+    ),
+    "a matrix of decays": (with_tensor("p0.decay", [[1]]), "does not give one value to each neuron"),
+    "a neuron whose potential grows": (
+        lambda p: with_tensor("p0.decay", [1, 3], decay_shift=1)(single([[5, 7]] * 2, n_steps=3)),
+        r"is no factor of 0\.\.1; got '3 / 2\*\*1'",
+    ),
     "a decay that grows": (with_tensor("p0.decay", [3], decay_shift=1), r"is no factor of 0\.\.1; got '3 / 2\*\*1'"),
     "a signed decay": (with_tensor("p0.decay", [-1], S8), r"decay: tensor 'p0.decay' is no factor"),
     "a current's shift without a current": (lif(current_shift=3), "shifts a factor that is not there"),

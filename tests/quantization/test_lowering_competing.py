@@ -14,6 +14,7 @@ from qspinn.learning.stdp.training import respond
 from qspinn.networks.checkpoint import Trained
 from qspinn.networks.competing import Dense, Lif, Network, PoissonInput, Population, VoteReadout
 from qspinn.networks.models import diehl_cook
+from qspinn.program.constants import thresholds
 from qspinn.program.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
 from qspinn.quantization.competing import lower, poisson_op, readout_votes, unsigned_codes
 from qspinn.quantization.paths import tensor_paths
@@ -128,7 +129,7 @@ def test_thresholds_are_the_declared_ones_in_the_unit_of_v(
         program = lower(trained, plan_of(fold_theta=fold), make_ranges(tiny))
         (op,) = program.ops_of(LifOp)
         unit = program.tensors["exc.w"].fmt.delta * 2.0**op.in_shift
-        np.testing.assert_allclose(reference.thresholds(program, op) * unit, wanted, rtol=1e-3)
+        np.testing.assert_allclose(thresholds(program, op) * unit, wanted, rtol=1e-3)
         assert ("exc.theta" in program.tensors) == (not fold)
 
 

@@ -119,6 +119,58 @@ def tiny(w: list[list[float]], **settings: Any) -> tuple[LayeredNetwork, dict[st
     return network, {"out.w": np.array(w), "out.bias": np.full(len(w), 0.125)}
 
 
+def test_decays_of_channels_by_hand() -> None:
+    """One code for each channel where they differ, one for all where they do not; no leak takes one more bit."""
+    network, params = tiny([[0.5], [0.5]], current_decay=0.5, theta_step=0.5, v_th=0.3)
+    ranges, plan = LayerRanges(v={"out": 2.0}, i={"out": 1.0}), plan_of(4, 8, others=8)
+
+    def lowered(**decays: Any) -> tuple[LifOp, list[list[int]]]:
+        program = lower_layers(network, params | {f"out.{k}": np.array(x) for k, x in decays.items()}, plan, ranges)
+        (op,) = program.ops_of(LifOp)
+        return op, [program.codes(f"out.{kind}").tolist() for kind in ("decay", "i_decay", "theta_decay")]
+
+    assert lowered()[1] == [[128], [128], [243]]
+    op, codes = lowered(decay=[0.5, 0.25], i_decay=[0.0, 0.75], theta_decay=[0.5, 0.999])
+    assert (op.decay_shift, op.current_shift, op.theta_decay_shift) == (8, 8, 8)
+    assert codes == [[128, 64], [0, 192], [128, 255]]
+    assert lowered(decay=[0.25, 0.25], i_decay=[0.75], theta_decay=0.5)[1] == [[64], [192], [128]]
+    assert lowered(decay=[1.0, 0.999])[1][0] == [256, 255]
+    op, codes = lowered(decay=[1.0, 1.0])
+    assert (op.decay_shift, codes[0]) == (0, [1])
+    for kind, decay, allowed in (("decay", [0.5, 1.1], "0..1"), ("i_decay", [1.0, 0.5], "decay < 1")):
+        with pytest.raises(
+            LoweringError, match=rf"^out\.{kind}: is no decay factor; got 1\.[01]; allowed: .*{allowed}"
+        ):
+            lowered(**{kind: decay})
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"a": 4, "b": 4, "out": 3}, {"a": 64, "b": 16, "out": 1}], ids=["channels", "neurons"]
+)
+def test_wide_integers_with_decays_of_their_own_answer_like_the_float_network(sizes: dict[str, int]) -> None:
+    neuron = Leaky(v_th=0.8, theta_step=0.3)
+    decays = {
+        f"{name}.{kind}": np.linspace(low, high, n)
+        for name, n in sizes.items()
+        for kind, low, high in (("decay", 1.0, 0.5), ("theta_decay", 0.5, 0.95))
+    }
+    net = SurrogateNet(network_of(neuron, pool="average", feedback=True), seed=1, decays=decays)
+    raster = (np.random.default_rng(4).random((T, B, 72)) < 0.3).astype(np.uint8)
+    for _ in range(20):
+        net(torch.from_numpy(raster))  # statistics of the normalizations
+    net.eval()
+    out = net(torch.from_numpy(raster), potentials=True)
+    ranges = LayerRanges(
+        v={n: v.detach().abs().max().item() * 2 for n, v in out.potentials.items()},
+        theta={n: x.max().item() for n, x in out.thetas.items()},
+    )
+    program = lower_layers(net.network, net.params(), plan_of(14, 16), ranges)
+    result = run(program, from_dense(raster), record=True)
+    expected = (out.scores.detach().numpy() * T).round().astype(int)
+    assert result.counts["out"].sum() > 20
+    assert np.mean(result.scores == expected) > 0.95, "rounding may move a spike now and then"
+
+
 def test_units_by_hand() -> None:
     """Channel 0: step 0.875 / 7 = 1/8, reach 2.0 = 16 steps into 3 bits: shift 2, unit 1/2. Channel 1: step 1/32."""
     network, params = tiny([[0.875, -0.5], [0.21875, 0.0625]])

@@ -31,7 +31,7 @@ from qspinn.runtime.torch_engine import engine as torch_engine
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing import BackendContract, BrokenBackend, Fault, adversarial, build, observed, random_case, recipes
 from qspinn.testing.contract import check_equal
-from qspinn.testing.layered import ALTERATIONS, altered, random_layered
+from qspinn.testing.layered import ALTERATIONS, FACTOR, altered, random_layered
 from qspinn.testing.programs import Recipe, codes, constant, single
 from qspinn.testing.vectors import lone
 
@@ -99,7 +99,7 @@ def test_contract_catches_a_broken_backend(fault: Fault) -> None:
     assert {"test_adversarial_vectors", "test_random_programs"} <= set(failures(fault))
 
 
-@pytest.mark.parametrize("change", ALTERATIONS)
+@pytest.mark.parametrize("change", [*ALTERATIONS, FACTOR])
 def test_contract_catches_a_wrong_engine_of_layers(change: str) -> None:
     wrong = {"backend": staticmethod(altered(change)), "layered": True, "n_random": 130}  # up to the first that differs
     contract = type("Contract", (Small,), wrong)()

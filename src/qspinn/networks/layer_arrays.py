@@ -13,16 +13,18 @@ from qspinn.networks.layered import Layer, LayeredNetwork, Pool2d, Skip
 from qspinn.records.words import nearest
 
 Floats = NDArray[np.float64]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 def layer_arrays(network: LayeredNetwork, params: Mapping[str, NDArray]) -> dict[str, Floats]:
     """The arrays of a network by path, float64: weights; `<layer>.bias` [C] where a connection declares one (zeros are
-    taken for none elsewhere); and where given, `<layer>.v_th` [C] and `<layer>.decay` [1] in place of the declared
-    numbers.
+    taken for none elsewhere); and where given, in place of the declared numbers, `<layer>.v_th` [C] and the decays
+    `<layer>.decay`, `<layer>.i_decay` (of a synaptic current), `<layer>.theta_decay` (of an adaptive threshold): one
+    for all neurons [1], one per channel [C], or one per neuron [N], channel after channel.
 
     Raises:
         LoweringError: names the path of an array that is unknown, missing, of the wrong shape, not finite, or out of
-            its range (thresholds above 0, decays within 0..1).
+            its range (thresholds above 0, decays within 0..1, those of currents and thresholds below 1).
     """
     need_kind("network", network, LayeredNetwork)
     if not isinstance(params, Mapping):
@@ -59,9 +61,45 @@ def thresholds_of(layer: Layer, arrays: Mapping[str, Floats]) -> Floats:
     return np.broadcast_to(arrays.get(f"{layer.name}.v_th", np.asarray(layer.neuron.v_th)), layer.shape[0]).copy()
 
 
-def decay_of(layer: Layer, arrays: Mapping[str, Floats]) -> float:
-    """The decay of a layer's potentials, as given or as declared."""
-    return float(arrays[f"{layer.name}.decay"].ravel()[0]) if f"{layer.name}.decay" in arrays else layer.neuron.decay
+def decay_of(layer: Layer, arrays: Mapping[str, Floats], kind: str = "decay") -> Floats:
+    """The decay factors of a layer, as given or as declared: [1] for all neurons, [C] per channel or [N] per neuron.
+
+    Args:
+        kind: "decay" of potentials, "i_decay" of synaptic currents (0 without), "theta_decay" of adaptive thresholds.
+    """
+    neuron = layer.neuron
+    declared = {"decay": neuron.decay, "i_decay": neuron.current_decay or 0.0, "theta_decay": neuron.theta_decay}[kind]
+    return arrays.get(f"{layer.name}.{kind}", np.full(1, declared))
+
+
+def decay_paths(network: LayeredNetwork) -> dict[str, Shapes]:
+    """The decays that arrays may give, by path, with the shapes that each may have."""
+    found: dict[str, Shapes] = {}
+    for layer in network.layers:
+        there = {"decay": True, "i_decay": layer.neuron.current_decay is not None, "theta_decay": layer.neuron.adapts}
+        shapes = ((1,), (layer.shape[0],), (layer.n,))
+        found |= {f"{layer.name}.{kind}": shapes for kind, is_there in there.items() if is_there}
+    return found
+
+
+def decay_arrays(network: LayeredNetwork, decays: Mapping[str, NDArray]) -> dict[str, Floats]:
+    """Decays by path, as `layer_arrays` takes them, and nothing else.
+
+    Raises:
+        LoweringError: names the path of an array that is no decay of this network, of the wrong shape or out of range.
+    """
+    if not isinstance(decays, Mapping):
+        raise LoweringError("decays", "are no table of arrays by path", got=type(decays).__name__, allowed="a dict")
+    known = decay_paths(network)
+    for path in decays:
+        if path not in known:
+            raise LoweringError(
+                str(path),
+                "is no decay of this network",
+                allowed=", ".join(sorted(known)),
+                fix=nearest(str(path), known) or "leave it out",
+            )
+    return {path: _array(path, x, known[path]) for path, x in decays.items()}
 
 
 def most_spikes(network: LayeredNetwork, signal: str) -> int:
@@ -76,35 +114,41 @@ def most_spikes(network: LayeredNetwork, signal: str) -> int:
     return windows * most_spikes(network, pool.source)
 
 
-def _shapes(network: LayeredNetwork) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+def _shapes(network: LayeredNetwork) -> tuple[dict[str, Shapes], dict[str, Shapes]]:
     """(shapes of the arrays that must be there, of those that may be there), by path."""
-    needed: dict[str, tuple[int, ...]] = {}
-    optional: dict[str, tuple[int, ...]] = {}
+    needed: dict[str, Shapes] = {}
+    optional = decay_paths(network)
     for layer in network.layers:
         channels = layer.shape[0]
         for c in network.into(layer.name):
             if not isinstance(c, Skip):
-                needed[network.weight_path(c)] = network.weight_shape(c)
+                needed[network.weight_path(c)] = (network.weight_shape(c),)
         if has_bias(network, layer.name):
-            needed[f"{layer.name}.bias"] = (channels,)
+            needed[f"{layer.name}.bias"] = ((channels,),)
         if layer.neuron.spiking:
-            optional[f"{layer.name}.v_th"] = (channels,)
-        optional[f"{layer.name}.decay"] = (1,)
+            optional[f"{layer.name}.v_th"] = ((channels,),)
     return needed, optional
 
 
-def _array(path: str, x: NDArray, shape: tuple[int, ...]) -> Floats:
-    """An array of its shape; one number stands for all channels of a threshold, and for a decay."""
+DECAYS = {"decay": "0..1", "i_decay": "0 <= decay < 1", "theta_decay": "0 <= decay < 1"}
+"""Kinds of decays, and what each factor may be: potentials need not leak."""
+
+
+def _array(path: str, x: NDArray, shapes: Shapes) -> Floats:
+    """An array of one of its shapes; one number stands for all channels of a threshold, and for a decay."""
     kind = path.rpartition(".")[2]
     found = reals(path, x, low=-LARGEST_SIZE, high=LARGEST_SIZE, error=LoweringError)
-    if kind in ("v_th", "decay") and found.size == 1:
+    if (kind == "v_th" or kind in DECAYS) and found.size == 1:
         found = found.reshape(1)
-    elif found.shape != shape:
-        raise LoweringError(path, "has the wrong shape", got=found.shape, allowed=str(shape))
+    elif found.shape not in shapes:
+        allowed = " or ".join(map(str, dict.fromkeys(shapes)))
+        raise LoweringError(path, "has the wrong shape", got=found.shape, allowed=allowed)
     if kind == "v_th" and found.min() <= 0:
         raise LoweringError(path, "holds a threshold that silence reaches", got=float(found.min()), allowed="above 0")
-    if kind == "decay" and not (found.min() >= 0 and found.max() <= 1):
-        raise LoweringError(path, "is no decay factor", got=float(found[0]), allowed="0..1")
+    if kind in DECAYS:
+        wrong = (found < 0) | (found > 1 if kind == "decay" else found >= 1)
+        if wrong.any():
+            raise LoweringError(path, "is no decay factor", got=float(found[wrong][0]), allowed=DECAYS[kind])
     return found
 
 

@@ -57,7 +57,8 @@ class Leaky(Record, frozen=True):
     input; v <- decay * v; where the neuron is not refractory, v <- v + input; it spikes when v >= v_th (v > v_th with
     strict); a spike lowers v by v_th ("subtract") or sets it to v_reset ("value"), in the same step or, with
     reset_delay, in the next one between the decay and the input (v then stays above the threshold for a step).
-    decay = 1 is an integrate-and-fire neuron; spiking = False an integrator, for read-outs.
+    decay = 1 is an integrate-and-fire neuron; spiking = False an integrator, for read-outs. Decays are declared for a
+    layer; arrays may give each channel or neuron its own (`<layer>.decay`, `.i_decay`, `.theta_decay`).
 
     theta_step makes the threshold adaptive: it is v_th + theta, and from one step to the next
     theta <- theta_decay * theta + theta_step * spikes. max_spikes lets a neuron spike several times in a step: as often

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from qspinn import arrays
 from qspinn.errors import ConfigError, DataError, QSpinnError
 from qspinn.networks.competing import Network
+from qspinn.networks.layer_arrays import decay_paths
 from qspinn.networks.layered import LayeredNetwork, Skip
 
 Parameters = dict[str, NDArray]
 MOST = float(np.finfo(np.float32).max)
 """The largest size of a number: networks compute in float32."""
+BELOW_1 = float(np.nextafter(1.0, 0.0))
 SPAN_64 = (-(2**63), 2**63 - 1)
 
 
@@ -47,8 +49,12 @@ def of_competing(network: Network) -> dict[str, Expected]:
 
 
 def of_module(network: LayeredNetwork) -> dict[str, Expected]:
-    """Arrays of a layered network as its module in training has them: `a__w`, `a__bias`, `norms.a__w.weight`, ..."""
-    found: dict[str, Expected] = {}
+    """Arrays of a layered network as its module in training has them: `a__w`, `a__bias`, `norms.a__w.weight`, ...
+    and, where they are not the declared ones, decays: `a__decay`, `a__i_decay`, `a__theta_decay`."""
+    found = {
+        path.replace(".", "__"): Expected(shapes, 0.0, 1.0 if path.endswith(".decay") else BELOW_1, optional=True)
+        for path, shapes in decay_paths(network).items()
+    }
     for layer in network.layers:
         channels = layer.shape[0]
         for c in network.into(layer.name):

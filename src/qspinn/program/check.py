@@ -109,7 +109,7 @@ def run_bytes(program: Program) -> int:
     for op in program.ops:
         match op:
             case LifOp():
-                total += op.n * (18 * n_steps + 80)
+                total += op.n * (18 * n_steps + 80 + 8 * sum(program.codes(name).size > 1 for name in op.factors))
             case PoolOp():
                 total += math.prod(pool_shape(op)) * (14 * (n_steps + 1) + 32 * math.prod(op.kernel))
             case ConvOp():

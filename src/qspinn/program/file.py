@@ -23,12 +23,13 @@ from qspinn.errors import ArtifactError, ConfigError, QSpinnError
 from qspinn.files import entry_of, write_atomic
 from qspinn.fixedpoint import QFormat
 from qspinn.program.check import MAX_AXES, check, need_memory
-from qspinn.program.ops import Op
+from qspinn.program.constants import share_factors
+from qspinn.program.ops import LifOp, Op
 from qspinn.program.program import CodeTensor, Note, Program
 from qspinn.records.record import Record, canonical_json, from_plain, to_plain
 
-FORMAT_VERSION = 2
-"""Version 2 has `notes`; a program without any is written as version 1, as before."""
+FORMAT_VERSION = 3
+"""Version 2 has `notes`, version 3 decay factors that differ between neurons; what has neither is as before."""
 BLOCK = 1 << 16
 """Codes that are unpacked at a time: they take a word for each bit meanwhile."""
 MOST = {"header": 4 << 20, "provenance": 1 << 20}
@@ -110,7 +111,7 @@ def to_bytes(program: Program) -> bytes:
     check(program)
     streams = {name: pack(t.codes, t.fmt) for name, t in sorted(program.tensors.items())}
     header = _Header(
-        format_version=FORMAT_VERSION if program.notes else 1,
+        format_version=version_of(program),
         name=program.name,
         n_inputs=program.n_inputs,
         n_steps=program.n_steps,
@@ -128,6 +129,13 @@ def to_bytes(program: Program) -> bytes:
     _need_short(plain, "program", ConfigError)
     entry = msgspec.json.encode({"header": plain, "sha256": _digest(canonical_json(plain), streams)}, order="sorted")
     return safetensors.numpy.save(streams, metadata={"qspinn": entry.decode()})
+
+
+def version_of(program: Program) -> int:
+    """The first version of the format whose readers know everything that is in a program."""
+    if not all(share_factors(program, op) for op in program.ops_of(LifOp)):
+        return 3
+    return 2 if program.notes else 1
 
 
 def _need_short(plain: dict[str, Any], where: str, error: type[QSpinnError]) -> None:
@@ -162,12 +170,7 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         raise ArtifactError(where, "is not a Q-SpiNN program")
     _need_short(plain, where, ArtifactError)
     if plain["format_version"] < 1 or (plain["format_version"] == 1 and plain.get("notes")):
-        raise ArtifactError(
-            where,
-            "has a header that no version of qspinn writes",
-            got=plain["format_version"],
-            allowed=f"1..{FORMAT_VERSION}, notes from 2",
-        )
+        raise _unwritten(where, plain["format_version"])
     if plain["format_version"] > FORMAT_VERSION:
         raise ArtifactError(
             where,
@@ -202,7 +205,19 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         notes=header.notes,
     )
     check(program, where, error=ArtifactError, memory_limit=memory_limit)
+    if header.format_version < version_of(program):
+        raise _unwritten(where, header.format_version)
     return program
+
+
+def _unwritten(where: str, version: int) -> ArtifactError:
+    """The error for a file of a version that could not hold what is in it."""
+    return ArtifactError(
+        where,
+        "has a header that no version of qspinn writes",
+        got=version,
+        allowed=f"1..{FORMAT_VERSION}, notes from 2, decay factors that differ between neurons from 3",
+    )
 
 
 def _tensor(name: str, stream: NDArray, fmt: QFormat, shape: tuple[int, ...], where: str) -> CodeTensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.program.faults import MAX_SIZE, Fault, ranges, shaped, vector
+from qspinn.program.faults import MAX_SIZE, Fault, ranges, vector
 from qspinn.program.ops import LifOp, spread
 from qspinn.program.program import Program
 
@@ -61,7 +61,8 @@ def neuron_faults(program: Program, op: LifOp, drive: int) -> Iterable[Fault]:
 
 
 def _factors(program: Program, op: LifOp) -> Iterable[Fault]:
-    """Decay factors are m / 2**shift within 0..1, never negative: potentials never grow by themselves."""
+    """Decay factors are m / 2**shift within 0..1, never negative: potentials never grow by themselves. There is one for
+    all neurons, one per channel, or one for each."""
     pairs = {"decay": op.decay_shift, "current": op.current_shift, "theta_decay": op.theta_decay_shift}
     for field, shift in pairs.items():
         name = getattr(op, field)
@@ -69,8 +70,9 @@ def _factors(program: Program, op: LifOp) -> Iterable[Fault]:
             if shift:
                 yield Fault(f"{field}_shift", "shifts a factor that is not there", shift, "0")
             continue
-        yield from shaped(program, field, name, (1,))
-        code = int(program.codes(name)[0])
+        yield from vector(program, field, name, op.n)
+        codes = program.codes(name)
+        code = int(codes.min()) if codes.min() < 0 else int(codes.max())
         if program.tensors[name].fmt.signed or not 0 <= code <= 1 << shift:
             yield Fault(
                 field,

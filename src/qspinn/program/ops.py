@@ -5,6 +5,7 @@ What each one computes is stated in its docstring; `runtime/reference.py` is the
 
 from __future__ import annotations
 
+import enum
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,34 @@ from numpy.typing import NDArray
 
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.records.record import Record
+
+STREAMS_PER_POPULATION = 16
+"""Random streams that belong to a population: population p (from 0) has those from 16 * (p + 1) on."""
+
+
+class Stream(enum.IntEnum):
+    """The random streams of a population, counted from `LifOp.stream`: what draws random words, and where.
+
+    At run time: WINNER, which of the neurons that cross their thresholds spikes; DECAY, INPUT, THETA, CURRENT, STORE,
+    stochastic rounding of the decay of potentials, of the input current, of adaptive thresholds, of synaptic currents,
+    and of potentials kept between steps.
+    While competing populations learn on the grid: POST_UPDATE and PRE_UPDATE, weights at post- and presynaptic spikes
+    (PRE_UPDATE normalization as well); THETA, the rise of thresholds; X_PRE and X_POST, the decay of traces. They have
+    the numbers of CURRENT and STORE, which competing populations lack.
+    While a network is lowered: from LOWERING on, stochastic encoding of real numbers.
+    """
+
+    WINNER = 0
+    DECAY = 1
+    INPUT = 2
+    POST_UPDATE = 3
+    PRE_UPDATE = 4
+    THETA = 5
+    CURRENT = 6
+    STORE = 7
+    X_PRE = 6
+    X_POST = 7
+    LOWERING = 8
 
 
 class PoissonOp(Record, frozen=True, tag="poisson"):
@@ -118,10 +147,10 @@ class LifOp(Record, frozen=True, tag="lif"):
        steps a potential has fewer bits than the step computes with
 
     Tensor names are empty where a quantity is absent. Tensors have shape [N], [C] with the N neurons in C channels one
-    after the other, or [1] for all neurons alike. in_shifts, where given, is one in_shift per channel. theta is a
+    after the other, or [1] for all neurons alike; so have the factors decay, current and theta_decay, whose codes are
+    divided by the one 2**shift of its kind. in_shifts, where given, is one in_shift per channel. theta is a
     tensor, or with theta_fmt a state that begins at 0.
-    Random streams: stream + 0 the winner, + 1 the decay's rounding, + 2 the input's rounding, + 5 theta's, + 6 the
-    current's, + 7 the store's.
+    Random streams: `stream` plus the numbers of `Stream`.
     """
 
     name: str
@@ -164,6 +193,11 @@ class LifOp(Record, frozen=True, tag="lif"):
     def looks_back(self) -> bool:
         """Whether a step needs to know which neurons spiked in the step before."""
         return self.reset_delay or self.theta_fmt is not None
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Tensors of decay factors: of potentials, and where they are there of currents and adaptive thresholds."""
+        return tuple(name for name in (self.decay, self.current, self.theta_decay) if name)
 
     @property
     def kept_fmt(self) -> QFormat:

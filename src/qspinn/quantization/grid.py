@@ -340,13 +340,21 @@ def threshold_limits(neuron: Leaky, fmt: QFormat, shift: int, name: str) -> tupl
     return least, largest
 
 
-def theta_shift(layer: Layer, ranges: LayerRanges, unit: Floats, rules: dict[str, QuantRule]) -> int:
+def theta_shift(
+    layer: Layer, ranges: LayerRanges, unit: Floats, rules: dict[str, QuantRule], theta_decay: Floats
+) -> int:
     """The shift that lets the adaptive part of a layer's thresholds fit its codes, and one step fit its own: as far as
     it was seen to rise; without ranges, as far as it rises where a neuron spikes in every step. It is never so large
-    that a step would round to 0."""
+    that a step would round to 0.
+
+    Args:
+        theta_decay: decay factors of the thresholds, any shape.
+    """
     neuron, rule = layer.neuron, rules[f"{layer.name}.theta_step"]
     step = np.asarray(neuron.theta_step)
-    top = max(ranges.theta.get(layer.name, neuron.max_spikes * neuron.theta_step / (1 - neuron.theta_decay)), step)
+    top = max(
+        ranges.theta.get(layer.name, neuron.max_spikes * neuron.theta_step / (1 - float(theta_decay.max()))), step
+    )
     shift = max(
         threshold_shift(np.asarray(top), unit, rules[f"{layer.name}.theta"].bits),
         threshold_shift(step, unit, rule.bits),

@@ -19,7 +19,7 @@ from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes, thresholds_of
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
 from qspinn.program import CodeTensor, Note, Program, check
-from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp
+from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp, spread
 from qspinn.quantization.calibrators import Floats
 from qspinn.quantization.grid import (
     LayerGrid,
@@ -59,7 +59,8 @@ def lower_layers(
 
     Args:
         params: `<layer>.w…` and `<layer>.bias` by path, batch normalization folded (`SurrogateNet.params`). Optional:
-            `<layer>.v_th` [C] and `<layer>.decay`, in place of the declared ones.
+            `<layer>.v_th` [C] and the decays `<layer>.decay`, `<layer>.i_decay` and `<layer>.theta_decay` ([1], one per
+            channel [C] or one per neuron [N]), in place of the declared ones.
         grids: steps and shifts by layer, where they were learned; otherwise they follow from weights and ranges.
 
     Raises:
@@ -148,13 +149,20 @@ def _current_notes(network: LayeredNetwork, tensors: dict[str, CodeTensor], op: 
     assert op.current_fmt is not None
     gain = np.ones(1, np.int64)
     for c in network.into(op.name):
-        gain = gain + _row_sums(tensors[network.weight_path(c)]) * most_spikes(network, c.source)
+        gain = _added(gain, _row_sums(tensors[network.weight_path(c)]) * most_spikes(network, c.source))
     if op.bias:
-        gain = gain + (np.abs(tensors[op.bias].codes.astype(np.int64)) << op.bias_shift)
+        gain = _added(gain, np.abs(tensors[op.bias].codes.astype(np.int64)) << op.bias_shift)
     kept = (1 << op.current_shift) - tensors[op.current].codes.astype(np.int64)
+    gain, kept = _added(gain, 0 * kept), _added(kept, 0 * gain)
     above = (gain << op.current_shift) > op.current_fmt.code_max * kept
     problem = "no range of synaptic currents was given, so the format may cut off"
     return [Note(path=f"{op.name}.i", problem=problem, count=int(above.sum()), total=above.size)] if above.any() else []
+
+
+def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sum of two constants of neurons, each [1], [C] or [N]."""
+    size = max(len(a), len(b))
+    return spread(a, size) + spread(b, size)
 
 
 def _row_sums(tensor: CodeTensor) -> NDArray[np.int64]:
@@ -307,8 +315,9 @@ class _Lowering(msgspec.Struct, frozen=True):
         """The moving part of the threshold, in units of the potential times a power of two that lets it fit."""
         name, neuron = layer.name, layer.neuron
         width, step, decay = (self.rules[f"{name}.{kind}"] for kind in ("theta", "theta_step", "theta_decay"))
-        shift = theta_shift(layer, self.ranges, unit, self.rules)
-        tensors[f"{name}.theta_decay"] = decay_codes(neuron.theta_decay, decay)
+        factors = decay_of(layer, self.arrays, "theta_decay")
+        shift = theta_shift(layer, self.ranges, unit, self.rules, factors)
+        tensors[f"{name}.theta_decay"] = decay_codes(factors, decay)
         path = put("theta_step", neuron.theta_step, QFormat(bits=step.bits, frac=-shift), step.rounding)
         if tensors[path].codes.min() < 1:
             raise LoweringError(
@@ -331,7 +340,7 @@ class _Lowering(msgspec.Struct, frozen=True):
         name, neuron = layer.name, layer.neuron
         rule = self.rules[f"{name}.decay"]
         decay = decay_of(layer, self.arrays)
-        whole = decay == 1.0
+        whole = bool(np.all(decay == 1.0))
         tensors[f"{name}.decay"] = (
             CodeTensor(codes=np.ones(1, np.int32), fmt=QFormat(bits=1)) if whole else decay_codes(decay, rule)
         )
@@ -348,7 +357,7 @@ class _Lowering(msgspec.Struct, frozen=True):
                 allowed=f"at most {fmt.code_max} weight steps",
                 fix="more bits for i, fewer for w",
             )
-        tensors[f"{name}.i_decay"] = decay_codes(neuron.current_decay, own)
+        tensors[f"{name}.i_decay"] = decay_codes(decay_of(layer, self.arrays, "i_decay"), own)
         return settings | {"current": f"{name}.i_decay", "current_shift": own.bits, "current_fmt": fmt}
 
     def _connection(self, c: Linear | Conv2d | Skip) -> Op:

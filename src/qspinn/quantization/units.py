@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qspinn.fixedpoint import QFormat, encode
 from qspinn.program import CodeTensor
+from qspinn.program.ops import STREAMS_PER_POPULATION, Stream
 from qspinn.quantization.plan import QuantRule
 
-STREAMS_PER_POPULATION = 16
+LOWERING_STREAM = int(Stream.LOWERING)
+"""First of a population's streams that stochastic encoding uses."""
 
-LOWERING_STREAM = 8  # first of the streams that stochastic encoding uses; 0..7 belong to run time and learning
+__all__ = ["LOWERING_STREAM", "STREAMS_PER_POPULATION", "decay_codes", "fitting_shift"]
 
 
 def fitting_shift(largest: float, bits: int) -> int:
@@ -26,8 +29,15 @@ def fitting_shift(largest: float, bits: int) -> int:
     return shift
 
 
-def decay_codes(decay: float, rule: QuantRule) -> CodeTensor:
-    """The decay factor as m / 2**bits, m in 0..2**bits - 1."""
-    fmt = QFormat(bits=rule.bits, frac=rule.bits)
-    codes, _ = encode([decay], fmt, rule.rounding)
+def decay_codes(decay: float | NDArray[np.float64], rule: QuantRule) -> CodeTensor:
+    """Decay factors as m / 2**bits, m in 0..2**bits - 1; [1] where all have one code.
+
+    Where only some neurons do not leak at all (a factor of 1), one more bit holds their code, 2**bits.
+    """
+    each = np.atleast_1d(np.asarray(decay, np.float64))
+    whole = each >= 1.0 if each.size > 1 else np.zeros(1, np.bool_)
+    codes, _ = encode(each, QFormat(bits=rule.bits, frac=rule.bits), rule.rounding)
+    codes = np.where(whole, 1 << rule.bits, codes)
+    codes = codes[:1] if np.all(codes == codes[0]) else codes
+    fmt = QFormat(bits=rule.bits + bool(whole.any()), frac=rule.bits)
     return CodeTensor(codes=codes.astype(np.int32), fmt=fmt)

@@ -13,6 +13,17 @@ from numpy.typing import NDArray
 
 from qspinn.fixedpoint import random_words, requantize, saturate, stream_key
 from qspinn.program import Program
+from qspinn.program.constants import (
+    biases,
+    current_decays,
+    decays,
+    in_shifts,
+    inhibitions,
+    resets,
+    theta_decays,
+    theta_steps,
+    thresholds,
+)
 from qspinn.program.ops import (
     AddOp,
     ConvOp,
@@ -24,6 +35,7 @@ from qspinn.program.ops import (
     PoolOp,
     ReadOp,
     SelectOp,
+    Stream,
     VoteOp,
     conv_shape,
     pool_shape,
@@ -119,48 +131,47 @@ def _maps(signals: dict[str, Ints], op: ConvOp | PoolOp) -> Ints:
 
 
 def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: State, new: State) -> None:
-    def rounded(x: Ints, shift: int, offset: int) -> Ints:
+    def rounded(x: Ints, shift: int, stream: Stream) -> Ints:
         return requantize(
             x,
             shift,
             op.rounding,
-            key=stream_key(program.seed, op.stream + offset, t),
+            key=stream_key(program.seed, op.stream + stream, t),
             index=np.broadcast_to(neurons, x.shape),
         )
 
     neurons = np.arange(op.n)
-    v = rounded(old[op.name]["v"] * int(program.codes(op.decay)[0]), op.decay_shift, 1)
+    v = rounded(old[op.name]["v"] * decays(program, op), op.decay_shift, Stream.DECAY)
     i, ref = old[op.name]["i"], old[op.name]["ref"]
     theta, before = old[op.name]["theta"], old[op.name]["s"]
     if op.reset_delay:
         v = _reset(program, op, v, thresholds(program, op) + (theta << op.theta_shift), before)
     if op.theta_fmt is not None:
-        kept = rounded(theta * int(program.codes(op.theta_decay)[0]), op.theta_decay_shift, 5)
-        theta = saturate(kept + before * spread(program.codes(op.theta_step), op.n), op.theta_fmt)
+        kept = rounded(theta * theta_decays(program, op), op.theta_decay_shift, Stream.THETA)
+        theta = saturate(kept + before * theta_steps(program, op), op.theta_fmt)
     level = thresholds(program, op) + (theta << op.theta_shift)
     active, ref = ref == 0, np.maximum(ref - 1, 0)
     received = signals.get(f"{op.name}.i", np.zeros_like(v))
     bias = biases(program, op)
     if op.current_fmt is not None:
-        kept = rounded(i * int(program.codes(op.current)[0]), op.current_shift, 6)
+        kept = rounded(i * current_decays(program, op), op.current_shift, Stream.CURRENT)
         received = i = saturate(kept + received + bias, op.current_fmt)
         bias = np.zeros_like(bias)
-    fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, 2)) + bias
+    fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, Stream.INPUT)) + bias
     fed = np.clip(fed, op.v_min, op.v_fmt.code_max)
     v = np.where(active, fed, np.clip(v, op.v_min, op.v_fmt.code_max) if op.reset_delay else v)
     spikes = _reached(op, v, level) * (active & op.spiking)
     if op.winner:
-        spikes = _winners(spikes, random_words(stream_key(program.seed, op.stream, t), neurons))
+        spikes = _winners(spikes, random_words(stream_key(program.seed, op.stream + Stream.WINNER, t), neurons))
     if not op.reset_delay:
         v = _reset(program, op, v, level, spikes)
     ref = np.where(spikes > 0, op.n_ref, ref)
     if op.inhibition:
         by_others = spikes.sum(axis=1, keepdims=True) - spikes
-        strength = spread(program.codes(op.inhibition), op.n) << op.inhibition_shift
-        v = inhibited(v, by_others, strength, op.v_min)
+        v = inhibited(v, by_others, inhibitions(program, op), op.v_min)
     if op.store_fmt is not None:
         dropped = -op.store_fmt.frac
-        v = np.clip(rounded(v, dropped, 7), op.store_min, op.store_fmt.code_max) << dropped
+        v = np.clip(rounded(v, dropped, Stream.STORE), op.store_min, op.store_fmt.code_max) << dropped
     new[op.name] = {"v": v, "ref": ref, "i": i, "theta": theta, "s": spikes}
     signals[op.name] = spikes
 
@@ -176,7 +187,7 @@ def _reached(op: LifOp, v: Ints, level: Ints) -> Ints:
 
 def _reset(program: Program, op: LifOp, v: Ints, level: Ints, spikes: Ints) -> Ints:
     """v after the reset that these spikes bring about."""
-    to = spread(program.codes(op.v_reset), op.n) if op.reset == "value" else v - spikes * level
+    to = resets(program, op) if op.reset == "value" else v - spikes * level
     return np.where(spikes > 0, to, v)
 
 
@@ -189,22 +200,6 @@ def shifted(program: Program, op: LifOp, x: Ints, rounded: Callable[[Ints, int],
     for shift in np.unique(shifts):
         done = np.where(shifts == shift, rounded(x, int(shift)), done)
     return done
-
-
-def in_shifts(program: Program, op: LifOp) -> Ints:
-    """in_shift of every neuron, [N]."""
-    return spread(program.codes(op.in_shifts), op.n) if op.in_shifts else np.full(op.n, op.in_shift)
-
-
-def thresholds(program: Program, op: LifOp) -> Ints:
-    """The codes a potential is compared with, [N]; what moves is not among them."""
-    level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
-    return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
-
-
-def biases(program: Program, op: LifOp) -> Ints:
-    """The codes that are added to every input, [N]."""
-    return spread(program.codes(op.bias), op.n) << op.bias_shift if op.bias else np.zeros(op.n, dtype=np.int64)
 
 
 def inhibited(v: Ints, times: Ints, strength: Ints, v_min: int) -> Ints:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, random_words, requantize, stream_key
 from qspinn.program import Program
-from qspinn.program.ops import DenseOp, LifOp, SelectOp
-from qspinn.runtime.reference import thresholds
+from qspinn.program.constants import decays, thresholds
+from qspinn.program.ops import DenseOp, LifOp, SelectOp, Stream
 from qspinn.runtime.result import Result, vote
 from qspinn.spikes import Spikes
 
@@ -74,18 +74,18 @@ class BrokenBackend(msgspec.Struct, frozen=True):
 
     def _step(self, program: Program, op: LifOp, t: int, v: Ints, ref: Ints, current: Ints) -> tuple[Ints, Ints, Ints]:
         """(v, ref, spikes) after one step of a population."""
-        keys = [stream_key(program.seed, op.stream + offset, t) for offset in range(3)]
+        keys = {s: stream_key(program.seed, op.stream + s, t) for s in (Stream.WINNER, Stream.DECAY, Stream.INPUT)}
         level = thresholds(program, op)
-        v = self._rounded(v * int(program.codes(op.decay)[0]), op.decay_shift, op.rounding, keys[1])
+        v = self._rounded(v * decays(program, op), op.decay_shift, op.rounding, keys[Stream.DECAY])
         active, ref = ref == 0, np.maximum(ref - 1, 0)
-        fed = v + self._rounded(current, op.in_shift, op.rounding, keys[2])
+        fed = v + self._rounded(current, op.in_shift, op.rounding, keys[Stream.INPUT])
         if self.fault is Fault.OVERFLOW:
             fed = np.where(fed > op.v_fmt.code_max, fed - (1 << op.v_fmt.bits), fed)
         v = np.where(active, np.clip(fed, op.v_min, op.v_fmt.code_max), v)
         crossing = active & (v > level if self.fault is Fault.COMPARE else v >= level)
         spikes = crossing.astype(np.int64)
         if op.winner:
-            words = random_words(keys[0], np.arange(op.n)).astype(np.int64)
+            words = random_words(keys[Stream.WINNER], np.arange(op.n)).astype(np.int64)
             draw = np.where(crossing, -np.arange(op.n) if self.fault is Fault.WINNER else words, -(1 << 40))
             spikes &= np.arange(op.n) == draw.argmax(axis=1)[:, None]
         by_others = spikes.sum(axis=1, keepdims=True) - spikes

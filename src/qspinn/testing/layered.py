@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qspinn.fixedpoint import QFormat
 from qspinn.program import CodeTensor, Program
@@ -40,6 +41,7 @@ def random_layered(seed: int) -> Case:
     builder = _Builder(
         rng=rng,
         more=np.random.default_rng([seed, 13]),
+        factors=np.random.default_rng([seed, 14]),
         ops=[EventsOp(shape=shape)],
         tensors={},
         signals={"input": shape},
@@ -72,10 +74,11 @@ def random_layered(seed: int) -> Case:
 
 class _Builder(msgspec.Struct):
     """A program while it grows; signals by name with their shapes. more: draws whether weights are binary and what is
-    kept of potentials."""
+    kept of potentials; factors: which decays differ between channels or neurons."""
 
     rng: np.random.Generator
     more: np.random.Generator
+    factors: np.random.Generator
     ops: list[Op]
     tensors: dict[str, CodeTensor]
     signals: dict[str, Shape]
@@ -193,13 +196,16 @@ class _Builder(msgspec.Struct):
         v_bits, k, k_i = int(rng.integers(3, 13)), int(rng.integers(0, 9)), int(rng.integers(1, 9))
         top = (1 << v_bits - 1) - 1
         has_current, inhibits, adapts, several = yes(0.4), yes(0.2), yes(0.2), yes(0.2)
-        self.tensors[f"{name}.decay"] = codes(rng.integers(0, (1 << k) + (k == 0)), QFormat(bits=max(k, 1), frac=k))
+        decay = rng.integers(0, (1 << k) + (k == 0))
+        self.tensors[f"{name}.decay"] = self._factors(decay, k, shape, QFormat(bits=max(k, 1), frac=k))
         if has_current:
-            self.tensors[f"{name}.current"] = codes(rng.integers(0, 1 << k_i), QFormat(bits=k_i, frac=k_i))
+            fmt = QFormat(bits=k_i, frac=k_i)
+            self.tensors[f"{name}.current"] = self._factors(rng.integers(0, 1 << k_i), k_i, shape, fmt)
         moving: dict[str, Any] = {}
         if adapts:
             k_theta = int(rng.integers(1, 9))
-            self.tensors[f"{name}.theta_decay"] = codes(rng.integers(0, 1 << k_theta), QFormat(bits=k_theta))
+            theta_decay, fmt = rng.integers(0, 1 << k_theta), QFormat(bits=k_theta)
+            self.tensors[f"{name}.theta_decay"] = self._factors(theta_decay, k_theta, shape, fmt)
             moving = {
                 "theta_fmt": QFormat(bits=int(rng.integers(2, 13))),
                 "theta_decay_shift": k_theta,
@@ -239,6 +245,15 @@ class _Builder(msgspec.Struct):
             **self._store(v_bits),
         )
 
+    def _factors(self, code: ArrayLike, shift: int, shape: Shape, fmt: QFormat) -> CodeTensor:
+        """Decay factors in units of 2**-shift: the given one for all neurons, or in every fifth population one for each
+        channel or neuron, of which some may not leak."""
+        if self.factors.random() < 0.8:
+            return codes(code, fmt)
+        size = [shape[0], math.prod(shape)][self.factors.integers(2)]
+        drawn = self.factors.integers(0, (1 << shift) + 1, size)
+        return codes(drawn, QFormat(bits=shift + 1, frac=shift))
+
     def _store(self, v_bits: int) -> dict[str, Any]:
         """A format of potentials between steps, for a third of the populations."""
         if self.more.random() < 2 / 3:
@@ -275,9 +290,13 @@ ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
 """Ways in which an engine of layers may be wrong: the operation concerned, and what it takes its fields for."""
 
 
+FACTOR = "lets all neurons leak like the first"
+"""A way in which an engine may be wrong about tensors, not about fields."""
+
+
 def altered(change: str) -> Callable[..., Result]:
-    """A backend that is right but for one of the ALTERATIONS: what a contract must notice."""
-    kind, fields = ALTERATIONS[change]
+    """A backend that is right but for one of the ALTERATIONS, or FACTOR: what a contract must notice."""
+    kind, fields = (LifOp, {}) if change == FACTOR else ALTERATIONS[change]
 
     def run(program: Program, spikes: Spikes, *, record: bool = False) -> Result:
         ops = []
@@ -287,6 +306,11 @@ def altered(change: str) -> Callable[..., Result]:
                 shape = program.codes(op.weight).shape
                 wrong = wrong if conv_shape(wrong, shape) == conv_shape(op, shape) else op
             ops.append(wrong)
-        return reference.run(msgspec.structs.replace(program, ops=tuple(ops)), spikes, record=record)
+        firsts = {name for op in program.ops_of(LifOp) for name in op.factors} if change == FACTOR else set()
+        tensors = {
+            name: msgspec.structs.replace(t, codes=t.codes[:1] if name in firsts else t.codes)
+            for name, t in program.tensors.items()
+        }
+        return reference.run(msgspec.structs.replace(program, ops=tuple(ops), tensors=tensors), spikes, record=record)
 
     return run

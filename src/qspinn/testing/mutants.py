@@ -362,9 +362,11 @@ def _switch(parts: Parts, rng: Rng) -> str | None:
         top = (1 << shift) if field in FACTORS else int(_picked(rng, (1, 5, 100, 32767, (1 << 30) - 1)))
         code = max(0, min(top - int(rng.integers(2)), (1 << 31) - 1))
         signs = -1 if field in ("bias", "in_shifts", "v_reset", "v_th") and rng.random() < 0.3 else 1
-        _rewrite(
-            parts, f"new.{field}", np.array([signs * code]), QFormat(bits=32 if signs < 0 else 31, signed=signs < 0)
-        )
+        n = op.get("n")
+        size = n if field in FACTORS and type(n) is int and 1 <= n <= 600 and rng.random() < 0.3 else 1
+        made = np.full(size, signs * code)
+        made[::2] = made[::2] // (1 if size == 1 else 2)
+        _rewrite(parts, f"new.{field}", made, QFormat(bits=32 if signs < 0 else 31, signed=signs < 0))
         if field != "v_reset" and field != "in_shifts" and field != "theta_step":
             settings[f"{field}_shift"] = shift
         if field == "current":

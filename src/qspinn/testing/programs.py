@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from qspinn.fixedpoint import QFormat, Rounding, requantize, stream_key
 from qspinn.program import CodeTensor, Program
-from qspinn.program.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp
+from qspinn.program.constants import decays, thresholds
+from qspinn.program.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, Stream, VoteOp
 from qspinn.runtime import reference
 from qspinn.spikes import Spikes, from_dense
 
@@ -246,7 +247,7 @@ def single(
     w_bits: int = 8,
     v_min: int = 0,
     in_shift: int = 0,
-    decay: int = 1,
+    decay: ArrayLike = 1,
     decay_shift: int = 0,
     rounding: Rounding = Rounding.NEAREST,
     v_th: ArrayLike = 10,
@@ -344,6 +345,18 @@ def _rounded(rounding: Rounding) -> Iterator[Case]:
         decay_shift=3,
         v_th=9,
     )
+    for winner in (True, False):
+        yield case(
+            f"leaks of neurons, winner={winner}",
+            "tie",
+            sparse,
+            [[3, 5, 7, 2]] * 3,
+            decay=[3, 1, 2],
+            decay_shift=2,
+            v_th=[20, 9, 12],
+            winner=winner,
+            inhibition=2,
+        )
     for bits in (8, 15, 16):  # just below, at and above what 16-bit lanes hold
         w = (1 << bits) // 4 - 1
         yield case(
@@ -521,20 +534,20 @@ def observed(program: Program, spikes: Spikes) -> frozenset[str]:
 
 def _met(program: Program, op: LifOp, t: int, old: dict[str, Ints], current: Ints, fired: Ints) -> set[str]:
     """Conditions that one population meets in one step."""
-    product, neurons = old["v"] * int(program.codes(op.decay)[0]), np.arange(op.n)
+    product, neurons = old["v"] * decays(program, op), np.arange(op.n)
 
-    def rounded(x: Ints, shift: int, offset: int) -> Ints:
+    def rounded(x: Ints, shift: int, stream: Stream) -> Ints:
         return requantize(
             x,
             shift,
             op.rounding,
-            key=stream_key(program.seed, op.stream + offset, t),
+            key=stream_key(program.seed, op.stream + stream, t),
             index=np.broadcast_to(neurons, x.shape),
         )
 
-    drive = rounded(current, op.in_shift, 2)
-    v = rounded(product, op.decay_shift, 1) + drive
-    active, level = old["ref"] == 0, np.broadcast_to(reference.thresholds(program, op), v.shape)
+    drive = rounded(current, op.in_shift, Stream.INPUT)
+    v = rounded(product, op.decay_shift, Stream.DECAY) + drive
+    active, level = old["ref"] == 0, np.broadcast_to(thresholds(program, op), v.shape)
     fed = np.clip(v, op.v_min, op.v_fmt.code_max)
     crossing, others = active & (fed >= level), fired.sum(axis=1, keepdims=True) - fired
     rests = [(x, x & ((1 << s) - 1), s) for x, s in ((product, op.decay_shift), (current, op.in_shift)) if s > 0]

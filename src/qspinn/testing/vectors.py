@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +23,8 @@ def adversarial_layered() -> Iterator[Case]:
     kept of them between steps, binary weights, every remainder of either sign, sums just within and beyond 16 and 32
     bits, maps that fill a register or just do not."""
     for rounding in ROUNDINGS:
-        for name, program, spikes in (*_remainders(rounding), *_ends(rounding), *_sums(rounding), *_kept(rounding)):
+        made = itertools.chain(*(f(rounding) for f in (_remainders, _ends, _sums, _kept, _apart)))
+        for name, program, spikes in made:
             yield Case(name=f"{name}, {rounding.value}", program=program, spikes=spikes)
     for name, program, spikes in _maps():
         yield Case(name=name, program=program, spikes=spikes)
@@ -37,21 +39,21 @@ def lone(
     *,
     n_steps: int = 5,
     shift: int = 0,
-    decay: tuple[int, int] = (1, 0),
+    decay: tuple[ArrayLike, int] = (1, 0),
     v_th: ArrayLike = 32767,
     bias: ArrayLike = 0,
     in_shifts: ArrayLike | None = None,
     v_reset: int = 0,
-    current: tuple[int, int] | None = None,
+    current: tuple[ArrayLike, int] | None = None,
     i_bits: int = 16,
     feedback: ArrayLike | None = None,
     theta_step: ArrayLike | None = None,
-    theta_decay: tuple[int, int] = (1, 0),
+    theta_decay: tuple[ArrayLike, int] = (1, 0),
     theta_bits: int = 8,
     v_fmt: QFormat = SIGNED16,
     **settings: Any,
 ) -> Program:
-    """A program of one population that is fed by a matrix; factors are (code, shift)."""
+    """A program of one population that is fed by a matrix; factors are (code or codes, shift)."""
     w = np.atleast_2d(np.asarray(weight))
     wide = QFormat(bits=32, signed=True)
     tensors = {
@@ -222,6 +224,34 @@ def _kept(rounding: Rounding) -> Iterator[Vector]:
         program = lone(w, v_th=n // 5 + 1, reset="subtract", rounding=rounding, in_shift=-1)
         tensors = program.tensors | {"p.w": CodeTensor(codes=w.astype(np.int32), fmt=QFormat(bits=1, signed=True))}
         yield f"{n} binary weights", msgspec.structs.replace(program, tensors=tensors), _pulses(np.ones(n))
+
+
+def _apart(rounding: Rounding) -> Iterator[Vector]:
+    """Decays that differ between neurons, of potentials, currents and thresholds, by neuron and by channel: of every
+    remainder of either sign, none at all beside whole ones, at both ends of potentials."""
+    once, now_and_then = _pulses([1], 8), from_dense(np.resize([1, 1, 0, 1, 0, 0], (9, 2, 1)))
+    column = np.array([*range(-140, 140), -32768, -32767, -16385, 16384, 32766, 32767, 0, 0])[:, None]
+    for shift, kinds in ((0, [1, 0]), (2, [3, 4, 0, 1]), (8, [255, 205, 256, 0, 1]), (15, [32767, 1 << 15, 16385, 1])):
+        for size in (len(column), len(column) // 2):
+            own = (np.resize(kinds, size), shift)
+            less = (np.minimum(own[0], max((1 << shift) - 1, 0)), shift)
+            same: dict[str, Any] = {"rounding": rounding, "v_th": np.resize([9, 18, 32767, 1, 300], len(column))}
+            where = f"of {size} factors / 2**{shift}"
+            yield f"leaks {where}", lone(column, n_steps=8, decay=own, reset="subtract", **same), once
+            yield (
+                f"leaks of currents {where}",
+                lone(column, n_steps=8, current=less, decay=own, i_bits=14, **same),
+                once,
+            )
+            moving: dict[str, Any] = {"theta_step": np.resize([1, 3, 90], len(column)), "theta_decay": less}
+            for delay in (False, True):
+                program = lone(
+                    column, n_steps=9, reset_delay=delay, n_ref=1, decay=(3, 2), current=(7, 3), **moving, **same
+                )
+                yield f"leaks of thresholds {where}, delay {delay}", program, now_and_then
+            fmt = QFormat(bits=8, frac=-4, signed=True)
+            program = lone(column >> 3, n_steps=8, decay=own, v_min=-900, store_fmt=fmt, store_min=-100, **same)
+            yield f"leaks {where}, and a store", program, once
 
 
 def _sums(rounding: Rounding) -> Iterator[Vector]:

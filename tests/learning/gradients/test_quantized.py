@@ -93,8 +93,10 @@ def raster_of(seed: int, *, most: int = 1) -> np.ndarray:
     return ((rng.random((T, B, 72)) < 0.3) * rng.integers(1, most + 1, (T, B, 72))).astype(np.uint8)
 
 
-def module_of(network: LayeredNetwork, plan: QuantPlan, seed: int = 1) -> QuantNet:
-    net = SurrogateNet(network, seed=seed)
+def module_of(
+    network: LayeredNetwork, plan: QuantPlan, seed: int = 1, decays: dict[str, np.ndarray] | None = None
+) -> QuantNet:
+    net = SurrogateNet(network, seed=seed, decays=decays)
     for k in range(5):
         net(torch.from_numpy(raster_of(k)))  # statistics of the normalizations
     net.eval()
@@ -185,7 +187,31 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {},
         {"w": 4, "v": 2, "potentials": {"shared_step": True, "accumulator_bits": 10}},
     ),
+    "leaks of channels": ({}, {}, {"w": 4, "v": 8}),
+    "every leak of channels": (
+        {"current_decay": 0.6, "theta_step": 0.15, "theta_decay": 0.8},
+        {"feedback": True},
+        {"w": 4, "v": 8, "others": 7},
+    ),
+    "every leak of neurons": (
+        {"current_decay": 0.6, "theta_step": 0.1, "theta_decay": 0.8, "reset_delay": True, "n_ref_steps": 1},
+        {},
+        {"w": 4, "v": 8, "others": 9},
+    ),
 }
+NUMBERS = {"channels": {"a": 4, "b": 4, "out": 3}, "neurons": {"a": 64, "b": 16, "out": 3}}
+OWN: dict[str, dict[str, np.ndarray]] = {
+    "leaks of channels": {"a.decay": np.array([0.9, 1.0, 0.5, 0.0]), "b.decay": np.array([0.7, 0.95, 0.99, 0.8])},
+    **{
+        f"every leak of {who}": {
+            f"{layer}.{kind}": np.linspace(low, high, n)
+            for layer, n in numbers.items()
+            for kind, low, high in (("decay", 0.4, 1.0), ("i_decay", 0.3, 0.8), ("theta_decay", 0.95, 0.1))
+        }
+        for who, numbers in NUMBERS.items()
+    },
+}
+"""By case: decays that are not the declared ones."""
 
 
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
@@ -193,9 +219,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 def test_the_module_computes_what_the_engine_computes(case: str, rounding: Rounding) -> None:
     neuron, settings, plan = CASES[case]
     network = network_of(Leaky(**{"v_th": 0.6, **neuron}), **settings)
-    module = module_of(network, plan_of(**plan, rounding=rounding))
+    module = module_of(network, plan_of(**plan, rounding=rounding), decays=OWN.get(case))
     raster = raster_of(7, most=settings.get("max_count", 1))
     check_identity(module, convert(module), raster)
+    for path, decay in OWN.get(case, {}).items():
+        assert convert(module).codes(path).shape == decay.shape, path
     optimizer = torch.optim.Adam(module.parameters(), 0.02)
     for k in range(5):  # steps, thresholds and weights have moved
         loss = torch.nn.functional.cross_entropy(module(torch.from_numpy(raster)).scores * 5, torch.arange(B) % 3)
@@ -256,7 +284,7 @@ def plain_gradients(module: QuantNet, x: torch.Tensor, weight: torch.Tensor) -> 
     i_decay = np.floor(layer.neuron.current_decay * 2**12 + 0.5) / 2**12
     limits["theta"] = 1 << module.rules["out.theta"].bits if layer.neuron.adapts else 1
     theta_step, theta_code, theta_shift, _, theta_unit = module._theta(layer, unit)
-    theta_step, theta_decay = torch.from_numpy(theta_step), theta_code / 2.0**theta_shift
+    theta_step, theta_decay = torch.from_numpy(theta_step), int(theta_code[0]) / 2.0**theta_shift
     v = i = s = theta = torch.zeros(x.shape[1], layer.n, dtype=torch.float64)
     high = level
     total = torch.zeros(())

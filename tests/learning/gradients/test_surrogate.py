@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from qspinn.errors import ConfigError
-from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.errors import ConfigError, LoweringError
+from qspinn.learning.gradients.surrogate import SurrogateNet, frozen, restored
 from qspinn.networks.layered import (
     Conv2d,
     EventInput,
@@ -46,6 +46,14 @@ def lowered(v, fired, n: Leaky, high):
     return v - fired * high if n.reset == "subtract" else torch.where(fired > 0, n.v_reset, v)
 
 
+def factor(net: SurrogateNet, layer: Layer, kind: str) -> torch.Tensor:
+    """The decay of every neuron of a layer, as given or as declared."""
+    n = layer.neuron
+    declared = {"decay": n.decay, "i_decay": n.current_decay or 0.0, "theta_decay": n.theta_decay}[kind]
+    each = torch.tensor(net.params().get(f"{layer.name}.{kind}", np.array([declared])))
+    return each.repeat_interleave(layer.n // len(each)).view(layer.shape)
+
+
 def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: float):
     """Scores of the same network, written down from the docstring of Leaky: every step on its own."""
     kinds = ("v", "i", "s", "rest", "theta")
@@ -61,6 +69,7 @@ def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: floa
                     y = torch.nn.functional.avg_pool2d(signals[c.source], c.kernel, c.stride)
                     signals[c.target] = y * (c.kernel[0] * c.kernel[1]) if c.of == "sum" else y
             n, state = layer.neuron, states[layer.name]
+            decay, i_decay, theta_decay = (factor(net, layer, kind) for kind in ("decay", "i_decay", "theta_decay"))
             current = 0
             for c in network.into(layer.name):
                 source = state["s"] if c.source == layer.name else signals[c.source]
@@ -74,11 +83,11 @@ def plain(network: LayeredNetwork, net: SurrogateNet, x, slope: str, width: floa
                 current = current + y
                 if not isinstance(c, Skip) and c.bias:
                     current = current + getattr(net, f"{layer.name}__bias").double().view(-1, 1, 1)
-            state["i"] = current if n.current_decay is None else n.current_decay * state["i"] + current
+            state["i"] = current if n.current_decay is None else i_decay * state["i"] + current
             active = state["rest"] <= 0
-            kept = n.decay * state["v"]
+            kept = decay * state["v"]
             v = lowered(kept, state["s"].detach(), n, n.v_th + state["theta"]) if n.reset_delay else kept
-            state["theta"] = n.theta_decay * state["theta"] + n.theta_step * state["s"]
+            state["theta"] = theta_decay * state["theta"] + n.theta_step * state["s"]
             high = n.v_th + state["theta"]
             v = v + torch.where(active, state["i"], 0.0)
             s = PlainSpike.apply(v - high, n.strict, slope, width) * active if n.spiking else torch.zeros_like(v)
@@ -135,7 +144,45 @@ def network_of(neuron: Leaky, of: str = "spikes", *, feedback: bool = False) -> 
 )
 def test_outputs_and_gradients_equal_plain_steps(slope: str, of: str, feedback: bool, settings: dict) -> None:
     network = network_of(Leaky(**{"v_th": 0.7, **settings}), of, feedback=feedback)
-    net = SurrogateNet(network, seed=3, surrogate=slope, width=2.0)
+    check_plain(SurrogateNet(network, seed=3, surrogate=slope, width=2.0), slope)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"a": 4, "b": 4, "out": 3}, {"a": 64, "b": 16, "out": 1}], ids=["channels", "neurons"]
+)
+@pytest.mark.parametrize("settings", [{}, {"current_decay": 0.6, "theta_step": 0.2}], ids=str)
+def test_decays_of_channels_and_neurons_equal_plain_steps(settings: dict, sizes: dict[str, int]) -> None:
+    network = network_of(Leaky(**{"v_th": 0.7, **settings}), feedback=bool(settings))
+    kinds = ("decay", "i_decay", "theta_decay") if settings else ("decay",)
+    decays = {f"{name}.{kind}": np.linspace(0.1, 0.95, n) for name, n in sizes.items() for kind in kinds}
+    net = SurrogateNet(network, seed=3, decays=decays)
+    check_plain(net, "arctan")
+    for path, decay in decays.items():
+        np.testing.assert_allclose(net.params()[path], decay, rtol=1e-7)
+    again = restored(frozen(net))
+    x = torch.ones(T, B, 72, dtype=torch.uint8)
+    assert torch.equal(again(x).scores, net.eval()(x).scores)
+    other = SurrogateNet(network, seed=4, decays={path: x[::-1].copy() for path, x in decays.items()})
+    other(x)
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other(x).scores, net(x).scores)
+
+
+def test_decays_that_are_none_are_refused_by_path() -> None:
+    network = network_of(Leaky(v_th=0.7))
+    for path, decay, message in (
+        ("a.decay", np.ones(5), r"a\.decay: has the wrong shape; got \(5,\); allowed: \(1,\) or \(4,\) or \(64,\)"),
+        ("a.decay", np.array([0.5, 0.5, 1.5, 0]), r"a\.decay: is no decay factor; got 1\.5; allowed: 0\.\.1"),
+        ("a.i_decay", np.ones(1), r"a\.i_decay: is no decay of this network"),
+        ("a.w", np.ones(1), r"a\.w: is no decay of this network"),
+    ):
+        with pytest.raises(LoweringError, match=message):
+            SurrogateNet(network, decays={path: decay})
+
+
+def check_plain(net: SurrogateNet, slope: str) -> None:
+    """Scores, rates and gradients are those of plain steps."""
+    network = net.network
     x = (torch.rand(T, B, 72, generator=torch.Generator().manual_seed(1)) < 0.4).to(torch.uint8)
     out = net(x)
     scores, spikes = plain(network, net, x, slope, 2.0)

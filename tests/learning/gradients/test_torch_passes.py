@@ -83,7 +83,8 @@ def check_close(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor
 def quant_net(case: str, rounding: Rounding) -> tuple[QuantNet, torch.Tensor]:
     neuron, settings, plan = ALL_CASES[case]
     network = test_quantized.network_of(Leaky(**{"v_th": 0.6, **neuron}), **settings)
-    module = test_quantized.module_of(network, test_quantized.plan_of(**plan, rounding=rounding))
+    plan, decays = test_quantized.plan_of(**plan, rounding=rounding), test_quantized.OWN.get(case)
+    module = test_quantized.module_of(network, plan, decays=decays)
     for name, p in module.named_parameters():
         p.requires_grad_(not name.endswith("v_th") or "value" not in case)  # reset to a value, at rest: may be zero
     return module, torch.from_numpy(test_quantized.raster_of(7, most=settings.get("max_count", 1)))

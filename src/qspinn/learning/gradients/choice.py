@@ -43,6 +43,7 @@ class Passes:
         self.codes = not plain
         self.usual = (
             scan.kind is np.float32
+            and scan.shares_decay
             and scan.spiking
             and scan.subtract
             and scan.n_ref == 0

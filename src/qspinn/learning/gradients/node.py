@@ -4,6 +4,7 @@ devices than the CPU the same is a few nodes of torch operations, see `torch_neu
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from qspinn.learning.gradients.choice import Passes
 from qspinn.learning.gradients.kernels import conv as feeding
 from qspinn.learning.gradients.kernels import conv_back as returning
 from qspinn.learning.gradients.kernels.forward import PLAIN
-from qspinn.learning.gradients.scan import Scan, outer_numbers, tiled
+from qspinn.learning.gradients.scan import Scan, gathered, outer_numbers, tiled
 from qspinn.learning.gradients.torch_passes import connection as torch_connection
 from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
 from qspinn.learning.gradients.wiring import (
@@ -81,7 +82,7 @@ def advance(
         extra: what else reaches each neuron, [B, T, N] as it lies in memory; None for nothing.
         rows: weights [N, N] of the layer's own spikes of the step before, by target, channel-last.
         level, bias: [C]; threshold, and constant input (to the synaptic current where there is one).
-        decay: the factor as a real number, for its gradient only.
+        decay: the factors as real numbers, for their gradient only: one, [C] or [N] in the program's order.
 
     Raises:
         ConfigError: the tensors are neither on the CPU nor on a CUDA device, or the latter lacks a switch of the layer.
@@ -180,7 +181,7 @@ class _Layer(torch.autograd.Function):
         thetas = plan.room.take(shape) if plan.scan.adapts else _NONE_3
         counts = run(parts(shape[0], spikes.size), passing.forward(spikes, left, i_left, thetas))
         ctx.save_for_backward(x, w, gamma, current, total, torch.from_numpy(spikes) if kept.size else None)
-        ctx.kept = (plan, entries, normal, passing, kept)
+        ctx.kept = (plan, entries, normal, passing, kept, tuple(decay.shape))
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
@@ -196,7 +197,7 @@ class _Layer(torch.autograd.Function):
         rate_grad: Tensor | None,
     ) -> Any:
         x, w, gamma, current, total, spikes = ctx.saved_tensors
-        plan, entries, normal, passing, kept = ctx.kept
+        plan, entries, normal, passing, kept, decay_shape = ctx.kept
         needs = ctx.needs_input_grad
         up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, left_grad))
         every = np.float32(0 if rate_grad is None else rate_grad.item() / total.numel())
@@ -231,7 +232,7 @@ class _Layer(torch.autograd.Function):
             rows_grad,
             torch.from_numpy(level_grad) if needs[6] else None,
             torch.from_numpy(bias_grad),
-            torch.tensor(decays.sum(dtype=np.float64)) if needs[8] else None,
+            torch.from_numpy(_by_factor(decays, plan, decay_shape)) if needs[8] else None,
         )
         return *(None if g is None else g.to(kind) for g, kind in zip(found, ctx.types, strict=True)), None
 
@@ -242,6 +243,13 @@ _apply: Any = _Layer.apply
 def _by_channel(sums: NDArray, plan: Plan) -> NDArray[np.float64]:
     """Sums [parts, N], channel-last, as [C]; in one order, so that they repeat."""
     return np.add.reduce(sums.reshape(-1, plan.shape[0]), axis=0, dtype=np.float64) if sums.size else np.zeros(0)
+
+
+def _by_factor(sums: NDArray, plan: Plan, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Sums [parts, N], channel-last, as the gradient of decay factors of some shape."""
+    if math.prod(shape) == 1:
+        return np.full(shape, sums.sum(dtype=np.float64))
+    return gathered(sums.sum(axis=0, dtype=np.float64), plan.shape[0], shape)
 
 
 def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tuple[NDArray, ...]]:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from qspinn.arrays import integer, need_kind, reals
 from qspinn.compiled.scalars import MODE
-from qspinn.errors import ConfigError, LoweringError
+from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.learning.device import device_of, need_together
 from qspinn.learning.gradients.codes import Estimator, coded_weights, encoded, sharpness_at, to_power
@@ -33,6 +33,7 @@ from qspinn.learning.gradients.surrogate import (
     SurrogateNet,
     check_trainable,
     feedback,
+    in_single,
     joins,
     kind_of,
     need_counts,
@@ -44,7 +45,7 @@ from qspinn.learning.gradients.surrogate import (
 from qspinn.learning.gradients.torch_passes import connection as torch_connection
 from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
 from qspinn.learning.gradients.wiring import Room, flat, images, shaped, wiring_of
-from qspinn.networks.layer_arrays import layer_arrays, most_spikes
+from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Skip
 from qspinn.program import Program
 from qspinn.quantization.grid import (
@@ -100,35 +101,13 @@ def prepare(
     if not isinstance(learn_steps, bool):
         raise ConfigError("learn_steps", "is no switch", got=learn_steps, allowed="True, False")
     if params is not None:
-        params = _in_single(layer_arrays(network, params))
+        params = in_single(layer_arrays(network, params))
     integer("seed", seed, low=0, high=(1 << 32) - 1)
     if params is None:
         params = SurrogateNet(network, seed=seed).params()
     if ranges is None:
         ranges = LayerRanges(v={layer.name: 2 * layer.neuron.v_th for layer in network.layers})
     return QuantNet(network, plan, params, ranges, seed, learn_steps, surrogate, width, estimator)
-
-
-def _in_single(params: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    """The arrays, in which training computes with float32; a decay below 1 stays below 1 there.
-
-    Raises:
-        LoweringError: a value is too large or too small for float32.
-    """
-    found, limits = {}, np.finfo(np.float32)
-    for path, x in params.items():
-        sizes = np.abs(x)
-        beyond = (sizes > limits.max) | ((sizes > 0) & (sizes < limits.tiny))
-        if beyond.any():
-            raise LoweringError(
-                path,
-                "does not fit float32, in which networks are trained",
-                got=float(x[beyond].flat[0]),
-                allowed=f"0, or sizes from {limits.tiny:.3g} to {limits.max:.3g}",
-            )
-        leaks = path.endswith(".decay") and x.max() < 1.0
-        found[path] = np.minimum(x, float(np.nextafter(np.float32(1), np.float32(0)))) if leaks else x
-    return found
 
 
 def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None) -> Program:
@@ -164,7 +143,8 @@ class QuantNet(nn.Module):
     """A layered network on an integer grid; see `prepare`.
 
     Parameters are named by tensor path with dots as double underscores: `a__w`, `a__bias`, `a__log_step`, and fixed
-    unless their `requires_grad` is switched on, `a__v_th` [C] and `a__decay`.
+    unless their `requires_grad` is switched on, `a__v_th` [C] and `a__decay` (one, [C] or [N]). Decays of currents and
+    adaptive thresholds that are not the declared ones are buffers: `a__i_decay`, `a__theta_decay`.
     """
 
     def __init__(
@@ -209,6 +189,9 @@ class QuantNet(nn.Module):
         v_th = np.broadcast_to(params.get(f"{name}.v_th", layer.neuron.v_th), n_channels)
         put(f"{name}.v_th", v_th, learned=False)
         put(f"{name}.decay", params.get(f"{name}.decay", layer.neuron.decay), learned=False)
+        for path in (f"{name}.i_decay", f"{name}.theta_decay"):
+            if path in params:
+                self.register_buffer(path.replace(".", "__"), torch.tensor(params[path], dtype=torch.float32))
 
     def anneal(self, progress: float) -> None:
         """Sharpens the annealed estimator for a share 0..1 of the training done; the other has nothing to sharpen.
@@ -220,7 +203,7 @@ class QuantNet(nn.Module):
         self.sharpness = sharpness_at(progress) if self.estimator == "annealed" else None
 
     def _real(self, path: str) -> Tensor:
-        """A parameter in float64 on the CPU, where codes are made: they must not depend on a device."""
+        """A parameter, or a buffer, in float64 on the CPU, where codes are made: they must not depend on a device."""
         found: Tensor = getattr(self, path.replace(".", "__"))
         return found.cpu().double()
 
@@ -229,7 +212,7 @@ class QuantNet(nn.Module):
         silent = {f"{layer.name}__v_th" for layer in self.network.layers if not layer.neuron.spiking}
         return {
             name.replace("__", "."): p.detach().cpu().double().numpy()
-            for name, p in self.named_parameters()
+            for name, p in (*self.named_parameters(), *self.named_buffers())
             if not name.endswith("__log_step") and name not in silent
         }
 
@@ -328,17 +311,25 @@ class QuantNet(nn.Module):
         fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
         return encoded(bias, scale, fmt, rule.rounding, low=fmt.code_min) * 2.0**shift
 
-    def _theta(self, layer: Layer, unit: Tensor) -> tuple[NDArray, int, int, int, int]:
-        """(step codes [C] or [0], decay code, its shift, largest code, shift) of adaptive thresholds."""
+    def _theta(self, layer: Layer, unit: Tensor) -> tuple[NDArray, NDArray, int, int, int]:
+        """(step codes [C] or [0], decay codes, their shift, largest code, shift) of adaptive thresholds."""
         name, neuron = layer.name, layer.neuron
         if not neuron.adapts:
-            return np.zeros(0), 0, 0, 0, 0
+            return np.zeros(0), np.zeros(1, np.int32), 0, 0, 0
         rule, real = self.rules[f"{name}.theta_step"], unit.detach().numpy() * np.ones(layer.shape[0])
-        shift = theta_shift(layer, self.ranges, real, self.rules)
+        factors = self._factors(layer, "theta_decay")
+        shift = theta_shift(layer, self.ranges, real, self.rules, factors)
         step, _ = encode(neuron.theta_step / real, QFormat(bits=rule.bits, frac=-shift), rule.rounding)
         decay = self.rules[f"{name}.theta_decay"]
         top = QFormat(bits=self.rules[f"{name}.theta"].bits).code_max
-        return step, int(decay_codes(neuron.theta_decay, decay).codes[0]), decay.bits, top, shift
+        return step, decay_codes(factors, decay).codes, decay.bits, top, shift
+
+    def _factors(self, layer: Layer, kind: str) -> NDArray[np.float64]:
+        """Decay factors of a layer, real: its own, or the declared ones; see `decay_of`."""
+        path = f"{layer.name}.{kind}"
+        if hasattr(self, path.replace(".", "__")):
+            return np.atleast_1d(self._real(path).detach().numpy())
+        return decay_of(layer, {}, kind)
 
     def _scan(self, layer: Layer, unit: Tensor, reach: float, level: float) -> Scan:
         """How a layer steps in codes; reach bounds its input currents, level its thresholds before they rise."""
@@ -349,20 +340,20 @@ class QuantNet(nn.Module):
         in_scale = 2.0 ** -self.grids[name].shifts * channels
         real = unit.detach().numpy() * channels
         reset, _ = encode(neuron.v_reset / real, fmt)
-        factor, shift = _decay_of(self._real(f"{name}.decay").item(), self.rules[f"{name}.decay"])
-        i_factor, i_shift = 0, 0
+        factor, shift = _decay_of(self._factors(layer, "decay"), self.rules[f"{name}.decay"])
+        i_factor, i_shift = np.zeros(1, np.int32), 0
         if neuron.current_decay is not None:
-            i_factor, i_shift = _decay_of(neuron.current_decay, self.rules[f"{name}.i_decay"])
+            i_factor, i_shift = _decay_of(self._factors(layer, "i_decay"), self.rules[f"{name}.i_decay"])
             i_fmt = QFormat(bits=self.rules[f"{name}.i"].bits, signed=True)
         theta_step, theta_factor, theta_decay_shift, theta_max, theta_unit = self._theta(layer, unit)
         high = level + (theta_max << theta_unit) if neuron.looks_back else 0.0  # by which a sum may begin lower
         largest = (
             max(
-                -fmt.code_min * factor,
-                -i_fmt.code_min * i_factor,
+                -fmt.code_min * int(factor.max()),
+                -i_fmt.code_min * int(i_factor.max()),
                 reach * max(1.0, float(in_scale.max())),
                 reach - i_fmt.code_min,
-                theta_max * theta_factor + float(theta_step.max(initial=0.0)),
+                theta_max * int(theta_factor.max()) + float(theta_step.max(initial=0.0)),
             )
             + fmt.code_max
             + high
@@ -433,6 +424,8 @@ def _fed(c: Linear | Conv2d | Skip, w: Tensor, x: Tensor, layer: Layer) -> Tenso
     return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)
 
 
-def _decay_of(decay: float, rule: QuantRule) -> tuple[int, int]:
-    """(code, shift) of a decay factor; no leak is a factor of one."""
-    return (1, 0) if decay >= 1.0 else (int(decay_codes(decay, rule).codes[0]), rule.bits)
+def _decay_of(decay: NDArray[np.float64], rule: QuantRule) -> tuple[NDArray[np.int32], int]:
+    """(codes, shift) of decay factors; no leak is a factor of one."""
+    if np.all(decay >= 1.0):
+        return np.ones(1, np.int32), 0
+    return decay_codes(decay, rule).codes, rule.bits

@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 
 from qspinn.compiled.scalars import NEAREST
 
+Factor = float | NDArray
+
 
 class Scan(NamedTuple):
     """What a pass needs to know of a layer besides tensors that carry gradients; see `forward_kernel.advance`.
 
     Attributes:
         kind: np.float32 or np.float64, in which the forward pass computes.
-        decay, decay_scale: factor of the potential, as a code and 2**-shift (a real factor and 1).
+        decay, decay_scale: factor of the potential, as a code and 2**-shift (a real factor and 1). Factors, this and
+            the two below, are a number for all neurons, [C] or, in the program's order, [N].
         in_scale, reset, unit: [C]; unit is the real number a code of the potential stands for.
         delayed: a spike's reset takes place in the next step.
         has_current: a synaptic current with factor i_decay * i_scale within i_min..i_max.
@@ -27,7 +30,7 @@ class Scan(NamedTuple):
     """
 
     kind: Any
-    decay: float
+    decay: Factor
     decay_scale: float
     in_scale: NDArray
     reset: NDArray
@@ -40,12 +43,12 @@ class Scan(NamedTuple):
     n_ref: int
     spiking: bool
     has_current: bool
-    i_decay: float
+    i_decay: Factor
     i_scale: float
     i_min: float
     i_max: float
     theta_step: NDArray
-    theta_decay: float
+    theta_decay: Factor
     theta_scale: float
     theta_max: float
     theta_unit: float
@@ -62,12 +65,17 @@ class Scan(NamedTuple):
     def adapts(self) -> bool:
         return self.theta_step.size > 0
 
+    @property
+    def shares_decay(self) -> bool:
+        """Whether the potentials of all neurons decay by one factor."""
+        return np.size(self.decay) == 1
+
     def step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
         """Argument of `advance`; level, bias [C]."""
         f = self.kind
         same = self.in_scale[:1] if np.all(self.in_scale == self.in_scale[0]) else tiled(self.in_scale, places, f)
         return (
-            f(self.decay),
+            laid(self.decay, len(level), places, f),
             np.array([self.decay_scale], f),
             same.astype(f),
             tiled(level, places, f),
@@ -80,12 +88,12 @@ class Scan(NamedTuple):
             self.delayed,
             self.n_ref,
             self.spiking,
-            f(self.i_decay),
+            laid(self.i_decay, len(level), places, f),
             np.array([self.i_scale], f),
             f(self.i_min),
             f(self.i_max),
             tiled(self.theta_step, places, f),
-            f(self.theta_decay),
+            laid(self.theta_decay, len(level), places, f),
             np.array([self.theta_scale], f),
             f(self.theta_max),
             f(self.theta_unit),
@@ -101,7 +109,7 @@ class Scan(NamedTuple):
         """Argument of `back_in_time`; level [C]."""
         f = np.float32
         return (
-            f(self.decay * self.decay_scale),
+            laid(self.decay * self.decay_scale, len(level), places, f),
             tiled(self.in_scale, places, f),
             tiled(level, places, f),
             tiled(self.unit, places, f),
@@ -109,11 +117,11 @@ class Scan(NamedTuple):
             f(self.v_max),
             self.subtract,
             self.delayed,
-            f(self.i_decay * self.i_scale),
+            laid(self.i_decay * self.i_scale, len(level), places, f),
             f(self.i_min),
             f(self.i_max),
             tiled(self.theta_step, places, f),
-            f(self.theta_decay * self.theta_scale),
+            laid(self.theta_decay * self.theta_scale, len(level), places, f),
             f(self.theta_max),
             f(self.theta_unit),
             self.surrogate,
@@ -126,7 +134,7 @@ class Scan(NamedTuple):
         f = np.float32
         half = f(0.5 if self.mode == NEAREST else 0)
         return (
-            f(self.decay),
+            f(np.ravel(self.decay)[0]),
             f(self.decay_scale),
             half,
             tiled(self.in_scale, places, f),
@@ -141,7 +149,7 @@ class Scan(NamedTuple):
         """Argument of `usual_kernel.backward`."""
         f = np.float32
         return (
-            f(self.decay * self.decay_scale),
+            f(np.ravel(self.decay * self.decay_scale)[0]),
             tiled(self.in_scale, places, f),
             tiled(self.unit, places, f),
             self.surrogate,
@@ -161,6 +169,28 @@ def tiled(x: NDArray, places: int, kind: Any) -> NDArray:
     found = np.empty((places, len(x)), kind)
     found[:] = x
     return found.reshape(-1)
+
+
+def laid(x: Factor, n_channels: int, places: int, kind: Any) -> NDArray:
+    """Factors, for all neurons alike, [C] or, channel after channel, [N]: as [1], or by neuron [N], channel-last."""
+    each = np.atleast_1d(np.asarray(x))
+    if each.size == 1:
+        return each.reshape(1).astype(kind)
+    if each.size == n_channels:
+        return tiled(each, places, kind)
+    return np.ascontiguousarray(each.reshape(n_channels, places).T, dtype=kind).reshape(-1)
+
+
+def gathered(x: NDArray, n_channels: int, shape: tuple[int, ...]) -> NDArray:
+    """Sums by neuron [N], channel-last, as sums by factor; the inverse of how `laid` hands factors out.
+
+    Args:
+        shape: of the factors, of size 1, C or N.
+    """
+    by_channel = x.astype(np.float64).reshape(-1, n_channels).T
+    size = int(np.prod(shape))
+    found = by_channel.sum() if size == 1 else by_channel.sum(axis=1) if size == n_channels else by_channel
+    return np.reshape(found, shape)
 
 
 def outer_numbers(n_channels: int, places: int) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ triangle (Bellec et al. 2018).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from qspinn.arrays import integer, need_kind
 from qspinn.data.events.event_set import EventSet
-from qspinn.errors import ConfigError, DataError
+from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.learning.device import device_of, need_single, need_together
 from qspinn.learning.gradients.convolution import convolved
 from qspinn.learning.gradients.kernels.backward import ARCTAN, FAST_SIGMOID, TRIANGLE
@@ -28,7 +28,7 @@ from qspinn.learning.gradients.node import Found, Plan, advance
 from qspinn.learning.gradients.scan import Scan
 from qspinn.learning.gradients.wiring import Room, flat, images, wiring_of
 from qspinn.networks.checkpoint import TrainedLayers
-from qspinn.networks.layer_arrays import has_bias
+from qspinn.networks.layer_arrays import DECAYS, decay_arrays, decay_of, decay_paths, has_bias
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
 from qspinn.spikes import largest
 
@@ -156,9 +156,12 @@ class SurrogateNet(nn.Module):
 
     Args:
         surrogate, width: shape of the derivative that stands for the spike's, and its steepness.
+        decays: `<layer>.decay`, `<layer>.i_decay`, `<layer>.theta_decay` by path, in place of the declared ones: one
+            for all neurons [1], one per channel [C] or one per neuron [N]. They are not trained; `params()` holds them.
 
     Raises:
         ConfigError: no network of layers, neurons without a gradient, an unknown surrogate, or a number out of range.
+        LoweringError: an array is no decay of the network, of the wrong shape or out of range.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class SurrogateNet(nn.Module):
         surrogate: Surrogate = "arctan",
         width: float = 2.0,
         gain: float = 3.0,
+        decays: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         check_trainable(network)
@@ -177,6 +181,8 @@ class SurrogateNet(nn.Module):
         self.network, self.kind, self.width = network, kind_of(surrogate), need_positive("width", width)
         self.norms, self._room = nn.ModuleDict(), Room()
         self._ways: dict[tuple[str, int, float], _Way] = {}
+        for path, x in in_single(decay_arrays(network, {} if decays is None else decays)).items():
+            self.register_buffer(path.replace(".", "__"), torch.tensor(x, dtype=torch.float32))
         generator = torch.Generator().manual_seed(seed)
         for layer in network.layers:
             for c in network.into(layer.name):
@@ -217,7 +223,12 @@ class SurrogateNet(nn.Module):
                 found[path] = w
             if has_bias(self.network, layer.name):
                 found[f"{layer.name}.bias"] = bias
-        return found
+        return found | self._decays()
+
+    def _decays(self) -> dict[str, np.ndarray]:
+        """The decays that are not the declared ones, float64, by path."""
+        own = {path: self._buffers.get(path.replace(".", "__")) for path in decay_paths(self.network)}
+        return {path: x.detach().cpu().double().numpy() for path, x in own.items() if x is not None}
 
     def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
         """spikes [T, B, n_inputs], whole numbers of any type, on the module's device -> scores, rates and signals;
@@ -244,6 +255,8 @@ class SurrogateNet(nn.Module):
             self._ways[key] = self._way(layer)
         way, device = self._ways[key], device_of(self)
         main, plan, bias = way.main, way.plan._replace(keeps=keeps), self._bias(layer)
+        if self._buffers:  # decays, as they are now: a state may have been loaded since
+            plan = plan._replace(scan=plan.scan._replace(**decays_of(layer, self._decays())))
         if bias is None:
             bias = way.zeros.to(device)
         if main is not None and main.norm:
@@ -463,7 +476,7 @@ def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
     neuron, one = layer.neuron, np.ones(layer.shape[0], np.float32)
     return Scan(
         kind=np.float32,
-        decay=neuron.decay,
+        **decays_of(layer, {}),
         decay_scale=1.0,
         in_scale=one,
         reset=one * neuron.v_reset,
@@ -476,12 +489,10 @@ def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
         n_ref=neuron.n_ref_steps,
         spiking=neuron.spiking,
         has_current=neuron.current_decay is not None,
-        i_decay=neuron.current_decay or 0.0,
         i_scale=1.0,
         i_min=-np.inf,
         i_max=np.inf,
         theta_step=one * neuron.theta_step if neuron.adapts else one[:0],
-        theta_decay=neuron.theta_decay,
         theta_scale=1.0,
         theta_max=np.inf,
         theta_unit=1.0,
@@ -491,6 +502,32 @@ def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
         surrogate=surrogate,
         width=width,
     )
+
+
+def decays_of(layer: Layer, decays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The decay factors of a layer as `Scan` takes them, as given or as declared."""
+    return {kind: decay_of(layer, decays, kind) for kind in ("decay", "i_decay", "theta_decay")}
+
+
+def in_single(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays, in which training computes with float32; a decay below 1 stays below 1 there.
+
+    Raises:
+        LoweringError: a value is too large or too small for float32.
+    """
+    found, limits, below = {}, np.finfo(np.float32), float(np.nextafter(np.float32(1), np.float32(0)))
+    for path, x in params.items():
+        sizes = np.abs(x)
+        beyond = (sizes > limits.max) | ((sizes > 0) & (sizes < limits.tiny))
+        if beyond.any():
+            raise LoweringError(
+                path,
+                "does not fit float32, in which networks are trained",
+                got=float(x[beyond].flat[0]),
+                allowed=f"0, or sizes from {limits.tiny:.3g} to {limits.max:.3g}",
+            )
+        found[path] = np.where(x < 1.0, np.minimum(x, below), x) if path.rpartition(".")[2] in DECAYS else x
+    return found
 
 
 def frozen(net: SurrogateNet) -> TrainedLayers:
@@ -512,6 +549,7 @@ def restored(trained: TrainedLayers) -> SurrogateNet:
         ConfigError: not a checkpoint of layers.
     """
     need_kind("trained", trained, TrainedLayers)
-    net = SurrogateNet(trained.network)
+    own = {path: trained.params.get(path.replace(".", "__")) for path in decay_paths(trained.network)}
+    net = SurrogateNet(trained.network, decays={path: x for path, x in own.items() if x is not None})
     net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in trained.params.items()})
     return net.eval()

@@ -39,6 +39,7 @@ from qspinn.networks.local import LocalNetwork
 from qspinn.quantization.plan import QuantPlan
 
 STREAM = 512
+"""First random stream of local learning: layer l draws the rounding of its updates from STREAM + l."""
 NEVER = -(1 << 30)
 """Bias of channels that only fill a register up."""
 

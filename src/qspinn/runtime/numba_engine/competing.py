@@ -17,11 +17,11 @@ from qspinn.compiled.scalars import MODE
 from qspinn.compiled.vectors import WORDS, aligned
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program
-from qspinn.program.ops import DenseOp, Feed, LifOp, spread
+from qspinn.program.constants import inhibitions, resets, share_factors, thresholds
+from qspinn.program.ops import DenseOp, Feed, LifOp
 from qspinn.runtime.numba_engine.kernels import bits, narrow
 from qspinn.runtime.numba_engine.layered.populations import States
 from qspinn.runtime.once import once
-from qspinn.runtime.reference import thresholds
 from qspinn.spikes import Spikes, unchecked
 
 NEVER = (1 << 31) - 1
@@ -65,7 +65,7 @@ def plan(
     chosen: of signals from which sources were left out, which ones the weights know.
     """
     (feed, *others) = feeds or (None,)
-    plain = once(program, ("plain", op.name), lambda: LifOp(**{f: getattr(op, f) for f in COMPETING}) == op)
+    plain = once(program, ("plain", op.name), lambda: _is_plain(program, op))
     if (
         others
         or not isinstance(feed, DenseOp)
@@ -87,6 +87,11 @@ def plan(
         (op.name, lanes, slices),
         lambda: _arguments(program, op, _rows(w, chosen.get(feed.source)), lanes, slices),
     )
+
+
+def _is_plain(program: Program, op: LifOp) -> bool:
+    """Whether the kernels for competing neurons know everything of a population; all its neurons leak alike."""
+    return LifOp(**{f: getattr(op, f) for f in COMPETING}) == op and share_factors(program, op)
 
 
 def kernel_of(program: Program, spikes: Spikes) -> str | None:
@@ -141,10 +146,7 @@ def _from_raster(raster: NDArray[np.uint8]) -> Spikes:
 def _arguments(program: Program, op: LifOp, w: NDArray, lanes: Lanes, slices: Slices | None) -> tuple:
     """(kernel, arguments) for lanes, or for bit slices where they apply."""
     level, decay = thresholds(program, op), int(program.codes(op.decay)[0])
-    reset = spread(program.codes(op.v_reset), op.n)
-    strength = np.zeros(op.n, np.int64)
-    if op.inhibition:
-        strength = np.minimum(spread(program.codes(op.inhibition), op.n) << op.inhibition_shift, NEVER)
+    reset, strength = resets(program, op), np.minimum(inhibitions(program, op), NEVER)
     if slices is not None:
         packed, width = packed_rows(w)
         fixed = slices._replace(shifts=np.array(slices.shifts) * WORDS)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qspinn.program import Program
-from qspinn.program.ops import Feed, LifOp, ReadOp, spread
-from qspinn.runtime.reference import biases, thresholds
+from qspinn.program.constants import biases, in_shifts, inhibitions, resets, theta_steps, thresholds
+from qspinn.program.ops import Feed, LifOp, ReadOp, Stream, spread
 from qspinn.runtime.torch_engine.currents import current, weigher
 from qspinn.runtime.torch_engine.rounding import Rounder, rounder, words_of
 from qspinn.runtime.torch_engine.signals import Signal, int_type
@@ -42,12 +42,12 @@ class _State(NamedTuple):
 class _Constants(NamedTuple):
     """What a population's step needs besides its state; vectors [N], `words` [T, 1, N] only where one neuron wins."""
 
-    decay: int
+    decay: int | Tensor
     decayed: Rounder
-    current: int
+    current: int | Tensor
     slowed: Rounder
     scaled: Rounder
-    theta_decay: int
+    theta_decay: int | Tensor
     calmed: Rounder
     theta_step: Tensor
     stored: Rounder
@@ -121,28 +121,31 @@ def _row_sum(w: NDArray) -> int:
 
 def _constants(program: Program, op: LifOp, n_steps: int, dtype: torch.dtype, device: torch.device) -> _Constants:
     def vector(codes: NDArray) -> Tensor:
-        return torch.from_numpy(spread(codes, op.n)).to(device, dtype)
+        return torch.from_numpy(codes).to(device, dtype)
 
-    def by_shift(shift: int | NDArray, offset: int) -> Rounder:
-        return rounder(program, op, np.atleast_1d(shift), offset, n_steps, dtype, device)
+    def factor(name: str) -> int | Tensor:
+        """A decay factor: a number where all neurons share it, which is faster, or one for each."""
+        found = program.codes(name) if name else np.zeros(1, np.int64)
+        return int(found[0]) if len(found) == 1 else vector(spread(found, op.n))
 
-    none = np.zeros(1, np.int64)
-    codes = program.codes
+    def by_shift(shift: int | NDArray, stream: Stream) -> Rounder:
+        return rounder(program, op, np.atleast_1d(shift), stream, n_steps, dtype, device)
+
     return _Constants(
-        decay=int(codes(op.decay)[0]),
-        decayed=by_shift(op.decay_shift, 1),
-        current=int(codes(op.current)[0]) if op.current else 0,
-        slowed=by_shift(op.current_shift, 6),
-        scaled=by_shift(spread(codes(op.in_shifts), op.n) if op.in_shifts else op.in_shift, 2),
-        theta_decay=int(codes(op.theta_decay)[0]) if op.theta_decay else 0,
-        calmed=by_shift(op.theta_decay_shift, 5),
-        theta_step=vector(codes(op.theta_step) if op.theta_step else none),
-        stored=by_shift(-op.store_fmt.frac if op.store_fmt else 0, 7),
+        decay=factor(op.decay),
+        decayed=by_shift(op.decay_shift, Stream.DECAY),
+        current=factor(op.current),
+        slowed=by_shift(op.current_shift, Stream.CURRENT),
+        scaled=by_shift(in_shifts(program, op) if op.in_shifts else op.in_shift, Stream.INPUT),
+        theta_decay=factor(op.theta_decay),
+        calmed=by_shift(op.theta_decay_shift, Stream.THETA),
+        theta_step=vector(theta_steps(program, op)),
+        stored=by_shift(-op.store_fmt.frac if op.store_fmt else 0, Stream.STORE),
         bias=vector(biases(program, op)),
         level=vector(thresholds(program, op)),
-        reset=vector(codes(op.v_reset)),
-        strength=vector(codes(op.inhibition).astype(np.int64) << op.inhibition_shift if op.inhibition else none),
-        words=words_of(program.seed, op.stream, n_steps, op.n, device) if op.winner else torch.empty(0),
+        reset=vector(resets(program, op)),
+        strength=vector(inhibitions(program, op)),
+        words=words_of(program.seed, op.stream + Stream.WINNER, n_steps, op.n, device) if op.winner else torch.empty(0),
     )
 
 

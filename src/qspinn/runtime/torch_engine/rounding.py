@@ -12,14 +12,14 @@ from torch import Tensor
 
 from qspinn.fixedpoint import INDEX_STRIDE, Rounding, stream_key
 from qspinn.program import Program
-from qspinn.program.ops import LifOp
+from qspinn.program.ops import LifOp, Stream
 
 Rounder = Callable[[Tensor, int | slice], Tensor]
 WORD = 0xFFFFFFFF
 
 
 def rounder(
-    program: Program, op: LifOp, shift: NDArray, offset: int, n_steps: int, dtype: torch.dtype, device: torch.device
+    program: Program, op: LifOp, shift: NDArray, stream: Stream, n_steps: int, dtype: torch.dtype, device: torch.device
 ) -> Rounder:
     """round(x, shift) of a step t, or of all steps for slice(None); shift [1] or [N], negative shifts multiply.
 
@@ -37,7 +37,7 @@ def rounder(
     if op.rounding is Rounding.TOWARD_ZERO:
         return lambda x, t: x.sign() * (x.abs() << left >> right)
     if op.rounding is Rounding.STOCHASTIC:
-        words = words_of(program.seed, op.stream + offset, n_steps, op.n, device)
+        words = words_of(program.seed, op.stream + stream, n_steps, op.n, device)
         bits = (words >> (32 - right)).to(dtype)
         return lambda x, t: (x << left) + bits[t] >> right
     half = each((1 << np.maximum(shift, 0)) >> 1 if op.rounding is Rounding.NEAREST else np.zeros_like(shift))

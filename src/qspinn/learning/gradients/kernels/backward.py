@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from qspinn.compiled.jit import kernel, part, piece
-from qspinn.learning.gradients.kernels.forward import _F32, CHUNK, RESTING, advance
+from qspinn.learning.gradients.kernels.forward import _F32, CHUNK, RESTING, advance, fade
 
 ARCTAN, FAST_SIGMOID, TRIANGLE = 0, 1, 2
 
@@ -127,10 +127,10 @@ def back_in_time(
 ):
     """Gradients of neurons low..low + m of one sample, as `advance` left them; others are [T, N], or without entries.
 
-    factors holds: decay; in_scale, level [N]; unit [N], the real number a code of the potential stands for; limits and
-    switches; theta_step [N] or [0], the rest of theta's. Rounding is passed straight through, saturation not at all;
-    the reset's spike is taken as given (Zenke & Ganguli 2018), the one that raises a threshold is not (Bellec et al.
-    2018).
+    factors holds: decay [N] or [1], as the decays of i and theta; in_scale, level [N]; unit [N], the real number a code
+    of the potential stands for; limits and switches; theta_step [N] or [0], the rest of
+    theta's. Rounding is passed straight through, saturation not at all; the reset's spike is taken as given (Zenke &
+    Ganguli 2018), the one that raises a threshold is not (Bellec et al. 2018).
     """
     (
         decay,
@@ -161,6 +161,12 @@ def back_in_time(
     lowered = _F32(1) if subtract and not delayed else _F32(0)
     adapts, high = thetas.size > 0, level.copy()
     g_theta, of_high = np.zeros(m if adapts else 0, _F32), np.zeros(m if adapts else 0, _F32)
+    decay = decay[low : low + m] if decay.size > 1 else decay
+    falls, fades = np.empty(g_theta.size, _F32), np.empty(m if has_current else 0, _F32)
+    for j in range(falls.size):
+        falls[j] = theta_decay[low + j] if theta_decay.size > 1 else theta_decay[0]
+    for j in range(fades.size):
+        fades[j] = i_decay[low + j] if i_decay.size > 1 else i_decay[0]
     for t in range(gap.shape[0] - 1, -1, -1):
         apart, fired, found = gap[t, :m], spikes[t, :m], current_grad[t, low : low + m]
         slopes(apart, unit, kind, width, of_spike)
@@ -180,7 +186,7 @@ def back_in_time(
             of_spike[j] *= back[j] + every_spike
         for j in range(g_theta.size):
             theta = thetas[t, j]
-            whole = theta_decay * g_theta[j] - theta_unit * (of_high[j] + g[j] * fired[j] * lowered + of_spike[j])
+            whole = falls[j] * g_theta[j] - theta_unit * (of_high[j] + g[j] * fired[j] * lowered + of_spike[j])
             g_theta[j] = whole if theta < theta_max else _F32(0)
         for j in range(of_level.size):
             of_level[j] -= g[j] * fired[j] * lowered + of_spike[j]
@@ -201,15 +207,14 @@ def back_in_time(
             of_decay = decay_grad[low : low + m]
             for j in range(m):
                 of_decay[j] += g[j] * left[t - 1, j]
-        for j in range(m):
-            g[j] *= decay
+        fade(g, decay)
         if has_current:
             for j in range(m):
                 whole = i_left[t, j]
                 back[j] = back[j] + g_i[j] if i_min < whole and whole < i_max else _F32(0)
             add(back, of_bias)
             for j in range(m):
-                g_i[j] = i_decay * back[j]
+                g_i[j] = fades[j] * back[j]
         for j in range(m):
             found[j] = back[j]
         back[:] = 0

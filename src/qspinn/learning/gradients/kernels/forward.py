@@ -12,8 +12,11 @@ import numpy as np
 
 from qspinn.compiled.jit import kernel, part, piece
 from qspinn.compiled.scalars import NEAREST, STOCHASTIC, TOWARD_ZERO, random_word, step_key, stream_base
+from qspinn.program.ops import Stream
 
 _F32 = np.float32
+DECAY, INPUT, CURRENT = int(Stream.DECAY), int(Stream.INPUT), int(Stream.CURRENT)
+THETA, STORE = int(Stream.THETA), int(Stream.STORE)
 PLAIN = -1  # beside the rounding modes: real numbers, nothing is rounded
 
 RESTING = _F32(np.inf)
@@ -51,6 +54,18 @@ def round_all(x, scale, mode, key, outer):
         by = scale[0]
         for j in range(n):
             x[j] = np.floor(x[j] * by + half)
+
+
+@piece
+def fade(x, factor):
+    """x[j] <- x[j] times its factor, of which there is one for all, or one each."""
+    if factor.size > 1:
+        for j in range(x.size):
+            x[j] *= factor[j]
+    else:
+        by = factor[0]
+        for j in range(x.size):
+            x[j] *= by
 
 
 @piece
@@ -103,12 +118,12 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     column 0 on gap, the distance from the threshold when the spike was decided; gap may have one row, for the latest
     step.
 
-    step holds: decay; decay_scale [1], the factor of the decay code; in_scale [N] or [1], that of the input; level,
-    bias, reset [N]: codes, bias of the synaptic current where there is one; limits and switches; i_scale [1], the
-    factor of the current's decay code; theta_step [N], by which a spike raises theta, theta_scale [1] as i_scale, and
-    theta_unit, the potential that theta counts in; store_scale [1] (or without entries), 2**-shift of what is kept,
-    with its limits. Loops write to one array each: of more, LLVM does not prove that they are apart, and goes from
-    number to number.
+    step holds: decay [N] or [1]; decay_scale [1], the factor of the decay code; in_scale [N] or [1], that of the input;
+    level, bias, reset [N]: codes, bias of the synaptic current where there is one; limits and switches; i_decay [N] or
+    [1]; i_scale [1], the factor of the current's decay code; theta_step [N], by which a spike raises theta, theta_decay
+    and theta_scale as those of i, and theta_unit, the potential that theta counts in; store_scale [1] (or without
+    entries), 2**-shift of what is kept, with its limits. Loops write to one array each: of more, LLVM
+    does not prove that they are apart, and goes from number to number.
     """
     (
         decay,
@@ -142,6 +157,9 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     ) = step
     level, bias, reset, outer = level[low : low + m], bias[low : low + m], reset[low : low + m], outer[low : low + m]
     in_scale = in_scale[low : low + m] if in_scale.size > 1 else in_scale
+    decay = decay[low : low + m] if decay.size > 1 else decay
+    i_decay = i_decay[low : low + m] if i_decay.size > 1 else i_decay
+    theta_decay = theta_decay[low : low + m] if theta_decay.size > 1 else theta_decay
     gain = gain[low : low + m] if gain.size > 0 else gain
     v, i_syn, drive = np.zeros_like(level), np.zeros_like(level), np.zeros_like(level)
     until, fired = np.zeros(m if n_ref > 0 else 0, np.int32), np.zeros(m if rows.size > 0 else 0, np.int32)
@@ -149,9 +167,9 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
     high, theta = level.copy(), np.zeros_like(level)
     theta_step = theta_step[low : low + m] if adapts else theta_step
     constant = np.zeros_like(bias) if has_current else bias
-    base_decay, base_in = stream_base(seed, stream + 1), stream_base(seed, stream + 2)
-    base_i, base_theta = stream_base(seed, stream + 6), stream_base(seed, stream + 5)
-    base_store = stream_base(seed, stream + 7)
+    base_decay, base_in = stream_base(seed, stream + DECAY), stream_base(seed, stream + INPUT)
+    base_i, base_theta = stream_base(seed, stream + CURRENT), stream_base(seed, stream + THETA)
+    base_store = stream_base(seed, stream + STORE)
     n_fired, count = 0, 0
     for t in range(current.shape[0]):
         here, spike, rest = current[t, low : low + m], spikes[t, to : to + m], left[t, to : to + m]
@@ -167,21 +185,18 @@ def advance(current, gain, rows, step, outer, low, m, to, spikes, gap, left, i_l
             for j in range(m):
                 drive[j] += row[j]
         if has_current:
-            for j in range(m):
-                i_syn[j] *= i_decay
+            fade(i_syn, i_decay)
             round_all(i_syn, i_scale, mode, step_key(base_i, t), outer)
             for j in range(m):
                 i_syn[j] = clip(i_syn[j] + drive[j] + bias[j], i_min, i_max)
             i_left[t, to : to + m] = i_syn
             drive[:] = i_syn
-        for j in range(m):
-            v[j] *= decay
+        fade(v, decay)
         round_all(v, decay_scale, mode, step_key(base_decay, t), outer)
         if delayed and t > 0:
             lower(v, spikes[t - 1, to : to + m], high, reset, subtract)
         if adapts and t > 0:
-            for j in range(m):
-                theta[j] *= theta_decay
+            fade(theta, theta_decay)
             round_all(theta, theta_scale, mode, step_key(base_theta, t), outer)
             raise_by(theta, spikes[t - 1, to : to + m], theta_step, theta_max)
             for j in range(m):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,8 @@ def back_in_time(
     every = 0.0 if rate_grad is None else rate_grad / gap.numel()
     unit, in_scale = (k.vector(x, torch.float32) for x in (scan.unit, scan.in_scale))
     high, w = k.level.float(), None if rows is None else rows.float()
-    decay, i_decay = scan.decay * scan.decay_scale, scan.i_decay * scan.i_scale
+    decay = k.factor(scan.decay * scan.decay_scale, np.float32)
+    i_decay = k.factor(scan.i_decay * scan.i_scale, np.float32)
     kept_by_reset, lowered = float(scan.subtract or scan.delayed), float(scan.subtract and not scan.delayed)
     keep_min, keep_max = scan._kept()
     theta = _BackOfTheta(scan, k, thetas)
@@ -76,7 +78,7 @@ class _BackOfTheta:
 
     def __init__(self, scan: Scan, k: Constants, thetas: Tensor) -> None:
         self.thetas, self.level, self.unit = thetas, k.level.float(), scan.theta_unit
-        self.decay, self.top = scan.theta_decay * scan.theta_scale, scan.theta_max
+        self.decay, self.top = k.factor(scan.theta_decay * scan.theta_scale, np.float32), scan.theta_max
         self.rise = None if k.theta_step is None else k.theta_step.float()
         self.grad: Tensor | float = 0.0
         self.later: Tensor | float = 0.0

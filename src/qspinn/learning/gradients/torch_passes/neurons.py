@@ -5,6 +5,7 @@ All steps are one node for autograd; what the backward pass needs of them is kep
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,7 +116,7 @@ def neurons(
 
     Args:
         total: what reaches them, [B, T, N], channel-last; rows [N, N], feedback by target; level, bias [C].
-        decay: the factor as a real number, for its gradient only.
+        decay: the factors as real numbers, for their gradient only: one, [C] or [N] in the program's order.
         outer [N]: the numbers under which neurons draw random words.
 
     Raises:
@@ -161,14 +162,14 @@ class _Neurons(torch.autograd.Function):
                 v = lowered(scan, k, v, spikes[:, t - 1], high)
             if k.theta_step is not None:
                 if t > 0:
-                    theta = k.round_theta(theta * float(scan.kind(scan.theta_decay)), t)
+                    theta = k.round_theta(theta * k.theta_decay, t)
                     theta = (theta + spikes[:, t - 1] * k.theta_step).clamp_(0, float(scan.theta_max))
                     high = k.level + theta * float(scan.kind(scan.theta_unit))
                 thetas[:, t] = theta
             v, fired, apart, until = step(scan, k, t, v, drive, high, until)
             spikes[:, t], gap[:, t], left[:, t] = fired, apart, v
         ctx.save_for_backward(spikes, gap, left, i_left, thetas, rows)
-        ctx.rest = scan, k
+        ctx.rest = scan, k, tuple(decay.shape)
         ctx.types = [None if x is None else (x.dtype, x.device) for x in (total, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = ((spikes > 0).sum().double() / spikes.numel()).float()
@@ -183,7 +184,7 @@ class _Neurons(torch.autograd.Function):
         theta_grad: Tensor | None,
         rate_grad: Tensor | None,
     ) -> Any:
-        scan, k = ctx.rest
+        scan, k, decay_shape = ctx.rest
         needs = ctx.needs_input_grad
         grad, level_grad, decay_grad = back_in_time(scan, k, ctx.saved_tensors, spike_grad, left_grad, rate_grad, needs)
         spikes, rows = ctx.saved_tensors[0], ctx.saved_tensors[5]
@@ -198,7 +199,7 @@ class _Neurons(torch.autograd.Function):
             rows_grad,
             _by_channel(level_grad, k) if needs[2] else None,
             _by_channel(bias_grad, k),
-            decay_grad.sum(dtype=torch.float64) if needs[4] else None,
+            _by_factor(decay_grad, k, decay_shape) if needs[4] else None,
         )
         return (
             *(
@@ -208,6 +209,14 @@ class _Neurons(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _by_factor(x: Tensor, k: Constants, shape: tuple[int, ...]) -> Tensor:
+    """[N], channel-last, as the gradient of decay factors of some shape: of size 1, C or N."""
+    by_channel = x.double().view(k.places, -1).T
+    if math.prod(shape) == 1:
+        return x.sum(dtype=torch.float64).reshape(shape)
+    return (by_channel.sum(dim=1) if math.prod(shape) == len(by_channel) else by_channel).reshape(shape)
 
 
 def _by_channel(x: Tensor, k: Constants) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from qspinn.compiled.scalars import NEAREST, STOCHASTIC, TOWARD_ZERO
 from qspinn.learning.gradients.kernels.forward import BEYOND, PLAIN
-from qspinn.learning.gradients.scan import Scan
+from qspinn.learning.gradients.scan import Factor, Scan, laid
 from qspinn.learning.gradients.torch_passes.connection import product_type
+from qspinn.program.ops import Stream
 from qspinn.runtime.torch_engine.rounding import words_of
 
 DTYPES = {np.float32: torch.float32, np.float64: torch.float64}
@@ -33,36 +34,43 @@ class Constants:
         self.places, self.device, self.kind = n // len(level), total.device, DTYPES[scan.kind]
         self.level, self.bias = self.vector(level), self.vector(bias)
         self.reset = self.vector(scan.reset)
-        self.decay, self.i_decay = float(scan.kind(scan.decay)), float(scan.kind(scan.i_decay))
+        self.decay, self.i_decay = self.factor(scan.decay, scan.kind), self.factor(scan.i_decay, scan.kind)
+        self.theta_decay = self.factor(scan.theta_decay, scan.kind)
         self.product = self.kind if scan.mode == PLAIN else product_type(self.kind)
         order = torch.from_numpy(outer).to(self.device)
 
-        def rounder(scale: Any, offset: int) -> Rounder:
+        def rounder(scale: Any, stream: Stream) -> Rounder:
             if np.all(np.asarray(scale) == 1):
                 return lambda x, t: x
-            return _rounder(scan, self.vector(np.broadcast_to(scale, len(level))), offset, n_steps, order)
+            return _rounder(scan, self.vector(np.broadcast_to(scale, len(level))), stream, n_steps, order)
 
-        self.round_decay, self.round_in = rounder(scan.decay_scale, 1), rounder(scan.in_scale, 2)
-        self.round_i = rounder(scan.i_scale, 6) if scan.has_current else self.round_in
+        self.round_decay, self.round_in = rounder(scan.decay_scale, Stream.DECAY), rounder(scan.in_scale, Stream.INPUT)
+        self.round_i = rounder(scan.i_scale, Stream.CURRENT) if scan.has_current else self.round_in
         self.theta_step = self.vector(scan.theta_step) if scan.adapts else None
-        self.round_theta = rounder(scan.theta_scale, 5) if scan.adapts else self.round_in
+        self.round_theta = rounder(scan.theta_scale, Stream.THETA) if scan.adapts else self.round_in
         self.store = None if scan.store_shift is None else 2.0**scan.store_shift
-        self.round_store = self.round_in if self.store is None else rounder(1 / self.store, 7)
+        self.round_store = self.round_in if self.store is None else rounder(1 / self.store, Stream.STORE)
 
     def vector(self, x: Any, dtype: torch.dtype | None = None) -> Tensor:
         """A number per channel as one per neuron."""
         each = x.detach() if isinstance(x, Tensor) else torch.tensor(np.asarray(x, np.float64))
         return each.to(self.device, dtype or self.kind).repeat(self.places)
 
+    def factor(self, x: Factor, kind: Any) -> float | Tensor:
+        """Decay factors: a number where there is one, else a vector [N], channel-last."""
+        if np.size(x) == 1:
+            return float(kind(np.ravel(x)[0]))
+        return torch.from_numpy(laid(x, len(self.level) // self.places, self.places, kind)).to(self.device)
 
-def _rounder(scan: Scan, scale: Tensor, offset: int, n_steps: int, outer: Tensor) -> Rounder:
+
+def _rounder(scan: Scan, scale: Tensor, stream: Stream, n_steps: int, outer: Tensor) -> Rounder:
     """round(x * scale) of a step; see `forward_kernel.round_all`."""
     if scan.mode == PLAIN:
         return lambda x, t: x * scale
     if scan.mode == TOWARD_ZERO:
         return lambda x, t: (x * scale).trunc_()
     if scan.mode == STOCHASTIC:
-        words = words_of(scan.seed, scan.stream + offset, n_steps, len(outer), outer.device)[:, 0, outer]
+        words = words_of(scan.seed, scan.stream + stream, n_steps, len(outer), outer.device)[:, 0, outer]
         bits = (words.double() * 2.0**-32 / scale).floor_() * scale  # as many as the shift drops
         return lambda x, t: (x * scale + bits[t]).floor_()
     half = 0.5 if scan.mode == NEAREST else 0.0

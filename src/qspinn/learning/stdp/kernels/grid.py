@@ -25,8 +25,12 @@ from qspinn.compiled.vectors import (
 from qspinn.fixedpoint import INDEX_STRIDE
 from qspinn.learning.stdp.kernels.active import LANES, LOG, find_lit, hot_stride, refresh, refresh_all, stronger
 from qspinn.learning.stdp.kernels.floats import HARD, SOFT, TWO_SIDED
+from qspinn.program.ops import Stream
 
 _I32 = np.int32
+WINNER, DECAY, INPUT, THETA = int(Stream.WINNER), int(Stream.DECAY), int(Stream.INPUT), int(Stream.THETA)
+POST_UPDATE, PRE_UPDATE = int(Stream.POST_UPDATE), int(Stream.PRE_UPDATE)
+X_PRE, X_POST, N_STREAMS = int(Stream.X_PRE), int(Stream.X_POST), int(Stream.LOWERING)
 
 
 @piece
@@ -215,8 +219,7 @@ def run_grid(
     rows uint8 / uint16 [n_pre, width], their transpose cols [N, n_pre], theta int64 [N] and sums int64 [N] (column
     sums) change in place. The forward step is that of `runtime._kernels.narrow`; with `fused` it runs in explicit
     16-bit lanes, with `small` updates run in 32-bit lanes: the caller has proved that both give the same codes.
-    Random streams: +0 winner, +1 decay, +2 input, +3 post update, +4 pre update and normalization, +5 theta, +6 x_pre,
-    +7 x_post; their step is the clock (first + m) * T + t.
+    Random streams: those of learning on the grid in `Stream`; their step is the clock (first + m) * T + t.
     """
     n_steps, n_pre, width, n = offsets.shape[1] - 1, rows.shape[0], rows.shape[1], theta.size
     stride = hot_stride(n, n_steps)
@@ -261,8 +264,8 @@ def run_grid(
     changes = aligned_zeros(stride + 32, np.int32)
     for j in range(n):
         level[j] = neuron_level(v_th, theta[j], sums[j], per_neuron, pre_shift, post_shift, theta_shift, never)
-    base = np.empty(8, np.uint32)
-    for b in range(8):
+    base = np.empty(N_STREAMS, np.uint32)
+    for b in range(N_STREAMS):
         base[b] = stream_base(seed, stream + b)
     for m in range(order.size):
         s = order[m]
@@ -298,8 +301,8 @@ def run_grid(
                 hot_places[e - start] = place[i] * stride
                 last[place[i]] = t
             total = drive[(t - begin) * width : (t - begin + 1) * width]
-            k1 = step_key(base[1], now)
-            k2 = step_key(base[2], now)
+            k1 = step_key(base[DECAY], now)
+            k2 = step_key(base[INPUT], now)
             if fused:
                 crossed = advance_lanes(v, total, level, decay, gain, in_shift, v_max, v_mode)
             else:
@@ -324,14 +327,14 @@ def run_grid(
             k = np.int64(-1)
             q = np.int64(-1)
             if crossed:
-                key = step_key(base[0], now)
+                key = step_key(base[WINNER], now)
                 k, q = stronger(draw_winner(v, level, until, t, key), v_hot, level_hot, hot, n_hot, until_hot, t, key)
             if k >= 0:
                 for j in range(width):
                     v[j] = max(_I32(_I32(v[j]) - strength), _I32(0))
                 for j in range(lanes):
                     v_hot[j] = max(_I32(v_hot[j] - strength), _I32(0))
-                raised = theta[k] + requantize(theta_step, theta_step_shift, theta_mode, step_key(base[5], now), k)
+                raised = theta[k] + requantize(theta_step, theta_step_shift, theta_mode, step_key(base[THETA], now), k)
                 theta[k] = min(raised, theta_max)
                 if q < 0:
                     q = n_hot
@@ -350,13 +353,13 @@ def run_grid(
                     n_resting += 1
                 fired_at[q] = t
             if learn_weights and eta_pre > 0:
-                key = step_key(base[4], now)
+                key = step_key(base[PRE_UPDATE], now)
                 for p in range(n_hot):
                     pull[p] = post_push[t - fired_at[p]]
                 if post_mode == STOCHASTIC:
                     for p in range(n_hot):
                         x = redrawn_trace(
-                            t - fired_at[p], post_top, post_m, post_k, base[7], clock + fired_at[p], hot[p]
+                            t - fired_at[p], post_top, post_m, post_k, base[X_POST], clock + fired_at[p], hot[p]
                         )
                         pull[p] = -eta_pre * (x << x_fine)
                 if small:
@@ -388,7 +391,7 @@ def run_grid(
             if k < 0:
                 continue
             if learn_weights:
-                key = step_key(base[3], now)
+                key = step_key(base[POST_UPDATE], now)
                 col = cols[k]
                 sums[k] += changes[q]
                 changes[q] = 0
@@ -399,7 +402,7 @@ def run_grid(
                         x_pre[a] = (
                             0
                             if last[a] < 0
-                            else redrawn_trace(t - last[a], pre_top, pre_m, pre_k, base[6], clock + last[a], lit[a])
+                            else redrawn_trace(t - last[a], pre_top, pre_m, pre_k, base[X_PRE], clock + last[a], lit[a])
                             << x_fine
                         )
                 if x_offset == 0 and small:
@@ -434,7 +437,7 @@ def run_grid(
                     col[lit[a]] = table[a * stride + q]
                 if norm_code > 0 and sums[k] > 0:
                     factor = (norm_code << 12) // sums[k]
-                    key = step_key(base[4], clock + n_steps - 1)
+                    key = step_key(base[PRE_UPDATE], clock + n_steps - 1)
                     new_sum = np.int64(0)
                     for i in range(n_pre):
                         c = min(requantize(np.int64(col[i]) * factor, 12, w_mode, key, n_pre * n + i), c_max)

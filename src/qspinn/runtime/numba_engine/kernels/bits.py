@@ -30,8 +30,10 @@ from qspinn.compiled.vectors import (
     words_xor,
     words_xor3,
 )
+from qspinn.program.ops import Stream
 
 _U64 = np.uint64
+WINNER = int(Stream.WINNER)
 GROUP = WORDS * 64  # neurons per pass
 USUAL = 24  # rows counted in most steps, rows of zeros among them
 AT_ONCE = 63  # rows counted in six planes
@@ -296,7 +298,7 @@ def one_bit(
     until = np.zeros(n, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
     record = raster.shape[0] > 0
-    base = stream_base(seed, stream)
+    base = stream_base(seed, stream + WINNER)
     for s in range(n_samples):
         v[:] = 0
         rest[:] = 0

@@ -6,7 +6,11 @@ import numpy as np
 
 from qspinn.compiled.jit import kernel
 from qspinn.compiled.scalars import random_word, requantize, step_key, stream_base
+from qspinn.program.ops import Stream
 from qspinn.runtime.numba_engine.kernels.feed import add_own, add_signal, room_for, times
+
+WINNER, DECAY, INPUT = int(Stream.WINNER), int(Stream.DECAY), int(Stream.INPUT)
+CURRENT, THETA, STORE = int(Stream.CURRENT), int(Stream.THETA), int(Stream.STORE)
 
 
 @kernel
@@ -37,12 +41,12 @@ def in_general(
 ):
     """`in_lanes` for every population there is: 64 bits, neuron after neuron, in the program's order.
 
-    places [N]: of what each neuron receives; each: (in_shifts, level, reset, bias, theta_step), [N] each. new_count has
-    entries where a neuron may spike several times in a step.
+    places [N]: of what each neuron receives; each: (in_shifts, level, reset, bias, theta_step, and the decay factors
+    of potential, synaptic current and adaptive threshold), [N] each. new_count has entries where a neuron may spike
+    several times in a step.
     """
     own_table, own_rows, own_n_rows, own_n_strips, own_pitch = again
     (
-        decay,
         decay_shift,
         v_min,
         v_max,
@@ -53,12 +57,10 @@ def in_general(
         n_ref,
         mode,
         has_current,
-        current,
         current_shift,
         i_min,
         i_max,
         adapts,
-        theta_decay,
         theta_decay_shift,
         theta_max,
         theta_shift,
@@ -68,7 +70,7 @@ def in_general(
         store_min,
         store_max,
     ) = neuron
-    in_shifts, level, reset, bias, theta_step = each
+    in_shifts, level, reset, bias, theta_step, decay, current, theta_decay = each
     n_samples, n_steps, n = new_offsets.shape[0], new_offsets.shape[1] - 1, counts.shape[1]
     v = np.empty(n, np.int64)
     i_syn = np.empty(n, np.int64)
@@ -79,12 +81,12 @@ def in_general(
     everywhere = totals.shape[0] == 1 and totals.shape[1] == 1
     seen, listed = room_for(feed)
     n_events = np.int64(0)
-    base = stream_base(seed, stream)
-    base_decay = stream_base(seed, stream + 1)
-    base_in = stream_base(seed, stream + 2)
-    base_current = stream_base(seed, stream + 6)
-    base_theta = stream_base(seed, stream + 5)
-    base_store = stream_base(seed, stream + 7)
+    base = stream_base(seed, stream + WINNER)
+    base_decay = stream_base(seed, stream + DECAY)
+    base_in = stream_base(seed, stream + INPUT)
+    base_current = stream_base(seed, stream + CURRENT)
+    base_theta = stream_base(seed, stream + THETA)
+    base_store = stream_base(seed, stream + STORE)
     for s in range(n_samples):
         v[:] = 0
         i_syn[:] = 0
@@ -115,7 +117,7 @@ def in_general(
             k_current = step_key(base_current, t)
             k_theta = step_key(base_theta, t)
             for j in range(n):
-                x = requantize(v[j] * decay, decay_shift, mode, k_decay, j)
+                x = requantize(v[j] * decay[j], decay_shift, mode, k_decay, j)
                 high = level[j]
                 if looks_back:
                     fired = spent[j]
@@ -124,12 +126,12 @@ def in_general(
                         reached = high + (theta[j] << theta_shift if adapts else 0)
                         x = x - fired * reached if subtract else reset[j]
                     if adapts:
-                        kept = requantize(theta[j] * theta_decay, theta_decay_shift, mode, k_theta, j)
+                        kept = requantize(theta[j] * theta_decay[j], theta_decay_shift, mode, k_theta, j)
                         theta[j] = min(kept + fired * theta_step[j], theta_max)
                         high += theta[j] << theta_shift
                 drive = np.int64(total[places[j]])
                 if has_current:
-                    drive = requantize(i_syn[j] * current, current_shift, mode, k_current, j) + drive
+                    drive = requantize(i_syn[j] * current[j], current_shift, mode, k_current, j) + drive
                     drive = min(max(drive + bias[j], i_min), i_max)
                     i_syn[j] = drive
                 if until[j] <= t:

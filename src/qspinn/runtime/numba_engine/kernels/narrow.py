@@ -12,8 +12,10 @@ from qspinn.compiled.drive import drive_bytes, find_places, steps_at_once
 from qspinn.compiled.jit import kernel, piece
 from qspinn.compiled.scalars import step_key, stream_base
 from qspinn.compiled.vectors import aligned_zeros
+from qspinn.program.ops import Stream
 
 _I32 = np.int32
+WINNER, DECAY, INPUT = int(Stream.WINNER), int(Stream.DECAY), int(Stream.INPUT)
 
 
 @kernel
@@ -99,7 +101,8 @@ def narrow(
     resting = np.empty(n_ref + 1, np.int64)
     names = np.arange(width)
     record = raster.shape[0] > 0
-    bases = (stream_base(seed, stream), stream_base(seed, stream + 1), stream_base(seed, stream + 2))
+    base_winner, base_decay = stream_base(seed, stream + WINNER), stream_base(seed, stream + DECAY)
+    base_in = stream_base(seed, stream + INPUT)
     for s in range(n_samples):
         v[:] = 0
         until[:] = 0
@@ -115,11 +118,11 @@ def narrow(
                             total[j] = (total[j] + beyond_half) >> beyond
             total = drive[(t - first) * width : (t - first + 1) * width]
             n_resting = clear_resting(resting, n_resting, until, t, total)
-            k1 = step_key(bases[1], t)
-            k2 = step_key(bases[2], t)
+            k1 = step_key(base_decay, t)
+            k2 = step_key(base_in, t)
             if not advance(v, total, level, names, decay, gain, decay_scale, in_shift, v_max, mode, k1, k2):
                 continue
-            k = settle(v, level, until, t, step_key(bases[0], t), strength, reset, n_ref)
+            k = settle(v, level, until, t, step_key(base_winner, t), strength, reset, n_ref)
             if k < 0:
                 continue
             if n_ref > 0:
@@ -164,7 +167,7 @@ def in_bytes(
     until = np.zeros(width, np.int64)
     resting = np.empty(n_ref + 1, np.int64)
     record = raster.shape[0] > 0
-    base = stream_base(seed, stream)
+    base = stream_base(seed, stream + WINNER)
     for s in range(n_samples):
         v[:] = 0
         until[:] = 0

@@ -14,11 +14,22 @@ from qspinn.compiled.scalars import MODE
 from qspinn.compiled.vectors import aligned
 from qspinn.fixedpoint import Rounding
 from qspinn.program import Program
-from qspinn.program.ops import LifOp, spread
+from qspinn.program.constants import (
+    biases,
+    current_decays,
+    decays,
+    in_shifts,
+    inhibitions,
+    kept_codes,
+    resets,
+    theta_decays,
+    theta_steps,
+    thresholds,
+)
+from qspinn.program.ops import LifOp
 from qspinn.runtime.numba_engine.kernels import general as general_kernel
 from qspinn.runtime.numba_engine.kernels import lanes as lanes_kernel
 from qspinn.runtime.numba_engine.layered.field import Field, up_to
-from qspinn.runtime.reference import biases, in_shifts, thresholds
 from qspinn.spikes import Spikes, index_dtype
 
 NONE = np.zeros(0, np.uint8)
@@ -126,7 +137,7 @@ def _tensors(
     level, top = thresholds(program, op), int(np.iinfo(kind).max)
     right = np.maximum(shifts, 0)
     subtract = op.reset == "subtract"
-    reset = spread(program.codes(op.v_reset), op.n)
+    reset = resets(program, op)
     bias = biases(program, op)
     half = np.where(right > 0, 1 << right >> 1, 0) * (op.rounding is Rounding.NEAREST)
     each = [
@@ -210,13 +221,8 @@ def _neuron(program: Program, op: LifOp, bits: int, shifts: NDArray[np.int64], a
 
 def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]:
     """The kernel of 64 bits with its arguments between the sums and the outputs."""
-
-    def each(name: str) -> NDArray[np.int64]:
-        return spread(program.codes(name), op.n) if name else np.zeros(op.n, np.int64)
-
     fmt = op.current_fmt
     neuron = (
-        int(program.codes(op.decay)[0]),
         op.decay_shift,
         op.v_min,
         op.v_fmt.code_max,
@@ -227,12 +233,10 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
         op.n_ref,
         MODE[op.rounding],
         fmt is not None,
-        int(program.codes(op.current)[0]) if op.current else 0,
         op.current_shift,
         fmt.code_min if fmt else 0,
         fmt.code_max if fmt else 0,
         op.theta_fmt is not None,
-        int(program.codes(op.theta_decay)[0]) if op.theta_decay else 0,
         op.theta_decay_shift,
         op.theta_fmt.code_max if op.theta_fmt else 0,
         op.theta_shift,
@@ -243,9 +247,12 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
     tensors = (
         in_shifts(program, op),
         thresholds(program, op),
-        each(op.v_reset),
+        resets(program, op),
         biases(program, op),
-        each(op.theta_step),
+        theta_steps(program, op),
+        decays(program, op),
+        current_decays(program, op),
+        theta_decays(program, op),
     )
     return general_kernel.in_general, (
         field.places(),
@@ -253,15 +260,10 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
         tensors,
         op.winner,
         bool(op.inhibition),
-        each(op.inhibition) << op.inhibition_shift,
+        inhibitions(program, op),
         np.uint32(program.seed),
         op.stream,
     )
-
-
-def kept_codes(op: LifOp) -> tuple[int, int, int]:
-    """(bits dropped between steps, least, largest code kept); zeros where potentials stay as they are."""
-    return (0, 0, 0) if op.store_fmt is None else (-op.store_fmt.frac, op.store_min, op.store_fmt.code_max)
 
 
 def events_of(signal: Spikes) -> tuple[NDArray, NDArray]:

@@ -8,11 +8,11 @@ import numpy as np
 
 from qspinn.fixedpoint import Rounding
 from qspinn.program import Program
+from qspinn.program.constants import biases, in_shifts, kept_codes, share_factors, thresholds
 from qspinn.program.ops import AddOp, Feed, LifOp
 from qspinn.runtime.numba_engine.kernels import feed as feed_kernel
-from qspinn.runtime.numba_engine.layered.arguments import events_of, kept_codes
+from qspinn.runtime.numba_engine.layered.arguments import events_of
 from qspinn.runtime.once import once
-from qspinn.runtime.reference import biases, in_shifts, thresholds
 from qspinn.spikes import Spikes
 
 
@@ -37,6 +37,8 @@ def _largest(program: Program, feed: Feed) -> list[tuple[int, int]]:
 def lanes_for(program: Program, op: LifOp, low: int, high: int) -> type | None:
     """The narrowest lanes in which every intermediate provably fits if inputs are within low..high, or None."""
     if op.winner or op.inhibition or op.looks_back or op.max_spikes > 1 or op.rounding is Rounding.STOCHASTIC:
+        return None
+    if not share_factors(program, op):  # lanes multiply all neurons by one factor
         return None
     most = max(-low, high)
     return next(
