@@ -27,8 +27,8 @@ batch = 30
 [search]
 weight_bits = []
 trace_bits = []
-sensitivity_bits = [6]
 max_drop_points = 100.0
+sweep = {bits = [6]}
 """
 IMAGES = """
 name = "mine"
@@ -42,12 +42,9 @@ rate_hz = 400.0
 n_passes = 1
 [search]
 schemes = ["ptq"]
-weight_bits = [4]
-granularities = ["global"]
-roundings = ["nearest"]
-sensitivity_bits = [8]
-input_rates = [0.0]
 max_drop_points = 100.0
+sweep = {bits = [8]}
+ptq = {weight_bits = [4], granularities = ["global"], roundings = ["nearest"], input_rates = [0.0]}
 """
 
 
