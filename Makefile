@@ -24,7 +24,7 @@ help:  ## Show this list.
 install: $(STAMP)  ## Build .venv with the package and everything its tests need.
 
 INTO_VENV = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")' \
-	&& $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+	&& $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	$(INTO_VENV) -e '.[dev]'

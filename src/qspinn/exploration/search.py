@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from qspinn import __version__
-from qspinn.errors import ArtifactError, ConfigError, LoweringError, RunError
+from qspinn.errors import ArtifactError, ConfigError, LoweringError, QSpinnError, RunError
 from qspinn.exploration import tasks as ev
 from qspinn.exploration.family import (
     AnyDataset,
@@ -135,12 +135,12 @@ def _opened(
 def _rehearsals(
     experiment: AnyExperiment, folder: Path, labels: tuple[str, ...], files: Files
 ) -> list[tuple[str, bytes]]:
-    """What workers compile ahead, see `rehearsal_of`."""
+    """What workers compile ahead, see `rehearsal_of`; nothing where it is not possible, as the run itself says why."""
     rehearsal = rehearsal_of(experiment)
-    if rehearsal is None:
-        return []
-    worker = ev.open_worker(folder, experiment, labels, files)
-    return [(key, msgspec.json.encode(piece)) for key, piece in rehearsal.rehearsals(worker.bench)]
+    with contextlib.suppress(QSpinnError):
+        bench = ev.open_worker(folder, experiment, labels, files).bench if rehearsal else None
+        return [(key, msgspec.json.encode(piece)) for key, piece in rehearsal.rehearsals(bench)] if rehearsal else []
+    return []
 
 
 def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, folder: Path) -> None:
