@@ -51,7 +51,7 @@ lint: install  ## Style, layout of the sources, types.
 
 docs: install  ## Build the documentation into build/site; a warning or a broken link is an error.
 	$(BIN)/python docs/measured.py --check
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 docs-serve: docs  ## The documentation at http://localhost:8000.
 	$(BIN)/python -m http.server --directory build/site --bind localhost 8000
