@@ -105,6 +105,9 @@ def test_events_as_tonic_has_them(tmp_path: Path) -> None:
     made.save(tmp_path / "mine.npz")
     again = qspinn.load_data(EventData(file=str(tmp_path / "mine.npz")))
     assert again.checksum() == found.checksum()
+    short = qspinn.Recordings(source, sensor_size=source.sensor_size, bin_ms=1.0, n_bins=4)
+    short.save(tmp_path / "short.npz")
+    assert qspinn.load_data(EventData(file=str(tmp_path / "short.npz"))).n_steps == short.events().n_steps == 4
 
 
 def test_no_torch_is_needed_for_arrays() -> None:

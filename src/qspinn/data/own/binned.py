@@ -165,7 +165,7 @@ def _columns(arrays: ArraySet, classes: Classes, settings: Settings) -> Binned:
         )
     bin_us = microseconds(bin_ms)
     last = max((int(e["t"][-1]) for own in recs.values() for e in own if e.size), default=0)
-    n_bins = settings.n_bins or last // bin_us + 1
+    n_bins = settings.n_bins or _stored_steps(arrays, settings.where) or last // bin_us + 1
     if n_bins > min(MOST_BINS, MOST_ROWS // max(1, sum(map(len, recs.values())))):
         raise DataError(
             f"{settings.where}: t",
@@ -180,6 +180,13 @@ def _columns(arrays: ArraySet, classes: Classes, settings: Settings) -> Binned:
         binned = ((bin_events(e, sensor, bin_us, n_bins), k) for e, k in zip(own, labels, strict=True))
         sets[part] = pack(binned, n_bins, sensor)
     return sets, bin_ms, 1
+
+
+def _stored_steps(arrays: ArraySet, where: str) -> int:
+    """The number of steps that the arrays say; 0 where they do not."""
+    if "n_bins" not in arrays.common:
+        return 0
+    return int(integers(f"{where}: n_bins", arrays.common["n_bins"], shape=(), low=1, high=MOST_BINS))
 
 
 def _recordings(

@@ -113,7 +113,7 @@ class Recordings:
     def save(self, path: str | Path) -> None:
         """Writes the arrays as an .npz file that an experiment can name by `data.file`; whole or not at all.
 
-        Settings other than bin_ms are not stored: `[data]` has scale, n_bins and allow_shared.
+        `scale` and `allow_shared` are not stored: they are settings of `[data]`, too.
 
         Raises:
             WriteError: the file cannot be written.
@@ -121,6 +121,8 @@ class Recordings:
         stored = dict(self._arrays)
         if self._settings.bin_ms:
             stored["bin_ms"] = np.array(self._settings.bin_ms)
+        if self._settings.n_bins:
+            stored["n_bins"] = np.array(self._settings.n_bins)
         with replacing(path) as file:
             np.savez_compressed(file, **stored)  # type: ignore[arg-type]
 
