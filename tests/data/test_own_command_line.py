@@ -72,6 +72,7 @@ def experiment_of_docs() -> str:
     return next(block for block in re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL) if "family" in block)
 
 
+@pytest.mark.slow
 def test_a_strangers_file_goes_through_the_command_line(tmp_path: Path) -> None:
     x, labels = rasters()
     place = tmp_path / "project"
@@ -146,6 +147,7 @@ def test_a_file_may_be_named_on_the_command_line(tmp_path: Path) -> None:
         cli._experiment(tmp_path / "mine.toml", None, "", None, synthetic=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "text"), [("local", LOCAL), ("competing", IMAGES)])
 def test_every_family_takes_a_file(family: str, text: str, tmp_path: Path) -> None:
     x, labels = rasters(120)

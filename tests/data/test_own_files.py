@@ -415,6 +415,18 @@ def test_a_file_damaged_at_any_byte_is_refused_or_read_as_other_numbers(tmp_path
             qspinn.load_data(EventData(file=str(tmp_path / "mine.npz")))
 
 
+def test_an_array_given_twice_is_refused(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with zipfile.ZipFile(tmp_path / "mine.npz", "w") as file:
+            for _ in range(2):
+                file.writestr("x.npy", stored(raster()))
+    with pytest.raises(
+        DataError, match=r"mine\.npz: holds something else than arrays, or an array twice; got 'x\.npy'"
+    ):
+        qspinn.load_data(EventData(file=str(tmp_path / "mine.npz")))
+
+
 def test_more_than_memory_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qspinn.data.npz.MOST_BYTES", 1000)
     with pytest.raises(DataError, match=r"mine\.npz: is too large, once unpacked; got .*bytes.*up to 1,000 bytes"):
