@@ -310,6 +310,7 @@ COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
     "polarity": ({"p": np.array([0, 1, 2, 3])}, r"mine\.npz: p\[2\]: is no polarity"),
     "offsets": ({"offsets": np.array([0, 2, 5])}, r"offsets: does not say where.*ascending from 0 to 4"),
     "lengths": ({"x": np.array([0, 1])}, r"mine\.npz: .*columns have different lengths"),
+    "no axis": ({"t": np.array(3)}, r"mine\.npz: t: has the wrong shape; got \(\)"),
     "far": ({"t": np.array([1 << 60] * 4)}, r"mine\.npz: t: needs too many steps.*subtract the time"),
     "labels": ({"labels": classes(5)}, r"mine\.npz: labels: are not as many as the recordings; got 5; allowed: 2"),
     "many steps": ({"t": np.array([1 << 37] * 4)}, r"mine\.npz: t: needs too many steps; got 137438954"),

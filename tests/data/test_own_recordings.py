@@ -123,6 +123,9 @@ X, LABELS = raster()
 EVENTS = np.zeros(3, EVENT)
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no source": (3, {}, r"recordings: is no source of recordings; got 'int'"),
+    "an array alone": (X, {}, r"recordings: is no source of pairs; got 'ndarray'; allowed: \(x, labels\)"),
+    "a table": ({"x": X}, {}, r"recordings: is no source of pairs; got 'dict'"),
+    "types": ([(X[0], 0), (X[0].astype("M8[s]"), 1)], {}, r"recordings: holds recordings of several shapes or types"),
     "no pair": ([X[0], X[1]], {}, r"recordings\[0\]: is no pair"),
     "nothing": ([], {}, r"recordings: holds no recordings"),
     "shapes": ([(X[0], 0), (X[0, :3], 1)], {}, r"recordings: holds recordings of several shapes"),

@@ -193,16 +193,16 @@ def _recordings(
     own: dict[str, NDArray], where: str, suffix: str, sensor: tuple[int, int], unit: str | None
 ) -> list[NDArray[np.void]]:
     """The events of each recording, in order of time and on the sensor."""
+    columns = [own[name] for name in ("x", "y", "t", "p")]
+    events = _named(where.removesuffix(": "), lambda: make(*columns, time_unit=unit))  # type: ignore[arg-type]
     starts = integers(f"{where}offsets{suffix}", own["offsets"], shape=(None,), low=0)
-    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(own["t"]) or (np.diff(starts) < 0).any():
+    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(events) or (np.diff(starts) < 0).any():
         raise DataError(
             f"{where}offsets{suffix}",
             "does not say where recordings start and end",
             got=starts[:3].tolist(),
-            allowed=f"[N + 1], ascending from 0 to {len(own['t'])}",
+            allowed=f"[N + 1], ascending from 0 to {len(events)}",
         )
-    columns = [own[name] for name in ("x", "y", "t", "p")]
-    events = _named(where.removesuffix(": "), lambda: make(*columns, time_unit=unit))  # type: ignore[arg-type]
     return [
         checked(events[a:b], sensor, "reject", None, f"{where}recording {i}{suffix}", TIMES)
         for i, (a, b) in enumerate(itertools.pairwise(starts))
