@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qspinn
+from qspinn import cli
+from qspinn.errors import ConfigError
 from samples import command_line, read
 
 DOCS = Path(__file__).parents[2] / "docs" / "own_data.md"
@@ -64,6 +69,7 @@ def experiment_of_docs() -> str:
     return next(block for block in re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL) if "family" in block)
 
 
+@pytest.mark.slow
 def test_a_strangers_file_goes_through_the_command_line(tmp_path: Path) -> None:
     x, labels = rasters()
     place = tmp_path / "project"
@@ -94,28 +100,51 @@ def test_a_strangers_file_goes_through_the_command_line(tmp_path: Path) -> None:
     _evaluated_elsewhere(tmp_path, result["winner_test"], x, labels)
 
 
+def evaluated(*arguments: str) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of `qspinn evaluate` in this process and folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["qspinn", "evaluate", "../run/model.qspinn", *arguments])
+        patch.delenv("QSPINN_DATA", raising=False)
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    return int(left.value.code or 0), out.getvalue(), err.getvalue()
+
+
 def _evaluated_elsewhere(folder: Path, expected: float, x: np.ndarray, labels: np.ndarray) -> None:
     """From another folder the file is asked for by name; it, or another one, may be named."""
     other = folder / "elsewhere"
     other.mkdir()
-    lost = command_line("evaluate", "../run/model.qspinn", cwd=other, QSPINN_DATA="")
-    assert lost.returncode == 2
-    for word in ("data.file", "project/mine.npz", "--data"):
-        assert word in lost.stderr
-    for named in ("../project", "../project/mine.npz"):
-        found = command_line("evaluate", "../run/model.qspinn", "--data", named, "--json", cwd=other)
-        assert json.loads(found.stdout)["accuracy"] == expected
-        assert found.stderr == ""
-    np.savez(other / "new.npz", x=x[::-1], labels=labels[::-1], split=np.repeat(["test", "train", "validation"], 100))
-    found = command_line("evaluate", "../run/model.qspinn", "--data", "new.npz", "--json", cwd=other)
-    assert found.returncode == 0, found.stderr
-    assert "new.npz holds other data than the model was made from" in found.stderr
-    np.savez(other / "less.npz", x=x[labels != "low"], labels=labels[labels != "low"])
-    found = command_line("evaluate", "../run/model.qspinn", "--data", "less.npz", cwd=other)
-    assert found.returncode == 2
-    assert "has other classes than the model" in found.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(other)
+        code, _, said = evaluated()
+        assert code == 2
+        for word in ("data.file", "project/mine.npz", "--data"):
+            assert word in said
+        for named in ("../project", "../project/mine.npz"):
+            code, found, said = evaluated("--data", named, "--json")
+            assert (code, json.loads(found)["accuracy"], said) == (0, expected, "")
+        np.savez("new.npz", x=x[::-1], labels=labels[::-1], split=np.repeat(["test", "train", "validation"], 100))
+        code, _, said = evaluated("--data", "new.npz", "--json")
+        assert code == 0, said
+        assert "new.npz holds other data than the model was made from" in said
+        np.savez("less.npz", x=x[labels != "low"], labels=labels[labels != "low"])
+        code, _, said = evaluated("--data", "less.npz")
+        assert (code, "has other classes than the model" in said) == (2, True)
 
 
+def test_a_file_may_be_named_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(LOCAL)
+    for given, place in (("a/b.npz", ("a", "b.npz")), ("b.npz", (".", "b.npz")), ("a", ("a", "mine.npz"))):
+        data = cli._experiment(tmp_path / "mine.toml", None, given, None).data
+        assert (data.folder, data.file, data.name) == (*place, "npz")
+    with pytest.raises(ConfigError, match=r"data\.file: is for data of your own, and nmnist8"):
+        cli._experiment(tmp_path / "mine.toml", None, "", ["data.name=nmnist8"])
+    with pytest.raises(ConfigError, match=r"--synthetic: there are no synthetic data.*mine\.npz"):
+        cli._experiment(tmp_path / "mine.toml", None, "", None, synthetic=True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "text"), [("local", LOCAL), ("competing", IMAGES)])
 def test_every_family_takes_a_file(family: str, text: str, tmp_path: Path) -> None:
     x, labels = rasters(120)

@@ -310,6 +310,7 @@ COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
     "polarity": ({"p": np.array([0, 1, 2, 3])}, r"mine\.npz: p\[2\]: is no polarity"),
     "offsets": ({"offsets": np.array([0, 2, 5])}, r"offsets: does not say where.*ascending from 0 to 4"),
     "lengths": ({"x": np.array([0, 1])}, r"mine\.npz: .*columns have different lengths"),
+    "no axis": ({"t": np.array(3)}, r"mine\.npz: t: has the wrong shape; got \(\)"),
     "far": ({"t": np.array([1 << 60] * 4)}, r"mine\.npz: t: needs too many steps.*subtract the time"),
     "labels": ({"labels": classes(5)}, r"mine\.npz: labels: are not as many as the recordings; got 5; allowed: 2"),
     "many steps": ({"t": np.array([1 << 37] * 4)}, r"mine\.npz: t: needs too many steps; got 137438954"),
@@ -413,6 +414,18 @@ def test_a_file_damaged_at_any_byte_is_refused_or_read_as_other_numbers(tmp_path
         (tmp_path / "mine.npz").write_bytes(whole[:cut])
         with pytest.raises(DataError, match=r"mine\.npz: is no \.npz file, or a damaged one"):
             qspinn.load_data(EventData(file=str(tmp_path / "mine.npz")))
+
+
+def test_an_array_given_twice_is_refused(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with zipfile.ZipFile(tmp_path / "mine.npz", "w") as file:
+            for _ in range(2):
+                file.writestr("x.npy", stored(raster()))
+    with pytest.raises(
+        DataError, match=r"mine\.npz: holds something else than arrays, or an array twice; got 'x\.npy'"
+    ):
+        qspinn.load_data(EventData(file=str(tmp_path / "mine.npz")))
 
 
 def test_more_than_memory_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

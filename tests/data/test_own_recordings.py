@@ -105,6 +105,9 @@ def test_events_as_tonic_has_them(tmp_path: Path) -> None:
     made.save(tmp_path / "mine.npz")
     again = qspinn.load_data(EventData(file=str(tmp_path / "mine.npz")))
     assert again.checksum() == found.checksum()
+    short = qspinn.Recordings(source, sensor_size=source.sensor_size, bin_ms=1.0, n_bins=4)
+    short.save(tmp_path / "short.npz")
+    assert qspinn.load_data(EventData(file=str(tmp_path / "short.npz"))).n_steps == short.events().n_steps == 4
 
 
 def test_no_torch_is_needed_for_arrays() -> None:
@@ -120,6 +123,9 @@ X, LABELS = raster()
 EVENTS = np.zeros(3, EVENT)
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no source": (3, {}, r"recordings: is no source of recordings; got 'int'"),
+    "an array alone": (X, {}, r"recordings: is no source of pairs; got 'ndarray'; allowed: \(x, labels\)"),
+    "a table": ({"x": X}, {}, r"recordings: is no source of pairs; got 'dict'"),
+    "types": ([(X[0], 0), (X[0].astype("M8[s]"), 1)], {}, r"recordings: holds recordings of several shapes or types"),
     "no pair": ([X[0], X[1]], {}, r"recordings\[0\]: is no pair"),
     "nothing": ([], {}, r"recordings: holds no recordings"),
     "shapes": ([(X[0], 0), (X[0, :3], 1)], {}, r"recordings: holds recordings of several shapes"),

@@ -30,6 +30,7 @@ class Entry(NamedTuple):
         subfolder: where the files are within $QSPINN_DATA.
         bin_ms: usual length of a step [ms]; 0 where steps have none, or the user says it.
         sized: the loader takes n_train, n_validation and n_test itself.
+        synthetic: the synthetic set of the same shape; empty where there is none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Entry(NamedTuple):
     subfolder: str = ""
     bin_ms: float = 0.0
     sized: bool = False
+    synthetic: str = ""
 
 
 SIDE = 128
@@ -63,6 +65,7 @@ TABLE: tuple[Entry, ...] = (
         (*BINS, "size", "on_error"),
         subfolder="dvs_gesture",
         bin_ms=10.0,
+        synthetic="synthetic_gestures",
     ),
     Entry("ev_containers", "events", "events.tactile.containers", ("bin_ms",), bin_ms=20.0),
     Entry("mnist_frames", "events", "events.frames.mnist_frames", ("n_bins",), source="cache", sized=True),
@@ -80,6 +83,7 @@ TABLE: tuple[Entry, ...] = (
         source="none",
         bin_ms=10.0,
         sized=True,
+        synthetic="synthetic_gestures",
     ),
     Entry("digits", "images", "images.digits.load", source="none"),
     Entry("idx", "images", "images.idx.load", ("allow_shared",), source="own folder"),

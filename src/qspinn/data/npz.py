@@ -77,9 +77,9 @@ def read_all(path: Path) -> dict[str, NDArray]:
 
 def _need_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     """Refuses an archive of other things than arrays, each once, or of too much."""
-    found = [info.filename for info in members]
-    for name in found:
-        if not name.endswith(".npy") or found.count(name) > 1:
+    found: set[str] = set()
+    for name in (info.filename for info in members):
+        if not name.endswith(".npy") or name in found:
             raise DataError(
                 str(path),
                 "holds something else than arrays, or an array twice",
@@ -87,6 +87,7 @@ def _need_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
                 allowed="arrays (.npy), each once",
                 fix="write it with numpy.savez",
             )
+        found.add(name)
     if (size := sum(info.file_size for info in members)) > MOST_BYTES:
         raise DataError(
             str(path),

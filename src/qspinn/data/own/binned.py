@@ -165,7 +165,7 @@ def _columns(arrays: ArraySet, classes: Classes, settings: Settings) -> Binned:
         )
     bin_us = microseconds(bin_ms)
     last = max((int(e["t"][-1]) for own in recs.values() for e in own if e.size), default=0)
-    n_bins = settings.n_bins or last // bin_us + 1
+    n_bins = settings.n_bins or _stored_steps(arrays, settings.where) or last // bin_us + 1
     if n_bins > min(MOST_BINS, MOST_ROWS // max(1, sum(map(len, recs.values())))):
         raise DataError(
             f"{settings.where}: t",
@@ -182,20 +182,27 @@ def _columns(arrays: ArraySet, classes: Classes, settings: Settings) -> Binned:
     return sets, bin_ms, 1
 
 
+def _stored_steps(arrays: ArraySet, where: str) -> int:
+    """The number of steps that the arrays say; 0 where they do not."""
+    if "n_bins" not in arrays.common:
+        return 0
+    return int(integers(f"{where}: n_bins", arrays.common["n_bins"], shape=(), low=1, high=MOST_BINS))
+
+
 def _recordings(
     own: dict[str, NDArray], where: str, suffix: str, sensor: tuple[int, int], unit: str | None
 ) -> list[NDArray[np.void]]:
     """The events of each recording, in order of time and on the sensor."""
+    columns = [own[name] for name in ("x", "y", "t", "p")]
+    events = _named(where.removesuffix(": "), lambda: make(*columns, time_unit=unit))  # type: ignore[arg-type]
     starts = integers(f"{where}offsets{suffix}", own["offsets"], shape=(None,), low=0)
-    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(own["t"]) or (np.diff(starts) < 0).any():
+    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(events) or (np.diff(starts) < 0).any():
         raise DataError(
             f"{where}offsets{suffix}",
             "does not say where recordings start and end",
             got=starts[:3].tolist(),
-            allowed=f"[N + 1], ascending from 0 to {len(own['t'])}",
+            allowed=f"[N + 1], ascending from 0 to {len(events)}",
         )
-    columns = [own[name] for name in ("x", "y", "t", "p")]
-    events = _named(where.removesuffix(": "), lambda: make(*columns, time_unit=unit))  # type: ignore[arg-type]
     return [
         checked(events[a:b], sensor, "reject", None, f"{where}recording {i}{suffix}", TIMES)
         for i, (a, b) in enumerate(itertools.pairwise(starts))

@@ -39,7 +39,9 @@ class Form(NamedTuple):
 FORMS = {
     "dense": Form(("x", "labels"), (), ("class_names", "bin_ms")),
     "packed": Form(("offsets", "index", "labels"), ("count",), ("class_names", "bin_ms", "shape")),
-    "columns": Form(("x", "y", "t", "p", "offsets", "labels"), (), ("class_names", "bin_ms", "sensor", "time_unit")),
+    "columns": Form(
+        ("x", "y", "t", "p", "offsets", "labels"), (), ("class_names", "bin_ms", "n_bins", "sensor", "time_unit")
+    ),
     "images": Form(("x", "labels"), (), ("class_names", "shape")),
 }
 

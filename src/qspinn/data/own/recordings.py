@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class Recordings:
     def save(self, path: str | Path) -> None:
         """Writes the arrays as an .npz file that an experiment can name by `data.file`; whole or not at all.
 
-        Settings other than bin_ms are not stored: `[data]` has scale, n_bins and allow_shared.
+        `scale` and `allow_shared` are not stored: they are settings of `[data]`, too.
 
         Raises:
             WriteError: the file cannot be written.
@@ -121,6 +121,8 @@ class Recordings:
         stored = dict(self._arrays)
         if self._settings.bin_ms:
             stored["bin_ms"] = np.array(self._settings.bin_ms)
+        if self._settings.n_bins:
+            stored["n_bins"] = np.array(self._settings.n_bins)
         with replacing(path) as file:
             np.savez_compressed(file, **stored)  # type: ignore[arg-type]
 
@@ -183,13 +185,13 @@ def _columns(where: str, source: Any) -> dict[str, NDArray]:
     classes = _array(f"{where}: labels", [_plain(label) for label in labels])
     if _has_fields(xs[0]):
         return _of_events(where, xs) | {"labels": classes}
-    shapes = {x.shape for x in xs}
-    if len(shapes) > 1:
+    kinds = sorted({f"{x.dtype} {x.shape}" for x in xs})
+    if len(kinds) > 1:
         raise DataError(
             where,
-            "holds recordings of several shapes",
-            got=sorted(shapes)[:4],
-            allowed="one shape",
+            "holds recordings of several shapes or types",
+            got=kinds[:4],
+            allowed="one shape and type",
             fix="pad or cut them to one length",
         )
     return {"x": np.stack(xs), "labels": classes}
@@ -239,6 +241,10 @@ def _is_loader(source: Any) -> bool:
 
 def _each(where: str, source: Any) -> Iterator[Any]:
     """The items of a source: by number where it has a length and no own way to be gone through, as torch's Dataset."""
+    if isinstance(source, Mapping | str | bytes) or hasattr(source, "shape"):
+        raise DataError(
+            where, "is no source of pairs", got=type(source).__name__, allowed="(x, labels), or pairs (x, label)"
+        )
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         yield from (source[i] for i in range(len(source)))
     elif isinstance(source, Iterable):

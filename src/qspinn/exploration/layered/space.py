@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from qspinn.data.catalog import entry_of
 from qspinn.data.events.dataset import EventData
 from qspinn.errors import ConfigError
 from qspinn.exploration.reward import Reward
@@ -310,14 +311,15 @@ def synthetic(data: EventData) -> EventData:
     Raises:
         ConfigError: there are none of this kind.
     """
-    if data.name not in ("dvs_gesture", "synthetic_gestures"):
+    name = entry_of("events", data.name).synthetic
+    if not name:
         raise ConfigError(
             "--synthetic",
             "there are no synthetic data of this kind",
-            got=data.name,
+            got=data.title,
             allowed="experiments on dvs_gesture",
         )
-    return msgspec.structs.replace(data, name="synthetic_gestures", folder="", on_error="stop")
+    return msgspec.structs.replace(data, name=name, folder="", on_error="stop")
 
 
 class LayeredCandidate(Record, frozen=True):
