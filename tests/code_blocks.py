@@ -58,6 +58,8 @@ def blocks_of(page: Path) -> list[Block]:
         line = (token.map or [0])[0] + 1
         if token.type == "html_block":
             reason = found_reason[1] if (found_reason := SKIP.search(token.content)) else ""
+        elif token.type in ("paragraph_open", "heading_open"):
+            reason = ""  # it belongs to the block that follows it at once
         elif token.type in ("fence", "code_block"):
             language, _, rest = token.info.strip().partition(" ")
             title = found_title[1] if (found_title := TITLE.search(rest)) else ""

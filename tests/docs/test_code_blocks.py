@@ -51,6 +51,7 @@ BROKEN = {
     "an unknown key": f"{FENCE}toml\n{TOML}nane = 3\n{FENCE}\n",
     "an unknown key in a part": f"{FENCE}toml\n{TOML}{FENCE}\n\n{FENCE}toml\n[search]\nbits = [1]\n{FENCE}\n",
     "a part without a whole": f"{FENCE}toml\n[search]\nweight_bits = [1]\n{FENCE}\n",
+    "a reason that belongs to nothing": f"<!-- not run: takes an hour -->\n\ntext\n\n{FENCE}python\n1 / 0\n{FENCE}\n",
     "an unknown language": f"{FENCE}ruby\nputs 1\n{FENCE}\n",
     "no language": f"{FENCE}\nputs 1\n{FENCE}\n",
     "indented code": "text\n\n    make demo\n",
