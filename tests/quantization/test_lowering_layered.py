@@ -120,7 +120,7 @@ def tiny(w: list[list[float]], **settings: Any) -> tuple[LayeredNetwork, dict[st
 
 
 def test_decays_of_channels_by_hand() -> None:
-    """One code for each channel where they differ, one for all where they do not; no leak takes one more bit."""
+    """One code for each channel where they differ, one for all where they do not; no leak takes the highest bit."""
     network, params = tiny([[0.5], [0.5]], current_decay=0.5, theta_step=0.5, v_th=0.3)
     ranges, plan = LayerRanges(v={"out": 2.0}, i={"out": 1.0}), plan_of(4, 8, others=8)
 
@@ -134,7 +134,8 @@ def test_decays_of_channels_by_hand() -> None:
     assert (op.decay_shift, op.current_shift, op.theta_decay_shift) == (8, 8, 8)
     assert codes == [[128, 64], [0, 192], [128, 255]]
     assert lowered(decay=[0.25, 0.25], i_decay=[0.75], theta_decay=0.5)[1] == [[64], [192], [128]]
-    assert lowered(decay=[1.0, 0.999])[1][0] == [256, 255]
+    op, codes = lowered(decay=[1.0, 0.999])
+    assert (op.decay_shift, codes[0]) == (7, [128, 127])
     op, codes = lowered(decay=[1.0, 1.0])
     assert (op.decay_shift, codes[0]) == (0, [1])
     for kind, decay, allowed in (("decay", [0.5, 1.1], "0..1"), ("i_decay", [1.0, 0.5], "decay < 1")):

@@ -344,7 +344,7 @@ class _Lowering(msgspec.Struct, frozen=True):
         tensors[f"{name}.decay"] = (
             CodeTensor(codes=np.ones(1, np.int32), fmt=QFormat(bits=1)) if whole else decay_codes(decay, rule)
         )
-        settings: dict[str, Any] = {"decay": f"{name}.decay", "decay_shift": 0 if whole else rule.bits}
+        settings: dict[str, Any] = {"decay": f"{name}.decay", "decay_shift": tensors[f"{name}.decay"].fmt.frac}
         if neuron.current_decay is None:
             return settings
         own, width = self.rules[f"{name}.i_decay"], self.rules[f"{name}.i"]

@@ -30,14 +30,15 @@ def fitting_shift(largest: float, bits: int) -> int:
 
 
 def decay_codes(decay: float | NDArray[np.float64], rule: QuantRule) -> CodeTensor:
-    """Decay factors as m / 2**bits, m in 0..2**bits - 1; [1] where all have one code.
+    """Decay factors as m / 2**shift, shift = fmt.frac = bits, m in 0..2**bits - 1; [1] where all have one code.
 
-    Where only some neurons do not leak at all (a factor of 1), one more bit holds their code, 2**bits.
+    Where some of several neurons do not leak at all (a factor of 1), shift is bits - 1, so that their code fits, too,
+    and what leaks has codes below it.
     """
     each = np.atleast_1d(np.asarray(decay, np.float64))
     whole = each >= 1.0 if each.size > 1 else np.zeros(1, np.bool_)
-    codes, _ = encode(each, QFormat(bits=rule.bits, frac=rule.bits), rule.rounding)
-    codes = np.where(whole, 1 << rule.bits, codes)
+    fmt = QFormat(bits=rule.bits, frac=rule.bits - bool(whole.any()))
+    codes, _ = encode(each, fmt, rule.rounding)
+    codes = np.where(whole, 1 << fmt.frac, np.minimum(codes, (1 << fmt.frac) - 1))
     codes = codes[:1] if np.all(codes == codes[0]) else codes
-    fmt = QFormat(bits=rule.bits + bool(whole.any()), frac=rule.bits)
     return CodeTensor(codes=codes.astype(np.int32), fmt=fmt)

@@ -428,4 +428,5 @@ def _decay_of(decay: NDArray[np.float64], rule: QuantRule) -> tuple[NDArray[np.i
     """(codes, shift) of decay factors; no leak is a factor of one."""
     if np.all(decay >= 1.0):
         return np.ones(1, np.int32), 0
-    return decay_codes(decay, rule).codes, rule.bits
+    found = decay_codes(decay, rule)
+    return found.codes, found.fmt.frac
