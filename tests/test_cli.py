@@ -305,6 +305,23 @@ def test_without_torch_layers_say_what_to_install(verb: str, layers: Path) -> No
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("verb", "name", "words"),
+    [
+        *(("train", "nmnist8", ()), ("explore", "mnist_conv", ()), ("sensitivity", "qsnn_braille", ())),
+        *(("explore", "integer_decolle", ()), ("sensitivity", "integer_decolle", ())),
+        ("train", "integer_decolle", ("--set", "learning.arithmetic=float")),
+    ],
+)
+def test_without_torch_every_family_says_what_to_install_before_it_reads_data(
+    verb: str, name: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = without("torch", verb, name, "--data", "nowhere", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert "needs torch, which is not installed; fix: pip install qspinn[torch]" in line
+
+
 def test_without_torch_everything_else_works(place: Path, layers: Path) -> None:
     for folder, arguments in (
         (place, ["evaluate", "run/model.qspinn"]),

@@ -154,6 +154,8 @@ def _train_local(
     """Layers that learned locally and their validation accuracy."""
     from qspinn.learning.local import model as local_model
 
+    if experiment.learning.arithmetic == "float":  # said before data are read, which takes longer
+        module("qspinn.learning.local.floats", "local learning in float arithmetic")
     dataset = data.load_recordings(experiment.data)
     layers, declaration = local_model.trained_layers(
         dataset,
