@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qspinn.cli import main
+from qspinn.cli import _progress, main
+from qspinn.exploration.workers import Ahead, Event
 from qspinn.program import Note, save
 from qspinn.program.ops import EventsOp
 from qspinn.testing.programs import single
@@ -216,15 +217,13 @@ def test_init_writes_an_experiment_and_keeps_what_is_there(tmp_path: Path) -> No
     assert "did you mean 'digits_stdp'" in command_line("explore", "digits-stdp", cwd=tmp_path).stderr
 
 
-def test_compiling_is_said_in_words_once_per_machine(tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(EXPERIMENT)
-    for out, said in (("first", True), ("second", False)):
-        done = command_line(
-            *("explore", "tiny.toml", "--out", out, "--workers", 1), cwd=tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "own")
-        )
-        assert done.returncode == 0, done.stderr
-        assert ("compiling kernels, once per machine: " in done.stderr) == said, done.stderr
-    assert (tmp_path / "first" / "model.qspinn").read_bytes() == (tmp_path / "second" / "model.qspinn").read_bytes()
+def test_compiling_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    told = [Event(stage=stage, done=n, total=8) for stage in ("float training", Ahead.STAGE) for n in (0, 1, 8)]
+    for quiet, said in ((True, ""), (False, "compiling kernels, once per machine: 8\n")):
+        with _progress(quiet) as on_event:
+            for event in told:
+                on_event(event)
+        assert capsys.readouterr() == ("", said)
 
 
 def test_help_says_what_exit_codes_mean(place: Path) -> None:
@@ -310,6 +309,23 @@ def test_without_torch_layers_say_what_to_install(verb: str, layers: Path) -> No
     assert "needs torch, which is not installed" in line
     assert "pip install qspinn[torch]" in line
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "words"),
+    [
+        *(("train", "nmnist8", ()), ("explore", "mnist_conv", ()), ("sensitivity", "qsnn_braille", ())),
+        *(("explore", "integer_decolle", ()), ("sensitivity", "integer_decolle", ())),
+        ("train", "integer_decolle", ("--set", "learning.arithmetic=float")),
+    ],
+)
+def test_without_torch_every_family_says_what_to_install_before_it_reads_data(
+    verb: str, name: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = without("torch", verb, name, "--data", "nowhere", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert "needs torch, which is not installed; fix: pip install qspinn[torch]" in line
 
 
 @pytest.mark.slow

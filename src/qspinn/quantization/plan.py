@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import fnmatch
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -219,6 +221,12 @@ def matches(pattern: str, path: str) -> bool:
     )
 
 
+@functools.cache
+def _rule_defaults() -> dict[str, Any]:
+    """The keys of a rule that need not be given, and what they are then."""
+    return {f.name: f.default for f in msgspec.structs.fields(QuantRule) if not f.required}
+
+
 def _check_effect(
     plan: QuantPlan, winners: dict[str, int | None], keys: Callable[[str, QuantRule], frozenset[str]]
 ) -> None:
@@ -227,7 +235,7 @@ def _check_effect(
     Raises:
         ConfigError: names the rule and the key.
     """
-    defaults = {f.name: f.default for f in msgspec.structs.fields(QuantRule) if not f.required}
+    defaults = _rule_defaults()
     for i, rule in enumerate(plan.rules):
         own = [path for path, winner in winners.items() if winner == i]
         if not own:

@@ -113,7 +113,7 @@ def _check_names(kind: Any, values: dict[str, Any]) -> None:
 
 
 def _check_complete(kind: Any, values: dict[str, Any], where: str) -> None:
-    missing = [f.name for f in msgspec.structs.fields(kind) if f.required and f.name not in values]
+    missing = [name for name in _required(kind) if name not in values]
     if missing:
         raise ConfigError(
             where,
@@ -172,6 +172,12 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
 def _hints(kind: type) -> dict[str, Any]:
     """The declared type of every field of a record."""
     return typing.get_type_hints(kind)
+
+
+@functools.cache
+def _required(kind: Any) -> tuple[str, ...]:
+    """The fields of a record that have no default."""
+    return tuple(f.name for f in msgspec.structs.fields(kind) if f.required)
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from qspinn.learning.local.formats import DEFAULT_PLAN
 from qspinn.learning.local.model import TrainedLocal
 from qspinn.learning.local.settings import LocalLearning
 from qspinn.networks.local import LocalNetwork
+from qspinn.optional import module
 from qspinn.quantization.plan import QuantPlan
 from qspinn.records.record import to_plain
 from qspinn.workflow.splits import need_classes, need_samples
@@ -30,6 +31,8 @@ def train_experiment(
     experiment: LocalExperiment, progress: Progress | None, resume: Path | None, device: str
 ) -> tuple[TrainedLocal, Accuracy]:
     """The layers of an experiment, in the arithmetic that it says, and their validation accuracy."""
+    if experiment.learning.arithmetic == "float":  # said before data are read, which takes longer
+        module("qspinn.learning.local.floats", "local learning in float arithmetic")
     dataset = load_recordings(experiment.data)
     return _trained(
         dataset,
