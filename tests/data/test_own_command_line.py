@@ -66,7 +66,9 @@ def rasters(n: int = 300) -> tuple[np.ndarray, np.ndarray]:
 
 def experiment_of_docs() -> str:
     """The experiment file of the documentation."""
-    return next(block for block in re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL) if "family" in block)
+    return next(
+        block for block in re.findall(r"```toml[^\n]*\n(.*?)```", DOCS.read_text(), re.DOTALL) if "family" in block
+    )
 
 
 @pytest.mark.slow
