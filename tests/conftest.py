@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from qspinn.networks.models import diehl_cook
 from qspinn.quantization.ranges import Ranges
 from qspinn.spikes import Spikes, from_dense
 
+# Some test modules run themselves in a process that dies; it finds the modules that they share, as pytest does.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small sums: torch's threads only wait for busy cores
 settings.register_profile("qspinn", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("qspinn")
