@@ -27,8 +27,6 @@ import table  # noqa: E402  (of benchmarks/)
 
 MARK = re.compile(r"<!-- (value|spread) (\w+) @ (.+?) -->(.*?)<!-- /\1 -->", re.DOTALL)
 WHOLE = re.compile(r"<!-- (topic (?P<topic>\w+)|missed|public names) -->(\s*<!-- /\w[\w ]* -->)?")
-OWN_DATA = "own_data.md"
-"""A page that is in the navigation where it is there."""
 
 
 @cache
@@ -97,14 +95,6 @@ def shown(text: str) -> str:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """MkDocs: called with the text of every page before it is rendered."""
     return shown(markdown)
-
-
-def on_config(config: Any) -> Any:
-    """MkDocs: called before the pages are collected; adds the page on own data where there is one."""
-    if (DOCS / OWN_DATA).exists():
-        tutorials = next(part["Tutorials"] for part in config.nav if "Tutorials" in part)
-        tutorials.append({"Your own data": OWN_DATA})
-    return config
 
 
 def pages() -> list[Path]:

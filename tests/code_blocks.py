@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from qspinn.cli import app
 from qspinn.errors import QSpinnError
 from qspinn.exploration.family import read_experiment
-from qspinn.workflow import load_experiment
+from qspinn.workflow.experiments import load_experiment
 from samples import command_line
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qspinn.data.events.event_set import EventSet
+from qspinn.data.events.event_set import EventSet, from_dense
 from qspinn.learning.local.formats import DEFAULT_PLAN
 from qspinn.learning.local.model import LocalDeclaration, TrainedLocal
 from qspinn.learning.local.settings import LocalLearning
@@ -21,7 +21,6 @@ from qspinn.networks.checkpoint import Trained, TrainedLayers
 from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
 from qspinn.networks.local import LocalLayer, LocalNetwork
 from qspinn.networks.models import diehl_cook
-from qspinn.spikes import from_dense
 
 
 class Reader(HTMLParser):

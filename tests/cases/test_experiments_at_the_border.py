@@ -58,9 +58,11 @@ def test_another_network_is_refused_before_a_worker_starts(
 
 @pytest.mark.parametrize("experiment", [{}, "e.toml", None, NETWORK, NetworkConfig()], ids=lambda e: type(e).__name__)
 def test_what_is_no_experiment_is_refused(experiment: Any, tmp_path: Path) -> None:
-    for call in (explore, sweep, lambda e, out: qspinn.train(e)):
+    for call in (explore, sweep):
         with pytest.raises(ConfigError, match="experiment: is no experiment; got"):
             call(experiment, tmp_path / "run")
+    with pytest.raises(QSpinnError, match=r"^(train: does not take such an object|data: is not data that)"):
+        qspinn.train(experiment)
 
 
 @pytest.mark.parametrize("n_workers", [-1, 1.5, True, "2"])

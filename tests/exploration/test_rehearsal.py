@@ -15,7 +15,7 @@ from qspinn.exploration.competing import rehearsal
 from qspinn.exploration.journal import Journal
 from qspinn.exploration.tasks import open_worker
 from qspinn.exploration.workers import Ahead, Crew, Event
-from qspinn.workflow import load_experiment
+from qspinn.workflow.experiments import load_experiment
 
 SMALL = ("data.n_train=120", "data.n_validation=60", "data.n_test=60", "network.n_neurons=12", "network.n_steps=20")
 
