@@ -73,15 +73,3 @@ def test_the_readme_has_the_short_table_of_today(measured: ModuleType) -> None:
     everything = [r for path in sorted(table.RESULTS.glob("*.json")) for r in json.loads(path.read_text())]
     assert own == table.short_table(everything).strip()
     assert len(re.findall(r"^\| (?!what)[^-|]", own, re.MULTILINE)) == 5
-
-
-def test_a_page_on_own_data_is_in_the_navigation_where_there_is_one(
-    measured: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Config:
-        nav = [{"Start": "index.md"}, {"Tutorials": [{"A": "a.md"}]}]  # noqa: RUF012
-
-    monkeypatch.setattr(measured, "DOCS", tmp_path)
-    assert measured.on_config(Config()).nav[1] == {"Tutorials": [{"A": "a.md"}]}
-    (tmp_path / "own_data.md").write_text("# Own\n")
-    assert measured.on_config(Config()).nav[1]["Tutorials"][-1] == {"Your own data": "own_data.md"}

@@ -27,6 +27,7 @@ from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 from qspinn.records.record import to_plain
 from qspinn.report import images as fields
 from qspinn.report import plots, source, svg, words, write_report
+from qspinn.report.sections import SECTIONS
 from samples import read
 
 EVIL = '<script>alert("x")</script>'
@@ -264,7 +265,7 @@ def test_learning_memory_is_stated_where_the_winner_learns(tmp_path: Path, winne
 
 
 def test_inputs_that_are_no_image_are_not_drawn(tmp_path: Path) -> None:
-    data = source.read_run(make_run(tmp_path)).outcome.data | {"shape": [25]}
+    data = source.read_run(make_run(tmp_path), SECTIONS).outcome.data | {"shape": [25]}
     page = write_report(make_run(tmp_path, data=data)).read_text("utf-8")
     assert "there is nothing to draw" in page
 
@@ -361,7 +362,7 @@ def test_png_holds_the_pixels() -> None:
 
 
 def test_left_out_inputs_are_transparent_and_zero(tmp_path: Path) -> None:
-    found = source.read_run(make_run(tmp_path)).own
+    found = source.read_run(make_run(tmp_path), SECTIONS).own
     assert not found.kept[:SIDE].any()
     assert found.kept[SIDE:].all()
     assert (found.after[:, :SIDE] == 0).all()
@@ -377,7 +378,7 @@ def test_scales_and_ticks() -> None:
 
 @pytest.mark.parametrize("drop", [0.5, 1.3, 40.0])
 def test_the_target_is_within_the_plot(tmp_path: Path, drop: float) -> None:
-    run = source.read_run(make_run(tmp_path))
+    run = source.read_run(make_run(tmp_path), SECTIONS)
     search = msgspec.structs.replace(run.experiment.search, max_drop_points=drop)
     points = tuple(msgspec.structs.replace(p, accuracy=0.898, admitted=True) for p in run.points)
     run = msgspec.structs.replace(run, points=points, experiment=msgspec.structs.replace(run.experiment, search=search))
@@ -385,7 +386,7 @@ def test_the_target_is_within_the_plot(tmp_path: Path, drop: float) -> None:
 
 
 def test_best_by_bits_takes_the_most_accurate_then_the_cheapest(tmp_path: Path) -> None:
-    points = source.read_run(make_run(tmp_path)).points
+    points = source.read_run(make_run(tmp_path), SECTIONS).points
     best = plots.best_by_bits(points, Scheme.PTQ, Rounding.NEAREST)
     assert {bits: p.key for bits, p in best.items()} == {1: "ptq1", 2: "ptq0"}
     twin = msgspec.structs.replace(best[2], key="twin", bits=1)
