@@ -40,7 +40,7 @@ MEASUREMENTS = (
     Measurement("memory", "qsnn_memory.py", "seconds"),
     Measurement("decolle-cost", "decolle.py cost", "seconds"),
     Measurement("borders", "borders.py", "minutes"),
-    Measurement("compile-time", "compile_time.py experiments/digits_stdp.toml", "minutes"),
+    Measurement("compile-time", "compile_time.py digits_stdp", "minutes"),
     Measurement("accuracy-float", "accuracy.py float", "hours"),
     Measurement("accuracy-search", "accuracy.py search", "hours"),
     Measurement("accuracy-sizes", "accuracy.py sizes", "hours"),
