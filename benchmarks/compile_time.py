@@ -1,6 +1,6 @@
 """What a first run compiles: every kernel and part with its signatures and the seconds of processor time they take.
 
-    python benchmarks/compile_time.py experiments/digits_stdp.toml
+    python benchmarks/compile_time.py digits_stdp --write
 
 The experiment is explored in one process and in a new folder of kernels, so that everything is compiled once. Time is
 that of the process, as other programs may run beside it; a function's own time is without the functions it calls.
@@ -90,7 +90,7 @@ def show(found: list[Specialization], most: int, signatures: bool) -> None:
 
 
 def records(experiment: Path, found: list[Specialization], seconds: float) -> list[dict[str, Any]]:
-    command = f"{COMMAND} experiments/{experiment.name} --write"
+    command = f"{COMMAND} {experiment.stem} --write"
     outer = [s for s in found if not s.inner]
     name = experiment.stem
     return [
