@@ -93,14 +93,14 @@ def metadata_of(data: bytes) -> dict[str, str]:
         raise ValueError("shorter than its header")
     size = struct.unpack("<Q", data[:8])[0]
     try:
-        found = read_json(data[8 : 8 + size].decode()).get("__metadata__", {})
+        metadata = read_json(data[8 : 8 + size].decode()).get("__metadata__", {})
     except AttributeError:
         raise ValueError("has a header that is no table") from None
     except ConfigError as error:
         raise ValueError(str(error)) from None
-    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError("has metadata that are no texts")
-    return found
+    return metadata
 
 
 def entry_of(data: bytes, tag: str) -> Any:

@@ -29,22 +29,22 @@ RANGES = Ranges(input_rate=np.full(5, 0.1), busiest_step=5, threshold_max_mv={"e
 @pytest.mark.parametrize(
     ("call", "where"),
     [
-        (lambda: architectures.resnet19(0.5), "variant"),  # type: ignore[arg-type]
-        (lambda: architectures.vgg16({}), "variant"),  # type: ignore[arg-type]
-        (lambda: architectures.vggsnn(None), "variant"),  # type: ignore[arg-type]
-        (lambda: stdp.train(ONE_LAYER, SPIKES, stdp.StdpTraining()), "network"),  # type: ignore[arg-type]
-        (lambda: stdp.train(COMPETING, SPIKES, 3), "training"),  # type: ignore[arg-type]
-        (lambda: grid.prepare(ONE_LAYER, PLAN, RANGES), "network"),  # type: ignore[arg-type]
-        (lambda: grid.prepare(COMPETING, PLAN, {}), "ranges"),  # type: ignore[arg-type]
-        (lambda: grid.prepare(COMPETING, PLAN, RANGES, start=COMPETING), "start"),  # type: ignore[arg-type]
-        (lambda: grid.prepare(COMPETING, "8 bits", RANGES), "plan"),  # type: ignore[arg-type]
-        (lambda: grid.fit(COMPETING, SPIKES, stdp.StdpTraining()), "model"),  # type: ignore[arg-type]
-        (lambda: grid.fit(grid.prepare(COMPETING, PLAN, RANGES), SPIKES, {}), "training"),  # type: ignore[arg-type]
-        (lambda: resolve(PLAN, ONE_LAYER), "network"),  # type: ignore[arg-type]
-        (lambda: tensor_paths(ONE_LAYER), "network"),  # type: ignore[arg-type]
+        (lambda: architectures.resnet19(0.5), "variant"),
+        (lambda: architectures.vgg16({}), "variant"),
+        (lambda: architectures.vggsnn(None), "variant"),
+        (lambda: stdp.train(ONE_LAYER, SPIKES, stdp.StdpTraining()), "network"),
+        (lambda: stdp.train(COMPETING, SPIKES, 3), "training"),
+        (lambda: grid.prepare(ONE_LAYER, PLAN, RANGES), "network"),
+        (lambda: grid.prepare(COMPETING, PLAN, {}), "ranges"),
+        (lambda: grid.prepare(COMPETING, PLAN, RANGES, start=COMPETING), "start"),
+        (lambda: grid.prepare(COMPETING, "8 bits", RANGES), "plan"),
+        (lambda: grid.fit(COMPETING, SPIKES, stdp.StdpTraining()), "model"),
+        (lambda: grid.fit(grid.prepare(COMPETING, PLAN, RANGES), SPIKES, {}), "training"),
+        (lambda: resolve(PLAN, ONE_LAYER), "network"),
+        (lambda: tensor_paths(ONE_LAYER), "network"),
         (lambda: layer_paths(COMPETING), "network"),
     ],
-)  # type: ignore[arg-type]
+)
 def test_arguments_of_another_class_are_named(call: Callable[[], Any], where: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{where}: is of the wrong type"):
         call()

@@ -121,7 +121,9 @@ def prepare(
 
 
 def convert(module: QuantNet, data: Any, labels: tuple[str, ...], provenance: dict[str, Any] | None) -> Program:
-    """The integer program that a module of `prepare` computes."""
+    """The integer program that a module of `prepare` computes; `data` gives the class names."""
+    if data is not None:
+        training_split("data", data, EventSet)
     return quantized.convert(module, labels=labels or labels_of(data), provenance=provenance)
 
 

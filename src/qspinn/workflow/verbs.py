@@ -15,6 +15,7 @@ The family is that of the first argument's type: competing populations that lear
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -187,6 +188,14 @@ def prepare(what: Any, plan: QuantPlan, data: Any = None, ranges: Any = None, *,
     """
     need_kind("plan", plan, QuantPlan)
     family = _family("prepare", what, "Network", "Trained", "LayeredNetwork", "TrainedLayers", "SurrogateNet")
+    arrays = _kind(what) == "LayeredNetwork" and isinstance(data, Mapping)
+    if data is not None and ranges is not None and not arrays:
+        raise ConfigError(
+            "prepare.ranges",
+            "stand beside data, which give ranges, too",
+            got=type(ranges).__name__,
+            fix="leave one of the two out",
+        )
     try:
         return family.prepare(what, plan, data, ranges, seed, **options)
     except TypeError as error:
@@ -226,6 +235,8 @@ def evaluate(
         DataError: the split holds no samples, or they do not fit the model's inputs or classes.
         ConfigError: an argument of another kind, no such backend or device, or one where it means nothing.
     """
+    if seed != 0 and _kind(model) != "Trained":
+        raise ConfigError("evaluate.seed", "is for competing populations in float", got=seed, fix="leave it out")
     if isinstance(model, Program):
         return programs.evaluate(model, split, name, backend, device)
     family = _family("evaluate", model, "Trained", "TrainedLayers", "TrainedLocal", "SurrogateNet", "QuantNet")
