@@ -12,7 +12,7 @@ import pytest
 
 from qspinn import data
 from qspinn.data import DataConfig, Split
-from qspinn.data.images import mnist
+from qspinn.data.images import digits, mnist
 from qspinn.errors import ConfigError, DataError
 
 
@@ -119,6 +119,19 @@ def test_missing_and_mismatched_files_are_named(tmp_path: Path) -> None:
     (folder / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(11, np.uint8)))
     with pytest.raises(DataError, match="do not belong together"):
         mnist.load(str(folder))
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["table", "import"])
+def test_digits_are_those_of_scikit_learn(beside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.datasets import load_digits
+
+    if not beside:  # a version that keeps its table elsewhere
+        monkeypatch.setattr(digits, "TABLE", "nowhere.csv.gz")
+    pixels, labels = load_digits(return_X_y=True)
+    found = digits.read_table()
+    np.testing.assert_array_equal(found[0], pixels)
+    np.testing.assert_array_equal(found[1], labels)
+    assert found[1].dtype == np.int64
 
 
 def test_digits_splits() -> None:

@@ -212,6 +212,7 @@ def need_no_options(plan: QuantPlan, what: str) -> None:
             )
 
 
+@functools.lru_cache(maxsize=4096)
 def matches(pattern: str, path: str) -> bool:
     """Whether a rule for `pattern` speaks of a path. A pattern that ends in `.w` means all weights of a layer: `a.w`
     also where several connections feed it and each has a path of its own (`a.w_b`)."""

@@ -233,6 +233,12 @@ def _fields(kind: type) -> tuple[_Field, ...]:
     return tuple(_field(name, _hints(kind)[name]) for name in kind.__struct_fields__)  # type: ignore[attr-defined]
 
 
+@functools.cache
+def _by_name(kind: type) -> dict[str, _Field]:
+    """`_fields` by their names."""
+    return {field.name: field for field in _fields(kind)}
+
+
 def _field(name: str, hint: Any) -> _Field:
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     members = typing.get_args(hint) if union else (hint,)
@@ -406,6 +412,8 @@ def _any(value: Any, where: str, depth: int = 0) -> Any:
         raise ConfigError(
             where[:120], "holds tables or lists too deep within one another", allowed=f"{MAX_DEPTH} levels"
         )
+    if type(value) in (bool, types.NoneType) or (type(value) is str and value.isascii()):
+        return value
     value = _without_wrapping(value)
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
@@ -453,8 +461,11 @@ def _record(kind: Any, data: dict, where: str, base: Any = None) -> Any:
         data = {**kind.implied(data), **data}
     hints = _hints(kind)
     values = {name: getattr(base, name) for name in (() if base is None else kind.__struct_fields__)}
+    at_sight = _by_name(kind)
     values |= {
-        key: _settled(hints[key], value, f"{where}.{key}", getattr(base, key, None) or _defaults(kind).get(key))
+        key: value
+        if type(value) in at_sight[key].plain or at_sight[key].takes(value)
+        else _settled(hints[key], value, f"{where}.{key}", getattr(base, key, None) or _defaults(kind).get(key))
         for key, value in data.items()
         if key in hints
     }
