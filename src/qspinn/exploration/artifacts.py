@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ from qspinn import program
 from qspinn.errors import ArtifactError, ConfigError
 from qspinn.memory import MemoryAccount, program_account
 from qspinn.records.record import from_plain
+
+T = TypeVar("T")
 
 
 class Keyed(Protocol):
@@ -63,6 +65,14 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def model(self) -> str:
         """The name of the winner's file in a run's folder."""
         return f"model{self.suffix}"
+
+
+def readable(load: Callable[[Path], T], path: Path) -> T | None:
+    """The content of a file as `load` reads it; None where the file is missing or damaged."""
+    try:
+        return load(path)
+    except ArtifactError:
+        return None
 
 
 PROGRAM = Stored(suffix=".qspinn", save=program.save, load=program.load, account=program_account)

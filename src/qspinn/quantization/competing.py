@@ -18,8 +18,9 @@ from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.networks.checkpoint import Trained
 from qspinn.networks.competing import Lif, Network, Population, decay_factor
-from qspinn.program import CodeTensor, Note, Program, check
-from qspinn.program.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp, spread
+from qspinn.program import CodeTensor, Program
+from qspinn.program.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp, spread
+from qspinn.quantization.assembly import Parts
 from qspinn.quantization.paths import tensor_paths
 from qspinn.quantization.plan import WIDE_BITS, Granularity, QuantPlan, QuantRule, chosen_rules
 from qspinn.quantization.ranges import Ranges, calibrate
@@ -91,49 +92,29 @@ def lower(
             allowed=", ".join(p.name for p in network.populations),
             fix="calibrate this network on samples of its own",
         )
-    tensors: dict[str, CodeTensor] = {}
-    ops: list[Op] = [poisson_op(network, seed)]
+    parts = Parts.beginning(poisson_op(network, seed))
     source = "input"
     kept = kept_inputs(plan, ranges)
-    notes: list[Note] = []
     if not kept.all():
-        tensors["input.kept"] = CodeTensor(codes=kept.astype(np.int32), fmt=QFormat(bits=1))
-        ops.append(SelectOp(source="input", target="kept", kept="input.kept"))
+        mask = CodeTensor(codes=kept.astype(np.int32), fmt=QFormat(bits=1))
+        parts.add({"input.kept": mask}, [SelectOp(source="input", target="kept", kept="input.kept")])
         source = "kept"
     for number, population in enumerate(network.populations):
         dense = network.dense_into(population.name)
-        w = _array(trained, f"{population.name}.w", (population.n, network.size_of(dense.source)))
+        path = f"{population.name}.w"
+        w = _array(trained, path, (population.n, network.size_of(dense.source)))
         from_input = dense.source == "input"
         w = w[:, kept] if from_input and source == "kept" else w
         stream = STREAMS_PER_POPULATION * (number + 1)
-        new, op = _lower_population(trained, population, w, rules, plan, seed, stream)
-        new = _reachable(op, new)
-        if clipped := _n_clipped(w, rules[f"{population.name}.w"], new[f"{population.name}.w"].fmt):
-            notes.append(Note(path=f"{population.name}.w", problem="clipped", count=clipped, total=w.size))
-        tensors |= new
-        ops += [
-            DenseOp(
-                source=source if from_input else dense.source, target=population.name, weight=f"{population.name}.w"
-            ),
-            op,
-        ]
-        _prove_accumulator(op, new)
-    votes = readout_votes(trained)
-    tensors["readout.votes"] = _unit_interval_codes(votes, rules["readout.votes"])
-    ops.append(VoteOp(source=network.readout.source, votes="readout.votes"))
-    program = Program(
-        name=network.name,
-        n_inputs=network.input.n,
-        n_steps=network.n_steps,
-        seed=seed,
-        ops=tuple(ops),
-        tensors=tensors,
-        labels=labels,
-        provenance={} if provenance is None else provenance,
-        notes=tuple(notes),
-    )
-    check(program, network.name, error=LoweringError)
-    return program
+        tensors, op = _lower_population(trained, population, w, rules, plan, seed, stream)
+        tensors = _reachable(op, tensors)
+        _prove_accumulator(op, tensors)
+        connection = DenseOp(source=source if from_input else dense.source, target=population.name, weight=path)
+        parts.add(tensors, [connection, op])
+        parts.add_clipped(path, _n_clipped(w, rules[path], tensors[path].fmt), w.size)
+    votes = _unit_interval_codes(readout_votes(trained), rules["readout.votes"])
+    parts.add({"readout.votes": votes}, [VoteOp(source=network.readout.source, votes="readout.votes")])
+    return parts.program(network, seed=seed, labels=labels, provenance=provenance)
 
 
 def quantize(trained: Trained, plan: QuantPlan, spikes: Spikes, *, seed: int = 0) -> Program:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from qspinn import data as datasets
 from qspinn.data.images.encoders import poisson
-from qspinn.errors import ArtifactError, DataError, LoweringError, RunError
+from qspinn.errors import DataError, LoweringError, RunError
 from qspinn.exploration import sensitivity
-from qspinn.exploration.artifacts import PROGRAM
+from qspinn.exploration.artifacts import PROGRAM, readable
 from qspinn.exploration.competing import proposal
 from qspinn.exploration.competing.space import Candidate, Experiment
 from qspinn.exploration.family import Files
@@ -259,10 +259,8 @@ def measure(bench: Bench, candidate: Candidate, program: Program) -> tuple[NDArr
 
 
 def has_float(folder: Path, task: int) -> bool:
-    try:
-        return checkpoint.load(float_path(folder, task)).network.size_of("exc") == task
-    except ArtifactError:
-        return False
+    trained = readable(checkpoint.load, float_path(folder, task))
+    return trained is not None and trained.network.size_of("exc") == task
 
 
 def sweep_accuracy(bench: Bench, candidate: Candidate) -> float:

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.data import EventDataset, EventSet, load_recordings
-from qspinn.errors import ArtifactError
 from qspinn.exploration import event_splits
-from qspinn.exploration.artifacts import PROGRAM
+from qspinn.exploration.artifacts import PROGRAM, readable
 from qspinn.exploration.event_splits import mapped
 from qspinn.exploration.family import Files
 from qspinn.exploration.layered import proposal as layered_proposal
@@ -176,11 +175,7 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
 
 
 def has_float(folder: Path, task: None) -> bool:
-    try:
-        checkpoint.load_layers(float_path(folder))
-    except ArtifactError:
-        return False
-    return True
+    return readable(checkpoint.load_layers, float_path(folder)) is not None
 
 
 def trained_net(

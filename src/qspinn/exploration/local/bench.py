@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.data import EventDataset, EventSet, load_recordings
-from qspinn.errors import ArtifactError
 from qspinn.exploration import event_splits
-from qspinn.exploration.artifacts import Stored
+from qspinn.exploration.artifacts import Stored, readable
 from qspinn.exploration.event_splits import mapped
 from qspinn.exploration.family import Files
 from qspinn.exploration.local import proposal as local_proposal
@@ -137,11 +136,7 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
 
 
 def has_float(folder: Path, task: None) -> bool:
-    try:
-        load_local(float_path(folder))
-    except ArtifactError:
-        return False
-    return True
+    return readable(load_local, float_path(folder)) is not None
 
 
 def sweep_accuracy(bench: Bench, candidate: LocalCandidate) -> float:
