@@ -14,7 +14,7 @@ import pytest
 
 from qspinn.cli import main
 from qspinn.cli.progress import progress
-from qspinn.exploration.workers import Ahead, Event
+from qspinn.exploration.workers import Event, Precompilation
 from qspinn.program import Note, save
 from qspinn.program.ops import EventsOp
 from qspinn.testing.programs import single
@@ -239,7 +239,9 @@ def test_init_writes_an_experiment_and_keeps_what_is_there(tmp_path: Path) -> No
 
 
 def test_compiling_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    told = [Event(stage=stage, done=n, total=8) for stage in ("float training", Ahead.STAGE) for n in (0, 1, 8)]
+    told = [
+        Event(stage=stage, done=n, total=8) for stage in ("float training", Precompilation.STAGE) for n in (0, 1, 8)
+    ]
     for quiet, said in ((True, ""), (False, "compiling kernels, once per machine: 8\n")):
         with progress(quiet) as on_event:
             for event in told:

@@ -263,7 +263,7 @@ def numbers(where: str, x: Any, shape: Shape | None, error: type[QSpinnError]) -
     if shape is not None and (
         array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True))
     ):
-        raise error(where, "has the wrong shape", got=array.shape, allowed=_told(shape))
+        raise error(where, "has the wrong shape", got=array.shape, allowed=_shape_text(shape))
     return array
 
 
@@ -286,7 +286,7 @@ def _reject(
     raise error(place, problem, got=array[position].item(), allowed=allowed)
 
 
-def _told(shape: Shape) -> str:
+def _shape_text(shape: Shape) -> str:
     return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
 
 

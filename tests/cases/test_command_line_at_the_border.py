@@ -16,7 +16,7 @@ from qspinn.cli import entry, inputs, output
 from qspinn.errors import ConfigError, RunError, WriteError
 from qspinn.exploration import search
 from qspinn.exploration.competing.space import Experiment
-from qspinn.exploration.outcome import Judge, _nobody
+from qspinn.exploration.outcome import Selection, _no_winner
 from qspinn.exploration.statistics import wilson_interval
 
 
@@ -128,7 +128,7 @@ def test_data_that_synthetic_gestures_would_stand_for_are_not_named(tmp_path: Pa
 
 
 def test_wider_numbers_are_advised_where_lowering_failed() -> None:
-    judge = Judge(experiment=Experiment(name="e"), float_accuracy=0.9, float_bits=10)
+    selection = Selection(experiment=Experiment(name="e"), float_accuracy=0.9, float_bits=10)
     for kind, advised in (("LoweringError", True), ("RunError", False)):
-        error = _nobody([], judge, [{"key": "a", "rejected": "a: failed", "error": kind}])
+        error = _no_winner([], selection, [{"key": "a", "rejected": "a: failed", "error": kind}])
         assert ("more bits" in str(error)) is advised

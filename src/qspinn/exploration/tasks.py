@@ -1,6 +1,6 @@
-"""What is done with a candidate, whatever its family: build, measure on validation, store, record. Runs in workers.
+"""Tasks of a worker process, for every family: build a candidate, measure it on validation, store it, record it.
 
-A worker keeps a bench, what its family measures with; what travels is a candidate one way and a plain record the other.
+A worker keeps the measurement of its family; candidates travel to it and plain records back.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from qspinn.records.record import to_plain
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A family at work on an experiment: its functions and the bench they need."""
+    """Family of an experiment in a worker process, with the measurement that its functions need."""
 
     folder: Path
     experiment: AnyExperiment
     family: Family
-    bench: Any
+    measurement: Any
 
 
 def checksum(array: NDArray) -> str:
@@ -95,8 +95,8 @@ def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
     record = {"key": candidate.key(), "candidate": to_plain(candidate)}
     family = worker.family
     try:
-        built, learning = family.build(worker.bench, candidate)
-        right, facts = family.measure(worker.bench, candidate, built)
+        built, learning = family.build(worker.measurement, candidate)
+        right, facts = family.measure(worker.measurement, candidate, built)
         account = family.STORED.account(built)
         found = facts | {
             "accuracy": float(right.mean()) if len(right) else math.nan,
@@ -112,7 +112,7 @@ def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
 
 
 def rejection(error: Exception, folder: Path | None) -> dict[str, str]:
-    """What a record says of a candidate that failed: the reason, and the kind of the error.
+    """Entries of the record of a candidate that failed: the reason, and the kind of the error.
 
     An error that was not raised on purpose is a mistake of this library: it is named with its place in the source.
 
@@ -167,7 +167,7 @@ def sensitivity_point(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]
     """Validation accuracy with one tensor narrow and the rest wide, or why that is not possible; as in `evaluate`."""
     record = {"key": candidate.key(), "label": candidate.label}
     try:
-        found = {"accuracy": worker.family.sweep_accuracy(worker.bench, candidate)}
+        found = {"accuracy": worker.family.sweep_accuracy(worker.measurement, candidate)}
         _need_numbers(found)
     except Exception as error:
         return record | rejection(error, worker.folder)
@@ -175,7 +175,7 @@ def sensitivity_point(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]
 
 
 _worker: Worker | QSpinnError | None = None
-"""This process's worker, or why it could not be opened."""
+"""Worker of this process, or the error with which it could not be opened."""
 
 
 def start_worker(folder: str, experiment: bytes, labels: tuple[str, ...], files: Files) -> None:
@@ -202,7 +202,10 @@ def open_worker(folder: Path, experiment: AnyExperiment, labels: tuple[str, ...]
     """The worker for an experiment whose splits are in files."""
     family = family_of(experiment)
     return Worker(
-        folder=folder, experiment=experiment, family=family, bench=family.open_bench(folder, experiment, labels, files)
+        folder=folder,
+        experiment=experiment,
+        family=family,
+        measurement=family.open_measurement(folder, experiment, labels, files),
     )
 
 
@@ -214,9 +217,9 @@ def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
         raise _worker
     plain = msgspec.json.decode(argument)
     if kind == "float":
-        return {"kind": kind, "key": key, **_worker.family.train_float(_worker.bench, plain)}
+        return {"kind": kind, "key": key, **_worker.family.train_float(_worker.measurement, plain)}
     if kind == "rehearsal":
-        rehearsal_of(_worker.experiment).rehearse(_worker.bench, plain)
+        rehearsal_of(_worker.experiment).rehearse(_worker.measurement, plain)
         return {}
     measure = {"candidate": evaluate, "sensitivity": sensitivity_point}[kind]
     return {"kind": kind, **measure(_worker, candidate_of(_worker.experiment, plain))}

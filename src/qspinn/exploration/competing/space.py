@@ -106,7 +106,7 @@ class ItqSearch(Record, frozen=True):
 
 
 class SearchConfig(Record, frozen=True):
-    """The candidates that are tried, and how they are judged.
+    """The candidates that are tried, and how they are compared.
 
     Attributes:
         schemes: when quantization happens; each is tried.

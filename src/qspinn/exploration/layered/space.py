@@ -230,7 +230,7 @@ def _need_quantile(where: str, quantile: float) -> None:
 
 
 class LayeredSearch(Record, frozen=True):
-    """The candidates that are tried, and how they are judged.
+    """The candidates that are tried, and how they are compared.
 
     Attributes:
         schemes: PTQ and ITQ, here training that goes on from the float network with quantization in the loop.

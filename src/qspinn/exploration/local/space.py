@@ -37,7 +37,7 @@ class LocalSweep(Sweep, frozen=True):
 
     Attributes:
         bits: widths that are tried, all other kinds as in the plan; only those below the plan's. Empty for no sweep.
-        samples: how many recordings a point learns from, and how many of validation it is judged by; 0 for all.
+        samples: how many recordings a point learns from, and how many of validation measure it; 0 for all.
         epochs: of the training that each point is.
     """
 
@@ -51,7 +51,7 @@ class LocalSweep(Sweep, frozen=True):
 
 
 class LocalSearch(Record, frozen=True):
-    """The candidates that are tried, and how they are judged.
+    """The candidates that are tried, and how they are compared.
 
     Every candidate learns anew, in integers, from the start that the seed draws. Tried are the experiment's plan, the
     plan at the widths that significance finds harmless ("lean"), and from both of them every combination of the widths

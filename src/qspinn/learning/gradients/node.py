@@ -22,11 +22,11 @@ from qspinn.learning.gradients.torch_passes import connection as torch_connectio
 from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
 from qspinn.learning.gradients.wiring import (
     CROWDED,
-    Entries,
-    Room,
+    NonZeros,
+    Scratch,
     Wiring,
-    entries_of,
     images,
+    non_zeros_of,
     parts,
     run,
     shaped,
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
 
     shape: Shape
     scan: Scan
-    room: Room
+    scratch: Scratch
     wiring: Wiring | None = None
     norm: nn.BatchNorm2d | None = None
     keeps: bool = True
@@ -158,10 +158,10 @@ class _Layer(torch.autograd.Function):
         decay: Tensor,
         plan: Plan,
     ) -> Any:
-        entries, normal, gain, shift = None, None, _NONE, bias.numpy()
+        non_zeros, normal, gain, shift = None, None, _NONE, bias.numpy()
         current: Any = extra
         if x is not None and w is not None:
-            entries, current, moments = _fed(plan, x, w)
+            non_zeros, current, moments = _fed(plan, x, w)
             if gamma is not None and beta is not None:
                 normal = _normal(plan, current, moments)
                 factor = normal.factor * gamma.numpy()
@@ -176,12 +176,12 @@ class _Layer(torch.autograd.Function):
         )
         shape = tuple(total.shape)
         passing = Passes(plan.scan, level.numpy(), shift, total.numpy(), gain, np.ascontiguousarray(kept.T))
-        spikes, left = plan.room.take(shape), plan.room.take(shape) if plan.keeps or not passing.usual else _NONE_3
-        i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
-        thetas = plan.room.take(shape) if plan.scan.adapts else _NONE_3
+        spikes, left = plan.scratch.take(shape), plan.scratch.take(shape) if plan.keeps or not passing.fast else _NONE_3
+        i_left = plan.scratch.take(shape) if plan.scan.has_current else _NONE_3
+        thetas = plan.scratch.take(shape) if plan.scan.adapts else _NONE_3
         counts = run(parts(shape[0], spikes.size), passing.forward(spikes, left, i_left, thetas))
         ctx.save_for_backward(x, w, gamma, current, total, torch.from_numpy(spikes) if kept.size else None)
-        ctx.kept = (plan, entries, normal, passing, kept, tuple(decay.shape))
+        ctx.kept = (plan, non_zeros, normal, passing, kept, tuple(decay.shape))
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
@@ -197,11 +197,11 @@ class _Layer(torch.autograd.Function):
         rate_grad: Tensor | None,
     ) -> Any:
         x, w, gamma, current, total, spikes = ctx.saved_tensors
-        plan, entries, normal, passing, kept, decay_shape = ctx.kept
+        plan, non_zeros, normal, passing, kept, decay_shape = ctx.kept
         needs = ctx.needs_input_grad
         up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, left_grad))
         every = np.float32(0 if rate_grad is None else rate_grad.item() / total.numel())
-        grad = plan.room.take(tuple(total.shape))
+        grad = plan.scratch.take(tuple(total.shape))
         n, ranges = total.shape[2], parts(len(total), total.numel())
         around = _NONE if normal is None else tiled(normal.mean, plan.places, np.float32)
         levels, biases, decays, products = (
@@ -222,7 +222,7 @@ class _Layer(torch.autograd.Function):
         if normal is not None:
             gamma_grad, beta_grad = torch.from_numpy(product * normal.factor), torch.from_numpy(bias_grad)
             by = _settling(normal, gamma.numpy(), bias_grad, product, total.numel() // plan.shape[0])
-        source_grad, w_grad = (None, None) if x is None else _back(plan, x, w, entries, grads, current, by, needs[:2])
+        source_grad, w_grad = (None, None) if x is None else _back(plan, x, w, non_zeros, grads, current, by, needs[:2])
         found = (
             source_grad,
             w_grad,
@@ -252,69 +252,69 @@ def _by_factor(sums: NDArray, plan: Plan, shape: tuple[int, ...]) -> NDArray[np.
     return gathered(sums.sum(axis=0, dtype=np.float64), plan.shape[0], shape)
 
 
-def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tuple[NDArray, ...]]:
+def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[NonZeros | None, Tensor, tuple[NDArray, ...]]:
     """(entries, currents [B, T, N], moments) of the connection; without entries where torch is faster."""
-    wiring, room = plan.wiring, plan.room
+    wiring, scratch = plan.wiring, plan.scratch
     assert wiring is not None
     n_steps, batch = x.shape[:2]
     n = plan.places * plan.shape[0]
     wants = plan.norm is not None and plan.norm.training
     moments = tuple(np.zeros((batch, plan.shape[0]) if wants else (0, 0), np.float32) for _ in range(2))
     ranges = parts(batch, batch * n_steps * n)
-    entries = entries_of(x, room) if wiring.sparse else None
-    if entries is None or entries.ends[:, -1].sum(dtype=np.int64) > CROWDED * x.numel():
+    non_zeros = non_zeros_of(x, scratch) if wiring.sparse else None
+    if non_zeros is None or non_zeros.ends[:, -1].sum(dtype=np.int64) > CROWDED * x.numel():
         current = wiring.dense(x, w)
         if wants:
             numbers = current.numpy().reshape(-1)
             run(ranges, lambda _, a, b: feeding.moments_of(numbers, n, n_steps, a, b, *moments))
         return None, current, moments
-    found, weights = room.take((batch, n_steps, n)), w.numpy()
+    found, weights = scratch.take((batch, n_steps, n)), w.numpy()
     start = np.zeros(plan.shape[0], np.float32)
     start[:] = 0 * weights.reshape(len(start), -1).sum(axis=1)  # weights that are no numbers are noticed
     to = found.reshape(-1), *moments
-    if entries.starts.size:
+    if non_zeros.starts.size:
         rows = wiring.rows(weights)
         run(
             ranges,
             lambda _, a, b: feeding.gather(
-                entries.which, entries.starts, entries.value.reshape(-1), rows, wiring.geometry, start, a, b, *to
+                non_zeros.which, non_zeros.starts, non_zeros.value.reshape(-1), rows, wiring.geometry, start, a, b, *to
             ),
         )
     else:
-        lists = entries.which, entries.ends, entries.value, taps(wiring, entries.by_channel)
+        lists = non_zeros.which, non_zeros.ends, non_zeros.value, taps(wiring, non_zeros.by_channel)
         blocks = wiring.weights(weights)
         run(ranges, lambda _, a, b: feeding.feed(*lists, blocks, wiring.frame, plan.shape[1:], start, a, b, *to))
-    return entries, torch.from_numpy(found), moments
+    return non_zeros, torch.from_numpy(found), moments
 
 
 def _back(
     plan: Plan,
     x: Tensor,
     w: Tensor,
-    entries: Entries | None,
+    non_zeros: NonZeros | None,
     grad: Tensor,
     current: Tensor,
     by: NDArray,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the connection by source and weights, from that of its currents."""
-    wiring, room = plan.wiring, plan.room
+    wiring, scratch = plan.wiring, plan.scratch
     assert wiring is not None
     batch, n_steps, _ = grad.shape
     c, height, width = wiring.source
-    sparse = entries is not None
+    sparse = non_zeros is not None
     n_source = c * height * width
     lists = (
-        (entries.which, entries.ends, entries.starts, entries.value)
-        if entries is not None
+        (non_zeros.which, non_zeros.ends, non_zeros.starts, non_zeros.value)
+        if non_zeros is not None
         else (np.zeros((0, 0), np.int32), np.zeros((batch, n_steps), np.int32), np.zeros((0, 0, 0), np.int32), _NONE_2)
     )
-    source = room.take((batch, n_steps, n_source)) if needs[0] and sparse else _NONE
-    by_place = entries is not None and entries.starts.size > 0
+    source = scratch.take((batch, n_steps, n_source)) if needs[0] and sparse else _NONE
+    by_place = non_zeros is not None and non_zeros.starts.size > 0
     n_rows = wiring.n_rows(by_place)
     ranges = parts(batch, grad.numel(), max(2, min(16, (1 << 22) // n_rows)))
     d_rows = aligned((len(ranges), n_rows if sparse and needs[1] else 0), np.float32)
-    by_channel = entries is not None and entries.by_channel
+    by_channel = non_zeros is not None and non_zeros.by_channel
     fixed = (
         *lists,
         taps(wiring, by_channel),
@@ -325,7 +325,7 @@ def _back(
     )
     pair = grad.numpy().reshape(-1), current.numpy().reshape(-1)
     if not sparse:
-        settled = room.take(tuple(grad.shape)) if by.size else grad.numpy()
+        settled = scratch.take(tuple(grad.shape)) if by.size else grad.numpy()
         if by.size:
             run(
                 ranges,

@@ -44,7 +44,7 @@ from qspinn.learning.gradients.surrogate import (
 )
 from qspinn.learning.gradients.torch_passes import connection as torch_connection
 from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
-from qspinn.learning.gradients.wiring import Room, flat, images, shaped, wiring_of
+from qspinn.learning.gradients.wiring import Scratch, flat, images, shaped, wiring_of
 from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Skip
 from qspinn.program import Program
@@ -162,7 +162,7 @@ class QuantNet(nn.Module):
         super().__init__()
         check_trainable(network)
         self.network, self.plan, self.ranges, self.seed = network, plan, ranges, seed
-        self._room = Room()
+        self._scratch = Scratch()
         self.kind, self.width = kind_of(surrogate), need_positive("width", width)
         self.estimator, self.sharpness = estimator, sharpness_at(0.0) if estimator == "annealed" else None
         self.rules = layer_rules(network, plan)
@@ -269,7 +269,7 @@ class QuantNet(nn.Module):
         rows = [feedback(w.to(device), layer) for c, w in zip(into, weights, strict=True) if c.source == name]
         level, bias = self._thresholds(layer, unit), self._bias(layer, step, unit)
         scan = self._scan(layer, unit, float(reach) + bias.abs().max().item(), level.max().item())
-        plan, x, w = Plan(layer.shape, scan, self._room, keeps=keeps), None, None
+        plan, x, w = Plan(layer.shape, scan, self._scratch, keeps=keeps), None, None
         if main is not None:
             c, x, w = into[main], signals[into[main].source], weights[main].to(device, kind)
             assert not isinstance(c, Skip)

@@ -129,8 +129,8 @@ class Scan(NamedTuple):
             *self._kept(),
         )
 
-    def usual_step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
-        """Argument of `usual_kernel.forward`; level, bias [C]."""
+    def fast_step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
+        """Argument of `kernels.fast.forward`; level, bias [C]."""
         f = np.float32
         half = f(0.5 if self.mode == NEAREST else 0)
         return (
@@ -145,8 +145,8 @@ class Scan(NamedTuple):
             self.strict,
         )
 
-    def usual_factors(self, places: int) -> tuple:
-        """Argument of `usual_kernel.backward`."""
+    def fast_factors(self, places: int) -> tuple:
+        """Argument of `kernels.fast.backward`."""
         f = np.float32
         return (
             f(np.ravel(self.decay * self.decay_scale)[0]),

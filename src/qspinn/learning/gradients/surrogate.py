@@ -26,7 +26,7 @@ from qspinn.learning.gradients.kernels.backward import ARCTAN, FAST_SIGMOID, TRI
 from qspinn.learning.gradients.kernels.forward import PLAIN
 from qspinn.learning.gradients.node import Found, Plan, advance
 from qspinn.learning.gradients.scan import Scan
-from qspinn.learning.gradients.wiring import Room, flat, images, wiring_of
+from qspinn.learning.gradients.wiring import Scratch, flat, images, wiring_of
 from qspinn.networks.checkpoint import TrainedLayers
 from qspinn.networks.layer_arrays import DECAYS, decay_arrays, decay_of, decay_paths, has_bias
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
@@ -129,14 +129,22 @@ def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -
             signals[c.target] = y.view(x.shape[1], x.shape[0], *y.shape[1:]).transpose(0, 1)
 
 
-class _Way(NamedTuple):
-    """What is always the same about a layer: its plan, the connection that is part of its node, those beside it and
-    those from itself, thresholds and zeros [C], decay."""
+class _LayerPlan(NamedTuple):
+    """Parts of a layer's forward pass that every call reuses.
+
+    Attributes:
+        plan: shape, neurons, wiring and scratch memory of the layer's node.
+        main: connection whose product is part of the node; None where there is none.
+        others: further connections from other layers; their currents are added.
+        feedback: connections of the layer to itself.
+        level, zeros: declared threshold and a bias of 0, float32 [C].
+        decay: declared decay, one number.
+    """
 
     plan: Plan
     main: Linear | Conv2d | None
-    beside: tuple[Linear | Conv2d | Skip, ...]
-    loops: tuple[Linear | Conv2d, ...]
+    others: tuple[Linear | Conv2d | Skip, ...]
+    feedback: tuple[Linear | Conv2d, ...]
     level: Tensor
     zeros: Tensor
     decay: Tensor
@@ -179,8 +187,8 @@ class SurrogateNet(nn.Module):
         integer("seed", seed, low=-(1 << 63), high=(1 << 63) - 1)
         need_positive("gain", gain)
         self.network, self.kind, self.width = network, kind_of(surrogate), need_positive("width", width)
-        self.norms, self._room = nn.ModuleDict(), Room()
-        self._ways: dict[tuple[str, int, float], _Way] = {}
+        self.norms, self._scratch = nn.ModuleDict(), Scratch()
+        self._layer_plans: dict[tuple[str, int, float], _LayerPlan] = {}
         for path, x in in_single(decay_arrays(network, {} if decays is None else decays)).items():
             self.register_buffer(path.replace(".", "__"), torch.tensor(x, dtype=torch.float32))
         generator = torch.Generator().manual_seed(seed)
@@ -251,39 +259,39 @@ class SurrogateNet(nn.Module):
     def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
         """One layer over all steps: the first connection is part of the layer's node, others add to it."""
         key = layer.name, self.kind, self.width
-        if key not in self._ways:
-            self._ways[key] = self._way(layer)
-        way, device = self._ways[key], device_of(self)
-        main, plan, bias = way.main, way.plan._replace(keeps=keeps), self._bias(layer)
+        if key not in self._layer_plans:
+            self._layer_plans[key] = self._layer_plan(layer)
+        layer_plan, device = self._layer_plans[key], device_of(self)
+        main, plan, bias = layer_plan.main, layer_plan.plan._replace(keeps=keeps), self._bias(layer)
         if self._buffers:  # decays, as they are now: a state may have been loaded since
             plan = plan._replace(scan=plan.scan._replace(**decays_of(layer, self._decays())))
         if bias is None:
-            bias = way.zeros.to(device)
+            bias = layer_plan.zeros.to(device)
         if main is not None and main.norm:
             plan = plan._replace(norm=self._norm(main))
-        extra = [flat(self._current(c, signals[c.source], layer)) for c in way.beside]
-        rows = [feedback(self.weight(c), layer) for c in way.loops]
+        extra = [flat(self._current(c, signals[c.source], layer)) for c in layer_plan.others]
+        rows = [feedback(self.weight(c), layer) for c in layer_plan.feedback]
         return advance(
             plan,
             signals[main.source] if main else None,
             self.weight(main) if main else None,
             total(extra),
             total(rows),
-            way.level.to(device),
+            layer_plan.level.to(device),
             bias,
-            way.decay,
+            layer_plan.decay,
         )
 
-    def _way(self, layer: Layer) -> _Way:
+    def _layer_plan(self, layer: Layer) -> _LayerPlan:
         """The first connection that can be part of the layer's node is; see `joins`."""
         into, neuron = self.network.into(layer.name), layer.neuron
         forward = [c for c in into if c.source != layer.name]
         main = next((c for c in forward if not isinstance(c, Skip) and joins(c, layer)), None)
-        plan = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room)
+        plan = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._scratch)
         if main is not None:
             plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape))
         level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0)
-        return _Way(
+        return _LayerPlan(
             plan,
             main,
             tuple(c for c in forward if c is not main),

@@ -89,28 +89,30 @@ def restored(trained: TrainedLocal, *, n_threads: int = 0) -> Layers:
     Raises:
         ArtifactError: arrays are missing or do not fit the declaration.
     """
-    told = trained.network
-    drawn = drawn_layers(told.network, told.shape, told.n_classes, told.step_ms, told.seed)
+    declared = trained.network
+    drawn = drawn_layers(declared.network, declared.shape, declared.n_classes, declared.step_ms, declared.seed)
     try:
         start = tuple(
-            msgspec.structs.replace(layer, scale=scale) for layer, scale in zip(drawn, told.scales, strict=True)
+            msgspec.structs.replace(layer, scale=scale) for layer, scale in zip(drawn, declared.scales, strict=True)
         )
-        layers = layers_of(told.network, told.learning, start, told.plan, seed=told.seed, n_threads=n_threads)
+        layers = layers_of(
+            declared.network, declared.learning, start, declared.plan, seed=declared.seed, n_threads=n_threads
+        )
         layers.put_back(trained.params)
     except (KeyError, ValueError, RuntimeError, OverflowError) as error:
         raise ArtifactError("checkpoint", "does not fit its own declaration", got=str(error)[:120]) from None
     return layers
 
 
-def predictions(layers: Layers, data: EventSet, told: LocalDeclaration) -> tuple[NDArray[np.int64], float]:
+def predictions(layers: Layers, data: EventSet, declared: LocalDeclaration) -> tuple[NDArray[np.int64], float]:
     """(class of every recording [B], spikes per recording).
 
     Raises:
         DataError: the events do not fit the layers.
     """
-    if data.shape != told.shape:
-        raise DataError("events", "do not fit the layers", got=data.shape, allowed=str(told.shape))
-    return answers(layers, data, told.network.prediction, told.learning.burn_in)
+    if data.shape != declared.shape:
+        raise DataError("events", "do not fit the layers", got=data.shape, allowed=str(declared.shape))
+    return answers(layers, data, declared.network.prediction, declared.learning.burn_in)
 
 
 class LocalDeclaration(Record, frozen=True):

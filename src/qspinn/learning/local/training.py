@@ -13,6 +13,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from qspinn import former
 from qspinn.arrays import integer, need_kind
 from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError, RunError
@@ -173,12 +174,12 @@ def answers(layers: Layers, data: EventSet, rule: str, burn_in: int) -> tuple[ND
     found, n_spikes = [np.zeros(0, np.int64)], 0
     for at in range(0, data.n_samples, BATCH):
         values, spikes = layers.readouts(raster_of(data.slice(at, min(at + BATCH, data.n_samples))))
-        found.append(said(values[burn_in:], rule))
+        found.append(predicted_classes(values[burn_in:], rule))
         n_spikes += spikes
     return np.concatenate(found), n_spikes / max(1, data.n_samples)
 
 
-def said(values: NDArray, rule: str) -> NDArray[np.int64]:
+def predicted_classes(values: NDArray, rule: str) -> NDArray[np.int64]:
     """The classes [B] that read-outs [T, B, n_classes] stand for; the first of equals wins."""
     if rule == "sum":
         return values.sum(axis=0).argmax(axis=1)
@@ -234,3 +235,6 @@ def _need_state(found: dict[str, NDArray], expected: dict[str, NDArray]) -> None
     if kinds[0] != kinds[1]:
         wrong = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
         raise ValueError(f"{wrong[0]} is not an array of these layers")
+
+
+__getattr__ = former.names_of(__name__)

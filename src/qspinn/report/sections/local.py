@@ -36,7 +36,7 @@ ROLES = {"parameter": "parameters", "state": "states", "learning": "learning"}
 
 def view(source: Source, own: Local) -> dict[str, Any]:
     """What the template needs besides what all families have."""
-    experiment, told = source.experiment, own.told
+    experiment, declared = source.experiment, own.declared
     assert isinstance(experiment, LocalExperiment)
     search = experiment.search
     return {
@@ -44,8 +44,8 @@ def view(source: Source, own: Local) -> dict[str, Any]:
         "winner_text": winner_text(own),
         "sizes": (own.n_neurons, own.n_neurons),
         "caution": "The difference is not the effect of precision alone: both learn from the same start, but the "
-        f"baseline by Adamax at a rate of its own ({told.learning.float_learning_rate:g}, integers "
-        f"{told.learning.learning_rate:g}).",
+        f"baseline by Adamax at a rate of its own ({declared.learning.float_learning_rate:g}, integers "
+        f"{declared.learning.learning_rate:g}).",
         "float_texts": [words.float_text(f) for f in source.float_networks],
         "n_swept": search.sweep.samples,
         "cost": "learning",
@@ -136,29 +136,29 @@ class KindFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Local(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """All kinds of tensors; the declaration of the winner."""
 
-    told: LocalDeclaration
+    declared: LocalDeclaration
     facts: tuple[KindFacts, ...]
 
     @property
     def n_neurons(self) -> int:
-        return sum(math.prod(size.target) for size in sizes_of(self.told.network, self.told.shape))
+        return sum(math.prod(size.target) for size in sizes_of(self.declared.network, self.declared.shape))
 
 
-def local_of(told: LocalDeclaration, float_memory: Iterable[MemoryRow], memory: Iterable[MemoryRow]) -> Local:
+def local_of(declared: LocalDeclaration, float_memory: Iterable[MemoryRow], memory: Iterable[MemoryRow]) -> Local:
     """The facts of a run's winner, from its declaration and both accounts.
 
     Raises:
         ConfigError: the declaration's plan does not fit its layers.
     """
-    names = [size.name for size in sizes_of(told.network, told.shape)]
-    rules = local_rules(told.plan, names)
+    names = [size.name for size in sizes_of(declared.network, declared.shape)]
+    rules = local_rules(declared.plan, names)
     old, new = list(float_memory), list(memory)
 
     def of(rows: list[MemoryRow], kind: str) -> list[MemoryRow]:
         return [row for row in rows if row.path.endswith(f".{kind}")]
 
     return Local(
-        told=told,
+        declared=declared,
         facts=tuple(
             KindFacts(
                 kind=kind,
