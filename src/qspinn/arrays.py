@@ -192,7 +192,7 @@ def sealed(
     high: int = HIGHEST,
     error: type[QSpinnError] = DataError,
 ) -> NDArray[Any]:
-    """Integers of x as an array that nobody can write to, so that what was checked stays so.
+    """Read-only array of the integers of x, so that checked values stay as they are.
 
     An array of this type whose memory is that of `bytes`, or of a file mapped for reading, is taken as it is. Anything
     else is copied into `bytes`: a flag "read-only" can be taken back by whoever has the memory.

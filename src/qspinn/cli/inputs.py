@@ -1,4 +1,4 @@
-"""What a command reads: the experiment with its overrides, and the data that a model was made for."""
+"""Inputs of a command: the experiment with its overrides, and the data that a model was made for."""
 
 from __future__ import annotations
 

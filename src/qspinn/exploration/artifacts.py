@@ -1,4 +1,4 @@
-"""What a candidate is kept as: how it is written, read and counted. Most candidates are integer programs."""
+"""Storage of candidates: how they are written, read and counted. Most candidates are integer programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Keyed(Protocol):
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """How a family keeps what it builds, a record with a `provenance`.
+    """Storage of the candidates of a family; a built candidate is a record with a `provenance`.
 
     Attributes:
         suffix: of the files, with its dot.
@@ -41,7 +41,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return folder / "candidates" / f"{candidate.key()}{self.suffix}"
 
     def kept(self, folder: Path, candidate: Keyed, bits: int) -> Any:
-        """What was built of a candidate, from a run's folder.
+        """Built candidate, read from a run's folder.
 
         Raises:
             ArtifactError: the file is missing or damaged, or what is in it is another candidate or takes other bits.

@@ -65,7 +65,7 @@ class Family(Protocol):
         """Memory of the float baseline."""
 
     def float_tasks(self, experiment: Any) -> list[tuple[str, Any]]:
-        """(key, argument of `train_float`) of the float networks, the baseline first."""
+        """Float networks to train as (key, argument of `train_float`), the baseline first."""
 
     def points(self, experiment: Any, dataset: Any) -> list[Any]:
         """The significance sweep as candidates."""

@@ -210,7 +210,7 @@ def open_worker(folder: Path, experiment: AnyExperiment, labels: tuple[str, ...]
 
 
 def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
-    """One task in a worker process."""
+    """Runs a task in a worker process."""
     if _worker is None:
         raise RunError("worker", "was not started")
     if isinstance(_worker, QSpinnError):

@@ -51,7 +51,7 @@ class _WorkerContext(multiprocessing.context.SpawnContext):
 
 
 def local_processes(n_workers: int, initializer: Callable[..., None], arguments: tuple) -> concurrent.futures.Executor:
-    """One fresh Python process per worker on this machine."""
+    """Executor with a fresh Python process per worker on this machine."""
     return concurrent.futures.ProcessPoolExecutor(
         n_workers, mp_context=_WorkerContext(), initializer=initializer, initargs=arguments
     )

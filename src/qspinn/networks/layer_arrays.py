@@ -103,7 +103,7 @@ def decay_arrays(network: LayeredNetwork, decays: Mapping[str, NDArray]) -> dict
 
 
 def most_spikes(network: LayeredNetwork, signal: str) -> int:
-    """How often a source of a signal may spike in one step."""
+    """Largest number of spikes of a source of a signal in one step."""
     if signal == "input":
         return network.input.max_count
     pool = next((c for c in network.connections if isinstance(c, Pool2d) and c.target == signal), None)

@@ -19,7 +19,7 @@ Span = tuple[float, float]
 
 
 class LocalLayer(Record, frozen=True):
-    """One convolution, zero-padded, of square kernels, and the square max-pooling behind it (1: none)."""
+    """Layer that learns locally: a zero-padded convolution with square kernels, and square max-pooling (1: none)."""
 
     channels: int
     kernel: int = 5

@@ -1,4 +1,4 @@
-"""Which arrays belong to a trained network, by path, and the check that a set of arrays is what the network declares.
+"""Arrays of a trained network by path, and the check that a set of arrays is what the network declares.
 
 Arrays reach a network from a file, from training or from a caller. Wherever they do, unknown and missing ones, wrong
 shapes and values that are not finite are refused here, by path, before anything computes with them.
@@ -27,8 +27,8 @@ SPAN_64 = (-(2**63), 2**63 - 1)
 
 
 class Expected(NamedTuple):
-    """What an array must be: its shapes (any of them), its values' span, whether they are integers, whether it may be
-    missing."""
+    """Requirements on an array: its shapes (any of them), its values' span, whether they are integers, whether it may
+    be missing."""
 
     shapes: tuple[tuple[int, ...], ...]
     low: float = -MOST

@@ -46,7 +46,7 @@ VGGSNN_STAGES = ((64, 128), (256, 256), (512, 512), (512, 512))
 
 
 class Variant(Record, frozen=True):
-    """What is left open of a published network.
+    """Choices that a published network leaves open.
 
     Attributes:
         shape: (channels, height, width) of the input.
@@ -71,7 +71,7 @@ class Variant(Record, frozen=True):
         need(2 <= self.n_classes <= 1 << 16, "network.n_classes", self.n_classes, "2..65536")
 
     def channels(self, full: int) -> int:
-        """How many channels a layer has that has `full` of them at width 1; one at least."""
+        """Number of channels of a layer that has `full` of them at width 1; one at least."""
         return max(1, round(full * self.width))
 
     @property

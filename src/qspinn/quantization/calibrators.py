@@ -1,4 +1,5 @@
-"""Which real value the largest code stands for: for weights, and for potentials by the histogram in their ranges."""
+"""Calibrators: choice of the real value of the largest code, for weights, and for potentials by the histogram in their
+ranges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""(trained network, plan, ranges) -> Program: the only border between floats and integers.
+"""Lowering of a trained network of competing populations, with plan and ranges, to an integer program.
 
 Each population counts its potential in units of its own weight step times a power of two, so a step per neuron costs
 no multiplier at run time: thresholds, inhibition and reset are divided by that unit here, once.
@@ -126,7 +126,7 @@ def quantize(trained: Trained, plan: QuantPlan, spikes: Spikes, *, seed: int = 0
 
 
 def kept_inputs(plan: QuantPlan, ranges: Ranges) -> NDArray[np.bool_]:
-    """Which inputs spike often enough to take part, bool [n_inputs].
+    """Mask of the inputs that spike often enough to take part, bool [n_inputs].
 
     Raises:
         LoweringError: none does.
@@ -159,7 +159,7 @@ def _array(trained: Trained, path: str, shape: tuple[int, ...]) -> Floats:
 def unsigned_codes(
     w: Floats, rule: QuantRule, *, keep_sum: bool, key: int = 0, path: str = "w"
 ) -> tuple[CodeTensor, Floats]:
-    """(codes [N_post, N_pre], unit [N_post] in mV per code) of non-negative weights.
+    """Codes [N_post, N_pre] of non-negative weights, and unit [N_post] in mV per code.
 
     GLOBAL: one power-of-two step, 2**-bits of the smallest power of two that clip * max does not exceed; the largest
     code is one step below that power. PER_NEURON: levels 0..clip * max of the neuron's weights;
@@ -327,7 +327,7 @@ def _lower_bound(name: str, neuron: Lif, unit: Floats, v_fmt: QFormat) -> int:
 
 
 def inhibition_code(ratio: float, span: int, rule: QuantRule) -> tuple[int, int]:
-    """(code, left shift) of an inhibition of `ratio` potential codes; the top code where it spans the whole range: a
+    """Code and left shift of an inhibition of `ratio` potential codes; the top code where it spans the whole range: a
     spike then clears everybody."""
     top = (1 << rule.bits) - 1
     if ratio >= span:

@@ -1,4 +1,4 @@
-"""(layered network, arrays, plan, ranges) -> Program: the border between floats and integers for layers.
+"""Lowering of a trained layered network, with plan and ranges, to an integer program.
 
 Each channel counts its potential in units of its own weight step times a power of two; thresholds, biases and resets
 are divided by that unit here, once, so a step per channel costs no multiplier at run time.

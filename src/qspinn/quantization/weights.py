@@ -48,7 +48,7 @@ def weight_codes(path: str, w: NDArray, rule: QuantRule, step: Floats, key: int 
 
 
 def n_clipped(w: NDArray, rule: QuantRule, step: Floats) -> int:
-    """How many real weights lie more than half a step beyond the largest code, so that their codes cut them off."""
+    """Number of real weights that lie more than half a step beyond the largest code, which cuts them off."""
     if rule.levels is not Levels.UNIFORM:
         return 0
     scale = np.repeat(step, len(w) // len(step)).reshape(-1, *[1] * (w.ndim - 1))
@@ -56,7 +56,7 @@ def n_clipped(w: NDArray, rule: QuantRule, step: Floats) -> int:
 
 
 def channel_tops(path: str, w: NDArray, rule: QuantRule, n_channels: int) -> Floats:
-    """What the largest code stands for: one number per channel, or one for all.
+    """Real value of the largest code: one number per channel, or one for all.
 
     Raises:
         LoweringError: standardization leaves nothing of the weights.

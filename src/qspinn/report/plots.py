@@ -35,7 +35,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tip_of(p: Point, float_bits: int) -> str:
-    """What is shown when a candidate is pointed at."""
+    """Text that is shown when a candidate is pointed at."""
     return (
         f"{p.label}\n{percent(p.accuracy)} on validation\n{size_text(p.bits)} ({count_text(p.bits)} bit), "
         f"{factor_text(float_bits, p.bits)} smaller"
@@ -272,7 +272,7 @@ def precision_panels(source: Source) -> list[tuple[str, Markup]]:
 def merged(
     before: Iterable[MemoryRow], after: Iterable[MemoryRow]
 ) -> list[tuple[str, str, MemoryRow | None, MemoryRow | None]]:
-    """(path, role, float row, winner row) of every tensor that either has, the largest first."""
+    """Rows (path, role, float row, winner row) of every tensor that either has, the largest first."""
     old, new = {r.path: r for r in before}, {r.path: r for r in after}
     rows = [(p, (new.get(p) or old[p]).role, old.get(p), new.get(p)) for p in {**old, **new}]
     return sorted(rows, key=lambda r: (-max(m.total_bits for m in r[2:] if m), r[0]))

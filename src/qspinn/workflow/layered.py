@@ -130,7 +130,7 @@ def convert(module: QuantNet, data: Any, labels: tuple[str, ...], provenance: di
 def evaluate_trained(
     trained: TrainedLayers | Module, split: Any, name: str, seed: int
 ) -> tuple[Accuracy, NDArray[np.int64]]:
-    """(accuracy, predictions [n]) of a trained network of layers, or of a module, on recordings."""
+    """Accuracy and predictions [n] of a trained network of layers, or of a module, on recordings."""
     need_samples(split, name)
     need_kind(name, split, EventSet, DataError)
     net = restored(trained) if isinstance(trained, TrainedLayers) else trained

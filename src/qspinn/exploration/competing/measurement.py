@@ -50,7 +50,7 @@ STORED = PROGRAM
 
 
 class Encoded(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One split as spikes, with its labels."""
+    """Split of a data set as spikes, with its labels."""
 
     spikes: Spikes
     labels: NDArray[np.int64]
@@ -62,7 +62,7 @@ class Encoded(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What candidates are measured with: the run's folder, its experiment and the encoded splits."""
+    """Measurement of candidates: the run's folder, its experiment and the encoded splits."""
 
     folder: Path
     experiment: Experiment
@@ -105,7 +105,7 @@ def _network(experiment: Experiment, dataset: datasets.Dataset) -> Network:
 
 
 def float_tasks(experiment: Experiment) -> list[tuple[str, Any]]:
-    """One for each size, the baseline first, then from large to small."""
+    """Float networks to train: one for each size, the baseline first, then from large to small."""
     n0 = experiment.network.n_neurons
     return [(f"float-n{n}", n) for n in (n0, *sorted({*experiment.search.n_neurons} - {n0}, reverse=True))]
 
@@ -219,7 +219,7 @@ def assigned(trained: Trained, program: Program, data: Encoded, n_classes: int, 
 
 
 def build(measurement: Measurement, candidate: Candidate) -> tuple[Program, MemoryAccount | None]:
-    """(program, memory of learning it on the grid) of a candidate: quantized or trained, classes assigned."""
+    """Program of a candidate, quantized or trained, classes assigned, and the memory of learning it on the grid."""
     search = measurement.experiment.search
     trained, ranges = measurement.float_network(candidate.n_neurons), measurement.ranges(candidate.n_neurons)
     n_classes = trained.network.readout.n_classes

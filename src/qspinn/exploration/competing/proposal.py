@@ -1,4 +1,4 @@
-"""Which candidates are worth trying, given the significance curves."""
+"""Candidates that are worth trying, given the significance curves."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def learning_widths(lean: dict[str, int]) -> dict[str, int]:
 
 
 def sweep_points(experiment: Experiment, network: Network) -> list[Candidate]:
-    """Every (tensor, rounding, width) of the sweep as a candidate."""
+    """Points of the significance sweep as candidates: every (tensor, rounding, width)."""
     search = experiment.search
     found = []
     for rounding in search.ptq.roundings:

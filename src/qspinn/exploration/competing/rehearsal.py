@@ -38,8 +38,8 @@ RESPONSES = "responses of the float network"
 
 
 def rehearsals(measurement: Measurement) -> list[tuple[str, Any]]:
-    """(key, argument of `rehearse`) of all pieces, the longest first; none where the kernels are compiled already, or
-    where they cannot be kept for other processes."""
+    """Pieces to compile as (key, argument of `rehearse`), the longest first; none where the kernels are compiled
+    already, or where they cannot be kept for other processes."""
     from qspinn.learning.stdp.kernels.floats import respond_float
     from qspinn.learning.stdp.kernels.grid import run_grid
 

@@ -1,4 +1,4 @@
-"""What is searched: the experiment record, candidates, and the plans they stand for."""
+"""Search space of competing populations: the experiment record, candidates, and their plans."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class Experiment(Record, frozen=True):
 
 
 class Candidate(Record, frozen=True):
-    """One point of the search: a plan, a scheme, a network size and a seed. Its key is the hash of its content."""
+    """Candidate of a search: a plan, a scheme, a network size and a seed. Its key is the hash of its content."""
 
     scheme: Scheme
     plan: QuantPlan

@@ -44,7 +44,7 @@ describe = event_splits.describe
 
 
 class Measurement(msgspec.Struct, kw_only=True, eq=False):
-    """What candidates are measured with; the float network is read when first needed.
+    """Measurement of candidates; the float network is read when first needed.
 
     Attributes:
         learned, per_step: what training takes, see `EventDataset.learned`.
@@ -81,7 +81,7 @@ class Measurement(msgspec.Struct, kw_only=True, eq=False):
         return net
 
     def ranges(self) -> Any:
-        """What lowering must know about the data, from the first training samples."""
+        """Ranges of the float network on the first training samples, for lowering."""
         if "ranges" not in self.known:
             n = self.experiment.search.calibration_samples or self.train.n_samples
             with one_thread():  # so that every worker finds the same
@@ -266,8 +266,8 @@ def _trained_in(measurement: Measurement, candidate: LayeredCandidate) -> Progra
 def measure(
     measurement: Measurement, candidate: LayeredCandidate, program: Program
 ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Besides the answers: spikes per neuron and step of every layer, how far that is from float, epochs trained, and
-    the rates on training data in each of them."""
+    """Measures a program on validation; the facts are spikes per neuron and step of every layer, the difference from
+    float, the epochs trained, and the rates on training data in each of them."""
     data = measurement.validation
     result = measurement.reuse.run(program, data.graded(), f"validation {data.n_samples}")
     rates = {op.name: float(result.counts[op.name].mean() / data.n_steps) for op in program.ops_of(LifOp) if op.spiking}

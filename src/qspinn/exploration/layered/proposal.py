@@ -1,4 +1,4 @@
-"""Which candidates for a layered network are worth trying: the sweep's points, and the grid given their curves."""
+"""Candidates for a layered network that are worth trying: the sweep's points, and the grid given their curves."""
 
 from __future__ import annotations
 

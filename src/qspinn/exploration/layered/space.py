@@ -1,4 +1,4 @@
-"""What is searched for layered networks: the experiment record, its candidates, and the plans they stand for."""
+"""Search space of layered networks: the experiment record, its candidates, and their plans."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def synthetic(data: EventData) -> EventData:
 
 
 class LayeredCandidate(Record, frozen=True):
-    """One point of the search: a plan, a scheme and a seed. Its key is the hash of its content."""
+    """Candidate of a search: a plan, a scheme and a seed. Its key is the hash of its content."""
 
     scheme: Scheme
     plan: QuantPlan
@@ -419,8 +419,8 @@ def weight_widths(network: LayeredNetwork, bits: int, search: LayeredSearch) -> 
 
 
 def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_bits: int) -> Widths:
-    """One width for all potentials, constants at least as wide as told; currents have as many more bits than weights as
-    their sums need."""
+    """Widths of the states: one for all potentials, constants at least as wide as given; currents have as many more
+    bits than weights as their sums need."""
     widest = {
         layer.name: max(weights[network.weight_path(c)] for c in network.into(layer.name)) for layer in network.layers
     }

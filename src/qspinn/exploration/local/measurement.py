@@ -40,7 +40,7 @@ curves, describe = local_proposal.curves, event_splits.describe
 
 
 def learning_memory(trained: TrainedLocal) -> MemoryAccount:
-    """What the layers need to go on learning, at the widths of their plan."""
+    """Memory that the layers need to go on learning, at the widths of their plan."""
     declared = trained.network
     return local_account(declared.network, declared.shape, declared.n_classes, declared.plan)
 
@@ -49,7 +49,7 @@ STORED = Stored(suffix=".safetensors", save=checkpoint.save, load=load_local, ac
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What candidates are measured with; the start of all trainings is drawn when first needed."""
+    """Measurement of candidates; the start of all trainings is drawn when first needed."""
 
     folder: Path
     experiment: LocalExperiment
@@ -141,7 +141,7 @@ def has_float(folder: Path, task: None) -> bool:
 
 
 def sweep_accuracy(measurement: Measurement, candidate: LocalCandidate) -> float:
-    """Of a short training on some recordings."""
+    """Validation accuracy of a short training on some recordings."""
     search = measurement.experiment.search
     learning = msgspec.structs.replace(_learning(measurement.experiment), n_epochs=search.sweep.epochs)
     train, validation = (
@@ -163,7 +163,7 @@ def build(measurement: Measurement, candidate: LocalCandidate) -> tuple[TrainedL
 def measure(
     measurement: Measurement, candidate: LocalCandidate, built: TrainedLocal
 ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Besides the answers: spikes per recording, and epochs trained."""
+    """Measures layers on validation; the facts are spikes per recording and epochs trained."""
     predicted, n_spikes = _answers(built, measurement.validation)
     return predicted == measurement.validation.labels, {"spikes": n_spikes, "epochs": built.network.learning.n_epochs}
 

@@ -1,4 +1,4 @@
-"""Which widths of local learning are worth trying: the sweep's points, and the candidates given their curves."""
+"""Widths of local learning that are worth trying: the sweep's points, and the candidates given their curves."""
 
 from __future__ import annotations
 

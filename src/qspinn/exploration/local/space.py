@@ -1,4 +1,4 @@
-"""What is searched for local learning (`family = "local"`): the experiment record and its candidates.
+"""Search space of local learning (`family = "local"`): the experiment record and its candidates.
 
 The widths are a plan; what is tried are other widths of its kinds of tensors, see `learning.local.formats`.
 """
@@ -123,7 +123,7 @@ class LocalExperiment(Record, frozen=True):
 
 
 class LocalCandidate(Record, frozen=True):
-    """One point of the search: a plan to learn by and a seed. Its key is the hash of its content."""
+    """Candidate of a search: a plan to learn by and a seed. Its key is the hash of its content."""
 
     plan: QuantPlan
     seed: int

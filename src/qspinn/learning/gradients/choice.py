@@ -1,4 +1,4 @@
-"""Which kernels compute a layer's passes over time, forward and backward."""
+"""Choice of the kernels that compute a layer's passes over time, forward and backward."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class Passes:
     def forward(
         self, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray
     ) -> Callable[[int, int, int], int]:
-        """What computes samples start..stop, given a part's number, start and stop; see
-        `forward_kernel.codes_forward`."""
+        """Function that computes samples start..stop, given a part's number, start and stop; see
+        `kernels.forward.codes_forward`."""
         if not self.fast:
             return lambda _, start, stop: forward_kernel.codes_forward(
                 self.current, self.gain, self.rows, start, stop, self._step, self._outer, spikes, left, i_left, thetas

@@ -39,8 +39,13 @@ _NONE_2, _NONE_3 = _NONE.reshape(0, 0), _NONE.reshape(0, 0, 0)
 
 
 class Plan(NamedTuple):
-    """How one layer computes. wiring: of the connection that is part of the node, if any; norm: its normalization;
-    keeps: potentials left are returned."""
+    """Computation of one layer: shape, neurons, scratch memory.
+
+    Attributes:
+        wiring: of the connection that is part of the node, if any.
+        norm: normalization of that connection.
+        keeps: potentials after the step are returned.
+    """
 
     shape: Shape
     scan: Scan
@@ -55,8 +60,11 @@ class Plan(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Of a layer over all steps: spikes, potentials left (if kept), synaptic currents and adaptive thresholds (or no
-    entries), [T, B, C, H, W]; rate: mean of the spikes."""
+    """Results of a layer over all steps, [T, B, C, H, W] each.
+
+    Spikes, potentials after the step (if kept), synaptic currents and adaptive thresholds (empty where there are none);
+    rate: mean of the spikes.
+    """
 
     spikes: Tensor
     left: Tensor | None

@@ -233,7 +233,8 @@ class QuantNet(nn.Module):
         return LayerGrid(step=self._steps(name).detach().numpy().copy(), shifts=self.grids[name].shifts)
 
     def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
-        """As `SurrogateNet.forward`; potentials, currents and thresholds are codes."""
+        """Scores, rates and signals of spikes, as `SurrogateNet.forward`; potentials, currents and thresholds are
+        codes."""
         need_shape(self.network, spikes)
         need_together(self, spikes)
         need_counts(self.network, spikes)

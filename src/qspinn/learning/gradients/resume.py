@@ -28,7 +28,7 @@ MODULE, OPTIMIZER, GENERATOR = "module.", "optimizer.", "generator"
 
 
 class Training(NamedTuple):
-    """Everything that changes while training; seen: what was seen of the epochs done."""
+    """State of a training: everything that changes while training; seen: measurements of the epochs done."""
 
     net: Any
     optimizer: torch.optim.Optimizer

@@ -1,4 +1,4 @@
-"""What a pass over time must know of a layer's neurons."""
+"""Constants of a layer's neurons for a pass over time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Factor = float | NDArray
 
 
 class Scan(NamedTuple):
-    """What a pass needs to know of a layer besides tensors that carry gradients; see `forward_kernel.advance`.
+    """Constants of a layer for a pass over time, besides tensors that carry gradients; see `kernels.forward.advance`.
 
     Attributes:
         kind: np.float32 or np.float64, in which the forward pass computes.

@@ -51,7 +51,7 @@ KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
 
 
 class Output(NamedTuple):
-    """What a forward pass returns.
+    """Result of a forward pass.
 
     scores [B, n_classes]: spikes per step, final potential, or mean potential of the read-out neurons.
     rates: mean spikes per neuron and step of every spiking layer, by name, as tensors that carry gradients.
@@ -480,7 +480,7 @@ def total(tensors: list[Tensor]) -> Tensor | None:
 
 
 def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
-    """How a layer of the float network steps: real numbers, nothing rounded or clipped."""
+    """Constants of a layer of the float network: real numbers, nothing rounded or clipped."""
     neuron, one = layer.neuron, np.ones(layer.shape[0], np.float32)
     return Scan(
         kind=np.float32,

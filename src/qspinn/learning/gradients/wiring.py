@@ -156,7 +156,7 @@ class Wiring(NamedTuple):
 
     @property
     def block(self) -> Pair:
-        """How many targets along an axis one source can meet."""
+        """Largest number of targets along an axis that one source can reach."""
         (k_y, k_x), (s_y, s_x) = self.kernel, self.stride
         return -(-k_y // s_y), -(-k_x // s_x)
 
@@ -282,7 +282,7 @@ def wiring_of(c: Linear | Conv2d, source: Shape, target: Shape) -> Wiring:
 
 @lru_cache(256)
 def taps(wiring: Wiring, by_channel: bool) -> NDArray[np.int32]:
-    """Where the block of each source starts, see `conv_kernel`; sources numbered by channel or channel-last."""
+    """Starts of the block of each source, see `kernels.conv`; sources numbered by channel or channel-last."""
     c_in, (s_y, s_x), (n_y, n_x) = wiring.source[0], wiring.stride, wiring.block
     y, x = (np.arange(n) + p for n, p in zip(wiring.source[1:], wiring.padding, strict=True))
     width = -(-wiring.target[0] // FLOATS) * FLOATS

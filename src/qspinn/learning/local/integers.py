@@ -68,7 +68,7 @@ class IntegerLayers:
 
     @property
     def fits(self) -> tuple[Shape, int]:
-        """(channels, height, width) of the recordings, and number of classes, that the layers were made for."""
+        """Shape (channels, height, width) of the recordings, and number of classes, that the layers were made for."""
         grid = self.layers[0].grid
         return grid.size.source, len(grid.readout)
 
@@ -91,7 +91,8 @@ class IntegerLayers:
                 self.n_updates += 1
 
     def readouts(self, raster: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]:
-        """(codes of the last layer's read-out at every step [T, B, n_classes], spikes of all layers after pooling)."""
+        """Codes of the last layer's read-out at every step [T, B, n_classes], and spikes of all layers after
+        pooling."""
         spikes, labels = self._begin(raster), np.zeros(raster.shape[1], np.int64)
         found, n_spikes = [], 0
         for t in range(len(raster)):

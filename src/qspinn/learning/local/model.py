@@ -105,7 +105,7 @@ def restored(trained: TrainedLocal, *, n_threads: int = 0) -> Layers:
 
 
 def predictions(layers: Layers, data: EventSet, declared: LocalDeclaration) -> tuple[NDArray[np.int64], float]:
-    """(class of every recording [B], spikes per recording).
+    """Class of every recording [B], and spikes per recording.
 
     Raises:
         DataError: the events do not fit the layers.
@@ -116,7 +116,7 @@ def predictions(layers: Layers, data: EventSet, declared: LocalDeclaration) -> t
 
 
 class LocalDeclaration(Record, frozen=True):
-    """Everything that locally learned arrays are the arrays of.
+    """Declaration that locally learned arrays belong to: network, learning, plan, shape, classes, scales.
 
     Attributes:
         shape: of the input; step_ms: length of a step.
@@ -170,7 +170,7 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         msgspec.structs.force_setattr(self, "provenance", plain_table(self.provenance, "provenance"))
 
     def need_whole(self) -> TrainedLocal:
-        """These layers, once every array is known to be there, of its shape and within its range.
+        """Returns these layers after a check that every array is there, of its shape and within its range.
 
         Raises:
             DataError: names the array.

@@ -1,4 +1,4 @@
-"""What float and integer local learning both start from: weights, read-outs, decays and scales, as real numbers."""
+"""Start of float and integer local learning: weights, read-outs, decays and scales, as real numbers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def start_of(
 def drawn_layers(
     network: LocalNetwork, shape: Shape, n_classes: int, step_ms: float, seed: int
 ) -> tuple[LayerStart, ...]:
-    """What is random in fresh layers, by the seed alone; all scales are 0."""
+    """Random arrays of fresh layers, by the seed alone; all scales are 0."""
     integer("n_classes", n_classes, low=2, high=1 << 16)
     integer("seed", seed, low=0, high=(1 << 64) - 1)
     if isinstance(step_ms, bool) or not isinstance(step_ms, int | float) or not 0 < step_ms < math.inf:
@@ -145,7 +145,7 @@ def _drawn(
 
 
 def gains(decay: Reals, cap: float) -> Reals:
-    """What one input adds to a trace: under constant input the trace tends to 1 / cap."""
+    """Amount that one input adds to a trace: under constant input the trace tends to 1 / cap."""
     return (1.0 - decay) / cap
 
 

@@ -38,11 +38,11 @@ class Layers(Protocol):
         """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
 
     def readouts(self, raster: NDArray[np.uint8]) -> tuple[NDArray, int]:
-        """(the last layer's read-out at every step [T, B, n_classes], spikes of all layers after pooling)."""
+        """Read-out of the last layer at every step [T, B, n_classes], and spikes of all layers after pooling."""
 
     @property
     def fits(self) -> tuple[Shape, int]:
-        """(channels, height, width) of the recordings, and number of classes, that the layers were made for."""
+        """Shape (channels, height, width) of the recordings, and number of classes, that the layers were made for."""
 
     def state(self) -> dict[str, NDArray]:
         """Every array that learning changes."""
@@ -158,7 +158,8 @@ def _batches(
 
 
 def answers(layers: Layers, data: EventSet, rule: str, burn_in: int) -> tuple[NDArray[np.int64], float]:
-    """(class of every recording [B], spikes per recording) by a rule of `said`, from the steps after burn_in.
+    """Class of every recording [B], by a rule of `predicted_classes` from the steps after burn_in, and spikes per
+    recording.
 
     Raises:
         DataError: recordings that the layers were not made for, or with no step after burn_in.

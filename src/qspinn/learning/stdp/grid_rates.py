@@ -105,7 +105,8 @@ def rates_of(
 def learning_rate_codes(
     post: float, pre: float, *, units: tuple[float, float] = (1.0, 1.0), where: str = "network.stdp"
 ) -> tuple[int, int, int]:
-    """(e_post, e_pre, shift) with e / 2**shift nearest to the rates; the larger one has 8 bits, shift is at most 31.
+    """Codes e_post, e_pre and shift with e / 2**shift nearest to the rates; the larger one has 8 bits, shift is at most
+    31.
 
     Args:
         units: what the declared rates were divided by, for the error. where: path of the rule, for the error.

@@ -35,7 +35,7 @@ ROLES = {"parameter": "parameters", "state": "states", "learning": "learning"}
 
 
 def view(source: Source, own: Local) -> dict[str, Any]:
-    """What the template needs besides what all families have."""
+    """Variables of the template besides those of all families."""
     experiment, declared = source.experiment, own.declared
     assert isinstance(experiment, LocalExperiment)
     search = experiment.search
@@ -59,7 +59,7 @@ def view(source: Source, own: Local) -> dict[str, Any]:
 
 
 def winner_text(own: Local) -> str:
-    """One sentence that says what the winner is."""
+    """Sentence that describes the winner."""
     facts = {f.kind: f for f in own.facts}
     return (
         f"The winner learned in integers alone, from fresh weights to the last update: {_bit(facts['w'])} weights, "
@@ -70,7 +70,7 @@ def winner_text(own: Local) -> str:
 
 
 def swept_text(search: LocalSearch, n_train: int) -> str:
-    """What a point of the sweep is, of so many training recordings."""
+    """Sentence on a point of the sweep, of so many training recordings."""
     epochs = f"{search.sweep.epochs} epoch{'' if search.sweep.epochs == 1 else 's'}"
     n = words.count_text(min(search.sweep.samples or n_train, n_train))
     return (
@@ -110,12 +110,12 @@ def _role(role: str, facts: Sequence[KindFacts]) -> dict[str, Any]:
 
 
 def read(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Local, int]:
-    """(widths, 0: all memory is that of learning)."""
+    """Widths of the winner, and 0: all memory is that of learning."""
     return local_of(load_local(model).network, facts["float_memory"], facts["winner"].memory), 0
 
 
 class KindFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of tensor in all layers of the winner beside the float baseline.
+    """Kind of tensor in all layers of the winner, beside the float baseline.
 
     Attributes:
         role: in the memory account; empty for what it does not count.

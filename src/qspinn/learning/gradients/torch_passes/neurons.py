@@ -99,8 +99,8 @@ def check(scan: Scan) -> None:
 
 
 class Spent(NamedTuple):
-    """Of a layer over all steps, [B, T, N]: spikes, potentials left, synaptic currents and adaptive thresholds, or
-    nothing; mean of spikes."""
+    """Results of a layer over all steps, [B, T, N]: spikes, potentials after the step, synaptic currents and adaptive
+    thresholds, or nothing; mean of spikes."""
 
     spikes: Tensor
     left: Tensor
