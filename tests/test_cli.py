@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +78,10 @@ def test_explore_again_continues_and_says_the_same(place: Path) -> None:
     again = command_line("explore", "tiny.toml", "--out", "run", cwd=place)
     assert again.returncode == 0
     assert "Pareto front" in again.stdout
+    assert re.search(r"^  w… +bits of the weights$", again.stdout, re.MULTILINE)
+    winner_name = json.loads((place / "explore.json").read_text())["winner_name"]
+    assert "-bit weights, " in winner_name
+    assert f"winner: {winner_name}" in again.stdout
     assert again.stderr == ""  # no progress bar where nobody watches
     assert (place / "run" / "journal").read_bytes() == journal
 
@@ -282,6 +287,7 @@ def test_nothing_meets_the_target(place: Path) -> None:
     assert missing == sorted(missing)
     assert missing[0] > 0
     nearest = found["nearest"][0]
+    assert nearest["name"].startswith("1-bit weights, ")
     assert f"candidate {nearest['label']} loses {nearest['points_lost']:.2f} points" in first.stderr
     assert f"at {nearest['bits']:,} bits" in first.stderr
     again = command_line(*impossible, cwd=place)

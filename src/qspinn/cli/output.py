@@ -30,6 +30,7 @@ def note(text: str) -> None:
 
 def headline(outcome: Any) -> dict[str, Any]:
     """Result of an exploration in a few numbers, as plain data."""
+    from qspinn.exploration.names import readable_name
     from qspinn.exploration.outcome import reasons
 
     winner = next(c for c in outcome.candidates if c["key"] == outcome.winner)
@@ -37,6 +38,7 @@ def headline(outcome: Any) -> dict[str, Any]:
         "data": outcome.data["name"],
         "feasible": True,
         "winner": winner["candidate"]["label"],
+        "winner_name": readable_name(winner["candidate"]["label"]),
         "memory_reduction": round(outcome.float_bits / winner["bits"], 2),
         "float_bits": outcome.float_bits,
         "winner_bits": winner["bits"],
@@ -59,6 +61,8 @@ def reasons_as_data(found: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
 
 def print_outcome(outcome: Any) -> None:
     """Prints the Pareto front as a table, and the best candidate beside the float network below it."""
+    from qspinn.exploration.names import readable_name
+
     for pair, n in outcome.data["shared"].items():
         note(f"{pair} share {n:,} samples, as the data set allows")
     by_key = {c["key"]: c for c in outcome.candidates}
@@ -77,7 +81,9 @@ def print_outcome(outcome: Any) -> None:
             style="bold green" if key == outcome.winner else "",
         )
     print_table(table)
+    _print_legend([by_key[key]["candidate"]["label"] for key in outcome.front])
     d, winner = outcome.test_difference, by_key[outcome.winner]
+    print(f"winner: {readable_name(winner['candidate']['label'])}")
     print(
         f"{_size(outcome.float_bits)} -> {_size(winner['bits'])} ({outcome.float_bits / winner['bits']:.1f}x) at "
         f"{d.points:+.2f} points on test (95 % interval {d.low:+.2f} to {d.high:+.2f}): "
@@ -85,6 +91,22 @@ def print_outcome(outcome: Any) -> None:
     )
     if outcome.rejected:
         print(f"{len(outcome.rejected)} candidates were not measured; the report says why")
+
+
+def _print_legend(labels: list[str]) -> None:
+    """Prints the meaning of each abbreviation in these labels of candidates."""
+    from qspinn.exploration.names import legend
+
+    entries = legend(labels)
+    for sign, meaning in entries:
+        print(f"  {sign:{max(len(sign) for sign, _ in entries)}}  {meaning}")
+
+
+def nearest_as_data(nearest: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Nearest candidates of a search without a winner, each with its readable name, as plain data."""
+    from qspinn.exploration.names import readable_name
+
+    return [{**candidate, "name": readable_name(candidate["label"])} for candidate in nearest]
 
 
 def table_of(title: str | Text, *heads: str, left: Container[str]) -> Table:

@@ -24,6 +24,7 @@ from qspinn.cli.output import (
     errors_console,
     headline,
     json_bytes,
+    nearest_as_data,
     path_text,
     plain,
     print_json,
@@ -110,7 +111,7 @@ def explore(
                 {
                     "data": experiment.data.title,
                     "feasible": False,
-                    "nearest": list(error.nearest),
+                    "nearest": nearest_as_data(error.nearest),
                     "rejected": reasons_as_data(error.rejected),
                 }
             )

@@ -12,6 +12,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
+from qspinn.exploration.names import legend, readable_name
 from qspinn.exploration.scheme import Scheme
 from qspinn.files import write_atomic
 from qspinn.fixedpoint import Rounding
@@ -98,6 +99,7 @@ def _search(source: Source) -> dict[str, Any]:
         "floor": floor,
         "n_below": sum(p.accuracy < floor for p in source.points),
         "front": [_row(p, source) for p in sorted(source.points, key=lambda p: p.bits) if p.on_front],
+        "legend": legend(p.label for p in source.points),
         "ranking": [_row(p, source) for p in ranked],
         "steps": [
             (len(o.candidates) + len(o.rejected), "candidates tried"),
@@ -123,6 +125,7 @@ def _both(figure: Any, source: Source) -> Markup:
 def _row(p: Point, source: Source) -> dict[str, Any]:
     return {
         "label": p.label,
+        "name": readable_name(p.label),
         "scheme": words.SCHEMES[p.candidate.scheme],
         "w_bits": p.weights.bits,
         "rounding": words.ROUNDINGS[p.weights.rounding],

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from markupsafe import Markup
 
+from qspinn.exploration.names import readable_name
 from qspinn.exploration.scheme import Scheme
 from qspinn.exploration.sensitivity import Significance
 from qspinn.fixedpoint import Rounding
@@ -37,7 +38,8 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 def tip_of(p: Point, float_bits: int) -> str:
     """Text that is shown when a candidate is pointed at."""
     return (
-        f"{p.label}\n{percent(p.accuracy)} on validation\n{size_text(p.bits)} ({count_text(p.bits)} bit), "
+        f"{p.label}\n{readable_name(p.label)}\n"
+        f"{percent(p.accuracy)} on validation\n{size_text(p.bits)} ({count_text(p.bits)} bit), "
         f"{factor_text(float_bits, p.bits)} smaller"
     )
 
