@@ -117,6 +117,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "exploration.competing.measurement": {"Bench": "Measurement", "open_bench": "open_measurement"},
     "exploration.layered.measurement": {"Bench": "Measurement", "open_bench": "open_measurement"},
     "exploration.local.measurement": {"Bench": "Measurement", "open_bench": "open_measurement"},
+    "learning.gradients.node": {"Found": "LayerResult"},
     "learning.gradients.wiring": {"Entries": "NonZeros", "Room": "Scratch", "entries_of": "non_zeros_of"},
     "learning.local.training": {"said": "predicted_classes"},
 }

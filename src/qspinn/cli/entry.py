@@ -39,10 +39,10 @@ def main() -> None:
     except QSpinnError as error:
         _fail(error, FAILED)
     except ModuleNotFoundError as error:
-        found = missing(error, f"qspinn {' '.join(sys.argv[1:2])}")
-        if not isinstance(found, QSpinnError):
+        reported = missing(error, f"qspinn {' '.join(sys.argv[1:2])}")
+        if not isinstance(reported, QSpinnError):
             raise
-        _fail(found, BAD_INPUT)
+        _fail(reported, BAD_INPUT)
     except KeyboardInterrupt:
         errors_console().print("\ninterrupted")
         sys.exit(INTERRUPTED)

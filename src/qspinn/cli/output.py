@@ -54,9 +54,9 @@ def headline(outcome: Any) -> dict[str, Any]:
     }
 
 
-def reasons_as_data(found: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+def reasons_as_data(reasons: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
     """Reasons why candidates were not measured, and the number of candidates of each, as plain data."""
-    return [{"reason": reason, "candidates": n} for reason, n in found]
+    return [{"reason": reason, "candidates": n} for reason, n in reasons]
 
 
 def print_outcome(outcome: Any) -> None:

@@ -230,7 +230,7 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
         output_file(out, model)
     program = qspinn.load(model)
     account = program_account(program)
-    found = {
+    contents = {
         "name": program.name,
         "inputs": program.n_inputs,
         "steps": program.n_steps,
@@ -244,9 +244,9 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
     if out:
         from qspinn.files import write_atomic
 
-        write_atomic(out, json_bytes(found))
+        write_atomic(out, json_bytes(contents))
     if as_json:
-        print_json(found)
+        print_json(contents)
         return
     title = printable(f"{program.name}: {program.n_inputs} inputs, {program.n_steps} steps")
     heads = ("tensor", "role", "format", "count", "bits", "total bits")
@@ -256,7 +256,7 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
         table.add_row(printable(r.path), r.role, fmt, f"{r.count:,}", str(r.bits), f"{r.total_bits:,}")
     table.add_row("total", "", "", "", "", f"{account.total_bits:,}", style="bold")
     print_table(table)
-    for remark in found["notes"]:
+    for remark in contents["notes"]:
         print(f"note: {printable(remark)}")
 
 
@@ -290,12 +290,12 @@ def init(
     if listed:
         if name or out:
             raise ConfigError("--list", "lists all experiments", got=name or str(out), fix="leave the rest out")
-        found = {known: what_it_is(file) for known, file in shipped().items()}
+        summaries = {known: what_it_is(file) for known, file in shipped().items()}
         if as_json:
-            print_json(found)
+            print_json(summaries)
         else:
-            for known, text in found.items():
-                print(f"{known:{max(map(len, found))}}  {text}")
+            for known, text in summaries.items():
+                print(f"{known:{max(map(len, summaries))}}  {text}")
         return
     if not name:
         raise ConfigError("name", "is missing", allowed=", ".join(shipped()))

@@ -140,10 +140,10 @@ def checked(experiment: AnyExperiment) -> AnyExperiment:
     """
     _need_experiment(experiment)
     try:
-        again = read_experiment(to_plain(experiment), "experiment")
+        read = read_experiment(to_plain(experiment), "experiment")
     except TypeError as error:  # an object that has no plain form
         raise ConfigError("experiment", "cannot be written", got=str(error)[:200]) from None
-    if again != experiment:
+    if read != experiment:
         raise ConfigError(
             "experiment",
             "is another one when it is read again",

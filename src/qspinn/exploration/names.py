@@ -63,7 +63,7 @@ def readable_name(label: str) -> str:
         label: of the candidate; words that are none of `TERMS` stay as they are, at the end.
     """
     words = label.split()
-    known = {word: found for word in words if (found := _term(word))}
+    known = {word: term for word in words if (term := _term(word))}
     in_order = sorted(known, key=lambda word: TERMS.index(known[word][0]))
     names = [known[word][0].name.format(known[word][1]) for word in in_order]
     return ", ".join([*names, *(word for word in words if word not in known)])
@@ -71,7 +71,7 @@ def readable_name(label: str) -> str:
 
 def legend(labels: Iterable[str]) -> list[tuple[str, str]]:
     """Abbreviations that occur in labels, and the meaning of each, in the order of `TERMS`."""
-    used = {found[0] for label in labels for word in label.split() if (found := _term(word))}
+    used = {entry[0] for label in labels for word in label.split() if (entry := _term(word))}
     return [(term.sign, term.meaning) for term in TERMS if term in used]
 
 

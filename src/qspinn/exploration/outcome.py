@@ -84,11 +84,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     def nearest(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The measured candidates by what they lose beyond the target, then by memory, with both in points."""
-        found = []
+        losses = []
         for r in records:
             if is_measured(r):
                 lost = (self.float_accuracy - r["accuracy"]) * 100
-                found.append(
+                losses.append(
                     {
                         "key": r["key"],
                         "label": label_of(r),
@@ -98,7 +98,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
                         "points_missing": round(max(0.0, lost - self.experiment.search.max_drop_points), 6),
                     }
                 )
-        return sorted(found, key=lambda r: (r["points_missing"], r["bits"], r["key"]))
+        return sorted(losses, key=lambda r: (r["points_missing"], r["bits"], r["key"]))
 
     def reward(self, record: dict[str, Any]) -> float:
         """Reward of a measured candidate by the experiment's formula."""

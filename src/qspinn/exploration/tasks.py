@@ -98,17 +98,17 @@ def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
         built, learning = family.build(worker.measurement, candidate)
         right, facts = family.measure(worker.measurement, candidate, built)
         account = family.STORED.account(built)
-        found = facts | {
+        measured = facts | {
             "accuracy": float(right.mean()) if len(right) else math.nan,
             "bits": account.total_bits,
             "learning_bits": learning.total_bits if learning else 0,
             "memory": [to_plain(row) for row in account.rows],
         }
-        _need_numbers(found)
+        _need_numbers(measured)
         family.STORED.save(built, family.STORED.path(worker.folder, candidate))
     except Exception as error:
         return record | rejection(error, worker.folder)
-    return record | found | {"seconds": round(time.perf_counter() - start, 3)}
+    return record | measured | {"seconds": round(time.perf_counter() - start, 3)}
 
 
 def rejection(error: Exception, folder: Path | None) -> dict[str, str]:
@@ -144,13 +144,13 @@ def rejection(error: Exception, folder: Path | None) -> dict[str, str]:
     }
 
 
-def _need_numbers(found: Mapping[str, Any], path: str = "") -> None:
+def _need_numbers(measured: Mapping[str, Any], path: str = "") -> None:
     """Checks that everything measured is finite: what is not has no place on a front, in a reward or in JSON.
 
     Raises:
         RunError: names what is not.
     """
-    for name, value in found.items():
+    for name, value in measured.items():
         if isinstance(value, Mapping):
             _need_numbers(value, f"{path}{name}.")
         for number in value if isinstance(value, list) else [value]:
@@ -167,11 +167,11 @@ def sensitivity_point(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]
     """Validation accuracy with one tensor narrow and the rest wide, or why that is not possible; as in `evaluate`."""
     record = {"key": candidate.key(), "label": candidate.label}
     try:
-        found = {"accuracy": worker.family.sweep_accuracy(worker.measurement, candidate)}
-        _need_numbers(found)
+        measured = {"accuracy": worker.family.sweep_accuracy(worker.measurement, candidate)}
+        _need_numbers(measured)
     except Exception as error:
         return record | rejection(error, worker.folder)
-    return record | found
+    return record | measured
 
 
 _worker: Worker | QSpinnError | None = None

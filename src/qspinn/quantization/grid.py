@@ -215,11 +215,11 @@ def real_weights(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: L
     Args:
         arrays: from `layer_params.layer_arrays`.
     """
-    found = {}
+    weights = {}
     for c in network.into(layer.name):
         path, factor = network.weight_path(c), average_factor(network, c)
-        found[path] = np.full(layer.shape[0], c.weight * factor) if isinstance(c, Skip) else arrays[path] * factor
-    return found
+        weights[path] = np.full(layer.shape[0], c.weight * factor) if isinstance(c, Skip) else arrays[path] * factor
+    return weights
 
 
 def average_factor(network: LayeredNetwork, c: Linear | Conv2d | Skip) -> float:
@@ -250,8 +250,8 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
     step = np.max(steps, axis=0)
     if 0 < step.max() < 1 / LARGEST_SIZE:
         raise LoweringError(path, "a clip this small leaves no step", got=rules[path].clip, fix="a larger clip")
-    found: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
-    return found
+    repaired: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
+    return repaired
 
 
 def _check_tops(path: str, largest: Floats, tops: Floats, rule: QuantRule) -> None:

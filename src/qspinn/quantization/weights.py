@@ -65,16 +65,16 @@ def channel_tops(path: str, w: NDArray, rule: QuantRule, n_channels: int) -> Flo
     if rule.levels is Levels.UNIFORM:
         return weight_tops(w.reshape(n_rows, -1), rule, weight_format(rule).code_max)
     rows = centred(path, w, rule, n_channels)
-    kept = _kept(rows) if rule.levels is Levels.TERNARY else np.ones_like(rows)
-    sums, counts = ((x.reshape(n_rows, -1).sum(axis=1)) for x in (np.abs(rows) * kept, kept))
+    counted = _kept(rows) if rule.levels is Levels.TERNARY else np.ones_like(rows)
+    sums, counts = ((x.reshape(n_rows, -1).sum(axis=1)) for x in (np.abs(rows) * counted, counted))
     tops: Floats = sums / np.maximum(counts, 1)
     return nearest_power(tops) if rule.power_of_two else tops
 
 
 def nearest_power(x: Floats) -> Floats:
     """The powers of two nearest to positive x, on a scale of powers; zero stays so."""
-    found: Floats = np.where(x > 0, 2.0 ** np.floor(np.log2(np.where(x > 0, x, 1.0)) + 0.5), 0.0)
-    return found
+    powers: Floats = np.where(x > 0, 2.0 ** np.floor(np.log2(np.where(x > 0, x, 1.0)) + 0.5), 0.0)
+    return powers
 
 
 def centred(path: str, w: NDArray, rule: QuantRule, n_channels: int) -> Floats:

@@ -123,8 +123,8 @@ def verdict(d: Difference, n_test: int, allowed: float, noun: str = "images") ->
             badge="Target missed on test",
             text=f"{target}, but even the favourable end of the interval {span} loses more.",
         )
-    own = "is within the target" if d.points >= -allowed else "is larger than that"
-    text = f"{target}. The measured difference of {signed(d.points)} points {own}, but the interval {span} reaches "
+    side = "is within the target" if d.points >= -allowed else "is larger than that"
+    text = f"{target}. The measured difference of {signed(d.points)} points {side}, but the interval {span} reaches "
     text += f"across it: with {n}, neither meeting nor missing the target is shown."
     return Verdict(kind="open", badge="Not decided by this test set", text=text)
 

@@ -61,7 +61,7 @@ def integrator(wiring: Wiring, norm: torch.nn.BatchNorm2d | None = None) -> Plan
 
 def currents(plan: Plan, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     zeros = torch.zeros(plan.shape[0])
-    return advance(plan, x, w, None, None, zeros, zeros, torch.tensor(0.0)).left
+    return advance(plan, x, w, None, None, zeros, zeros, torch.tensor(0.0)).v_after
 
 
 @pytest.mark.parametrize("channel_last", [False, True])

@@ -79,8 +79,12 @@ def outcome(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> dict[st
     """Everything both passes write."""
     rng, shape = np.random.default_rng(seed), passes.current.shape
     n = shape[2]
-    spikes, left, none = np.full(shape, 9, np.float32), np.full(shape, 9, np.float32), np.zeros((0, 0, 0), np.float32)
-    work = passes.forward(spikes, left, none, none)
+    spikes, v_after, none = (
+        np.full(shape, 9, np.float32),
+        np.full(shape, 9, np.float32),
+        np.zeros((0, 0, 0), np.float32),
+    )
+    work = passes.forward(spikes, v_after, none, none)
     count = sum(work(0, a, b) for a, b in ((0, 2), (2, N_SAMPLES)))
     up, across = (none if name in without else rng.normal(size=shape).astype(np.float32) for name in ("up", "across"))
     grad = aligned(shape, np.float32)
@@ -90,7 +94,7 @@ def outcome(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> dict[st
     back = passes.backward(up, np.float32(0.125), across, np.zeros((0, 0)), normed, around, grad, *sums.values())
     for number, (a, b) in enumerate(((0, 1), (1, N_SAMPLES))):
         back(number, a, b)
-    return {"count": np.array(count), "spikes": spikes, "left": left, "grad": grad} | sums
+    return {"count": np.array(count), "spikes": spikes, "left": v_after, "grad": grad} | sums
 
 
 def both(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> tuple[dict, dict]:

@@ -125,5 +125,5 @@ def _candidate(measurement: Measurement, scheme: Scheme, bits: int, rounding: Ro
 
 def _roundings(measurement: Measurement) -> set[Rounding]:
     """One rounding that draws random words and one that does not, of those that are searched."""
-    found = {rounding is Rounding.STOCHASTIC: rounding for rounding in measurement.experiment.search.ptq.roundings}
-    return set(found.values())
+    by_kind = {rounding is Rounding.STOCHASTIC: rounding for rounding in measurement.experiment.search.ptq.roundings}
+    return set(by_kind.values())

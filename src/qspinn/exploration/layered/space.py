@@ -108,8 +108,8 @@ class ItqBits(Record, frozen=True):
 
     def within(self, search: LayeredSearch) -> LayeredSearch:
         """The search as it holds for this candidate."""
-        own = {f: getattr(self, f) or getattr(search, f) for f in ("first_bits", "last_bits", "accumulator_bits")}
-        return msgspec.structs.replace(search, **own)
+        changed = {f: getattr(self, f) or getattr(search, f) for f in ("first_bits", "last_bits", "accumulator_bits")}
+        return msgspec.structs.replace(search, **changed)
 
 
 class LayeredPtq(Record, frozen=True):
@@ -410,12 +410,12 @@ def weight_widths(network: LayeredNetwork, bits: int, search: LayeredSearch) -> 
     """The width of all weights, with the exceptions for the first and the last layer."""
     first, last = network.layers[0].name, network.readout.source
     exceptions = {first: search.first_bits, last: search.last_bits}
-    found = {
+    widths = {
         network.weight_path(c): exceptions.get(layer.name, 0) or bits
         for layer in network.layers
         for c in network.into(layer.name)
     }
-    return {path: SKIP_BITS if width == 1 and not is_matrix(path) else width for path, width in found.items()}
+    return {path: SKIP_BITS if width == 1 and not is_matrix(path) else width for path, width in widths.items()}
 
 
 def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_bits: int) -> Widths:
@@ -424,14 +424,14 @@ def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_b
     widest = {
         layer.name: max(weights[network.weight_path(c)] for c in network.into(layer.name)) for layer in network.layers
     }
-    found = dict.fromkeys(state_paths(network), max(bits, constant_bits))
-    for path in found:
+    widths = dict.fromkeys(state_paths(network), max(bits, constant_bits))
+    for path in widths:
         name, _, kind = path.partition(".")
         if kind == "v":
-            found[path] = bits
+            widths[path] = bits
         if kind == "i":
-            found[path] = min(WIDE_BITS, max(bits, widest[name] + CURRENT_BITS))
-    return found
+            widths[path] = min(WIDE_BITS, max(bits, widest[name] + CURRENT_BITS))
+    return widths
 
 
 def label_of(
@@ -445,5 +445,5 @@ def label_of(
         rounding.value,
         states,
     ]
-    parts += [f"{name}{own}" for name, own in (("first", search.first_bits), ("last", search.last_bits)) if own]
+    parts += [f"{name}{width}" for name, width in (("first", search.first_bits), ("last", search.last_bits)) if width]
     return " ".join(parts)

@@ -94,8 +94,10 @@ def points(experiment: LocalExperiment, dataset: EventDataset) -> list[LocalCand
     return local_proposal.points(experiment, _names(experiment, dataset))
 
 
-def propose(experiment: LocalExperiment, dataset: EventDataset, found: list[Significance]) -> list[LocalCandidate]:
-    return local_proposal.propose(experiment, _names(experiment, dataset), found)
+def propose(
+    experiment: LocalExperiment, dataset: EventDataset, significances: list[Significance]
+) -> list[LocalCandidate]:
+    return local_proposal.propose(experiment, _names(experiment, dataset), significances)
 
 
 def _names(experiment: LocalExperiment, dataset: EventDataset) -> list[str]:

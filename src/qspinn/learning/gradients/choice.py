@@ -70,23 +70,33 @@ class Passes:
         return outer_numbers(len(self.level), self.places)
 
     def forward(
-        self, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray
+        self, spikes: NDArray, v_after: NDArray, i_after: NDArray, thetas: NDArray
     ) -> Callable[[int, int, int], int]:
         """Function that computes samples start..stop, given a part's number, start and stop; see
         `kernels.forward.codes_forward`."""
         if not self.fast:
             return lambda _, start, stop: forward_kernel.codes_forward(
-                self.current, self.gain, self.rows, start, stop, self._step, self._outer, spikes, left, i_left, thetas
+                self.current,
+                self.gain,
+                self.rows,
+                start,
+                stop,
+                self._step,
+                self._outer,
+                spikes,
+                v_after,
+                i_after,
+                thetas,
             )
         current, shape, step = self.current.reshape(-1), self.current.shape[1:], self._fast_step
-        to = spikes.reshape(-1), left.reshape(-1)
+        to = spikes.reshape(-1), v_after.reshape(-1)
         return lambda _, start, stop: fast.forward(current, self.gain, start, stop, shape, step, self.codes, *to)
 
     def backward(
         self,
         spike_grad: NDArray,
         every_spike: np.float32,
-        left_grad: NDArray,
+        v_after_grad: NDArray,
         by_target: NDArray,
         normed: NDArray,
         around: NDArray,
@@ -103,7 +113,7 @@ class Passes:
             return lambda number, start, stop: backward_kernel.codes_backward(
                 spike_grad,
                 every_spike,
-                left_grad,
+                v_after_grad,
                 self.current,
                 self.gain,
                 self.rows,
@@ -125,7 +135,7 @@ class Passes:
             (self._fast_step, self.codes, self.scan.fast_factors(self.places), goes_past(current_grad)),
         )
         up, across, current, seen, to = (
-            x.reshape(-1) for x in (spike_grad, left_grad, self.current, normed, current_grad)
+            x.reshape(-1) for x in (spike_grad, v_after_grad, self.current, normed, current_grad)
         )
         return lambda number, start, stop: fast.backward(
             up,

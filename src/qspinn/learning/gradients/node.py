@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qspinn import former
 from qspinn.compiled.vectors import aligned
 from qspinn.learning.gradients.choice import Passes
 from qspinn.learning.gradients.kernels import conv as feeding
@@ -59,7 +60,7 @@ class Plan(NamedTuple):
         return self.shape[1] * self.shape[2]
 
 
-class Found(NamedTuple):
+class LayerResult(NamedTuple):
     """Results of a layer over all steps, [T, B, C, H, W] each.
 
     Spikes, potentials after the step (if kept), synaptic currents and adaptive thresholds (empty where there are none);
@@ -67,8 +68,8 @@ class Found(NamedTuple):
     """
 
     spikes: Tensor
-    left: Tensor | None
-    i_left: Tensor
+    v_after: Tensor | None
+    i_after: Tensor
     thetas: Tensor
     rate: Tensor
 
@@ -82,7 +83,7 @@ def advance(
     level: Tensor,
     bias: Tensor,
     decay: Tensor,
-) -> Found:
+) -> LayerResult:
     """A layer over all steps.
 
     Args:
@@ -98,14 +99,18 @@ def advance(
     if torch_neurons.serves(next(t for t in (x, extra) if t is not None).device):
         return _advance_by_torch(plan, x, w, extra, rows, level, bias, decay)
     gamma, beta = (plan.norm.weight, plan.norm.bias) if plan.norm is not None else (None, None)
-    spikes, left, i_left, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
-    return _found(plan, spikes, left, i_left, thetas, rate)
+    spikes, v_after, i_after, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
+    return _layer_result(plan, spikes, v_after, i_after, thetas, rate)
 
 
-def _found(plan: Plan, spikes: Tensor, left: Tensor, i_left: Tensor, thetas: Tensor, rate: Tensor) -> Found:
+def _layer_result(
+    plan: Plan, spikes: Tensor, v_after: Tensor, i_after: Tensor, thetas: Tensor, rate: Tensor
+) -> LayerResult:
     """From [B, T, N]."""
-    i_left, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (i_left, thetas))
-    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape) if plan.keeps else None, i_left, thetas, rate)
+    i_after, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (i_after, thetas))
+    return LayerResult(
+        shaped(spikes, plan.shape), shaped(v_after, plan.shape) if plan.keeps else None, i_after, thetas, rate
+    )
 
 
 def _advance_by_torch(
@@ -117,7 +122,7 @@ def _advance_by_torch(
     level: Tensor,
     bias: Tensor,
     decay: Tensor,
-) -> Found:
+) -> LayerResult:
     """The same in torch operations, on any device."""
     torch_neurons.check(plan.scan)
     received = [] if extra is None else [extra]
@@ -135,7 +140,7 @@ def _advance_by_torch(
         decay,
         outer_numbers(plan.shape[0], plan.places),
     )
-    return _found(plan, *spent)
+    return _layer_result(plan, *spent)
 
 
 def _unshaped(pictures: Tensor, like: Tensor) -> Tensor:
@@ -184,22 +189,25 @@ class _Layer(torch.autograd.Function):
         )
         shape = tuple(total.shape)
         passing = Passes(plan.scan, level.numpy(), shift, total.numpy(), gain, np.ascontiguousarray(kept.T))
-        spikes, left = plan.scratch.take(shape), plan.scratch.take(shape) if plan.keeps or not passing.fast else _NONE_3
-        i_left = plan.scratch.take(shape) if plan.scan.has_current else _NONE_3
+        spikes, v_after = (
+            plan.scratch.take(shape),
+            plan.scratch.take(shape) if plan.keeps or not passing.fast else _NONE_3,
+        )
+        i_after = plan.scratch.take(shape) if plan.scan.has_current else _NONE_3
         thetas = plan.scratch.take(shape) if plan.scan.adapts else _NONE_3
-        counts = run(parts(shape[0], spikes.size), passing.forward(spikes, left, i_left, thetas))
+        counts = run(parts(shape[0], spikes.size), passing.forward(spikes, v_after, i_after, thetas))
         ctx.save_for_backward(x, w, gamma, current, total, torch.from_numpy(spikes) if kept.size else None)
         ctx.kept = (plan, non_zeros, normal, passing, kept, tuple(decay.shape))
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
-        return *(torch.from_numpy(a) for a in (spikes, left, i_left, thetas)), rate
+        return *(torch.from_numpy(a) for a in (spikes, v_after, i_after, thetas)), rate
 
     @staticmethod
     def backward(
         ctx: Any,
         spike_grad: Tensor | None,
-        left_grad: Tensor | None,
+        v_after_grad: Tensor | None,
         i_grad: Tensor | None,
         theta_grad: Tensor | None,
         rate_grad: Tensor | None,
@@ -207,7 +215,7 @@ class _Layer(torch.autograd.Function):
         x, w, gamma, current, total, spikes = ctx.saved_tensors
         plan, non_zeros, normal, passing, kept, decay_shape = ctx.kept
         needs = ctx.needs_input_grad
-        up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, left_grad))
+        up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, v_after_grad))
         every = np.float32(0 if rate_grad is None else rate_grad.item() / total.numel())
         grad = plan.scratch.take(tuple(total.shape))
         n, ranges = total.shape[2], parts(len(total), total.numel())
@@ -231,7 +239,7 @@ class _Layer(torch.autograd.Function):
             gamma_grad, beta_grad = torch.from_numpy(product * normal.factor), torch.from_numpy(bias_grad)
             by = _settling(normal, gamma.numpy(), bias_grad, product, total.numel() // plan.shape[0])
         source_grad, w_grad = (None, None) if x is None else _back(plan, x, w, non_zeros, grads, current, by, needs[:2])
-        found = (
+        gradients = (
             source_grad,
             w_grad,
             gamma_grad,
@@ -242,7 +250,7 @@ class _Layer(torch.autograd.Function):
             torch.from_numpy(bias_grad),
             torch.from_numpy(_by_factor(decays, plan, decay_shape)) if needs[8] else None,
         )
-        return *(None if g is None else g.to(kind) for g, kind in zip(found, ctx.types, strict=True)), None
+        return *(None if g is None else g.to(kind) for g, kind in zip(gradients, ctx.types, strict=True)), None
 
 
 _apply: Any = _Layer.apply
@@ -276,10 +284,10 @@ def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[NonZeros | None, Tensor, tup
             numbers = current.numpy().reshape(-1)
             run(ranges, lambda _, a, b: feeding.moments_of(numbers, n, n_steps, a, b, *moments))
         return None, current, moments
-    found, weights = scratch.take((batch, n_steps, n)), w.numpy()
+    currents, weights = scratch.take((batch, n_steps, n)), w.numpy()
     start = np.zeros(plan.shape[0], np.float32)
     start[:] = 0 * weights.reshape(len(start), -1).sum(axis=1)  # weights that are no numbers are noticed
-    to = found.reshape(-1), *moments
+    to = currents.reshape(-1), *moments
     if non_zeros.starts.size:
         rows = wiring.rows(weights)
         run(
@@ -292,7 +300,7 @@ def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[NonZeros | None, Tensor, tup
         lists = non_zeros.which, non_zeros.ends, non_zeros.value, taps(wiring, non_zeros.by_channel)
         blocks = wiring.weights(weights)
         run(ranges, lambda _, a, b: feeding.feed(*lists, blocks, wiring.frame, plan.shape[1:], start, a, b, *to))
-    return non_zeros, torch.from_numpy(found), moments
+    return non_zeros, torch.from_numpy(currents), moments
 
 
 def _back(
@@ -365,8 +373,8 @@ def _normal(plan: Plan, current: Tensor, moments: tuple[NDArray, ...]) -> Normal
     with torch.no_grad():
         norm.num_batches_tracked += 1
         share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
-        for kept, new in ((norm.running_mean, mean), (norm.running_var, var * (n / max(n - 1, 1)))):
-            kept.lerp_(torch.from_numpy(new.astype(np.float32)), share)
+        for running, new in ((norm.running_mean, mean), (norm.running_var, var * (n / max(n - 1, 1)))):
+            running.lerp_(torch.from_numpy(new.astype(np.float32)), share)
     return Normal(mean, 1 / np.sqrt(var + norm.eps), True)
 
 
@@ -376,3 +384,6 @@ def _settling(normal: Normal, gamma: NDArray, summed: NDArray, product: NDArray,
     b = -a * normal.factor**2 * product / n if normal.by_batch else 0 * a
     c = -a * summed / n - b * normal.mean if normal.by_batch else 0 * a
     return np.ascontiguousarray(np.stack([a, b, c]), dtype=np.float32)
+
+
+__getattr__ = former.names_of(__name__)

@@ -25,7 +25,7 @@ from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.learning.device import device_of, need_together
 from qspinn.learning.gradients.codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning.gradients.convolution import convolved
-from qspinn.learning.gradients.node import Found, Plan, advance
+from qspinn.learning.gradients.node import LayerResult, Plan, advance
 from qspinn.learning.gradients.scan import Scan
 from qspinn.learning.gradients.surrogate import (
     Output,
@@ -204,8 +204,8 @@ class QuantNet(nn.Module):
 
     def _real(self, path: str) -> Tensor:
         """A parameter, or a buffer, in float64 on the CPU, where codes are made: they must not depend on a device."""
-        found: Tensor = getattr(self, path.replace(".", "__"))
-        return found.cpu().double()
+        parameter: Tensor = getattr(self, path.replace(".", "__"))
+        return parameter.cpu().double()
 
     def params(self) -> dict[str, NDArray]:
         """Arrays by tensor path, float64, as `lower_layers` takes them."""
@@ -247,12 +247,12 @@ class QuantNet(nn.Module):
         read = self.network.readout
         if read.of == "spikes":
             return out
-        left = out.potentials[read.source].double()  # sums of codes must not collapse: classes are compared
+        potential = out.potentials[read.source].double()  # sums of codes must not collapse: classes are compared
         unit = self._steps(read.source)[0] * 2.0 ** int(self.grids[read.source].shifts[0])
-        scores = (left[-1] if read.of == "v_last" else left.mean(0)) * unit.to(left.device)
+        scores = (potential[-1] if read.of == "v_last" else potential.mean(0)) * unit.to(potential.device)
         return out._replace(scores=scores.flatten(1))
 
-    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
+    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> LayerResult:
         """One layer over all steps, in codes; as in `SurrogateNet`, the first connection is part of the node."""
         name, step, device = layer.name, self._steps(layer.name), device_of(self)
         unit = step * 2.0 ** torch.tensor(self.grids[name].shifts)
@@ -429,5 +429,5 @@ def _decay_of(decay: NDArray[np.float64], rule: QuantRule) -> tuple[NDArray[np.i
     """(codes, shift) of decay factors; no leak is a factor of one."""
     if np.all(decay >= 1.0):
         return np.ones(1, np.int32), 0
-    found = decay_codes(decay, rule)
-    return found.codes, found.fmt.frac
+    tensor = decay_codes(decay, rule)
+    return tensor.codes, tensor.fmt.frac

@@ -166,9 +166,9 @@ class Scan(NamedTuple):
 
 def tiled(x: NDArray, places: int, kind: Any) -> NDArray:
     """Numbers by channel, [C], as numbers by neuron, [N], channel-last."""
-    found = np.empty((places, len(x)), kind)
-    found[:] = x
-    return found.reshape(-1)
+    tiles = np.empty((places, len(x)), kind)
+    tiles[:] = x
+    return tiles.reshape(-1)
 
 
 def laid(x: Factor, n_channels: int, places: int, kind: Any) -> NDArray:
@@ -189,8 +189,8 @@ def gathered(x: NDArray, n_channels: int, shape: tuple[int, ...]) -> NDArray:
     """
     by_channel = x.astype(np.float64).reshape(-1, n_channels).T
     size = int(np.prod(shape))
-    found = by_channel.sum() if size == 1 else by_channel.sum(axis=1) if size == n_channels else by_channel
-    return np.reshape(found, shape)
+    total = by_channel.sum() if size == 1 else by_channel.sum(axis=1) if size == n_channels else by_channel
+    return np.reshape(total, shape)
 
 
 def outer_numbers(n_channels: int, places: int) -> NDArray[np.int64]:

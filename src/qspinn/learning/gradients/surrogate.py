@@ -24,7 +24,7 @@ from qspinn.learning.device import device_of, need_single, need_together
 from qspinn.learning.gradients.convolution import convolved
 from qspinn.learning.gradients.kernels.backward import ARCTAN, FAST_SIGMOID, TRIANGLE
 from qspinn.learning.gradients.kernels.forward import PLAIN
-from qspinn.learning.gradients.node import Found, Plan, advance
+from qspinn.learning.gradients.node import LayerResult, Plan, advance
 from qspinn.learning.gradients.scan import Scan
 from qspinn.learning.gradients.wiring import Scratch, flat, images, wiring_of
 from qspinn.networks.checkpoint import TrainedLayers
@@ -56,7 +56,7 @@ class Output(NamedTuple):
     scores [B, n_classes]: spikes per step, final potential, or mean potential of the read-out neurons.
     rates: mean spikes per neuron and step of every spiking layer, by name, as tensors that carry gradients.
     spikes: of every layer, [T, B, C, H, W].
-    potentials: what is left of potentials after each step, [T, B, C, H, W]: of every layer where asked for, otherwise
+    potentials: potentials after each step, [T, B, C, H, W]: of every layer where asked for, otherwise
         of those that are read out.
     currents: the synaptic currents of the layers that have one, likewise.
     thetas: the adaptive parts of the thresholds that move, as they were compared, likewise.
@@ -73,7 +73,7 @@ class Output(NamedTuple):
 def walk(
     network: LayeredNetwork,
     spikes: Tensor,
-    advance: Callable[[Layer, dict[str, Tensor], bool], Found],
+    advance: Callable[[Layer, dict[str, Tensor], bool], LayerResult],
     *,
     potentials: bool,
     averages: bool = True,
@@ -90,29 +90,36 @@ def walk(
     spikes = spikes if spikes.dtype is torch.uint8 else spikes.to(torch.float32)
     signals = {"input": spikes.view(n_steps, batch, *network.input.shape)}
     rates: dict[str, Tensor] = {}
-    left: dict[str, Tensor] = {}
+    potentials_of: dict[str, Tensor] = {}
     currents: dict[str, Tensor] = {}
     thetas: dict[str, Tensor] = {}
     read = network.readout
     for layer in network.layers:
         _pool(network, signals, averages)
-        found = advance(layer, signals, potentials or (layer.name == read.source and read.of != "spikes"))
-        signals[layer.name] = found.spikes
-        if found.left is not None:
-            left[layer.name] = found.left
+        result = advance(layer, signals, potentials or (layer.name == read.source and read.of != "spikes"))
+        signals[layer.name] = result.spikes
+        if result.v_after is not None:
+            potentials_of[layer.name] = result.v_after
         if layer.neuron.current_decay is not None:
-            currents[layer.name] = found.i_left
+            currents[layer.name] = result.i_after
         if layer.neuron.adapts:
-            thetas[layer.name] = found.thetas
+            thetas[layer.name] = result.thetas
         if layer.neuron.spiking:
-            rates[layer.name] = found.rate
+            rates[layer.name] = result.rate
     scores = {
         "spikes": lambda: signals[read.source].mean(0),
-        "v_last": lambda: left[read.source][-1],
-        "v_sum": lambda: left[read.source].mean(0),
+        "v_last": lambda: potentials_of[read.source][-1],
+        "v_sum": lambda: potentials_of[read.source].mean(0),
     }[read.of]()
-    made = {layer.name: signals[layer.name] for layer in network.layers}
-    return Output(scores=scores.flatten(1), rates=rates, spikes=made, potentials=left, currents=currents, thetas=thetas)
+    spikes_of = {layer.name: signals[layer.name] for layer in network.layers}
+    return Output(
+        scores=scores.flatten(1),
+        rates=rates,
+        spikes=spikes_of,
+        potentials=potentials_of,
+        currents=currents,
+        thetas=thetas,
+    )
 
 
 def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -> None:
@@ -211,7 +218,7 @@ class SurrogateNet(nn.Module):
     def params(self) -> dict[str, np.ndarray]:
         """Arrays by tensor path, batch normalization folded: w <- w * g / s, bias <- bias + (beta - mean * g / s) for
         each normalized connection."""
-        found: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.ndarray] = {}
         for layer in self.network.layers:
             declared = self._bias(layer)
             bias = np.zeros(layer.shape[0]) if declared is None else declared.detach().cpu().double().numpy()
@@ -228,15 +235,15 @@ class SurrogateNet(nn.Module):
                     )
                     factor = g / np.sqrt(var + norm.eps)
                     w, bias = w * factor.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
-                found[path] = w
+                arrays[path] = w
             if has_bias(self.network, layer.name):
-                found[f"{layer.name}.bias"] = bias
-        return found | self._decays()
+                arrays[f"{layer.name}.bias"] = bias
+        return arrays | self._decays()
 
     def _decays(self) -> dict[str, np.ndarray]:
         """The decays that are not the declared ones, float64, by path."""
-        own = {path: self._buffers.get(path.replace(".", "__")) for path in decay_paths(self.network)}
-        return {path: x.detach().cpu().double().numpy() for path, x in own.items() if x is not None}
+        buffers = {path: self._buffers.get(path.replace(".", "__")) for path in decay_paths(self.network)}
+        return {path: x.detach().cpu().double().numpy() for path, x in buffers.items() if x is not None}
 
     def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
         """spikes [T, B, n_inputs], whole numbers of any type, on the module's device -> scores, rates and signals;
@@ -256,7 +263,7 @@ class SurrogateNet(nn.Module):
         need_shape(self.network, spikes)
         return walk(self.network, spikes, self._advance, potentials=potentials)
 
-    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
+    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> LayerResult:
         """One layer over all steps: the first connection is part of the layer's node, others add to it."""
         key = layer.name, self.kind, self.width
         if key not in self._layer_plans:
@@ -523,7 +530,7 @@ def in_single(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
         LoweringError: a value is too large or too small for float32.
     """
-    found, limits, below = {}, np.finfo(np.float32), float(np.nextafter(np.float32(1), np.float32(0)))
+    arrays, limits, below = {}, np.finfo(np.float32), float(np.nextafter(np.float32(1), np.float32(0)))
     for path, x in params.items():
         sizes = np.abs(x)
         beyond = (sizes > limits.max) | ((sizes > 0) & (sizes < limits.tiny))
@@ -534,8 +541,8 @@ def in_single(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
                 got=float(x[beyond].flat[0]),
                 allowed=f"0, or sizes from {limits.tiny:.3g} to {limits.max:.3g}",
             )
-        found[path] = np.where(x < 1.0, np.minimum(x, below), x) if path.rpartition(".")[2] in DECAYS else x
-    return found
+        arrays[path] = np.where(x < 1.0, np.minimum(x, below), x) if path.rpartition(".")[2] in DECAYS else x
+    return arrays
 
 
 def frozen(net: SurrogateNet) -> TrainedLayers:
@@ -557,7 +564,7 @@ def restored(trained: TrainedLayers) -> SurrogateNet:
         ConfigError: not a checkpoint of layers.
     """
     need_kind("trained", trained, TrainedLayers)
-    own = {path: trained.params.get(path.replace(".", "__")) for path in decay_paths(trained.network)}
-    net = SurrogateNet(trained.network, decays={path: x for path, x in own.items() if x is not None})
+    decays = {path: trained.params.get(path.replace(".", "__")) for path in decay_paths(trained.network)}
+    net = SurrogateNet(trained.network, decays={path: x for path, x in decays.items() if x is not None})
     net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in trained.params.items()})
     return net.eval()

@@ -268,9 +268,9 @@ class Wiring(NamedTuple):
 
 def _laid(x: NDArray) -> NDArray[np.float32]:
     """A copy in this order, flat, from a cache line on."""
-    found = aligned(x.shape, np.float32)
-    found[:] = x
-    return found.reshape(-1)
+    rows = aligned(x.shape, np.float32)
+    rows[:] = x
+    return rows.reshape(-1)
 
 
 def wiring_of(c: Linear | Conv2d, source: Shape, target: Shape) -> Wiring:
@@ -286,11 +286,11 @@ def taps(wiring: Wiring, by_channel: bool) -> NDArray[np.int32]:
     c_in, (s_y, s_x), (n_y, n_x) = wiring.source[0], wiring.stride, wiring.block
     y, x = (np.arange(n) + p for n, p in zip(wiring.source[1:], wiring.padding, strict=True))
     width = -(-wiring.target[0] // FLOATS) * FLOATS
-    found = np.zeros((*wiring.source, 2), np.int32)
-    found[..., 0] = (y[:, None] // s_y * wiring.frame[3] + x // s_x) * width
+    starts = np.zeros((*wiring.source, 2), np.int32)
+    starts[..., 0] = (y[:, None] // s_y * wiring.frame[3] + x // s_x) * width
     phase = y[:, None] % s_y * s_x + x % s_x
-    found[..., 1] = (np.arange(c_in)[:, None, None] * s_y * s_x + phase) * n_y * n_x * width
-    return np.ascontiguousarray((found if by_channel else found.transpose(1, 2, 0, 3)).reshape(-1, 2))
+    starts[..., 1] = (np.arange(c_in)[:, None, None] * s_y * s_x + phase) * n_y * n_x * width
+    return np.ascontiguousarray((starts if by_channel else starts.transpose(1, 2, 0, 3)).reshape(-1, 2))
 
 
 __getattr__ = former.names_of(__name__)

@@ -48,13 +48,13 @@ class FloatLayers:
 
     def readouts(self, raster: NDArray[np.uint8]) -> tuple[Reals, int]:
         """Read-out of the last layer at every step [T, B, n_classes], and spikes of all layers after pooling."""
-        found, n_spikes = [], 0
+        values, n_spikes = [], 0
         for spikes in self._begin(raster):
             for layer in self.layers:
                 spikes, activity = layer.advance(spikes)
                 n_spikes += int(spikes.sum())
-            found.append(self.layers[-1].read(activity))
-        return torch.stack(found).double().numpy(), n_spikes
+            values.append(self.layers[-1].read(activity))
+        return torch.stack(values).double().numpy(), n_spikes
 
     def _begin(self, raster: NDArray[np.uint8]) -> Tensor:
         """Input spikes [T, B, C, y, x] as floats, all states at rest."""

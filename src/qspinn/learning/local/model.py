@@ -206,16 +206,16 @@ def of_local(
     """Arrays of layers that learn locally, in the arithmetic that they learn in: weights `<layer>.w` [C_out, C_in, k,
     k] and biases `<layer>.b` [C_out], with the state of the optimizer or of the integer updates."""
     sizes = sizes_of(network, shape)
-    found: dict[str, Expected] = {}
+    expected: dict[str, Expected] = {}
     integer = learning.arithmetic == "integer"
     rules = local_rules(plan, [size.name for size in sizes]) if integer else {}
     if integer:
-        found["n_updates"] = Expected(((1,),), low=0, high=SPAN_64[1], whole=True)
+        expected["n_updates"] = Expected(((1,),), low=0, high=SPAN_64[1], whole=True)
     for size in sizes:
         c_out, kernel = size.target[0], size.layer.kernel
         of_w, of_b = ((c_out, size.source[0], kernel, kernel),), ((c_out,),)
         if not integer:
-            found |= {
+            expected |= {
                 f"{size.name}.w": Expected(of_w),
                 f"{size.name}.b": Expected(of_b),
                 f"{size.name}.w_size": Expected(of_w, low=0.0),
@@ -223,9 +223,9 @@ def of_local(
             }
             continue
         top = (1 << (rules[f"{size.name}.gradient"].bits - 1)) - 1
-        found |= {
+        expected |= {
             f"{size.name}.{kind}": Expected(shapes, low=-top, high=top, whole=True)
             for kind, shapes in (("w", of_w), ("b", of_b))
         }
-        found[f"{size.name}.e_exponent"] = Expected(((1,),), low=CODES_16[0], high=CODES_16[1], whole=True)
-    return found
+        expected[f"{size.name}.e_exponent"] = Expected(((1,),), low=CODES_16[0], high=CODES_16[1], whole=True)
+    return expected

@@ -68,8 +68,8 @@ def layers_of(
     need_kind("learning", learning, LocalLearning)
     if learning.arithmetic == "float":
         floats = module("qspinn.learning.local.floats", "local learning in float arithmetic")
-        made: Layers = floats.FloatLayers(network, learning, start)
-        return made
+        layers: Layers = floats.FloatLayers(network, learning, start)
+        return layers
     from qspinn.learning.local.integers import IntegerLayers
 
     return IntegerLayers(network, learning, start, plan, seed=seed, n_threads=n_threads)
@@ -172,12 +172,12 @@ def answers(layers: Layers, data: EventSet, rule: str, burn_in: int) -> tuple[ND
             got=f"{data.n_steps} steps",
             allowed=f"more than learning.burn_in = {burn_in}",
         )
-    found, n_spikes = [np.zeros(0, np.int64)], 0
+    predicted, n_spikes = [np.zeros(0, np.int64)], 0
     for at in range(0, data.n_samples, BATCH):
         values, spikes = layers.readouts(raster_of(data.slice(at, min(at + BATCH, data.n_samples))))
-        found.append(predicted_classes(values[burn_in:], rule))
+        predicted.append(predicted_classes(values[burn_in:], rule))
         n_spikes += spikes
-    return np.concatenate(found), n_spikes / max(1, data.n_samples)
+    return np.concatenate(predicted), n_spikes / max(1, data.n_samples)
 
 
 def predicted_classes(values: NDArray, rule: str) -> NDArray[np.int64]:
@@ -229,10 +229,10 @@ def _restored(path: Path, key: str, layers: Layers) -> int:
         ) from None
 
 
-def _need_state(found: dict[str, NDArray], expected: dict[str, NDArray]) -> None:
+def _need_state(stored: dict[str, NDArray], expected: dict[str, NDArray]) -> None:
     """Raises ValueError where a stored state is not that of the layers: arrays missing or too many, of another type or
     shape; assigning them would cut or repeat values."""
-    kinds = [{name: (str(x.dtype), x.shape) for name, x in state.items()} for state in (found, expected)]
+    kinds = [{name: (str(x.dtype), x.shape) for name, x in state.items()} for state in (stored, expected)]
     if kinds[0] != kinds[1]:
         wrong = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
         raise ValueError(f"{wrong[0]} is not an array of these layers")

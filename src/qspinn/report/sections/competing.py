@@ -61,8 +61,8 @@ def view(source: Source, own: Fields) -> dict[str, Any]:
 def winner_text(source: Source, own: Fields, n_neurons: int) -> str:
     """Sentence that describes the winner."""
     p, w = source.winner, source.winner.weights
-    kept, n_inputs = int(own.kept.sum()), own.kept.size
-    inputs = "all inputs kept" if kept == n_inputs else f"{kept} of {n_inputs} inputs kept"
+    n_kept, n_inputs = int(own.kept.sum()), own.kept.size
+    inputs = "all inputs kept" if n_kept == n_inputs else f"{n_kept} of {n_inputs} inputs kept"
     bit = f"{w.bits}‑bit weights ({words.GRANULARITIES[w.granularity]})"
     return (
         f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: {bit}, "

@@ -103,10 +103,10 @@ def _row(f: LayerFacts) -> dict[str, Any]:
 def rates(facts: Sequence[LayerFacts], width: int) -> Markup:
     """Spikes per neuron and step of each layer, float and winner on one line."""
     spiking = [(f, f.float_rate, f.rate) for f in facts if f.float_rate is not None and f.rate is not None]
-    step, left = 36, 128
+    step, margin = 36, 128
     height = step * len(spiking) + 56
     high = max((max(a, b) for _, a, b in spiking), default=0.0) * 1.1 or 1.0
-    x = Scale(low=0.0, high=high, start=left, end=width - 24)
+    x = Scale(low=0.0, high=high, start=margin, end=width - 24)
     bottom = height - 44
     content = [svg.text((x.start + x.end) / 2, height - 4, "spikes per neuron and step", "axis", "middle")]
     for tick in svg.nice_ticks(0.0, high, 5):

@@ -98,11 +98,11 @@ def _row(f: KindFacts) -> dict[str, Any]:
 
 
 def _role(role: str, facts: Sequence[KindFacts]) -> dict[str, Any]:
-    own = [f for f in facts if f.role == role]
-    before, after = sum(f.float_bits for f in own), sum(f.bits for f in own)
+    of_role = [f for f in facts if f.role == role]
+    before, after = sum(f.float_bits for f in of_role), sum(f.bits for f in of_role)
     return {
         "name": ROLES[role],
-        "count": sum(f.count for f in own),
+        "count": sum(f.count for f in of_role),
         "float_bits": before,
         "bits": after,
         "saved": 1 - after / before if before else 0.0,
