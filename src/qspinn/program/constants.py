@@ -57,7 +57,7 @@ def inhibitions(program: Program, op: LifOp) -> Ints:
 
 
 def in_shifts(program: Program, op: LifOp) -> Ints:
-    """Bits by which the input current of every neuron is shifted to the right (negative: to the left), [N]."""
+    """By how many bits the input current of every neuron is shifted to the right (negative: to the left), [N]."""
     return spread(program.codes(op.in_shifts), op.n) if op.in_shifts else np.full(op.n, op.in_shift)
 
 
@@ -67,7 +67,7 @@ def theta_steps(program: Program, op: LifOp) -> Ints:
 
 
 def kept_codes(op: LifOp) -> tuple[int, int, int]:
-    """Bits dropped between steps, and least and largest code kept; zeros where potentials stay as they are."""
+    """(bits dropped between steps, least, largest code kept); zeros where potentials stay as they are."""
     return (0, 0, 0) if op.store_fmt is None else (-op.store_fmt.frac, op.store_min, op.store_fmt.code_max)
 
 

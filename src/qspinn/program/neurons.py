@@ -1,4 +1,4 @@
-"""Check of a population of neurons: factors, thresholds and resets in range, and sums of 32 bits."""
+"""What engines may rely on of a population of neurons: factors, thresholds and resets in range, and sums of 32 bits."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def levels(program: Program, op: LifOp) -> NDArray[np.int64]:
 
 
 def bounds(program: Program, op: LifOp, drive: int) -> list[tuple[str, int, int]]:
-    """Bounds of every intermediate of a step: its name, its largest size, and the size that it must stay below.
+    """(what, its largest size, the size that it must stay below) of every intermediate of a step.
 
     Args:
         drive: largest size of the input current.
