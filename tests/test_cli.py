@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qspinn.cli import _progress, main
-from qspinn.exploration.workers import Ahead, Event
+from qspinn.cli import main
+from qspinn.cli.progress import progress
+from qspinn.exploration.workers import Event, Precompilation
 from qspinn.program import Note, save
 from qspinn.program.ops import EventsOp
 from qspinn.testing.programs import single
@@ -76,6 +78,10 @@ def test_explore_again_continues_and_says_the_same(place: Path) -> None:
     again = command_line("explore", "tiny.toml", "--out", "run", cwd=place)
     assert again.returncode == 0
     assert "Pareto front" in again.stdout
+    assert re.search(r"^  w… +bits of the weights$", again.stdout, re.MULTILINE)
+    winner_name = json.loads((place / "explore.json").read_text())["winner_name"]
+    assert "-bit weights, " in winner_name
+    assert f"winner: {winner_name}" in again.stdout
     assert again.stderr == ""  # no progress bar where nobody watches
     assert (place / "run" / "journal").read_bytes() == journal
 
@@ -185,14 +191,34 @@ def test_every_verb_has_help_with_an_example_and_the_common_options(verb: str, p
         assert word in text
 
 
-def test_help_imports_nothing_heavy() -> None:
-    heavy = {"numpy", "msgspec", "numba", "torch", "jinja2"}
+@pytest.mark.parametrize("arguments", [["--help"], ["explore", "--help"], ["--version"]])
+def test_help_loads_neither_libraries_nor_stages(arguments: list[str]) -> None:
+    """Help shall come at once: it loads the command line alone, and of the libraries typer."""
     code = (
-        "import sys\nfrom qspinn.cli import main\nsys.argv = ['qspinn', '--help']\n"
-        f"try:\n    main()\nfinally:\n    print(sorted({heavy!r} & set(sys.modules)))"
+        f"import sys\nfrom qspinn.cli import main\nsys.argv = ['qspinn', *{arguments!r}]\n"
+        "try:\n    main()\nfinally:\n    print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "typer" in loaded, done.stderr
+    heavy = [
+        "numpy",
+        "msgspec",
+        "numba",
+        "llvmlite",
+        "torch",
+        "jinja2",
+        "sklearn",
+        "scipy",
+        "safetensors",
+        "pooch",
+        "rich",
+        "pygments",
+        "markdown_it",
+    ]
+    assert sorted(set(heavy) & set(loaded)) == []
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("qspinn.")}
+    assert rooms == {"cli", "errors", "former", "optional"}
 
 
 def test_init_writes_an_experiment_and_keeps_what_is_there(tmp_path: Path) -> None:
@@ -218,9 +244,11 @@ def test_init_writes_an_experiment_and_keeps_what_is_there(tmp_path: Path) -> No
 
 
 def test_compiling_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    told = [Event(stage=stage, done=n, total=8) for stage in ("float training", Ahead.STAGE) for n in (0, 1, 8)]
+    told = [
+        Event(stage=stage, done=n, total=8) for stage in ("float training", Precompilation.STAGE) for n in (0, 1, 8)
+    ]
     for quiet, said in ((True, ""), (False, "compiling kernels, once per machine: 8\n")):
-        with _progress(quiet) as on_event:
+        with progress(quiet) as on_event:
             for event in told:
                 on_event(event)
         assert capsys.readouterr() == ("", said)
@@ -259,6 +287,7 @@ def test_nothing_meets_the_target(place: Path) -> None:
     assert missing == sorted(missing)
     assert missing[0] > 0
     nearest = found["nearest"][0]
+    assert nearest["name"].startswith("1-bit weights, ")
     assert f"candidate {nearest['label']} loses {nearest['points_lost']:.2f} points" in first.stderr
     assert f"at {nearest['bits']:,} bits" in first.stderr
     again = command_line(*impossible, cwd=place)

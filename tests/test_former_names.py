@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from qspinn.former import MOVED, MOVED_NAMES
+from qspinn.former import MOVED, MOVED_NAMES, RENAMED
 
-TORCH = ("learning.gradients", "exploration.layered.bench")
+TORCH = ("learning.gradients", "exploration.layered.measurement")
 
 
 @pytest.mark.parametrize(("former", "present"), MOVED.items())
@@ -31,6 +31,18 @@ def test_names_in_modules(module: str, home: str, name: str) -> None:
     with pytest.warns(DeprecationWarning, match=rf"^qspinn\.{module}\.{name} is called qspinn\.{home}\.{name} now$"):
         found = getattr(importlib.import_module(f"qspinn.{module}"), name)
     assert found is getattr(importlib.import_module(f"qspinn.{home}"), name)
+
+
+@pytest.mark.parametrize(
+    ("module", "former", "present"), [(m, old, new) for m, names in RENAMED.items() for old, new in names.items()]
+)
+def test_renamed_names(module: str, former: str, present: str) -> None:
+    place = importlib.import_module(f"qspinn.{module}")
+    with pytest.warns(
+        DeprecationWarning, match=rf"^qspinn\.{module}\.{former} is called qspinn\.{module}\.{present} now$"
+    ):
+        found = getattr(place, former)
+    assert found is getattr(place, present)
 
 
 def test_unknown_names_stay_unknown() -> None:

@@ -192,7 +192,7 @@ def sealed(
     high: int = HIGHEST,
     error: type[QSpinnError] = DataError,
 ) -> NDArray[Any]:
-    """Integers of x as an array that nobody can write to, so that what was checked stays so.
+    """Read-only array of the integers of x, so that checked values stay as they are.
 
     An array of this type whose memory is that of `bytes`, or of a file mapped for reading, is taken as it is. Anything
     else is copied into `bytes`: a flag "read-only" can be taken back by whoever has the memory.
@@ -263,7 +263,7 @@ def numbers(where: str, x: Any, shape: Shape | None, error: type[QSpinnError]) -
     if shape is not None and (
         array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True))
     ):
-        raise error(where, "has the wrong shape", got=array.shape, allowed=_told(shape))
+        raise error(where, "has the wrong shape", got=array.shape, allowed=_shape_text(shape))
     return array
 
 
@@ -286,7 +286,7 @@ def _reject(
     raise error(place, problem, got=array[position].item(), allowed=allowed)
 
 
-def _told(shape: Shape) -> str:
+def _shape_text(shape: Shape) -> str:
     return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
 
 

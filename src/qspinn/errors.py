@@ -57,7 +57,7 @@ class ConfigError(QSpinnError):
 
 
 class DataError(QSpinnError):
-    """Input data are missing, damaged or of the wrong shape."""
+    """Error of input data that are missing, damaged or of the wrong shape."""
 
 
 class LoweringError(QSpinnError):

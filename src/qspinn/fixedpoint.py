@@ -24,7 +24,7 @@ WORD_BITS = 32
 
 
 class Rounding(enum.Enum):
-    """What happens to the bits that do not fit.
+    """Rounding mode: how the bits that do not fit change the others.
 
     ======================  =========================================  ================
     member                  integer rule for a right shift by s        value rule
@@ -43,7 +43,7 @@ class Rounding(enum.Enum):
 
 
 class Overflow(enum.Enum):
-    """What happens to a value outside the format: clip to the nearest code, or keep the low bits."""
+    """Overflow mode: a value outside the format is clipped to the nearest code, or keeps its low bits."""
 
     SATURATE = "saturate"
     WRAP = "wrap"
@@ -272,7 +272,7 @@ def encode(
     overflow: Overflow = Overflow.SATURATE,
     key: int = 0,
 ) -> tuple[Ints, int]:
-    """(codes, number of values that did not fit) of real numbers x on the grid fmt.
+    """Codes of real numbers x on the grid fmt, and the number of values that did not fit.
 
     The rule, in float64: y = x / scale * 2**frac, r = floor(y), then TRUNCATE r; NEAREST r + (y - r >= 1/2);
     STOCHASTIC r + (y - r > u) with u a 32-bit fraction from the hash of the position; TOWARD_ZERO trunc(y). A binary

@@ -35,16 +35,19 @@ MOVED = {
     "data.synthetic_gestures": "data.events.synthetic_gestures",
     "data.tactile": "data.events.tactile",
     "explore": "exploration",
-    "explore.competing": "exploration.competing.bench",
+    "exploration.competing.bench": "exploration.competing.measurement",
+    "exploration.layered.bench": "exploration.layered.measurement",
+    "exploration.local.bench": "exploration.local.measurement",
+    "explore.competing": "exploration.competing.measurement",
     "explore.crew": "exploration.workers",
     "explore.evaluate": "exploration.tasks",
     "explore.event_splits": "exploration.event_splits",
     "explore.family": "exploration.family",
     "explore.journal": "exploration.journal",
-    "explore.layered": "exploration.layered.bench",
+    "explore.layered": "exploration.layered.measurement",
     "explore.layered_proposal": "exploration.layered.proposal",
     "explore.layered_space": "exploration.layered.space",
-    "explore.local": "exploration.local.bench",
+    "explore.local": "exploration.local.measurement",
     "explore.local_proposal": "exploration.local.proposal",
     "explore.local_space": "exploration.local.space",
     "explore.outcome": "exploration.outcome",
@@ -59,6 +62,7 @@ MOVED = {
     "explore.stored": "exploration.artifacts",
     "layer_grid": "quantization.grid",
     "layers": "networks.layered",
+    "learning.gradients.kernels.usual": "learning.gradients.kernels.fast",
     "learning.grid": "learning.stdp.grid",
     "learning.quantized": "learning.gradients.quantized",
     "learning.resume": "learning.gradients.resume",
@@ -107,6 +111,18 @@ MOVED_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Module -> present place of a name that lay in it -> these names, all within `qspinn`."""
 
+RENAMED: dict[str, dict[str, str]] = {
+    "exploration.outcome": {"Judge": "Selection", "conclude": "outcome_of"},
+    "exploration.workers": {"Ahead": "Precompilation", "Crew": "Workers"},
+    "exploration.competing.measurement": {"Bench": "Measurement", "open_bench": "open_measurement"},
+    "exploration.layered.measurement": {"Bench": "Measurement", "open_bench": "open_measurement"},
+    "exploration.local.measurement": {"Bench": "Measurement", "open_bench": "open_measurement"},
+    "learning.gradients.node": {"Found": "LayerResult"},
+    "learning.gradients.wiring": {"Entries": "NonZeros", "Room": "Scratch", "entries_of": "non_zeros_of"},
+    "learning.local.training": {"said": "predicted_classes"},
+}
+"""Module -> former name in it -> present name in it, all within `qspinn`."""
+
 
 class Former(Loader):
     """Finds modules by their former names."""
@@ -129,14 +145,16 @@ class Former(Loader):
 
 def names_of(module: str) -> Callable[[str], Any]:
     """The `__getattr__` of a module: its former names from where they are now, with a warning."""
-    homes = {name: home for home, names in MOVED_NAMES[module.partition(".")[2]].items() for name in names}
+    within = module.partition(".")[2]
+    present = {name: (home, name) for home, names in MOVED_NAMES.get(within, {}).items() for name in names}
+    present |= {name: (within, renamed) for name, renamed in RENAMED.get(within, {}).items()}
 
     def find(name: str) -> Any:
-        if name not in homes:
+        if name not in present:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        home = f"qspinn.{homes[name]}"
-        warnings.warn(f"{module}.{name} is called {home}.{name} now", DeprecationWarning, stacklevel=2)
-        return getattr(importlib.import_module(home), name)
+        home, present_name = f"qspinn.{present[name][0]}", present[name][1]
+        warnings.warn(f"{module}.{name} is called {home}.{present_name} now", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(home), present_name)
 
     return find
 

@@ -30,7 +30,8 @@ FLOAT_BITS = 32
 
 
 class MemoryRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One tensor: path, role (parameter, state or learning), how many numbers of how many bits."""
+    """Row of a memory account, for one tensor: path, role (parameter, state or learning), how many numbers of how many
+    bits."""
 
     path: str
     role: str
@@ -78,7 +79,7 @@ def counter_bits(n_ref: int) -> int:
 
 
 def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
-    """What inference with the program needs: every stored tensor; of every neuron v, the refractory counter, the
+    """Memory that inference with the program needs: every stored tensor; of every neuron v, the refractory counter, the
     synaptic current, the adaptive threshold, and with feedback, a delayed reset or an adaptive threshold how often it
     spiked in the step before."""
     need_kind("program", program, Program)
@@ -260,7 +261,7 @@ def published_account(
 
 
 def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) -> MemoryAccount:
-    """What the program that `lower_layers` makes by this plan will need, known before anything is trained: the same
+    """Memory of the program that `lower_layers` makes by this plan, known before anything is trained: the same
     rows as `program_account`, at most as large where thresholds and decays are the declared ones (a trained layer may
     have a decay for each channel or neuron, of which there is one here).
 

@@ -104,7 +104,7 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def largest(spikes: Any) -> int:
-    """How often a source spikes in a step at most, among the samples of Spikes or an EventSet; 1 without counts."""
+    """Largest number of spikes of a source in a step, among the samples of Spikes or an EventSet; 1 without counts."""
     if spikes.count is None:
         return 1
     return int(spikes.count[slice(*span(spikes.offsets))].max(initial=0))
@@ -178,7 +178,7 @@ def _check_ascending(where: str, offsets: NDArray[np.int64], index: NDArray, n: 
 
 
 def span(offsets: NDArray[np.int64]) -> tuple[int, int]:
-    """Where in index the entries of all samples are."""
+    """Range of index that holds the entries of all samples."""
     return (int(offsets[0, 0]), int(offsets[-1, -1])) if len(offsets) else (0, 0)
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from qspinn import cli
+from qspinn.cli import entry, inputs, output
 from qspinn.errors import ConfigError, RunError, WriteError
 from qspinn.exploration import search
 from qspinn.exploration.competing.space import Experiment
-from qspinn.exploration.outcome import Judge, _nobody
+from qspinn.exploration.outcome import Selection, _no_winner
 from qspinn.exploration.statistics import wilson_interval
 
 
@@ -73,7 +74,7 @@ def test_a_full_disk_is_a_run_that_failed(
     def fails(**options: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", fails)
+    monkeypatch.setattr(entry, "app", fails)
     assert exit_code([], monkeypatch) == code
     assert "error: " in capsys.readouterr().err
 
@@ -89,17 +90,17 @@ def test_output_that_nobody_can_take_is_said(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_paths_that_are_no_text_are_printed(capsys: pytest.CaptureFixture) -> None:
-    cli._print_json({"model": cli._text(Path(os.fsdecode(b"a\xff/m.qspinn")))})
+    output.print_json({"model": output.path_text(Path(os.fsdecode(b"a\xff/m.qspinn")))})
     assert json.loads(capsys.readouterr().out) == {"model": "a\ufffd/m.qspinn"}
 
 
 def test_data_of_a_model_are_those_of_its_experiment() -> None:
     data = {"name": "digits", "n_train": 40, "n_validation": 30, "n_test": 20, "folder": "here"}
     provenance = {"experiment": {"data": data}}
-    found = cli._data_config(provenance, False, "", "")
+    found = inputs.data_of_model(provenance, False, "", "")
     assert (found.n_train, found.n_validation, found.n_test, found.folder) == (40, 30, 20, "here")
-    assert cli._data_config(provenance, False, "mnist", "").n_test == Experiment(name="e").data.n_test
-    assert cli._data_config({"experiment": 3}, False, "digits", "").name == "digits"
+    assert inputs.data_of_model(provenance, False, "mnist", "").n_test == Experiment(name="e").data.n_test
+    assert inputs.data_of_model({"experiment": 3}, False, "digits", "").name == "digits"
 
 
 @pytest.mark.parametrize("level", [1 - 1e-16, 1 - 2**-53])
@@ -113,7 +114,7 @@ def test_synthetic_gestures_stand_for_recorded_ones_in_every_family(tmp_path: Pa
     for family, told in zip(("layers", "local"), layers, strict=True):
         path = tmp_path / f"{family}.toml"
         path.write_text(f'name = "e"\nfamily = "{family}"\n[data]\nname = "dvs_gesture"\nn_bins = 4\n{told}')
-        found = cli._experiment(path, None, "", [], synthetic=True)
+        found = inputs.read_experiment(path, None, "", [], synthetic=True)
         assert (found.name, found.data.name) == ("e-synthetic", "synthetic_gestures")
 
 
@@ -123,11 +124,11 @@ def test_data_that_synthetic_gestures_would_stand_for_are_not_named(tmp_path: Pa
         'name = "e"\nfamily = "layers"\n[data]\nname = "dvs_gesture"\nn_bins = 4\n[[network.layers]]\nkind = "dense"\n'
     )
     with pytest.raises(ConfigError, match=r"--synthetic: takes no data.*got 'here'.*leave one of the two out"):
-        cli._experiment(path, None, "here", [], synthetic=True)
+        inputs.read_experiment(path, None, "here", [], synthetic=True)
 
 
 def test_wider_numbers_are_advised_where_lowering_failed() -> None:
-    judge = Judge(experiment=Experiment(name="e"), float_accuracy=0.9, float_bits=10)
+    selection = Selection(experiment=Experiment(name="e"), float_accuracy=0.9, float_bits=10)
     for kind, advised in (("LoweringError", True), ("RunError", False)):
-        error = _nobody([], judge, [{"key": "a", "rejected": "a: failed", "error": kind}])
+        error = _no_winner([], selection, [{"key": "a", "rejected": "a: failed", "error": kind}])
         assert ("more bits" in str(error)) is advised

@@ -13,15 +13,15 @@ import pytest
 from qspinn.errors import ConfigError, RunError
 from qspinn.exploration import tasks as ev
 from qspinn.exploration.journal import Journal
-from qspinn.exploration.workers import Crew
+from qspinn.exploration.workers import Workers
 
 TASKS = [(f"bits-{n}", str(n).encode()) for n in (2, 4, 8)]
 
 
 def run(path: Path, n_workers: int = 3, tasks: Any = TASKS) -> dict[str, dict[str, Any]]:
     with Journal(path) as journal, concurrent.futures.ThreadPoolExecutor(n_workers) as pool:
-        crew = Crew(journal=journal, pool=pool, report=lambda event: None, room=2 * n_workers)
-        return crew.run("candidates", "candidate", tasks)
+        workers = Workers(journal=journal, pool=pool, report=lambda event: None, max_running=2 * n_workers)
+        return workers.run("candidates", "candidate", tasks)
 
 
 @pytest.mark.parametrize("n_workers", [1, 3, 8])

@@ -44,21 +44,21 @@ class Family:
     def _save(self, built: Any, path: Path) -> None:
         self._at("save")
 
-    def build(self, bench: Any, candidate: Any) -> tuple[Any, None]:
+    def build(self, measurement: Any, candidate: Any) -> tuple[Any, None]:
         self._at("build")
         return object(), None
 
-    def measure(self, bench: Any, candidate: Any, built: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    def measure(self, measurement: Any, candidate: Any, built: Any) -> tuple[np.ndarray, dict[str, Any]]:
         self._at("measure")
         return np.array(self.right, bool), self.facts
 
-    def sweep_accuracy(self, bench: Any, candidate: Any) -> Any:
+    def sweep_accuracy(self, measurement: Any, candidate: Any) -> Any:
         self._at("build")
         return self.facts.get("accuracy", 0.5)
 
 
 def record_of(family: Family, folder: Path = Path("/run")) -> dict[str, Any]:
-    worker: Any = ev.Worker(folder=folder, experiment=None, family=family, bench=None)  # type: ignore[arg-type]
+    worker: Any = ev.Worker(folder=folder, experiment=None, family=family, measurement=None)  # type: ignore[arg-type]
     return ev.evaluate(worker, Candidate())  # type: ignore[arg-type]
 
 
@@ -95,7 +95,7 @@ def test_a_candidate_that_fails_is_recorded_with_its_reason(name: str, where: st
 @pytest.mark.parametrize("name", FAILURES)
 def test_so_is_a_point_of_the_sweep(name: str) -> None:
     error, reason, _ = FAILURES[name]
-    worker: Any = ev.Worker(folder=Path("/run"), experiment=None, family=Family(error), bench=None)  # type: ignore
+    worker: Any = ev.Worker(folder=Path("/run"), experiment=None, family=Family(error), measurement=None)  # type: ignore
     record = ev.sensitivity_point(worker, Candidate("p"))  # type: ignore[arg-type]
     assert record["label"] == "p"
     assert record["rejected"].startswith(reason)
@@ -145,7 +145,7 @@ def test_what_is_wrong_with_the_run_stops_it(error: Exception, message: str, whe
 
 def test_interruptions_are_no_failures() -> None:
     class Interrupted(Family):
-        def build(self, bench: Any, candidate: Any) -> tuple[Any, None]:
+        def build(self, measurement: Any, candidate: Any) -> tuple[Any, None]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

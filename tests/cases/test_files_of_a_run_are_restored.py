@@ -14,8 +14,8 @@ from qspinn.errors import ArtifactError
 from qspinn.exploration import outcome, search
 from qspinn.exploration.artifacts import PROGRAM
 from qspinn.exploration.competing.space import Candidate, Experiment, NetworkConfig, SearchConfig, label_of
-from qspinn.exploration.layered import bench as layered
-from qspinn.exploration.local import bench as local
+from qspinn.exploration.layered import measurement as layered
+from qspinn.exploration.local import measurement as local
 from qspinn.exploration.scheme import Scheme
 from qspinn.exploration.search import explore
 from qspinn.fixedpoint import Rounding

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from qspinn.cli import _data_config, _experiment
+from qspinn.cli.inputs import data_of_model, read_experiment
 from qspinn.errors import ArtifactError, ConfigError, DataError, QSpinnError
 from qspinn.exploration.competing.space import Experiment, NetworkConfig, SearchConfig
 from qspinn.exploration.layered.space import ItqBits, LayeredSearch
@@ -274,10 +274,10 @@ def test_overrides_are_assignments(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["2024", "null", "1e3", "true", '"sp ace"', " a "])
 def test_the_folder_of_data_is_text_whatever_it_looks_like(folder: str, tmp_path: Path) -> None:
     (tmp_path / "e.toml").write_text('name = "e"')
-    assert _experiment(tmp_path / "e.toml", None, folder, None).data.folder == folder
+    assert read_experiment(tmp_path / "e.toml", None, folder, None).data.folder == folder
 
 
 @pytest.mark.parametrize("experiment", [None, 5, "e", {"data": 3}, {}])
 def test_models_that_do_not_say_their_data_need_them_named(experiment: Any) -> None:
     with pytest.raises(ConfigError, match="does not say which data"):
-        _data_config({"experiment": experiment}, True, "", "")
+        data_of_model({"experiment": experiment}, True, "", "")

@@ -14,6 +14,7 @@ import pytest
 
 import qspinn
 from qspinn import cli
+from qspinn.cli import inputs
 from qspinn.errors import ConfigError
 from samples import command_line, read
 
@@ -138,12 +139,12 @@ def _evaluated_elsewhere(folder: Path, expected: float, x: np.ndarray, labels: n
 def test_a_file_may_be_named_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(LOCAL)
     for given, place in (("a/b.npz", ("a", "b.npz")), ("b.npz", (".", "b.npz")), ("a", ("a", "mine.npz"))):
-        data = cli._experiment(tmp_path / "mine.toml", None, given, None).data
+        data = inputs.read_experiment(tmp_path / "mine.toml", None, given, None).data
         assert (data.folder, data.file, data.name) == (*place, "npz")
     with pytest.raises(ConfigError, match=r"data\.file: is for data of your own, and nmnist8"):
-        cli._experiment(tmp_path / "mine.toml", None, "", ["data.name=nmnist8"])
+        inputs.read_experiment(tmp_path / "mine.toml", None, "", ["data.name=nmnist8"])
     with pytest.raises(ConfigError, match=r"--synthetic: there are no synthetic data.*mine\.npz"):
-        cli._experiment(tmp_path / "mine.toml", None, "", None, synthetic=True)
+        inputs.read_experiment(tmp_path / "mine.toml", None, "", None, synthetic=True)
 
 
 @pytest.mark.slow

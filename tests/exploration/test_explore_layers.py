@@ -22,7 +22,7 @@ from qspinn.data import EventData, load_recordings
 from qspinn.errors import ConfigError, RunError
 from qspinn.exploration.family import read_experiment
 from qspinn.exploration.journal import scan
-from qspinn.exploration.layered import bench as layered
+from qspinn.exploration.layered import measurement as layered
 from qspinn.exploration.layered.reuse import Reuse, layer_keys
 from qspinn.exploration.layered.space import ItqBits, LayeredCandidate, LayeredExperiment, LayeredSearch, LayersConfig
 from qspinn.exploration.scheme import Scheme
@@ -141,15 +141,17 @@ def test_training_takes_the_finer_bins(tmp_path: Path) -> None:
         training=Supervision(n_epochs=1, batch=16, jitter=1.0),
     )
     dataset = layered.load(experiment)
-    bench = layered.open_bench(tmp_path, experiment, dataset.labels, layered.store(tmp_path, experiment, dataset))
-    layered.train_float(bench, None)
+    measurement = layered.open_measurement(
+        tmp_path, experiment, dataset.labels, layered.store(tmp_path, experiment, dataset)
+    )
+    layered.train_float(measurement, None)
     (tmp_path / "candidates").mkdir()
     expected = layered.trained_net(experiment, layered.declared(experiment, dataset), *dataset.learned())
     coarse = layered.trained_net(experiment, layered.declared(experiment, dataset), dataset.train)
-    assert np.array_equal(bench.float_net().params()["fc1.w"], expected.params()["fc1.w"])
+    assert np.array_equal(measurement.float_net().params()["fc1.w"], expected.params()["fc1.w"])
     assert not np.array_equal(coarse.params()["fc1.w"], expected.params()["fc1.w"])
     candidate = next(c for c in layered.propose(experiment, dataset, []) if c.scheme is Scheme.ITQ)
-    program, _ = layered.build(bench, candidate)
+    program, _ = layered.build(measurement, candidate)
     assert program.n_steps == dataset.n_steps == 32
 
 
@@ -187,10 +189,10 @@ def test_layers_in_common_are_run_once_and_give_the_same_bits(whole: tuple[Path,
     folder, _ = whole
     dataset = load_recordings(EXPERIMENT.data)
     files = layered.store(folder, EXPERIMENT, dataset)
-    bench = open_worker(folder, EXPERIMENT, dataset.labels, files).bench
+    measurement = open_worker(folder, EXPERIMENT, dataset.labels, files).measurement
     spikes, reuse = dataset.validation.graded(), Reuse()
     points = [p for p in layered.points(EXPERIMENT, dataset) if p.label.split("|")[0].startswith("fc1")]
-    programs = [layered.build(bench, p)[0] for p in points]
+    programs = [layered.build(measurement, p)[0] for p in points]
     for program in programs:
         mine, plain = reuse.run(program, spikes, "validation"), run(program, spikes)
         assert np.array_equal(mine.scores, plain.scores)

@@ -19,7 +19,7 @@ from qspinn import cli
 from qspinn.data import EventData, EventDataset
 from qspinn.errors import ConfigError, RunError, TargetError
 from qspinn.exploration.family import read_experiment
-from qspinn.exploration.local import bench as local
+from qspinn.exploration.local import measurement as local
 from qspinn.exploration.local import proposal as local_proposal
 from qspinn.exploration.local.space import LocalCandidate, LocalExperiment, LocalSearch
 from qspinn.exploration.search import Event, Outcome, explore, sweep
@@ -184,14 +184,16 @@ def test_curves_begin_with_the_plan(whole: tuple[Path, Outcome]) -> None:
         "*.error": (6, 3),
     }
     assert len({s["accuracy"][0] for s in curves.values()}) == 1
-    bench = local.open_bench(folder, EXPERIMENT, dataset().labels, local.store(folder, EXPERIMENT, dataset()))
+    measurement = local.open_measurement(
+        folder, EXPERIMENT, dataset().labels, local.store(folder, EXPERIMENT, dataset())
+    )
     point = next(c for c in local.points(EXPERIMENT, dataset()) if c.label == "*.w|nearest|3")
     learning = msgspec.structs.replace(EXPERIMENT.learning, arithmetic="integer", n_epochs=1)
     small = msgspec.structs.replace(dataset(), train=dataset().train.slice(0, 48))
     layers, told = local_model.trained_layers(small, EXPERIMENT.network, learning, point.plan, 5)
     part = dataset().validation.slice(0, 48)
     expected = (local_model.predictions(layers, part, told)[0] == part.labels).mean()
-    assert curves["*.w"]["accuracy"][1] == local.sweep_accuracy(bench, point) == expected
+    assert curves["*.w"]["accuracy"][1] == local.sweep_accuracy(measurement, point) == expected
     n_weights = sum(r["count"] for r in outcome.float_memory if r["path"].endswith(".w"))
     lost = 100 * max(0, curves["*.w"]["accuracy"][0] - curves["*.w"]["accuracy"][1])
     assert curves["*.w"]["significance"] == pytest.approx(lost / (n_weights * 5 / 1000))

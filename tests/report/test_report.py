@@ -219,6 +219,7 @@ def test_every_section_and_number_is_there(page: str) -> None:
         "R = A − μ · M / M₀",
         "may overflow",
         "7 candidates tried",
+        "ptq post-training quantization; ptq_adapt PTQ, then thresholds learned anew; itq in-training",
         "qspinn explore tiny.json --out",
         '"max_drop_points": 0.5',
     ):

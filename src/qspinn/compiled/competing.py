@@ -1,4 +1,4 @@
-"""One step of competing populations: sums of rows, leak and integration of 16-bit potentials, the winner of a step."""
+"""Step of competing populations: sums of rows, leak and integration of 16-bit potentials, the winner of a step."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode):
 
 
 class Settings(NamedTuple):
-    """What the kernels in 16-bit lanes take of a population, at the common shift of 16: see `advance`."""
+    """Constants of a population for the kernels in 16-bit lanes, at the common shift of 16; see `advance`."""
 
     decay: np.uint32
     gain: np.uint32

@@ -29,7 +29,7 @@ _F32 = np.float32
 
 @piece
 def steps_at_once(width, item_bytes, n_steps):
-    """How many steps of sums are made at once for rows of this width."""
+    """Number of steps whose sums are computed at once for rows of this width."""
     return min(n_steps, max(8, ROOM // (width * item_bytes)))
 
 

@@ -56,7 +56,7 @@ def floats_where(typingctx: Any, mask: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def count_set(typingctx: Any, mask: Any) -> Any:
-    """How many lanes of a mask are set."""
+    """Number of set lanes of a mask."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         word = ir.IntType(FLOATS)

@@ -1,4 +1,4 @@
-"""How kernels are compiled.
+"""Compilation of kernels by Numba: options, inlined pieces, and the cache on disk.
 
 Numba counts references to arrays, by calls that it cannot always prove superfluous; in parts of kernels that run in
 every step they would cost more than the step. So these are inlined by LLVM instead of Numba, do without counting, and

@@ -91,7 +91,7 @@ load_full_row, load_row = _row_loader(_full), _row_loader(_strip)
 
 @intrinsic
 def lanes_of(typingctx: Any, like: Any) -> Any:
-    """How many lanes of an array's type a full vector has."""
+    """Number of lanes of an array's type in a full vector."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return ir.Constant(ir.IntType(64), _full(like.dtype).count)
@@ -101,7 +101,7 @@ def lanes_of(typingctx: Any, like: Any) -> Any:
 
 @intrinsic
 def load_numbers(typingctx: Any, numbers: Any, at: Any, like: Any) -> Any:
-    """As many elements of an array as a full vector of the array `like` has lanes."""
+    """Vector of as many elements of an array as a full vector of the array `like` has lanes."""
     kind = _Vector(512 // like.dtype.bitwidth, ir.IntType(numbers.dtype.bitwidth))
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:

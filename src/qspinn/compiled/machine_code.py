@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept on disk, so that no process ever loads one that was compiled for anything else.
+"""Store of compiled kernels on disk, from which no process loads one that was compiled for anything else.
 
 Numba keeps a list for each function and numbers the files of its signatures. Two processes that compile different
 signatures at a time can give them the same number; one of them then runs machine code made for other types. Numba also
@@ -44,7 +44,7 @@ class MachineCode(IndexDataCacheFile):
         return f"{self.base}.{self.sources}.{_digest(repr((self._version, key)).encode())}.nbc"
 
     def load(self, key: tuple[Any, ...]) -> Any:
-        """What was saved for a signature, or None; a file that cannot be read counts as none."""
+        """Machine code that was saved for a signature; None where there is none or its file cannot be read."""
         try:
             return self._load_data(self.name(key))  # type: ignore[no-untyped-call]
         except Exception:  # a damaged pickle raises anything
@@ -105,7 +105,7 @@ class _Kept(FunctionCache):
             super()._save_overload(sig, data)  # type: ignore[no-untyped-call]
 
     def file(self, signature: Any, codegen: Any) -> Path:
-        """Where the machine code of a signature lies, or will."""
+        """File of a signature's machine code, which need not exist yet."""
         return Path(self._cache_path, self._cache_file.name(self._index_key(signature, codegen)))  # type: ignore[no-untyped-call]
 
 
@@ -137,7 +137,7 @@ def _compile_once(dispatcher: Any, compile_now: Callable[[Any], Any], signature:
 
 
 def folder_of(file: str) -> Path | None:
-    """Where the machine code of a source file's kernels is kept: the folder that NUMBA_CACHE_DIR names, else beside
+    """Folder for the machine code of a source file's kernels: the one that NUMBA_CACHE_DIR names, else beside
     the source, else the user's cache folder; None where none of them can be written to."""
     source = Path(file).absolute()
     beside, own = source.parent / "__pycache__", f"{source.parent.name}_{_digest(str(source.parent).encode())}"

@@ -21,8 +21,10 @@ if hasattr(os, "register_at_fork"):  # the threads of a parent do not exist in i
 
 
 def in_parts(part: Callable[[int, int], Made], n: int, n_parts: int, n_threads: int) -> list[Made]:
-    """What part(start, stop) makes of so many parts of range(n), in order; parts differ in length by one at most, and
-    none is empty. The calling thread works too. Not for calls from within a part.
+    """Results of part(start, stop) for so many parts of range(n), in order, on several threads.
+
+    Parts differ in length by one at most, and none is empty. The calling thread works too. Not for calls from within a
+    part.
 
     Raises:
         Exception: what a part raised; no other part is still at work then.

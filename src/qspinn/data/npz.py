@@ -164,7 +164,7 @@ def find(folder: str | Path, name: str) -> Path:
 
 
 def multiple(bin_ms: float, base_ms: float, where: str) -> int:
-    """How many stored bins make one of bin_ms."""
+    """Number of stored bins that make one of bin_ms."""
     length = real_of(bin_ms)
     factor = round(length / base_ms) if 0 < length <= LONGEST_MS else 0
     if factor < 1 or abs(factor * base_ms - length) > 1e-6:

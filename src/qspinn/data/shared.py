@@ -1,4 +1,4 @@
-"""What the splits of a data set have in common: recordings, compared by a hash of their content, and classes."""
+"""Overlap of the splits of a data set: shared recordings, compared by a hash of their content, and classes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def hashes(rows: Sequence[Sequence[NDArray]]) -> list[bytes]:
 
 
 def shared(contents: Contents) -> dict[tuple[str, str], int]:
-    """For each two splits that share recordings with events, how many of the later one are in the earlier one; all,
-    where both are the same from end to end."""
+    """Number of recordings with events of a later split that are in an earlier one, by pair of splits that share any;
+    all, where both are the same from end to end."""
     counts = {}
     for (first, a), (second, b) in itertools.combinations(contents, 2):
         known = set(a)
@@ -68,5 +68,5 @@ def check_classes(where: str, labels: NDArray[np.int64], n_classes: int) -> None
 
 
 def class_counts(splits: Sequence[tuple[str, NDArray[np.int64]]], n_classes: int) -> dict[str, tuple[int, ...]]:
-    """How many recordings of each class each split holds."""
+    """Number of recordings of each class in each split."""
     return {name: tuple(np.bincount(labels, minlength=n_classes).tolist()) for name, labels in splits}

@@ -2,5 +2,5 @@
 
 `search` runs an exploration with `workers` on `tasks`; `family` is the interface behind which each family of networks
 has a folder of its own: `competing`, `layered` and `local`, each with `space` (settings), `proposal` (candidates) and
-`bench` (measuring them).
+`measurement` (building and measuring them).
 """

@@ -1,10 +1,10 @@
-"""What a candidate is kept as: how it is written, read and counted. Most candidates are integer programs."""
+"""Storage of candidates: how they are written, read and counted. Most candidates are integer programs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ from qspinn import program
 from qspinn.errors import ArtifactError, ConfigError
 from qspinn.memory import MemoryAccount, program_account
 from qspinn.records.record import from_plain
+
+T = TypeVar("T")
 
 
 class Keyed(Protocol):
@@ -21,7 +23,7 @@ class Keyed(Protocol):
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """How a family keeps what it builds, a record with a `provenance`.
+    """Storage of the candidates of a family; a built candidate is a record with a `provenance`.
 
     Attributes:
         suffix: of the files, with its dot.
@@ -39,7 +41,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return folder / "candidates" / f"{candidate.key()}{self.suffix}"
 
     def kept(self, folder: Path, candidate: Keyed, bits: int) -> Any:
-        """What was built of a candidate, from a run's folder.
+        """Built candidate, read from a run's folder.
 
         Raises:
             ArtifactError: the file is missing or damaged, or what is in it is another candidate or takes other bits.
@@ -63,6 +65,14 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def model(self) -> str:
         """The name of the winner's file in a run's folder."""
         return f"model{self.suffix}"
+
+
+def readable(load: Callable[[Path], T], path: Path) -> T | None:
+    """The content of a file as `load` reads it; None where the file is missing or damaged."""
+    try:
+        return load(path)
+    except ArtifactError:
+        return None
 
 
 PROGRAM = Stored(suffix=".qspinn", save=program.save, load=program.load, account=program_account)

@@ -12,7 +12,7 @@ from qspinn.records.record import content_key
 
 
 def describe(dataset: EventDataset) -> dict[str, Any]:
-    """What a report says about the recordings."""
+    """Facts on the recordings for a report."""
     return {
         "shape": list(dataset.shape),
         "n_steps": dataset.n_steps,

@@ -1,8 +1,8 @@
-"""The families of networks behind one interface: what an exploration asks of a family, and which one it is.
+"""One interface of an exploration to the families of networks, and the family of an experiment.
 
-A family is a module whose functions are those of `Family`: `competing.bench` for populations that learn by STDP,
-`layered.bench` for layers that learn by gradients, `local.bench` for layers that learn from themselves alone, in
-integers. The search, its workers, the journal and the choice know none of them.
+A family is a module `measurement` whose functions are those of `Family`: in `competing` for populations that learn by
+STDP, in `layered` for layers that learn by gradients, in `local` for layers that learn from themselves alone, in
+integers. The search, its workers, the journal and the selection know none of them.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _FAMILIES: dict[type, tuple[str, type[AnyCandidate]]] = {
 
 
 class Family(Protocol):
-    """What an exploration asks of a family of networks.
+    """Functions that an exploration needs of a family of networks.
 
-    Experiments, candidates, data sets and benches are those of the family. A bench is what a worker measures with: the
-    run's folder, the experiment, the stored splits, and what it keeps between tasks.
+    Experiments, candidates, data sets and measurements are those of the family. A measurement holds all that a worker
+    measures candidates with: the run's folder, the experiment, the stored splits, and results shared by its tasks.
 
     Attributes:
         LIBRARIES: the packages whose versions a result depends on.
-        STORED: what a candidate is kept as.
+        STORED: form in which a candidate is stored.
     """
 
     LIBRARIES: tuple[str, ...]
@@ -56,7 +56,7 @@ class Family(Protocol):
         """The data set."""
 
     def describe(self, dataset: Any) -> dict[str, Any]:
-        """What a report says about the data beside name, split and labels."""
+        """Facts on the data for the report, beside name, split and labels."""
 
     def store(self, folder: Path, experiment: Any, dataset: Any) -> Files:
         """Files of the training and validation splits, as candidates take them; written once, shared by workers."""
@@ -65,7 +65,7 @@ class Family(Protocol):
         """Memory of the float baseline."""
 
     def float_tasks(self, experiment: Any) -> list[tuple[str, Any]]:
-        """(key, argument of `train_float`) of the float networks, the baseline first."""
+        """Float networks to train as (key, argument of `train_float`), the baseline first."""
 
     def points(self, experiment: Any, dataset: Any) -> list[Any]:
         """The significance sweep as candidates."""
@@ -77,27 +77,29 @@ class Family(Protocol):
     def propose(self, experiment: Any, dataset: Any, curves: list[Significance]) -> list[Any]:
         """The candidates to try, given the significance curves."""
 
-    def open_bench(self, folder: Path, experiment: Any, labels: tuple[str, ...], files: Files) -> Any:
-        """The bench from its files."""
+    def open_measurement(self, folder: Path, experiment: Any, labels: tuple[str, ...], files: Files) -> Any:
+        """Opens the measurement of a run from its stored splits."""
 
-    def train_float(self, bench: Any, task: Any) -> dict[str, Any]:
+    def train_float(self, measurement: Any, task: Any) -> dict[str, Any]:
         """Trains and stores a float network; returns its record without kind and key."""
 
     def has_float(self, folder: Path, task: Any) -> bool:
         """Whether the float network of a task is whole in a run's folder."""
 
-    def sweep_accuracy(self, bench: Any, candidate: Any) -> float:
+    def sweep_accuracy(self, measurement: Any, candidate: Any) -> float:
         """Validation accuracy of a point of the sweep; an error says that it is not possible."""
 
-    def build(self, bench: Any, candidate: Any) -> tuple[Any, MemoryAccount | None]:
-        """(what is stored, memory of learning it on the grid where `STORED.account` has only inference) of a candidate;
-        an error says that it is not possible and becomes the record of the candidate."""
+    def build(self, measurement: Any, candidate: Any) -> tuple[Any, MemoryAccount | None]:
+        """Built candidate, and the memory of learning it on the grid where `STORED.account` counts inference alone.
 
-    def measure(self, bench: Any, candidate: Any, built: Any) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-        """(whether each validation sample is classified right, what else goes into the record)."""
+        An error says that it is not possible, and becomes the record of the candidate.
+        """
 
-    def test(self, bench: Any, dataset: Any, built: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """On the test split: (whether the float baseline is right, what the winner says), once per run."""
+    def measure(self, measurement: Any, candidate: Any, built: Any) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+        """Correctness of each validation sample, and further entries of the candidate's record."""
+
+    def test(self, measurement: Any, dataset: Any, built: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Correctness of the float baseline and predictions of the winner on each test sample, once per run."""
 
 
 def family_of(experiment: AnyExperiment) -> Family:
@@ -108,12 +110,12 @@ def family_of(experiment: AnyExperiment) -> Family:
     """
     _need_experiment(experiment)
     name, _ = _FAMILIES[type(experiment)]
-    return cast(Family, module(f"qspinn.exploration.{name}.bench", f"an experiment of the family {name!r}"))
+    return cast(Family, module(f"qspinn.exploration.{name}.measurement", f"an experiment of the family {name!r}"))
 
 
 def rehearsal_of(experiment: AnyExperiment) -> Any:
-    """The module that compiles kernels of a family ahead, with `rehearsals` and `rehearse` of a bench; None where a
-    family compiles them when it meets them."""
+    """The module that compiles kernels of a family ahead, with `rehearsals` and `rehearse` of a measurement; None
+    for a family whose kernels are compiled when they are first called."""
     name, _ = _FAMILIES[type(experiment)]
     return module("qspinn.exploration.competing.rehearsal", "compiling ahead") if name == "competing" else None
 
@@ -138,10 +140,10 @@ def checked(experiment: AnyExperiment) -> AnyExperiment:
     """
     _need_experiment(experiment)
     try:
-        again = read_experiment(to_plain(experiment), "experiment")
+        read = read_experiment(to_plain(experiment), "experiment")
     except TypeError as error:  # an object that has no plain form
         raise ConfigError("experiment", "cannot be written", got=str(error)[:200]) from None
-    if again != experiment:
+    if read != experiment:
         raise ConfigError(
             "experiment",
             "is another one when it is read again",

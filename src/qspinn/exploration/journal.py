@@ -23,7 +23,7 @@ HEAD = struct.Struct("<III")
 
 
 def scan(data: bytes, where: str) -> tuple[list[dict[str, Any]], int]:
-    """(records, length of the valid part) of a journal's bytes.
+    """Records in a journal's bytes, and the length of the valid part.
 
     A record cut short at the end of the file is what a crash leaves and is dropped. Damage before the end, where
     more bytes follow than an interrupted append can leave, is an error, and so is a whole record whose content is no

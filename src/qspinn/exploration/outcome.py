@@ -1,4 +1,4 @@
-"""Choosing the winner, measuring it once on test, and the record of the whole exploration."""
+"""Selection of the winner, its measurement once on test, and the record of the whole exploration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from qspinn import __version__
+from qspinn import __version__, former
 from qspinn.errors import TargetError
 from qspinn.exploration import tasks as ev
 from qspinn.exploration.family import AnyDataset, AnyExperiment, candidate_of, family_of
@@ -56,8 +56,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     model: str = "model.qspinn"
 
 
-class Judge(msgspec.Struct, frozen=True, kw_only=True):
-    """Target, front and reward, with what they compare against."""
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Selection of candidates by target, Pareto front and reward, against the float baseline.
+
+    Attributes:
+        float_accuracy: of the baseline on validation, 0..1.
+        float_bits: memory of the baseline.
+    """
 
     experiment: AnyExperiment
     float_accuracy: float
@@ -79,11 +84,11 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
 
     def nearest(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The measured candidates by what they lose beyond the target, then by memory, with both in points."""
-        found = []
+        losses = []
         for r in records:
             if is_measured(r):
                 lost = (self.float_accuracy - r["accuracy"]) * 100
-                found.append(
+                losses.append(
                     {
                         "key": r["key"],
                         "label": label_of(r),
@@ -93,9 +98,10 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
                         "points_missing": round(max(0.0, lost - self.experiment.search.max_drop_points), 6),
                     }
                 )
-        return sorted(found, key=lambda r: (r["points_missing"], r["bits"], r["key"]))
+        return sorted(losses, key=lambda r: (r["points_missing"], r["bits"], r["key"]))
 
     def reward(self, record: dict[str, Any]) -> float:
+        """Reward of a measured candidate by the experiment's formula."""
         return self.experiment.reward.value(record["accuracy"], record["bits"], self.float_accuracy, self.float_bits)
 
     def winner(self, records: list[dict[str, Any]]) -> str:
@@ -105,18 +111,18 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def label_of(record: dict[str, Any]) -> str:
-    """What a candidate is called: its label, else its key."""
+    """Name of a candidate: its label, else its key."""
     candidate = record.get("candidate")
     return str(candidate.get("label", record["key"]) if isinstance(candidate, dict) else record["key"])
 
 
 def shared_of(dataset: AnyDataset) -> dict[str, int]:
-    """For each two splits that share recordings, how many, where the data set allows that; empty where it does not."""
+    """Number of recordings that two splits share, by pair, where the data set allows that; else empty."""
     return {" and ".join(pair): n for pair, n in dataset.shared().items()} if dataset.allow_shared else {}
 
 
 def reasons(rejected: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Why candidates were not measured, with how many each, the most frequent first."""
+    """Reasons why candidates were not measured, with the number of each, the most frequent first."""
     return Counter(str(r.get("rejected", "accuracy or memory is not finite")) for r in rejected).most_common()
 
 
@@ -132,8 +138,8 @@ def ranked(experiment: AnyExperiment, records: list[dict[str, Any]], account: Me
     return family_of(experiment).curves(experiment, accuracy, account)
 
 
-def conclude(
-    worker: ev.Worker, dataset: AnyDataset, records: list[dict[str, Any]], judge: Judge, seconds: float
+def outcome_of(
+    worker: ev.Worker, dataset: AnyDataset, records: list[dict[str, Any]], selection: Selection, seconds: float
 ) -> Outcome:
     """Chooses on validation, measures baseline and winner once on test, and stores the winner's program.
 
@@ -148,13 +154,13 @@ def conclude(
     }
     rejected = sorted((r for r in by_kind["candidate"] if not is_measured(r)), key=lambda r: r["key"])
     candidates = sorted((r for r in by_kind["candidate"] if is_measured(r)), key=lambda r: r["key"])
-    winner = judge.winner(candidates)
+    winner = selection.winner(candidates)
     if not winner:
-        raise _nobody(candidates, judge, rejected)
+        raise _no_winner(candidates, selection, rejected)
     chosen = next(r for r in candidates if r["key"] == winner)
     stored = family.STORED
     built = stored.kept(worker.folder, candidate_of(experiment, chosen["candidate"]), chosen["bits"])
-    float_right, predicted = family.test(worker.bench, dataset, built)
+    float_right, predicted = family.test(worker.measurement, dataset, built)
     truth = dataset.test.labels
     right = predicted == truth
     by = " and ".join(dict.fromkeys(versions_of(records)))
@@ -180,17 +186,17 @@ def conclude(
         }
         | family.describe(dataset),
         versions=versions(family.LIBRARIES) | {"qspinn": by},
-        float_bits=judge.float_bits,
+        float_bits=selection.float_bits,
         float_memory=[to_plain(r) for r in account.rows],
         floats=sorted(by_kind["float"], key=lambda r: r.get("n_neurons", 0)),
         significance=[to_plain(s) for s in ranked(experiment, records, account)],
         candidates=candidates,
         rejected=rejected,
-        front=judge.front(candidates),
-        admitted=[r["key"] for r in judge.admitted(candidates)],
+        front=selection.front(candidates),
+        admitted=[r["key"] for r in selection.admitted(candidates)],
         winner=winner,
-        rewards={r["key"]: judge.reward(r) for r in candidates},
-        float_validation=judge.float_accuracy,
+        rewards={r["key"]: selection.reward(r) for r in candidates},
+        float_validation=selection.float_accuracy,
         winner_validation=chosen["accuracy"],
         float_test=float(float_right.mean()),
         winner_test=float(right.mean()),
@@ -201,11 +207,11 @@ def conclude(
     )
 
 
-def _nobody(
-    candidates: list[dict[str, Any]], judge: Judge, rejected: list[dict[str, Any]] | None = None
+def _no_winner(
+    candidates: list[dict[str, Any]], selection: Selection, rejected: list[dict[str, Any]] | None = None
 ) -> TargetError:
     """The error for a search in which nothing meets the target, with the nearest candidates and what they miss."""
-    nearest = judge.nearest(candidates)
+    nearest = selection.nearest(candidates)
     failed = [*(rejected or []), *(r for r in candidates if not is_measured(r))]
     why = reasons(failed)
     if nearest:
@@ -217,7 +223,7 @@ def _nobody(
         error = TargetError(
             "search",
             f"no candidate meets the target; nearest: {named}",
-            allowed=f"a loss of {judge.experiment.search.max_drop_points:g} points",
+            allowed=f"a loss of {selection.experiment.search.max_drop_points:g} points",
             fix="allow a larger search.max_drop_points in a new folder, or add weight_bits",
         )
     else:
@@ -244,3 +250,6 @@ def versions(libraries: tuple[str, ...]) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in libraries},
     }
+
+
+__getattr__ = former.names_of(__name__)

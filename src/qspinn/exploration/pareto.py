@@ -55,9 +55,9 @@ def _costs(where: str, costs: ArrayLike) -> NDArray[np.float64]:
         raise DataError(where, "are no rectangular array", got=type(costs).__name__, fix=str(problem)[:120]) from None
     if array.dtype.kind not in "iuf" or np.ma.is_masked(costs):
         raise DataError(where, "are no real numbers", got=str(array.dtype), allowed="integers or floats")
-    found = array.astype(np.float64)
-    if np.any(np.isfinite(found) & (np.abs(found) >= EXACT)):  # NumPy itself rounds integers beside floats
+    numbers = array.astype(np.float64)
+    if np.any(np.isfinite(numbers) & (np.abs(numbers) >= EXACT)):  # NumPy itself rounds integers beside floats
         for x in np.asarray(costs, dtype=object).ravel():
             if isinstance(x, int | np.integer) and abs(int(x)) > EXACT:
                 raise DataError(where, "hold an integer that floats round", got=int(x), allowed="-2**53..2**53")
-    return found
+    return numbers

@@ -16,7 +16,7 @@ MOST = 1e9
 
 
 class Reward(Record, frozen=True):
-    """How candidates that meet the target are ranked.
+    """Reward by which candidates that meet the target are ranked.
 
     ``additive``: R = A_q - mu * M_q / M_0; ``multiplicative``: R = (M_0 / M_q) * exp(-max(0, A_0 - A_q) / softness).
     A is accuracy in 0..1, M memory in bits, index 0 the float network, q the candidate.

@@ -1,4 +1,4 @@
-"""What the search settings of all families have in common."""
+"""Search settings that all families have in common."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qspinn.records.record import Record, need
 
 
 class Scheme(enum.Enum):
-    """When quantization happens.
+    """Time of quantization: after training (PTQ), or in it (ITQ).
 
     PTQ: after float training, in one go. PTQ_ADAPT: the same, then only the thresholds are learned anew on the grid.
     ITQ: STDP itself runs on the grid, from fresh weights.
@@ -52,7 +52,7 @@ def need_some(where: str, record: Record, *names: str) -> None:
 
 
 def need_header(name: str, seed: int, version: int) -> None:
-    """What every experiment's file must have; runs are stored in folders of the experiment's name."""
+    """Checks the head of an experiment's file: name, seed and version; the name is that of the run's folder."""
     need(
         name not in ("", ".", "..") and not set(name) & set("/\\\0") and len(name.encode()) <= 200,
         "name",

@@ -29,9 +29,9 @@ from qspinn.exploration.family import (
     rehearsal_of,
 )
 from qspinn.exploration.journal import Journal
-from qspinn.exploration.outcome import Judge, Outcome, conclude, ranked, reasons, versions_of
+from qspinn.exploration.outcome import Outcome, Selection, outcome_of, ranked, reasons, versions_of
 from qspinn.exploration.sensitivity import Significance
-from qspinn.exploration.workers import Ahead, Crew, Event, Executors, OnEvent, is_measured, local_processes
+from qspinn.exploration.workers import Event, Executors, OnEvent, Precompilation, Workers, is_measured, local_processes
 from qspinn.files import remove_parts, write_atomic
 from qspinn.records.record import canonical_json, content_key, to_plain
 
@@ -65,10 +65,10 @@ def explore(
     start = time.perf_counter()
     report = on_event or _silent
     with _opened(experiment, out, n_workers, report, executors) as job:
-        judge = _candidates(job, *_floats_and_sweep(job))
+        selection = _candidates(job, *_floats_and_sweep(job))
         worker = ev.open_worker(job.folder, experiment, job.dataset.labels, job.files)
         report(Event(stage="test", done=0, total=1))
-        outcome = conclude(worker, job.dataset, job.crew.journal.records, judge, time.perf_counter() - start)
+        outcome = outcome_of(worker, job.dataset, job.workers.journal.records, selection, time.perf_counter() - start)
     write_atomic(job.folder / "result.json", msgspec.json.format(msgspec.json.encode(outcome), indent=1))
     report(Event(stage="test", done=1, total=1))
     return outcome
@@ -88,7 +88,7 @@ def sweep(
 
 
 def _silent(event: Event) -> None:
-    """Nobody listens."""
+    """Ignores an event: no callback was given."""
 
 
 class _Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -99,7 +99,7 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     family: Family
     dataset: AnyDataset
     files: Files
-    crew: Crew
+    workers: Workers
 
 
 @contextlib.contextmanager
@@ -117,16 +117,20 @@ def _opened(
     n_workers = n_workers or os.cpu_count() or 1
     with Journal(folder / "journal") as journal:
         _claim(journal, experiment, dataset, folder)
-        for own in (folder, *(folder / name for name in ("float", "cache", "candidates"))):  # this run holds the lock
-            remove_parts(own)
+        for place in (folder, *(folder / name for name in ("float", "cache", "candidates"))):  # this run holds the lock
+            remove_parts(place)
         files = family.store(folder, experiment, dataset)
         report(Event(stage="data", done=1, total=1))
         arguments = (str(folder), canonical_json(experiment), dataset.labels, files)
         with executors(n_workers, ev.start_worker, arguments) as pool:
-            ahead = Ahead(_rehearsals(experiment, folder, dataset.labels, files))
-            crew = Crew(journal=journal, pool=pool, report=report, room=2 * n_workers, ahead=ahead)
+            precompilation = Precompilation(_rehearsals(experiment, folder, dataset.labels, files))
+            workers = Workers(
+                journal=journal, pool=pool, report=report, max_running=2 * n_workers, precompilation=precompilation
+            )
             try:
-                yield _Job(folder=folder, experiment=experiment, family=family, dataset=dataset, files=files, crew=crew)
+                yield _Job(
+                    folder=folder, experiment=experiment, family=family, dataset=dataset, files=files, workers=workers
+                )
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -135,11 +139,13 @@ def _opened(
 def _rehearsals(
     experiment: AnyExperiment, folder: Path, labels: tuple[str, ...], files: Files
 ) -> list[tuple[str, bytes]]:
-    """What workers compile ahead, see `rehearsal_of`; nothing where it is not possible, as the run itself says why."""
+    """Kernels that workers compile beforehand, see `rehearsal_of`; none where that fails: the run itself says why."""
     rehearsal = rehearsal_of(experiment)
     with contextlib.suppress(QSpinnError):
-        bench = ev.open_worker(folder, experiment, labels, files).bench if rehearsal else None
-        return [(key, msgspec.json.encode(piece)) for key, piece in rehearsal.rehearsals(bench)] if rehearsal else []
+        measurement = ev.open_worker(folder, experiment, labels, files).measurement if rehearsal else None
+        return (
+            [(key, msgspec.json.encode(piece)) for key, piece in rehearsal.rehearsals(measurement)] if rehearsal else []
+        )
     return []
 
 
@@ -176,12 +182,12 @@ def _reads_as(plain: Any, experiment: AnyExperiment) -> bool:
         return False
 
 
-def _floats_and_sweep(job: _Job) -> tuple[Judge, list[Significance]]:
+def _floats_and_sweep(job: _Job) -> tuple[Selection, list[Significance]]:
     """Float networks and the significance sweep."""
     experiment, family = job.experiment, job.family
     tasks = family.float_tasks(experiment)
     by_key = dict(tasks)
-    floats = job.crew.run(
+    floats = job.workers.run(
         "float training",
         "float",
         [(key, msgspec.json.encode(task)) for key, task in tasks],
@@ -189,23 +195,25 @@ def _floats_and_sweep(job: _Job) -> tuple[Judge, list[Significance]]:
     )
     account = family.account(experiment, job.dataset)
     points = family.points(experiment, job.dataset)
-    job.crew.run("significance", "sensitivity", [(c.key(), canonical_json(c)) for c in points])
-    judge = Judge(experiment=experiment, float_accuracy=floats[tasks[0][0]]["accuracy"], float_bits=account.total_bits)
-    return judge, ranked(experiment, job.crew.journal.records, account)
+    job.workers.run("significance", "sensitivity", [(c.key(), canonical_json(c)) for c in points])
+    selection = Selection(
+        experiment=experiment, float_accuracy=floats[tasks[0][0]]["accuracy"], float_bits=account.total_bits
+    )
+    return selection, ranked(experiment, job.workers.journal.records, account)
 
 
-def _candidates(job: _Job, judge: Judge, curves: list[Significance]) -> Judge:
+def _candidates(job: _Job, selection: Selection, curves: list[Significance]) -> Selection:
     """All candidates; their records are in the journal afterwards."""
-    crew = job.crew
+    workers = job.workers
 
     def best() -> str:
-        found = crew.done("candidate").get(judge.winner(crew.measured()))
-        return f"{found['accuracy'] * 100:.2f} % at {judge.float_bits / found['bits']:.1f}x" if found else ""
+        record = workers.done("candidate").get(selection.winner(workers.measured()))
+        return f"{record['accuracy'] * 100:.2f} % at {selection.float_bits / record['bits']:.1f}x" if record else ""
 
     try:
         proposed = job.family.propose(job.experiment, job.dataset, curves)
     except LoweringError as error:
-        why = [r for r in crew.done("sensitivity").values() if r["label"].startswith(f"{error.where}|")]
+        why = [r for r in workers.done("sensitivity").values() if r["label"].startswith(f"{error.where}|")]
         raise LoweringError(error.where, error.problem, got=reasons(why)[0][0], fix=error.fix) from None
     by_key = {c.key(): c for c in proposed}
 
@@ -216,11 +224,11 @@ def _candidates(job: _Job, judge: Judge, curves: list[Significance]) -> Judge:
             return False
         return True
 
-    crew.run(
+    workers.run(
         "candidates",
         "candidate",
         [(key, canonical_json(c)) for key, c in by_key.items()],
         best,
         lambda record: not is_measured(record) or has_file(record),
     )
-    return judge
+    return selection

@@ -54,9 +54,9 @@ def significance(sweep: Sweep, accuracy: dict[str, float], account: MemoryAccoun
         path, rounding, width = label.split("|")
         measured.setdefault((path, Rounding(rounding)), {})[int(width)] = value
     curves = []
-    for (path, rounding_of), own in measured.items():
-        bits = tuple(sorted(own, reverse=True))
-        curve = tuple(own[b] for b in bits)
+    for (path, rounding_of), accuracies in measured.items():
+        bits = tuple(sorted(accuracies, reverse=True))
+        curve = tuple(accuracies[b] for b in bits)
         lost = [max(0.0, curve[0] - a) * 100 for a in curve]
         saved = [counts[path] * (bits[0] - b) / 1000 for b in bits]
         curves.append(

@@ -20,7 +20,7 @@ def shipped() -> dict[str, Path]:
 
 
 def what_it_is(file: Path) -> str:
-    """What an experiment is: the first sentence of the comment at its top."""
+    """Summary of an experiment: the first sentence of the comment at its top."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
     text = " ".join(line.removeprefix("#").strip() for line in lines)
     return re.split(r"(?<!\bal)\.(?: |$)", text)[0]  # "et al." ends no sentence

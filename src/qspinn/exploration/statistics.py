@@ -49,7 +49,7 @@ def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float =
 
 
 def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of a proportion of hits among n. Source: Wilson (1927), score interval.
+    """Confidence interval (low, high) of a proportion of hits among n. Source: Wilson (1927), score interval.
 
     Raises:
         DataError: no samples, or more hits than samples.

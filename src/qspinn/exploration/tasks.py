@@ -1,6 +1,6 @@
-"""What is done with a candidate, whatever its family: build, measure on validation, store, record. Runs in workers.
+"""Tasks of a worker process, for every family: build a candidate, measure it on validation, store it, record it.
 
-A worker keeps a bench, what its family measures with; what travels is a candidate one way and a plain record the other.
+A worker keeps the measurement of its family; candidates travel to it and plain records back.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from qspinn.records.record import to_plain
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A family at work on an experiment: its functions and the bench they need."""
+    """Family of an experiment in a worker process, with the measurement that its functions need."""
 
     folder: Path
     experiment: AnyExperiment
     family: Family
-    bench: Any
+    measurement: Any
 
 
 def checksum(array: NDArray) -> str:
@@ -95,24 +95,24 @@ def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
     record = {"key": candidate.key(), "candidate": to_plain(candidate)}
     family = worker.family
     try:
-        built, learning = family.build(worker.bench, candidate)
-        right, facts = family.measure(worker.bench, candidate, built)
+        built, learning = family.build(worker.measurement, candidate)
+        right, facts = family.measure(worker.measurement, candidate, built)
         account = family.STORED.account(built)
-        found = facts | {
+        measured = facts | {
             "accuracy": float(right.mean()) if len(right) else math.nan,
             "bits": account.total_bits,
             "learning_bits": learning.total_bits if learning else 0,
             "memory": [to_plain(row) for row in account.rows],
         }
-        _need_numbers(found)
+        _need_numbers(measured)
         family.STORED.save(built, family.STORED.path(worker.folder, candidate))
     except Exception as error:
         return record | rejection(error, worker.folder)
-    return record | found | {"seconds": round(time.perf_counter() - start, 3)}
+    return record | measured | {"seconds": round(time.perf_counter() - start, 3)}
 
 
 def rejection(error: Exception, folder: Path | None) -> dict[str, str]:
-    """What a record says of a candidate that failed: the reason, and the kind of the error.
+    """Entries of the record of a candidate that failed: the reason, and the kind of the error.
 
     An error that was not raised on purpose is a mistake of this library: it is named with its place in the source.
 
@@ -144,13 +144,13 @@ def rejection(error: Exception, folder: Path | None) -> dict[str, str]:
     }
 
 
-def _need_numbers(found: Mapping[str, Any], path: str = "") -> None:
+def _need_numbers(measured: Mapping[str, Any], path: str = "") -> None:
     """Checks that everything measured is finite: what is not has no place on a front, in a reward or in JSON.
 
     Raises:
         RunError: names what is not.
     """
-    for name, value in found.items():
+    for name, value in measured.items():
         if isinstance(value, Mapping):
             _need_numbers(value, f"{path}{name}.")
         for number in value if isinstance(value, list) else [value]:
@@ -167,15 +167,15 @@ def sensitivity_point(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]
     """Validation accuracy with one tensor narrow and the rest wide, or why that is not possible; as in `evaluate`."""
     record = {"key": candidate.key(), "label": candidate.label}
     try:
-        found = {"accuracy": worker.family.sweep_accuracy(worker.bench, candidate)}
-        _need_numbers(found)
+        measured = {"accuracy": worker.family.sweep_accuracy(worker.measurement, candidate)}
+        _need_numbers(measured)
     except Exception as error:
         return record | rejection(error, worker.folder)
-    return record | found
+    return record | measured
 
 
 _worker: Worker | QSpinnError | None = None
-"""This process's worker, or why it could not be opened."""
+"""Worker of this process, or the error with which it could not be opened."""
 
 
 def start_worker(folder: str, experiment: bytes, labels: tuple[str, ...], files: Files) -> None:
@@ -202,21 +202,24 @@ def open_worker(folder: Path, experiment: AnyExperiment, labels: tuple[str, ...]
     """The worker for an experiment whose splits are in files."""
     family = family_of(experiment)
     return Worker(
-        folder=folder, experiment=experiment, family=family, bench=family.open_bench(folder, experiment, labels, files)
+        folder=folder,
+        experiment=experiment,
+        family=family,
+        measurement=family.open_measurement(folder, experiment, labels, files),
     )
 
 
 def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
-    """One task in a worker process."""
+    """Runs a task in a worker process."""
     if _worker is None:
         raise RunError("worker", "was not started")
     if isinstance(_worker, QSpinnError):
         raise _worker
     plain = msgspec.json.decode(argument)
     if kind == "float":
-        return {"kind": kind, "key": key, **_worker.family.train_float(_worker.bench, plain)}
+        return {"kind": kind, "key": key, **_worker.family.train_float(_worker.measurement, plain)}
     if kind == "rehearsal":
-        rehearsal_of(_worker.experiment).rehearse(_worker.bench, plain)
+        rehearsal_of(_worker.experiment).rehearse(_worker.measurement, plain)
         return {}
     measure = {"candidate": evaluate, "sensitivity": sensitivity_point}[kind]
     return {"kind": kind, **measure(_worker, candidate_of(_worker.experiment, plain))}

@@ -1,4 +1,4 @@
-"""The workers of a run: tasks go out to processes, their records come back into the journal, progress is told."""
+"""Workers of a run: tasks go out to processes, records come back into the journal, progress is reported."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from qspinn import former
 from qspinn.errors import RunError
 from qspinn.exploration import tasks as ev
 from qspinn.exploration.journal import Journal
@@ -50,14 +51,14 @@ class _WorkerContext(multiprocessing.context.SpawnContext):
 
 
 def local_processes(n_workers: int, initializer: Callable[..., None], arguments: tuple) -> concurrent.futures.Executor:
-    """One fresh Python process per worker on this machine."""
+    """Executor with a fresh Python process per worker on this machine."""
     return concurrent.futures.ProcessPoolExecutor(
         n_workers, mp_context=_WorkerContext(), initializer=initializer, initargs=arguments
     )
 
 
-class Ahead:
-    """Work beside the tasks of a run, whose results nobody needs: kernels that are compiled before they are called.
+class Precompilation:
+    """Compilation of kernels beside the tasks of a run, before the kernels are called.
 
     Args:
         pieces: (key, argument) of each; they are handed out behind the first tasks of the run.
@@ -70,7 +71,7 @@ class Ahead:
         self.total, self.running = len(self.waiting), set[concurrent.futures.Future]()
 
     def start(self, pool: concurrent.futures.Executor, report: OnEvent) -> None:
-        """Hands out what waits."""
+        """Hands out the pieces that wait."""
         if self.waiting:
             report(Event(stage=self.STAGE, done=0, total=self.total))
         for key, argument in self.waiting:
@@ -78,20 +79,25 @@ class Ahead:
         self.waiting = []
 
     def note(self, ready: set[concurrent.futures.Future], report: OnEvent) -> None:
-        """Tells what of it is done now, however it ended: a piece that failed is met again in the run itself."""
+        """Reports pieces that have ended, failed ones too: the run itself compiles their kernels when it calls them."""
         for future in ready & self.running:
             self.running.remove(future)
             report(Event(stage=self.STAGE, done=self.total - len(self.running), total=self.total))
 
 
-class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Hands tasks to the workers and their records to the journal."""
+class Workers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Worker processes of a run: take tasks, and their records go to the journal.
+
+    Attributes:
+        max_running: tasks that are handed out at a time.
+        precompilation: kernels to compile beside the tasks.
+    """
 
     journal: Journal
     pool: concurrent.futures.Executor
     report: OnEvent
-    room: int
-    ahead: Ahead = msgspec.field(default_factory=Ahead)
+    max_running: int
+    precompilation: Precompilation = msgspec.field(default_factory=Precompilation)
 
     def done(self, kind: str) -> dict[str, dict[str, Any]]:
         """Finished records of a kind, by key."""
@@ -121,14 +127,14 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         running: dict[concurrent.futures.Future, str] = {}
         finished = total - len(todo)
         while waiting or running:
-            while waiting and len(running) < self.room:
+            while waiting and len(running) < self.max_running:
                 key, argument = waiting.pop(0)
                 running[self.pool.submit(ev.work, kind, key, argument)] = key
-            self.ahead.start(self.pool, self.report)
+            self.precompilation.start(self.pool, self.report)
             ready, _ = concurrent.futures.wait(
-                {*running, *self.ahead.running}, return_when=concurrent.futures.FIRST_COMPLETED
+                {*running, *self.precompilation.running}, return_when=concurrent.futures.FIRST_COMPLETED
             )
-            self.ahead.note(ready, self.report)
+            self.precompilation.note(ready, self.report)
             for future in ready & running.keys():
                 running.pop(future)
                 self.journal.append(_result_of(future))
@@ -154,3 +160,6 @@ def _result_of(future: concurrent.futures.Future) -> dict[str, Any]:
             "a worker process died (killed, or out of memory)",
             fix="run the same command again: it continues; --workers 1 needs less memory",
         ) from None
+
+
+__getattr__ = former.names_of(__name__)

@@ -1,4 +1,4 @@
-"""Where modules and their input lie, and that training there repeats."""
+"""Devices of modules and their input, and settings under which training there repeats."""
 
 from __future__ import annotations
 

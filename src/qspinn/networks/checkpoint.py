@@ -43,7 +43,7 @@ class AnyTrained(Protocol):
         """The learned arrays by path."""
 
     def need_whole(self) -> AnyTrained:
-        """This network, once every array is known to be there, of its shape and finite."""
+        """Returns this network after a check that every array is there, of its shape and finite."""
 
     def key(self) -> str:
         """Content key (sha256, hex) of declaration and arrays."""
@@ -77,7 +77,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
 
     def need_whole(self) -> Trained:
-        """This network, once every array is known to be there, of its shape and finite.
+        """Returns this network after a check that every array is there, of its shape and finite.
 
         Raises:
             DataError: names the array.
@@ -117,7 +117,7 @@ class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
 
     def need_whole(self) -> TrainedLayers:
-        """This network, once every array is known to be there, of its shape and finite.
+        """Returns this network after a check that every array is there, of its shape and finite.
 
         Raises:
             DataError: names the array.

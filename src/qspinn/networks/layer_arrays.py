@@ -74,12 +74,12 @@ def decay_of(layer: Layer, arrays: Mapping[str, Floats], kind: str = "decay") ->
 
 def decay_paths(network: LayeredNetwork) -> dict[str, Shapes]:
     """The decays that arrays may give, by path, with the shapes that each may have."""
-    found: dict[str, Shapes] = {}
+    paths: dict[str, Shapes] = {}
     for layer in network.layers:
         there = {"decay": True, "i_decay": layer.neuron.current_decay is not None, "theta_decay": layer.neuron.adapts}
         shapes = ((1,), (layer.shape[0],), (layer.n,))
-        found |= {f"{layer.name}.{kind}": shapes for kind, is_there in there.items() if is_there}
-    return found
+        paths |= {f"{layer.name}.{kind}": shapes for kind, is_there in there.items() if is_there}
+    return paths
 
 
 def decay_arrays(network: LayeredNetwork, decays: Mapping[str, NDArray]) -> dict[str, Floats]:
@@ -103,7 +103,7 @@ def decay_arrays(network: LayeredNetwork, decays: Mapping[str, NDArray]) -> dict
 
 
 def most_spikes(network: LayeredNetwork, signal: str) -> int:
-    """How often a source of a signal may spike in one step."""
+    """Largest number of spikes of a source of a signal in one step."""
     if signal == "input":
         return network.input.max_count
     pool = next((c for c in network.connections if isinstance(c, Pool2d) and c.target == signal), None)
@@ -137,19 +137,19 @@ DECAYS = {"decay": "0..1", "i_decay": "0 <= decay < 1", "theta_decay": "0 <= dec
 def _array(path: str, x: NDArray, shapes: Shapes) -> Floats:
     """An array of one of its shapes; one number stands for all channels of a threshold, and for a decay."""
     kind = path.rpartition(".")[2]
-    found = reals(path, x, low=-LARGEST_SIZE, high=LARGEST_SIZE, error=LoweringError)
-    if (kind == "v_th" or kind in DECAYS) and found.size == 1:
-        found = found.reshape(1)
-    elif found.shape not in shapes:
+    array = reals(path, x, low=-LARGEST_SIZE, high=LARGEST_SIZE, error=LoweringError)
+    if (kind == "v_th" or kind in DECAYS) and array.size == 1:
+        array = array.reshape(1)
+    elif array.shape not in shapes:
         allowed = " or ".join(map(str, dict.fromkeys(shapes)))
-        raise LoweringError(path, "has the wrong shape", got=found.shape, allowed=allowed)
-    if kind == "v_th" and found.min() <= 0:
-        raise LoweringError(path, "holds a threshold that silence reaches", got=float(found.min()), allowed="above 0")
+        raise LoweringError(path, "has the wrong shape", got=array.shape, allowed=allowed)
+    if kind == "v_th" and array.min() <= 0:
+        raise LoweringError(path, "holds a threshold that silence reaches", got=float(array.min()), allowed="above 0")
     if kind in DECAYS:
-        wrong = (found < 0) | (found > 1 if kind == "decay" else found >= 1)
+        wrong = (array < 0) | (array > 1 if kind == "decay" else array >= 1)
         if wrong.any():
-            raise LoweringError(path, "is no decay factor", got=float(found[wrong][0]), allowed=DECAYS[kind])
-    return found
+            raise LoweringError(path, "is no decay factor", got=float(array[wrong][0]), allowed=DECAYS[kind])
+    return array
 
 
 def _fix(network: LayeredNetwork, path: str, known: Mapping[str, object]) -> str:

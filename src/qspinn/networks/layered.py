@@ -167,7 +167,7 @@ class Conv2d(Record, frozen=True, tag="conv2d"):
             )
 
     def shape_after(self, height: int, width: int) -> Pair:
-        """(height, width) of what it feeds."""
+        """Size (height, width) of the target."""
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
         after = [
             (size + 2 * p - span) // s + 1
@@ -270,7 +270,8 @@ class Layer(Record, frozen=True):
 
 
 class NeuronReadout(Record, frozen=True):
-    """One neuron of `source` per class; the class with the most spikes, or the largest final or summed potential."""
+    """Read-out with one neuron of `source` per class; the class with the most spikes, or the largest final or summed
+    potential."""
 
     source: str
     of: Literal["spikes", "v_last", "v_sum"] = "spikes"
@@ -360,7 +361,7 @@ class LayeredNetwork(Record, frozen=True):
                 shapes[c.target] = (channels, height, width)
 
     def shape_of(self, signal: str) -> Shape:
-        """(channels, height, width) of the input, a population or a pooled signal."""
+        """Shape (channels, height, width) of the input, a population or a pooled signal."""
         shapes: dict[str, Shape] = {"input": self.input.shape}
         for layer in self.layers:
             self._add_pools(shapes)

@@ -19,7 +19,7 @@ Span = tuple[float, float]
 
 
 class LocalLayer(Record, frozen=True):
-    """One convolution, zero-padded, of square kernels, and the square max-pooling behind it (1: none)."""
+    """Layer that learns locally: a zero-padded convolution with square kernels, and square max-pooling (1: none)."""
 
     channels: int
     kernel: int = 5
@@ -112,7 +112,7 @@ def sizes_of(network: LocalNetwork, shape: Shape) -> tuple[LayerSize, ...]:
     Raises:
         ConfigError: a kernel or a pooling window does not fit; names the layer.
     """
-    found: list[LayerSize] = []
+    sizes: list[LayerSize] = []
     source = shape
     for number, layer in enumerate(network.layers, 1):
         name = f"conv{number}"
@@ -129,6 +129,6 @@ def sizes_of(network: LocalNetwork, shape: Shape) -> tuple[LayerSize, ...]:
             raise ConfigError(f"{name}.pool", "is larger than the layer", got=layer.pool, allowed=f"up to {min(reach)}")
         target = (layer.channels, reach[0], reach[1])
         pooled = (layer.channels, reach[0] // layer.pool, reach[1] // layer.pool)
-        found.append(LayerSize(name=name, layer=layer, source=source, target=target, pooled=pooled))
+        sizes.append(LayerSize(name=name, layer=layer, source=source, target=target, pooled=pooled))
         source = pooled
-    return tuple(found)
+    return tuple(sizes)

@@ -189,7 +189,7 @@ def chain(
             got=last,
             allowed=f'kind = "dense", n = 0 (which stands for {n_classes})',
         )
-    own = neuron or Leaky()
+    layer_neuron = neuron or Leaky()
     layers: list[Layer] = []
     connections: list[Connection] = []
     here: Shape = shape
@@ -203,7 +203,7 @@ def chain(
         connections += new
         if not isinstance(link, PoolLink):
             silent = at_end and readout != "spikes"
-            plain = msgspec.structs.replace(own, spiking=False) if silent else own
+            plain = msgspec.structs.replace(layer_neuron, spiking=False) if silent else layer_neuron
             layers.append(Layer(name=label, shape=here, neuron=link.neuron or plain))
         signal = label
     return LayeredNetwork(

@@ -1,4 +1,4 @@
-"""What the families of networks check alike: names, steps and constants."""
+"""Checks that all families of networks share: names, steps and constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which arrays belong to a trained network, by path, and the check that a set of arrays is what the network declares.
+"""Arrays of a trained network by path, and the check that a set of arrays is what the network declares.
 
 Arrays reach a network from a file, from training or from a caller. Wherever they do, unknown and missing ones, wrong
 shapes and values that are not finite are refused here, by path, before anything computes with them.
@@ -27,8 +27,8 @@ SPAN_64 = (-(2**63), 2**63 - 1)
 
 
 class Expected(NamedTuple):
-    """What an array must be: its shapes (any of them), its values' span, whether they are integers, whether it may be
-    missing."""
+    """Requirements on an array: its shapes (any of them), its values' span, whether they are integers, whether it may
+    be missing."""
 
     shapes: tuple[tuple[int, ...], ...]
     low: float = -MOST
@@ -40,18 +40,18 @@ class Expected(NamedTuple):
 def of_competing(network: Network) -> dict[str, Expected]:
     """Arrays of competing populations: `<pop>.w` [N_post, N_pre], `<pop>.theta` [N], `readout.responses` [N, classes],
     which is missing before classes are assigned."""
-    found: dict[str, Expected] = {}
+    expected: dict[str, Expected] = {}
     for p in network.populations:
-        found[f"{p.name}.w"] = Expected(((p.n, network.size_of(network.dense_into(p.name).source)),))
-        found[f"{p.name}.theta"] = Expected(((p.n,),))
+        expected[f"{p.name}.w"] = Expected(((p.n, network.size_of(network.dense_into(p.name).source)),))
+        expected[f"{p.name}.theta"] = Expected(((p.n,),))
     shape = (network.population(network.readout.source).n, network.readout.n_classes)
-    return found | {"readout.responses": Expected((shape,), optional=True)}
+    return expected | {"readout.responses": Expected((shape,), optional=True)}
 
 
 def of_module(network: LayeredNetwork) -> dict[str, Expected]:
     """Arrays of a layered network as its module in training has them: `a__w`, `a__bias`, `norms.a__w.weight`, ...
     and, where they are not the declared ones, decays: `a__decay`, `a__i_decay`, `a__theta_decay`."""
-    found = {
+    expected = {
         path.replace(".", "__"): Expected(shapes, 0.0, 1.0 if path.endswith(".decay") else BELOW_1, optional=True)
         for path, shapes in decay_paths(network).items()
     }
@@ -61,16 +61,16 @@ def of_module(network: LayeredNetwork) -> dict[str, Expected]:
             if isinstance(c, Skip):
                 continue
             key = network.weight_path(c).replace(".", "__")
-            found[key] = Expected((network.weight_shape(c),))
+            expected[key] = Expected((network.weight_shape(c),))
             if c.bias:
-                found[f"{layer.name}__bias"] = Expected(((channels,),))
+                expected[f"{layer.name}__bias"] = Expected(((channels,),))
             if c.norm:
-                found |= {
+                expected |= {
                     f"norms.{key}.{kind}": Expected(((channels,),)) for kind in ("weight", "bias", "running_mean")
                 }
-                found[f"norms.{key}.running_var"] = Expected(((channels,),), low=0.0)
-                found[f"norms.{key}.num_batches_tracked"] = Expected(((),), low=0, high=SPAN_64[1], whole=True)
-    return found
+                expected[f"norms.{key}.running_var"] = Expected(((channels,),), low=0.0)
+                expected[f"norms.{key}.num_batches_tracked"] = Expected(((),), low=0, high=SPAN_64[1], whole=True)
+    return expected
 
 
 def need(
@@ -83,7 +83,7 @@ def need(
         QSpinnError: of kind `error`, naming the path.
     """
     need_known(params, expected, error=error)
-    found: dict[str, NDArray[Any]] = {}
+    checked: dict[str, NDArray[Any]] = {}
     for path, what in expected.items():
         if path not in params:
             if not what.optional:
@@ -96,8 +96,8 @@ def need(
             array = arrays.reals(path, params[path], low=what.low, high=what.high, error=error)
         if array.shape not in what.shapes:
             raise error(path, "has the wrong shape", got=array.shape, allowed=" or ".join(map(str, what.shapes)))
-        found[path] = array
-    return found
+        checked[path] = array
+    return checked
 
 
 def need_known(

@@ -46,7 +46,7 @@ VGGSNN_STAGES = ((64, 128), (256, 256), (512, 512), (512, 512))
 
 
 class Variant(Record, frozen=True):
-    """What is left open of a published network.
+    """Choices that a published network leaves open.
 
     Attributes:
         shape: (channels, height, width) of the input.
@@ -71,7 +71,7 @@ class Variant(Record, frozen=True):
         need(2 <= self.n_classes <= 1 << 16, "network.n_classes", self.n_classes, "2..65536")
 
     def channels(self, full: int) -> int:
-        """How many channels a layer has that has `full` of them at width 1; one at least."""
+        """Number of channels of a layer that has `full` of them at width 1; one at least."""
         return max(1, round(full * self.width))
 
     @property
@@ -132,10 +132,10 @@ def _block(before: Layer, name: str, channels: int, stride: Pair) -> tuple[list[
     one, two = f"{name}_1", f"{name}_2"
     entry = Conv2d(source=before.name, target=one, stride=stride, padding=(1, 1), norm=True)
     shape = (channels, *entry.shape_after(*before.shape[1:]))
-    kept = shape == before.shape
+    same_shape = shape == before.shape
     shortcut: Connection = (
         Skip(source=before.name, target=two)
-        if kept
+        if same_shape
         else Conv2d(source=before.name, target=two, kernel=(1, 1), stride=stride, norm=True)
     )
     inner = Conv2d(source=one, target=two, padding=(1, 1), norm=True)
@@ -186,8 +186,8 @@ def _vgg(variant: Variant, stages: tuple[tuple[int, ...], ...], name: str) -> La
         ConfigError: the input is too small for so many stages.
     """
     halvings = len(stages) - 1
-    left = (variant.shape[1] >> halvings, variant.shape[2] >> halvings)
-    if min(left) < 1:
+    size = (variant.shape[1] >> halvings, variant.shape[2] >> halvings)
+    if min(size) < 1:
         raise ConfigError(
             "network.shape",
             f"is too small for {name}",
@@ -197,7 +197,7 @@ def _vgg(variant: Variant, stages: tuple[tuple[int, ...], ...], name: str) -> La
     links: list[Link] = []
     for number, stage in enumerate(stages):
         links += [ConvLink(channels=variant.channels(full), padding=1, norm=True) for full in stage]
-        links.append(PoolLink(of="average", kernel=left if number == halvings else 2))
+        links.append(PoolLink(of="average", kernel=size if number == halvings else 2))
     links.append(DenseLink(bias=True, neuron=variant.last))
     return chain(
         variant.shape,

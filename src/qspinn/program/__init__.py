@@ -1,4 +1,4 @@
-"""Integer programs: what they are (`program`), what every engine may rely on (`check`), and their files (`file`)."""
+"""Integer programs (`program`), the check that lets engines rely on them (`check`), and their files (`file`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine may rely on: one check of a program, however it was made, and the memory that a run of it takes.
+"""Check of a program that every engine may rely on, however it was made, and the memory that a run of it takes.
 
 A program that passes runs alike in every engine: names are found, shapes fit, codes lie within their formats, and every
 intermediate of a step stays within the 32 bits of `docs/numerics.md`, section 3, even if all sources spike at once.
@@ -86,7 +86,7 @@ def need_memory(need: int, where: str, error: type[QSpinnError], memory_limit: i
 
 
 def default_limit() -> int:
-    """Bytes that one sample of a run may take where nothing else is asked for.
+    """Default limit of a run: bytes that one sample may take.
 
     Raises:
         ConfigError: the environment variable QSPINN_MEMORY_LIMIT is no positive number of bytes.

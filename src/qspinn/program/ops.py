@@ -226,7 +226,7 @@ Op = PoissonOp | EventsOp | SelectOp | DenseOp | ConvOp | PoolOp | AddOp | LifOp
 
 
 def conv_shape(op: ConvOp, weight: tuple[int, ...]) -> tuple[int, int, int]:
-    """(C_out, height, width) of what a convolution feeds; not positive where the kernel does not fit."""
+    """Shape (C_out, height, width) of a convolution's target; not positive where the kernel does not fit."""
     height, width = (
         (op.shape[1 + i] + 2 * op.padding[i] - op.dilation[i] * (weight[2 + i] - 1) - 1) // op.stride[i] + 1
         for i in range(2)
@@ -235,7 +235,7 @@ def conv_shape(op: ConvOp, weight: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def pool_shape(op: PoolOp) -> tuple[int, int, int]:
-    """(channels, height, width) of a pooled signal."""
+    """Shape (channels, height, width) of a pooled signal."""
     height, width = ((op.shape[1 + i] - op.kernel[i]) // op.stride[i] + 1 for i in range(2))
     return op.shape[0], height, width
 

@@ -19,8 +19,8 @@ from qspinn.records.record import Record, from_plain
 
 
 class Note(Record, frozen=True):
-    """What lowering could not keep of a tensor: `count` of `total` values, for example those that the largest code cuts
-    off.
+    """Note on a tensor of which lowering could not keep `count` of `total` values, for example those that the largest
+    code cuts off.
 
     Attributes:
         path: of the tensor.

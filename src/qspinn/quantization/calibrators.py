@@ -1,4 +1,5 @@
-"""Which real value the largest code stands for: for weights, and for potentials by the histogram in their ranges."""
+"""Calibrators: choice of the real value of the largest code, for weights, and for potentials by the histogram in their
+ranges."""
 
 from __future__ import annotations
 
@@ -70,5 +71,5 @@ def _least_squares(size: Floats, count: NDArray, code_max: int, *, exact: bool) 
         off = size - step * np.minimum(np.floor(size / step + 0.5), code_max) if exact else np.maximum(size - top, 0.0)
         noise = 0.0 if exact else np.where(size <= top, step**2 / 12, 0.0)
         error[:, k] = ((off**2 + noise) * count).sum(axis=1)
-    found: Floats = np.take_along_axis(tops, error.argmin(axis=1)[:, None], axis=1)[:, 0]
-    return found
+    best: Floats = np.take_along_axis(tops, error.argmin(axis=1)[:, None], axis=1)[:, 0]
+    return best

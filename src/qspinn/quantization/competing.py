@@ -1,4 +1,4 @@
-"""(trained network, plan, ranges) -> Program: the only border between floats and integers.
+"""Lowering of a trained network of competing populations, with plan and ranges, to an integer program.
 
 Each population counts its potential in units of its own weight step times a power of two, so a step per neuron costs
 no multiplier at run time: thresholds, inhibition and reset are divided by that unit here, once.
@@ -18,8 +18,9 @@ from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.networks.checkpoint import Trained
 from qspinn.networks.competing import Lif, Network, Population, decay_factor
-from qspinn.program import CodeTensor, Note, Program, check
-from qspinn.program.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, VoteOp, spread
+from qspinn.program import CodeTensor, Program
+from qspinn.program.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp, spread
+from qspinn.quantization.assembly import Parts
 from qspinn.quantization.paths import tensor_paths
 from qspinn.quantization.plan import WIDE_BITS, Granularity, QuantPlan, QuantRule, chosen_rules
 from qspinn.quantization.ranges import Ranges, calibrate
@@ -91,49 +92,29 @@ def lower(
             allowed=", ".join(p.name for p in network.populations),
             fix="calibrate this network on samples of its own",
         )
-    tensors: dict[str, CodeTensor] = {}
-    ops: list[Op] = [poisson_op(network, seed)]
+    parts = Parts.beginning(poisson_op(network, seed))
     source = "input"
     kept = kept_inputs(plan, ranges)
-    notes: list[Note] = []
     if not kept.all():
-        tensors["input.kept"] = CodeTensor(codes=kept.astype(np.int32), fmt=QFormat(bits=1))
-        ops.append(SelectOp(source="input", target="kept", kept="input.kept"))
+        mask = CodeTensor(codes=kept.astype(np.int32), fmt=QFormat(bits=1))
+        parts.add({"input.kept": mask}, [SelectOp(source="input", target="kept", kept="input.kept")])
         source = "kept"
     for number, population in enumerate(network.populations):
         dense = network.dense_into(population.name)
-        w = _array(trained, f"{population.name}.w", (population.n, network.size_of(dense.source)))
+        path = f"{population.name}.w"
+        w = _array(trained, path, (population.n, network.size_of(dense.source)))
         from_input = dense.source == "input"
         w = w[:, kept] if from_input and source == "kept" else w
         stream = STREAMS_PER_POPULATION * (number + 1)
-        new, op = _lower_population(trained, population, w, rules, plan, seed, stream)
-        new = _reachable(op, new)
-        if clipped := _n_clipped(w, rules[f"{population.name}.w"], new[f"{population.name}.w"].fmt):
-            notes.append(Note(path=f"{population.name}.w", problem="clipped", count=clipped, total=w.size))
-        tensors |= new
-        ops += [
-            DenseOp(
-                source=source if from_input else dense.source, target=population.name, weight=f"{population.name}.w"
-            ),
-            op,
-        ]
-        _prove_accumulator(op, new)
-    votes = readout_votes(trained)
-    tensors["readout.votes"] = _unit_interval_codes(votes, rules["readout.votes"])
-    ops.append(VoteOp(source=network.readout.source, votes="readout.votes"))
-    program = Program(
-        name=network.name,
-        n_inputs=network.input.n,
-        n_steps=network.n_steps,
-        seed=seed,
-        ops=tuple(ops),
-        tensors=tensors,
-        labels=labels,
-        provenance={} if provenance is None else provenance,
-        notes=tuple(notes),
-    )
-    check(program, network.name, error=LoweringError)
-    return program
+        tensors, op = _lower_population(trained, population, w, rules, plan, seed, stream)
+        tensors = _reachable(op, tensors)
+        _prove_accumulator(op, tensors)
+        connection = DenseOp(source=source if from_input else dense.source, target=population.name, weight=path)
+        parts.add(tensors, [connection, op])
+        parts.add_clipped(path, _n_clipped(w, rules[path], tensors[path].fmt), w.size)
+    votes = _unit_interval_codes(readout_votes(trained), rules["readout.votes"])
+    parts.add({"readout.votes": votes}, [VoteOp(source=network.readout.source, votes="readout.votes")])
+    return parts.program(network, seed=seed, labels=labels, provenance=provenance)
 
 
 def quantize(trained: Trained, plan: QuantPlan, spikes: Spikes, *, seed: int = 0) -> Program:
@@ -145,7 +126,7 @@ def quantize(trained: Trained, plan: QuantPlan, spikes: Spikes, *, seed: int = 0
 
 
 def kept_inputs(plan: QuantPlan, ranges: Ranges) -> NDArray[np.bool_]:
-    """Which inputs spike often enough to take part, bool [n_inputs].
+    """Mask of the inputs that spike often enough to take part, bool [n_inputs].
 
     Raises:
         LoweringError: none does.
@@ -178,7 +159,7 @@ def _array(trained: Trained, path: str, shape: tuple[int, ...]) -> Floats:
 def unsigned_codes(
     w: Floats, rule: QuantRule, *, keep_sum: bool, key: int = 0, path: str = "w"
 ) -> tuple[CodeTensor, Floats]:
-    """(codes [N_post, N_pre], unit [N_post] in mV per code) of non-negative weights.
+    """Codes [N_post, N_pre] of non-negative weights, and unit [N_post] in mV per code.
 
     GLOBAL: one power-of-two step, 2**-bits of the smallest power of two that clip * max does not exceed; the largest
     code is one step below that power. PER_NEURON: levels 0..clip * max of the neuron's weights;
@@ -346,7 +327,7 @@ def _lower_bound(name: str, neuron: Lif, unit: Floats, v_fmt: QFormat) -> int:
 
 
 def inhibition_code(ratio: float, span: int, rule: QuantRule) -> tuple[int, int]:
-    """(code, left shift) of an inhibition of `ratio` potential codes; the top code where it spans the whole range: a
+    """Code and left shift of an inhibition of `ratio` potential codes; the top code where it spans the whole range: a
     spike then clears everybody."""
     top = (1 << rule.bits) - 1
     if ratio >= span:

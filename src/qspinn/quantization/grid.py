@@ -28,7 +28,7 @@ MOST_SHIFT = 31
 
 
 class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What turns the real numbers of a layer into codes and back.
+    """Scales that turn the real numbers of a layer into codes and back.
 
     Attributes:
         step: weight step of each channel, float64 [C].
@@ -201,7 +201,7 @@ def lower_bound(rule: QuantRule) -> int:
 
 
 def store_format(rule: QuantRule) -> tuple[QFormat | None, int]:
-    """(format of potentials between steps, least code), where they have one of their own; else (None, 0)."""
+    """Format of potentials between steps and its least code, where they have one of their own; else (None, 0)."""
     if not rule.accumulator_bits:
         return None, 0
     dropped = 0 if rule.shared_step else rule.accumulator_bits - rule.bits
@@ -215,16 +215,16 @@ def real_weights(network: LayeredNetwork, arrays: Mapping[str, Floats], layer: L
     Args:
         arrays: from `layer_params.layer_arrays`.
     """
-    found = {}
+    weights = {}
     for c in network.into(layer.name):
         path, factor = network.weight_path(c), average_factor(network, c)
-        found[path] = np.full(layer.shape[0], c.weight * factor) if isinstance(c, Skip) else arrays[path] * factor
-    return found
+        weights[path] = np.full(layer.shape[0], c.weight * factor) if isinstance(c, Skip) else arrays[path] * factor
+    return weights
 
 
 def average_factor(network: LayeredNetwork, c: Linear | Conv2d | Skip) -> float:
-    """What the weights of a connection are multiplied by because its source is an average (perhaps of averages) and a
-    sum is computed."""
+    """Factor on the weights of a connection whose source is an average (perhaps of averages) where a sum is
+    computed."""
     factor, source = 1.0, c.source
     while pool := next((p for p in network.connections if isinstance(p, Pool2d) and p.target == source), None):
         factor /= pool.kernel[0] * pool.kernel[1] if pool.of == "average" else 1
@@ -250,8 +250,8 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
     step = np.max(steps, axis=0)
     if 0 < step.max() < 1 / LARGEST_SIZE:
         raise LoweringError(path, "a clip this small leaves no step", got=rules[path].clip, fix="a larger clip")
-    found: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
-    return found
+    repaired: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
+    return repaired
 
 
 def _check_tops(path: str, largest: Floats, tops: Floats, rule: QuantRule) -> None:
@@ -289,7 +289,7 @@ def _check_sizes(path: str, rows: Floats) -> None:
 
 
 def check_grids(network: LayeredNetwork, grids: Mapping[str, LayerGrid]) -> None:
-    """There is a grid for every layer of a network, with a step for every channel.
+    """Checks that every layer of a network has a grid, with a step for every channel.
 
     Raises:
         LoweringError: names the layer.
@@ -319,7 +319,7 @@ def threshold_shift(v_th: Floats, unit: Floats, bits: int) -> int:
 
 
 def threshold_limits(neuron: Leaky, fmt: QFormat, shift: int, name: str) -> tuple[int, int]:
-    """(least, largest) code of a threshold: silence does not reach it, and some potential of the format does.
+    """Least and largest code of a threshold: silence does not reach it, and some potential of the format does.
 
     Args:
         fmt: of the potentials.

@@ -1,4 +1,4 @@
-"""(layered network, arrays, plan, ranges) -> Program: the border between floats and integers for layers.
+"""Lowering of a trained layered network, with plan and ranges, to an integer program.
 
 Each channel counts its potential in units of its own weight step times a power of two; thresholds, biases and resets
 are divided by that unit here, once, so a step per channel costs no multiplier at run time.
@@ -18,8 +18,9 @@ from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes, thresholds_of
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
-from qspinn.program import CodeTensor, Note, Program, check
+from qspinn.program import CodeTensor, Note, Program
 from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp, spread
+from qspinn.quantization.assembly import Parts
 from qspinn.quantization.calibrators import Floats
 from qspinn.quantization.grid import (
     LayerGrid,
@@ -75,14 +76,13 @@ def lower_layers(
     grids = grids if grids is not None else layer_grids(network, arrays, rules, ranges)
     check_grids(network, grids)
     _check_units(network, grids)
-    tensors: dict[str, CodeTensor] = {}
-    ops: list[Op] = [EventsOp(shape=network.input.shape, max_count=network.input.max_count)]
-    made, notes = {"input"}, []
+    parts = Parts.beginning(EventsOp(shape=network.input.shape, max_count=network.input.max_count))
+    signals = {"input"}
     for number, layer in enumerate(network.layers):
-        _add_pools(network, made, ops)
+        _add_pools(network, signals, parts)
         stream = STREAMS_PER_POPULATION * (number + 1)
         try:
-            new, own = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
+            tensors, ops = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
         except ConfigError as error:  # of a format or a scale, which do not know whose they are
             raise LoweringError(
                 f"{layer.name}: {error.where}",
@@ -91,27 +91,15 @@ def lower_layers(
                 allowed=error.allowed,
                 fix="look at the sizes of this layer's arrays beside one another",
             ) from None
-        tensors |= new
-        ops += own
-        notes += _notes(network, arrays, layer, rules, grids[layer.name])
+        parts.add(tensors, ops)
+        for path, w in real_weights(network, arrays, layer).items():
+            parts.add_clipped(path, n_clipped(w, rules[path], grids[layer.name].step), w.size)
         if layer.neuron.current_decay is not None and layer.name not in ranges.i:
-            notes += _current_notes(network, new, next(op for op in own if isinstance(op, LifOp)))
-        made.add(layer.name)
-    _add_pools(network, made, ops)
-    ops.append(ReadOp(source=network.readout.source, of=network.readout.of))
-    program = Program(
-        name=network.name,
-        n_inputs=network.input.n,
-        n_steps=network.n_steps,
-        seed=seed,
-        ops=tuple(ops),
-        tensors=tensors,
-        labels=labels,
-        provenance={} if provenance is None else provenance,
-        notes=tuple(notes),
-    )
-    check(program, network.name, error=LoweringError)
-    return program
+            parts.notes += _current_notes(network, tensors, next(op for op in ops if isinstance(op, LifOp)))
+        signals.add(layer.name)
+    _add_pools(network, signals, parts)
+    parts.add({}, [ReadOp(source=network.readout.source, of=network.readout.of)])
+    return parts.program(network, seed=seed, labels=labels, provenance=provenance)
 
 
 def _check_units(network: LayeredNetwork, grids: Mapping[str, LayerGrid]) -> None:
@@ -128,16 +116,6 @@ def _check_units(network: LayeredNetwork, grids: Mapping[str, LayerGrid]) -> Non
             got=f"units from {unit.min():.4g} to {unit.max():.4g}",
             fix="one step and one shift for all channels of this layer",
         )
-
-
-def _notes(
-    network: LayeredNetwork, arrays: Mapping[str, Floats], layer: Layer, rules: dict[str, QuantRule], grid: LayerGrid
-) -> list[Note]:
-    """How many weights of the connections into a layer the largest code cuts off."""
-    counts = {
-        path: (n_clipped(w, rules[path], grid.step), w.size) for path, w in real_weights(network, arrays, layer).items()
-    }
-    return [Note(path=path, problem="clipped", count=n, total=size) for path, (n, size) in counts.items() if n]
 
 
 def _current_notes(network: LayeredNetwork, tensors: dict[str, CodeTensor], op: LifOp) -> list[Note]:
@@ -192,21 +170,20 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
     return rules
 
 
-def _add_pools(network: LayeredNetwork, made: set[str], ops: list[Op]) -> None:
-    """Operations of the pooled signals whose sources exist by now."""
+def _add_pools(network: LayeredNetwork, signals: set[str], parts: Parts) -> None:
+    """Adds the pooled signals whose sources exist by now, and the operations that compute them."""
     for c in network.connections:
-        if isinstance(c, Pool2d) and c.source in made and c.target not in made:
-            ops.append(
-                PoolOp(
-                    source=c.source,
-                    target=c.target,
-                    kind="max" if c.of == "max" else "sum",
-                    shape=network.shape_of(c.source),
-                    kernel=c.kernel,
-                    stride=c.stride,
-                )
+        if isinstance(c, Pool2d) and c.source in signals and c.target not in signals:
+            pool = PoolOp(
+                source=c.source,
+                target=c.target,
+                kind="max" if c.of == "max" else "sum",
+                shape=network.shape_of(c.source),
+                kernel=c.kernel,
+                stride=c.stride,
             )
-            made.add(c.target)
+            parts.add({}, [pool])
+            signals.add(c.target)
 
 
 class _Lowering(msgspec.Struct, frozen=True):

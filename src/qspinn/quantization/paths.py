@@ -1,4 +1,4 @@
-"""How the tensors of a network are called, and which of them are weights."""
+"""Names (paths) of the tensors of a network, and which of them are weights."""
 
 from __future__ import annotations
 

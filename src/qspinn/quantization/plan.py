@@ -1,4 +1,4 @@
-"""Which format every tensor gets: ordered rules as plain data; the first rule that matches a tensor wins."""
+"""Plan of the format of every tensor: ordered rules as plain data; the first rule that matches a tensor wins."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SHIFT_BITS = 6
 
 
 class Granularity(enum.Enum):
-    """One step for the whole tensor; or one per target neuron (competing populations) or output channel (layers):
-    potentials then count in it."""
+    """Granularity of steps: one for the whole tensor, or one per target neuron (competing populations) or output
+    channel (layers): potentials then count in it."""
 
     GLOBAL = "global"
     PER_NEURON = "per_neuron"
@@ -33,7 +33,8 @@ class Granularity(enum.Enum):
 
 
 class Calibrator(enum.Enum):
-    """What the largest code of a tensor stands for, from real weights or from potentials seen on calibration data.
+    """Calibrator: choice of the real value of a tensor's largest code, from weights or from potentials on calibration
+    data.
 
     MAX: the largest size. PERCENTILE: the quantile `quantile` of the sizes. MSE: what makes the mean squared error of
     quantization least. MEAN_ABS: in proportion to the mean size, 2 * mean * sqrt(largest code), for weights only
@@ -122,7 +123,7 @@ class QuantRule(Record, frozen=True):
 
 
 class QuantPlan(Record, frozen=True):
-    """How a network becomes integers.
+    """Plan by which a network becomes integers.
 
     Attributes:
         rules: ordered; first match wins. A rule without a tensor and a tensor without a rule are errors.

@@ -48,7 +48,7 @@ def weight_codes(path: str, w: NDArray, rule: QuantRule, step: Floats, key: int 
 
 
 def n_clipped(w: NDArray, rule: QuantRule, step: Floats) -> int:
-    """How many real weights lie more than half a step beyond the largest code, so that their codes cut them off."""
+    """Number of real weights that lie more than half a step beyond the largest code, which cuts them off."""
     if rule.levels is not Levels.UNIFORM:
         return 0
     scale = np.repeat(step, len(w) // len(step)).reshape(-1, *[1] * (w.ndim - 1))
@@ -56,7 +56,7 @@ def n_clipped(w: NDArray, rule: QuantRule, step: Floats) -> int:
 
 
 def channel_tops(path: str, w: NDArray, rule: QuantRule, n_channels: int) -> Floats:
-    """What the largest code stands for: one number per channel, or one for all.
+    """Real value of the largest code: one number per channel, or one for all.
 
     Raises:
         LoweringError: standardization leaves nothing of the weights.
@@ -65,16 +65,16 @@ def channel_tops(path: str, w: NDArray, rule: QuantRule, n_channels: int) -> Flo
     if rule.levels is Levels.UNIFORM:
         return weight_tops(w.reshape(n_rows, -1), rule, weight_format(rule).code_max)
     rows = centred(path, w, rule, n_channels)
-    kept = _kept(rows) if rule.levels is Levels.TERNARY else np.ones_like(rows)
-    sums, counts = ((x.reshape(n_rows, -1).sum(axis=1)) for x in (np.abs(rows) * kept, kept))
+    counted = _kept(rows) if rule.levels is Levels.TERNARY else np.ones_like(rows)
+    sums, counts = ((x.reshape(n_rows, -1).sum(axis=1)) for x in (np.abs(rows) * counted, counted))
     tops: Floats = sums / np.maximum(counts, 1)
     return nearest_power(tops) if rule.power_of_two else tops
 
 
 def nearest_power(x: Floats) -> Floats:
     """The powers of two nearest to positive x, on a scale of powers; zero stays so."""
-    found: Floats = np.where(x > 0, 2.0 ** np.floor(np.log2(np.where(x > 0, x, 1.0)) + 0.5), 0.0)
-    return found
+    powers: Floats = np.where(x > 0, 2.0 ** np.floor(np.log2(np.where(x > 0, x, 1.0)) + 0.5), 0.0)
+    return powers
 
 
 def centred(path: str, w: NDArray, rule: QuantRule, n_channels: int) -> Floats:

@@ -14,7 +14,7 @@ N_SHOWN = 36
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """One neuron's image as a data URI, with the text that describes it."""
+    """Image of a neuron as a data URI, with the text that describes it."""
 
     uri: str
     tip: str

@@ -12,6 +12,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
+from qspinn.exploration.names import legend, readable_name
 from qspinn.exploration.scheme import Scheme
 from qspinn.files import write_atomic
 from qspinn.fixedpoint import Rounding
@@ -53,24 +54,24 @@ def render(source: Source) -> str:
     )
     environment.filters |= FILTERS
     o, allowed, family = source.outcome, source.experiment.search.max_drop_points, SECTIONS[type(source.experiment)]
-    own = family.view(source, source.own)
+    family_view = family.view(source, source.own)
     common = {"o": o, "w": source.winner, "data": source.data}
-    section = Markup(environment.from_string(_resource(f"sections/{family.TEMPLATE}")).render(**common, **own))
+    section = Markup(environment.from_string(_resource(f"sections/{family.TEMPLATE}")).render(**common, **family_view))
     return environment.from_string(_resource("page.html.j2")).render(
         style=Markup(_resource("style.css")),
         symbols=svg.symbols(),
         e=source.experiment,
         allowed=allowed,
         head=words.headline(source),
-        verdict=words.verdict(o.test_difference, source.data.n[2], allowed, own["noun"]),
+        verdict=words.verdict(o.test_difference, source.data.n[2], allowed, family_view["noun"]),
         notes=source.notes,
-        shared=words.shared_text(source.data.shared, own["noun"]),
+        shared=words.shared_text(source.data.shared, family_view["noun"]),
         winner_scheme=words.SCHEMES[source.winner.candidate.scheme],
         own_section=section,
         schemes=_used(words.SCHEMES, {p.candidate.scheme for p in source.points}),
         roundings=_used(words.ROUNDINGS, {p.weights.rounding for p in source.points}),
         **common,
-        **own,
+        **family_view,
         **_search(source),
         **_precision(source),
         **_result(source),
@@ -98,6 +99,7 @@ def _search(source: Source) -> dict[str, Any]:
         "floor": floor,
         "n_below": sum(p.accuracy < floor for p in source.points),
         "front": [_row(p, source) for p in sorted(source.points, key=lambda p: p.bits) if p.on_front],
+        "legend": legend(p.label for p in source.points),
         "ranking": [_row(p, source) for p in ranked],
         "steps": [
             (len(o.candidates) + len(o.rejected), "candidates tried"),
@@ -123,6 +125,7 @@ def _both(figure: Any, source: Source) -> Markup:
 def _row(p: Point, source: Source) -> dict[str, Any]:
     return {
         "label": p.label,
+        "name": readable_name(p.label),
         "scheme": words.SCHEMES[p.candidate.scheme],
         "w_bits": p.weights.bits,
         "rounding": words.ROUNDINGS[p.weights.rounding],
@@ -142,15 +145,15 @@ def _precision(source: Source) -> dict[str, Any]:
     roundings = [r for r in Rounding if any(c.rounding is r for c in curves)]
     table = []
     for path in dict.fromkeys(c.path for c in curves):
-        own = {c.rounding: c for c in curves if c.path == path}
+        by_rounding = {c.rounding: c for c in curves if c.path == path}
         count = sum(r.count for r in source.float_memory if fnmatch.fnmatchcase(r.path, path))
         table.append(
             {
                 "path": path,
                 "count": count,
-                "harmless": [own[r].harmless_bits if r in own else None for r in roundings],
-                "worst": max(c.accuracy[0] - min(c.accuracy) for c in own.values()) * 100,
-                "significance": max(c.significance for c in own.values()),
+                "harmless": [by_rounding[r].harmless_bits if r in by_rounding else None for r in roundings],
+                "worst": max(c.accuracy[0] - min(c.accuracy) for c in by_rounding.values()) * 100,
+                "significance": max(c.significance for c in by_rounding.values()),
             }
         )
     best = {scheme: {r: plots.best_by_bits(source.points, scheme, r) for r in Rounding} for scheme in Scheme}

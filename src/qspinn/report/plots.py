@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from markupsafe import Markup
 
+from qspinn.exploration.names import readable_name
 from qspinn.exploration.scheme import Scheme
 from qspinn.exploration.sensitivity import Significance
 from qspinn.fixedpoint import Rounding
@@ -35,9 +36,10 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tip_of(p: Point, float_bits: int) -> str:
-    """What is shown when a candidate is pointed at."""
+    """Text that is shown when a candidate is pointed at."""
     return (
-        f"{p.label}\n{percent(p.accuracy)} on validation\n{size_text(p.bits)} ({count_text(p.bits)} bit), "
+        f"{p.label}\n{readable_name(p.label)}\n"
+        f"{percent(p.accuracy)} on validation\n{size_text(p.bits)} ({count_text(p.bits)} bit), "
         f"{factor_text(float_bits, p.bits)} smaller"
     )
 
@@ -152,12 +154,12 @@ def _axes(x: Scale, y: Scale, x_ticks: Iterable[float], x_name: str, show: objec
     for v in svg.nice_ticks(y.low, y.high, 6 if y.start > 300 else 5):
         parts.append(svg.line(x.start, y.at(v), x.end, y.at(v), "grid"))
         parts.append(svg.text(x.start - 7, y.at(v) + 4, f"{v * 100:g}", "tick", "end"))
-    room = -math.inf
+    free_from = -math.inf
     for v in x_ticks:
         parts.append(svg.line(x.at(v), y.start, x.at(v), y.start + 5, "grid"))
-        if abs(x.at(v) - room) > 26:
+        if abs(x.at(v) - free_from) > 26:
             parts.append(svg.text(x.at(v), y.start + 19, show(v), "tick", "middle"))  # type: ignore[operator]
-            room = x.at(v)
+            free_from = x.at(v)
     parts.append(svg.text((x.start + x.end) / 2, y.start + 40, x_name, "axis", "middle"))
     middle = (y.start + y.end) / 2
     parts.append(
@@ -246,8 +248,8 @@ def precision_panels(source: Source) -> list[tuple[str, Markup]]:
     """A plot for each scheme: the best accuracy for each weight width and rounding."""
     o = source.outcome
     target = o.float_validation - source.experiment.search.max_drop_points / 100
-    found = {(s, r): best_by_bits(source.points, s, r) for s in Scheme for r in Rounding}
-    limits = limits_of([p.accuracy for best in found.values() for p in best.values()] + [o.float_validation, target])
+    best_of = {(s, r): best_by_bits(source.points, s, r) for s in Scheme for r in Rounding}
+    limits = limits_of([p.accuracy for best in best_of.values() for p in best.values()] + [o.float_validation, target])
     panels = []
     for scheme in Scheme:
         series = [
@@ -257,7 +259,7 @@ def precision_panels(source: Source) -> list[tuple[str, Markup]]:
                 accuracy=tuple(p.accuracy for p in best.values()),
                 tips=tuple(tip_of(p, o.float_bits) for p in best.values()),
             )
-            for (s, r), best in found.items()
+            for (s, r), best in best_of.items()
             if s is scheme and best
         ]
         if series:
@@ -272,7 +274,7 @@ def precision_panels(source: Source) -> list[tuple[str, Markup]]:
 def merged(
     before: Iterable[MemoryRow], after: Iterable[MemoryRow]
 ) -> list[tuple[str, str, MemoryRow | None, MemoryRow | None]]:
-    """(path, role, float row, winner row) of every tensor that either has, the largest first."""
+    """Rows (path, role, float row, winner row) of every tensor that either has, the largest first."""
     old, new = {r.path: r for r in before}, {r.path: r for r in after}
     rows = [(p, (new.get(p) or old[p]).role, old.get(p), new.get(p)) for p in {**old, **new}]
     return sorted(rows, key=lambda r: (-max(m.total_bits for m in r[2:] if m), r[0]))
@@ -285,9 +287,9 @@ def memory(source: Source, width: int) -> Markup:
         for path, _, a, b in merged(source.float_memory, source.winner.memory)
     ]
     rows = [("total", source.outcome.float_bits, source.winner.bits), *rows]
-    step, left = 30, 128
+    step, margin = 30, 128
     height = step * len(rows) + 52
-    x = Scale(low=0.75, high=max(max(a, b) for _, a, b in rows) * 1.6, start=left, end=width - 16, log=True)
+    x = Scale(low=0.75, high=max(max(a, b) for _, a, b in rows) * 1.6, start=margin, end=width - 16, log=True)
     content = [_size_axis(x, height - 40)]
     for i, (path, a, b) in enumerate(rows):
         content.append(_dumbbell(path, a, b, x, step * i + step / 2 + 4))
@@ -308,12 +310,12 @@ def _dumbbell(path: str, before: int, after: int, x: Scale, y: float) -> Markup:
 def _size_axis(x: Scale, bottom: float) -> Markup:
     """Decades of size with their names."""
     decades = [1.0, *(8 * 10.0**e for e in range(12))]
-    parts, room = [], -math.inf
+    parts, free_from = [], -math.inf
     for bits in decades:
         if bits > x.high:
             break
         parts.append(svg.line(x.at(bits), 2, x.at(bits), bottom, "grid"))
-        if x.at(bits) - room > 44:
+        if x.at(bits) - free_from > 44:
             parts.append(svg.text(x.at(bits), bottom + 18, size_text(bits), "tick", "middle"))
-            room = x.at(bits)
+            free_from = x.at(bits)
     return svg.join(parts)

@@ -1,4 +1,4 @@
-"""What the page is made from: the files of a finished run, read once and checked."""
+"""Source of a report: the files of a finished run, read once and checked."""
 
 from __future__ import annotations
 
@@ -79,8 +79,12 @@ class FloatNetwork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Everything the page shows; `own` is what only the run's family of networks has, `notes` what lowering could not
-    keep of the winner's tensors, one sentence each."""
+    """Content of a report.
+
+    Attributes:
+        own: facts that only the run's family of networks has.
+        notes: values of the winner's tensors that lowering could not keep, one sentence each.
+    """
 
     outcome: Outcome
     experiment: AnyExperiment
@@ -96,7 +100,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Section(Protocol):
-    """What a family of networks adds to a report: a module of `report.sections`.
+    """Section that a family of networks adds to a report: a module of `report.sections`.
 
     Attributes:
         TEMPLATE: the section's own template, beside its module.
@@ -105,11 +109,11 @@ class Section(Protocol):
     TEMPLATE: str
 
     def read(self, folder: Path, facts: dict[str, Any], model: Path) -> tuple[Any, int]:
-        """(what only this family has, bits that learning takes in float) from a run's folder, the facts that all
-        families have (fields of `Source`) and the winner's file."""
+        """Facts that only this family has, and bits that learning takes in float, from a run's folder, the facts of all
+        families (fields of `Source`) and the winner's file."""
 
     def view(self, source: Source, own: Any) -> dict[str, Any]:
-        """What the templates need besides what all families have."""
+        """Variables of the templates besides those of all families."""
 
 
 def read_run(folder: Path, sections: Mapping[type, Section]) -> Source:

@@ -32,7 +32,7 @@ SWEPT = "One tensor at a time is narrowed while all others stay at 16 bit."
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the interval says about the target: a badge (`met`, `open` or `missed`), its words, and the sentences."""
+    """Verdict of the interval on the target: a badge (`met`, `open` or `missed`), its words, and the sentences."""
 
     kind: str
     badge: str
@@ -70,7 +70,7 @@ def _order(x: float) -> int:
 
 
 def factor_text(float_bits: int, bits: int) -> str:
-    """How many times smaller: 54.1×."""
+    """Factor by which something is smaller: 54.1×."""
     return f"{three(float_bits / bits)}×"
 
 
@@ -106,7 +106,7 @@ def headline(source: Source) -> dict[str, str]:
 
 
 def verdict(d: Difference, n_test: int, allowed: float, noun: str = "images") -> Verdict:
-    """What the 95 % interval of the test difference says about losing at most `allowed` points."""
+    """Verdict of the 95 % interval of the test difference on a loss of at most `allowed` points."""
     n = f"{count_text(n_test)} test {noun}"
     target, span = f"The target allows a loss of {points_text(allowed)}", f"({signed(d.low)} … {signed(d.high)})"
     if d.low >= -allowed:
@@ -123,8 +123,8 @@ def verdict(d: Difference, n_test: int, allowed: float, noun: str = "images") ->
             badge="Target missed on test",
             text=f"{target}, but even the favourable end of the interval {span} loses more.",
         )
-    own = "is within the target" if d.points >= -allowed else "is larger than that"
-    text = f"{target}. The measured difference of {signed(d.points)} points {own}, but the interval {span} reaches "
+    side = "is within the target" if d.points >= -allowed else "is larger than that"
+    text = f"{target}. The measured difference of {signed(d.points)} points {side}, but the interval {span} reaches "
     text += f"across it: with {n}, neither meeting nor missing the target is shown."
     return Verdict(kind="open", badge="Not decided by this test set", text=text)
 
@@ -156,7 +156,7 @@ def rejections(o: Outcome) -> list[tuple[str, int]]:
 
 
 def shared_text(shared: Mapping[str, int], noun: str) -> str:
-    """What must be known first of results on splits that share samples; empty where they share none."""
+    """Warning on results of splits that share samples; empty where they share none."""
     if not shared:
         return ""
     pairs = ", ".join(f"{pair} share {count_text(n)}" for pair, n in shared.items())
@@ -167,13 +167,13 @@ def shared_text(shared: Mapping[str, int], noun: str) -> str:
 
 
 def width_text(bits: Sequence[int]) -> str:
-    """One width, or from the smallest to the largest: 4‑bit, 4‑ to 8‑bit."""
+    """Width, or the smallest to the largest: 4‑bit, 4‑ to 8‑bit."""
     low, high = min(bits), max(bits)
     return f"{low}‑bit" if low == high else f"{low}‑ to {high}‑bit"
 
 
 def float_text(f: FloatNetwork) -> str:
-    """What a float network trained by gradients or locally reached, and how."""
+    """Accuracy of a float network trained by gradients or locally, and its training, in a sentence."""
     return f"{percent(f.accuracy)} on validation, {f.epochs} epochs, trained in {duration_text(f.seconds)}"
 
 

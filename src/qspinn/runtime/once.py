@@ -1,4 +1,4 @@
-"""What is made of a program once and used in every run of it."""
+"""Cache of what is made of a program once and used in every run of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _made: weakref.WeakKeyDictionary[Program, dict[Any, Any]] = weakref.WeakKeyDicti
 
 
 def once(program: Program, key: tuple, make: Callable[[], Made]) -> Made:
-    """What `make` returned when it was first asked for under this key; programs never change."""
+    """Result of the first call of `make` under this key; programs never change."""
     made = _made.get(program, {})
     if key not in made:
         with _making:

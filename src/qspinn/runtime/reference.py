@@ -58,7 +58,7 @@ def init(program: Program, batch: int) -> State:
 
 
 def step(program: Program, state: State, t: int, spikes_in: NDArray) -> tuple[State, dict[str, Ints]]:
-    """(new state, spikes [B, N] of every population) after step t with input spikes [B, n_inputs]."""
+    """New state, and spikes [B, N] of every population, after step t with input spikes [B, n_inputs]."""
     signals: dict[str, Ints] = {"input": spikes_in.astype(np.int64)}
     new_state: State = {}
     for op in program.ops:

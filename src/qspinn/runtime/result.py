@@ -1,4 +1,4 @@
-"""What running a program returns, the same from every backend."""
+"""Result of running a program, the same from every backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For authors of backends: the contract every backend must keep, programs to hold it against, and broken backends."""
+"""Tests for authors of backends: the contract every backend must keep, programs to test it on, and broken backends."""
 
 from __future__ import annotations
 

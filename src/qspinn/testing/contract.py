@@ -43,7 +43,7 @@ def _same_array(got: NDArray, expected: NDArray, where: str) -> None:
 
 
 class BackendContract:
-    """What every backend must do. A subclass gives ``backend``; pytest runs the tests it inherits::
+    """Contract of backends as tests. A subclass gives ``backend``; pytest runs the tests it inherits::
 
         class TestMine(BackendContract):
             backend = staticmethod(my_engine.run)

@@ -28,7 +28,7 @@ ROUNDINGS = tuple(Rounding)
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """What one population of a random program looks like; its tensors are drawn from the recipe's seed."""
+    """Recipe of one population of a random program; its tensors are drawn from the recipe's seed."""
 
     n: int = 5
     v_bits: int = 8

@@ -40,7 +40,7 @@ CHUNK = 400
 
 
 class Outcome(enum.Enum):
-    """What became of a changed file; all but the first two are faults."""
+    """Outcome of reading a changed file; all but the first two are faults."""
 
     REFUSED = "refused"
     EQUAL = "equal in all engines"
@@ -67,7 +67,7 @@ Judge = Callable[[int, int], Verdict]
 
 
 def judged(seed: int, number: int) -> Verdict:
-    """What becomes of the mutant (seed, number): loaded, written again, and run by every engine."""
+    """Verdict on the mutant (seed, number): loaded, written again, and run by every engine."""
     changed = mutant(seed, number)
     started = time.monotonic()
     verdict = _tried(changed, seed, number)
@@ -284,6 +284,6 @@ def _silent(worker: _Worker) -> Verdict | None:
 
 
 def counted(verdicts: list[Verdict]) -> dict[str, int]:
-    """How many mutants had which outcome, by its name."""
+    """Number of mutants by the name of their outcome."""
     counts = Counter(v.outcome for v in verdicts)
     return {outcome.value: counts[outcome] for outcome in Outcome}

@@ -166,7 +166,7 @@ def convert(model: grid.GridModel, data: Any, labels: tuple[str, ...], provenanc
 
 
 def evaluate_trained(trained: Trained, split: Any, name: str, seed: int) -> tuple[Accuracy, NDArray[np.int64]]:
-    """(accuracy, predictions [n]) of a trained float network on a split of images."""
+    """Accuracy and predictions [n] of a trained float network on a split of images."""
     need_samples(split, name)
     need_kind(name, split, Split, DataError)
     trained.need_whole()

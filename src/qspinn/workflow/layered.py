@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qspinn.arrays import need_kind
 from qspinn.data import EventDataset, EventSet
 from qspinn.errors import ConfigError, DataError
-from qspinn.exploration.layered import bench
+from qspinn.exploration.layered import measurement
 from qspinn.exploration.layered.space import LayeredExperiment
 from qspinn.exploration.statistics import Accuracy, share
 from qspinn.learning.gradients import quantized
@@ -37,10 +37,10 @@ def train_experiment(
     experiment: LayeredExperiment, progress: Progress | None, resume: Path | None, device: str
 ) -> tuple[TrainedLayers, Accuracy]:
     """The float network of an experiment and its validation accuracy."""
-    dataset = bench.load(experiment)
-    network = bench.declared(experiment, dataset)
+    dataset = measurement.load(experiment)
+    network = measurement.declared(experiment, dataset)
     place = str(device_of(device))
-    net = bench.trained_net(experiment, network, *dataset.learned(), resume, _of_loss(progress), place)
+    net = measurement.trained_net(experiment, network, *dataset.learned(), resume, _of_loss(progress), place)
     return frozen(net), _measured(net, dataset.validation, "validation")[0]
 
 
@@ -130,7 +130,7 @@ def convert(module: QuantNet, data: Any, labels: tuple[str, ...], provenance: di
 def evaluate_trained(
     trained: TrainedLayers | Module, split: Any, name: str, seed: int
 ) -> tuple[Accuracy, NDArray[np.int64]]:
-    """(accuracy, predictions [n]) of a trained network of layers, or of a module, on recordings."""
+    """Accuracy and predictions [n] of a trained network of layers, or of a module, on recordings."""
     need_samples(split, name)
     need_kind(name, split, EventSet, DataError)
     net = restored(trained) if isinstance(trained, TrainedLayers) else trained

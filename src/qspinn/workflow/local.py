@@ -82,7 +82,7 @@ def _trained(
 
 
 def evaluate_trained(trained: TrainedLocal, split: Any, name: str, seed: int) -> tuple[Accuracy, NDArray[np.int64]]:
-    """(accuracy, predictions [n]) of layers that learned locally, on recordings."""
+    """Accuracy and predictions [n] of layers that learned locally, on recordings."""
     need_samples(split, name)
     need_kind(name, split, EventSet, DataError)
     need_classes(split, trained.network.n_classes, name)

@@ -16,7 +16,7 @@ from qspinn.workflow.splits import inputs_of, need_classes, need_samples
 def evaluate(
     program: Program, split: Any, name: str, backend: str = "numba", device: str = "cpu"
 ) -> tuple[Accuracy, NDArray[np.int64]]:
-    """(accuracy, predictions [n]) of an integer program on a split; see `verbs.evaluate`."""
+    """Accuracy and predictions [n] of an integer program on a split; see `verbs.evaluate`."""
     need_samples(split, name)
     results = []
     for spikes in inputs_of(program, split):

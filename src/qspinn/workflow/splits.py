@@ -106,7 +106,7 @@ def training_split(what: str, given: Any, kind: type[T]) -> T:
 
 
 def measuring_split(given: Any) -> tuple[str, Any]:
-    """(name, split) to measure a training on: validation of a data set, else the training data themselves."""
+    """Name and split to measure a training on: validation of a data set, else the training data themselves."""
     whole = isinstance(given, data.Dataset | data.EventDataset)
     return ("validation", given.validation) if whole else ("train", given)
 

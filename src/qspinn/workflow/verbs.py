@@ -1,4 +1,4 @@
-"""One verb for each stage, for networks of every family.
+"""Verbs of the workflow, one for each stage, for networks of every family.
 
 The family is that of the first argument's type: competing populations that learn by STDP (`Network`, `Trained`,
 `GridModel`), layers that learn by gradients (`LayeredNetwork`, `TrainedLayers`, the torch modules `SurrogateNet` and
@@ -73,7 +73,7 @@ def train(
     device: str = "cpu",
     **options: Any,
 ) -> tuple[Any, Accuracy]:
-    """(the trained network, its accuracy on validation).
+    """Trains a network; returns it and its accuracy on validation.
 
     Args:
         what: an experiment, which says all but progress, resume and device itself; a network, which starts from fresh
@@ -135,7 +135,7 @@ def _unknown_option(verb: str, options: dict[str, Any], error: TypeError) -> Exc
 
 
 def calibrate(trained: Any, data: Any, *, seed: int = 0) -> Any:
-    """What lowering must know of the data: the ranges of a trained network on calibration data.
+    """Measures the ranges of a trained network on calibration data, from which lowering chooses formats.
 
     Args:
         trained: `Trained`, `TrainedLayers` or a `SurrogateNet`.
@@ -222,7 +222,7 @@ def convert(
 def evaluate(
     model: Any, split: Any, name: str = "test", *, backend: str = "numba", device: str = "cpu", seed: int = 0
 ) -> tuple[Accuracy, NDArray[np.int64]]:
-    """(accuracy, predictions [n]) of a program or a trained network on a split.
+    """Accuracy and predictions [n] of a program or a trained network on a split.
 
     Args:
         model: a `Program`, `Trained`, `TrainedLayers`, `TrainedLocal`, `SurrogateNet` or `QuantNet`.
@@ -267,7 +267,8 @@ def save(model: Any, path: str | Path) -> Path:
 
 
 def load(path: str | Path, *, memory_limit: int | None = None) -> Any:
-    """What `save` wrote: a `Program`, `Trained`, `TrainedLayers` or `TrainedLocal`, by the content of the file.
+    """Loads a file that `save` wrote: a `Program`, `Trained`, `TrainedLayers` or `TrainedLocal`, by the content of the
+    file.
 
     Args:
         memory_limit: bytes that a run of one sample of a program may take; None for half of the machine's memory.

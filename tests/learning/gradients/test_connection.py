@@ -12,7 +12,7 @@ from torch.nn import functional
 from qspinn.learning.gradients import node
 from qspinn.learning.gradients.node import Plan, advance
 from qspinn.learning.gradients.surrogate import KINDS, SurrogateNet, real_scan
-from qspinn.learning.gradients.wiring import Room, Wiring, flat, parts, shaped
+from qspinn.learning.gradients.wiring import Scratch, Wiring, flat, parts, shaped
 from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
 
 T, B = 6, 5
@@ -56,12 +56,12 @@ def plain(c: dict[str, Any], x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 def integrator(wiring: Wiring, norm: torch.nn.BatchNorm2d | None = None) -> Plan:
     """A layer whose potentials are its input currents."""
     layer = Layer(name="b", shape=wiring.target, neuron=Leaky(decay=0.0, spiking=False))
-    return Plan(wiring.target, real_scan(layer, KINDS["arctan"], 2.0), Room(), wiring, norm)
+    return Plan(wiring.target, real_scan(layer, KINDS["arctan"], 2.0), Scratch(), wiring, norm)
 
 
 def currents(plan: Plan, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     zeros = torch.zeros(plan.shape[0])
-    return advance(plan, x, w, None, None, zeros, zeros, torch.tensor(0.0)).left
+    return advance(plan, x, w, None, None, zeros, zeros, torch.tensor(0.0)).v_after
 
 
 @pytest.mark.parametrize("channel_last", [False, True])
@@ -162,22 +162,22 @@ def test_weights_that_are_no_numbers_are_noticed_without_spikes() -> None:
 
 
 def test_memory_in_use_is_not_given_away() -> None:
-    room = Room()
-    first = room.take((100,))
+    scratch = Scratch()
+    first = scratch.take((100,))
     held = torch.from_numpy(first[10:20])
     first[:] = 1
     place = first.ctypes.data
     del first
-    assert room.take((100,)).ctypes.data != place
+    assert scratch.take((100,)).ctypes.data != place
     assert held.sum() == 10
     del held
-    assert room.take((100,)).ctypes.data == place
+    assert scratch.take((100,)).ctypes.data == place
 
 
 @pytest.mark.parametrize("n", [100, 1 << 20, 1 << 21])
 def test_memory_begins_at_a_cache_line(n: int) -> None:
-    room = Room()
-    first, second = room.take((n,)), room.take((n,))
+    scratch = Scratch()
+    first, second = scratch.take((n,)), scratch.take((n,))
     assert first.ctypes.data % 64 == second.ctypes.data % 64 == 0
     first[:], second[:] = 1, 2
     assert first.size == n

@@ -15,8 +15,8 @@ from qspinn.compiled.vectors import aligned
 from qspinn.learning.gradients import choice
 from qspinn.learning.gradients.choice import Passes
 from qspinn.learning.gradients.kernels import backward as backward_kernel
+from qspinn.learning.gradients.kernels import fast
 from qspinn.learning.gradients.kernels import forward as forward_kernel
-from qspinn.learning.gradients.kernels import usual
 from qspinn.learning.gradients.scan import Scan
 
 N_SAMPLES, N_STEPS = 3, 7
@@ -79,8 +79,12 @@ def outcome(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> dict[st
     """Everything both passes write."""
     rng, shape = np.random.default_rng(seed), passes.current.shape
     n = shape[2]
-    spikes, left, none = np.full(shape, 9, np.float32), np.full(shape, 9, np.float32), np.zeros((0, 0, 0), np.float32)
-    work = passes.forward(spikes, left, none, none)
+    spikes, v_after, none = (
+        np.full(shape, 9, np.float32),
+        np.full(shape, 9, np.float32),
+        np.zeros((0, 0, 0), np.float32),
+    )
+    work = passes.forward(spikes, v_after, none, none)
     count = sum(work(0, a, b) for a, b in ((0, 2), (2, N_SAMPLES)))
     up, across = (none if name in without else rng.normal(size=shape).astype(np.float32) for name in ("up", "across"))
     grad = aligned(shape, np.float32)
@@ -90,13 +94,13 @@ def outcome(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> dict[st
     back = passes.backward(up, np.float32(0.125), across, np.zeros((0, 0)), normed, around, grad, *sums.values())
     for number, (a, b) in enumerate(((0, 1), (1, N_SAMPLES))):
         back(number, a, b)
-    return {"count": np.array(count), "spikes": spikes, "left": left, "grad": grad} | sums
+    return {"count": np.array(count), "spikes": spikes, "left": v_after, "grad": grad} | sums
 
 
 def both(passes: Passes, seed: int, without: tuple[str, ...] = ()) -> tuple[dict, dict]:
-    assert passes.usual
+    assert passes.fast
     fast = outcome(passes, seed, without)
-    passes.usual = False
+    passes.fast = False
     return fast, outcome(passes, seed, without)
 
 
@@ -160,11 +164,11 @@ def test_what_is_no_number_is_passed_on() -> None:
     ids=str,
 )
 def test_other_layers_go_the_general_way(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usual, "forward", None)
+    monkeypatch.setattr(fast, "forward", None)
     scan = scan_of(NEAREST)._replace(**changes)
     passes = passes_of(scan, 1, gained=False)
     shape = passes.current.shape
     current, thetas = (np.zeros(shape if there else (0, 0, 0), np.float32) for there in (scan.has_current, scan.adapts))
     passes.forward(np.zeros(shape, np.float32), np.zeros(shape, np.float32), current, thetas)(0, 0, N_SAMPLES)
-    assert not passes.usual
-    assert not passes_of(scan_of(NEAREST), 1, places=5, gained=False).usual  # 20 neurons fill no register
+    assert not passes.fast
+    assert not passes_of(scan_of(NEAREST), 1, places=5, gained=False).fast  # 20 neurons fill no register

@@ -310,7 +310,7 @@ def test_nothing_of_codes_stays_on_another_device(mode: int) -> None:
     decay = torch.tensor(0.5, dtype=torch.float64)
     total = torch_connection.current(wiring, x.to("meta"), w, codes=True)
     spent = torch_neurons.neurons(scan, total, None, *there, decay, outer_numbers(wiring.target[0], wiring.n_places))
-    (spent.spikes.sum() + spent.left.sum() + spent.rate).backward()
+    (spent.spikes.sum() + spent.v_after.sum() + spent.rate).backward()
     assert all(t.grad is not None and t.grad.device.type == "meta" for t in (w, *there))
 
 

@@ -26,7 +26,7 @@ from qspinn.learning.local.kernels import step as _kernel
 from qspinn.learning.local.kernels import update as _update
 from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import LayerStart, raster_of, start_of
-from qspinn.learning.local.training import answers, fit, layers_of, said
+from qspinn.learning.local.training import answers, fit, layers_of, predicted_classes
 from qspinn.networks.local import LocalLayer, LocalNetwork, sizes_of
 from qspinn.quantization.plan import QuantPlan, QuantRule, with_rule
 from samples import LOCAL_SHAPE, local_bars
@@ -326,8 +326,8 @@ def test_gradients_of_the_float_version_are_those_of_autograd() -> None:
 
 def test_most_frequent_and_summed_readouts() -> None:
     values = np.array([[[3, 2, 0]], [[3, 2, 0]], [[0, 9, 0]]])
-    assert said(values, "mode").tolist() == [0]
-    assert said(values, "sum").tolist() == [1]
+    assert predicted_classes(values, "mode").tolist() == [0]
+    assert predicted_classes(values, "sum").tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ _FACTORS = {"us": 1, "ms": 1000, "s": 1_000_000}
 
 
 class Remedies(NamedTuple):
-    """What a refusal advises: against disorder, and against a wrap ("{}" is the period)."""
+    """Advice in an error: against disorder, and against a wrap ("{}" is the period)."""
 
     disorder: str = 'order="sort"'
     wrap: str = 'order="unwrap", which adds {} us from here on; or clock_bits=0, if the clock does not wrap here'
@@ -117,7 +117,8 @@ def _need_clock(t: NDArray[np.int64], order: Order, where: str, bits: int) -> No
 def wraps_of(
     t: NDArray[np.int64], falls: NDArray[np.int64], clock_bits: int | None = None
 ) -> tuple[int, NDArray[np.int64]]:
-    """(bits, falls at which a clock of so many bits wrapped), or (0, falls that are too long for disorder).
+    """Bits of a clock and the falls at which it wrapped; 0 and the falls that are too long for disorder, where it did
+    not.
 
     Without clock_bits, the bits are those of the largest time: a clock of fewer would not show it.
     """

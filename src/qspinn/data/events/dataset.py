@@ -39,7 +39,7 @@ EventName: TypeAlias = Literal[
 
 
 class EventData(Record, frozen=True):
-    """Which event recordings, how they are brought into steps, and how many of them.
+    """Configuration of a set of event recordings: which, how many, and how they are brought into steps.
 
     Attributes:
         folder: where the files are; empty: $QSPINN_DATA.
@@ -71,7 +71,7 @@ class EventData(Record, frozen=True):
 
     @property
     def title(self) -> str:
-        """What people call the data: the set's name, or that of the user's own file."""
+        """Name of the data in reports: the set's, or that of the user's own file."""
         return title_of(self.name, self.file)
 
     @classmethod
@@ -190,11 +190,12 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             )
 
     def shared(self) -> dict[tuple[str, str], int]:
-        """For each two splits that share recordings, how many of the later one are in the earlier one."""
+        """Number of recordings of a later split that are in an earlier one, by pair of splits; pairs without any are
+        left out."""
         return shared(contents((self.train, self.validation, self.test)))
 
     def class_counts(self) -> dict[str, tuple[int, ...]]:
-        """How many recordings of each class each split holds."""
+        """Number of recordings of each class in each split."""
         return class_counts([(name, events.labels) for name, events in self.parts()], len(self.labels))
 
     def parts(self) -> tuple[tuple[str, EventSet], ...]:
@@ -202,7 +203,7 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return ("train", self.train), ("validation", self.validation), ("test", self.test)
 
     def learned(self) -> tuple[EventSet, int]:
-        """What training takes: recordings, and how many of their bins make a step."""
+        """Recordings that training uses, and the number of their bins in a step."""
         return (self.train, 1) if self.fine is None else (self.fine, self.per_step)
 
     def checksum(self) -> str:
@@ -217,7 +218,7 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def largest_count(*sets: EventSet) -> int:
-    """How often an address occurs in a bin at most; 1 where only presence is kept."""
+    """Largest count of an address in a bin; 1 where only presence is kept."""
     return max(1 if s.count is None else int(s.count[slice(*span(s.offsets))].max(initial=1)) for s in sets)
 
 
@@ -252,7 +253,7 @@ def contents(splits: Sequence[EventSet]) -> list[tuple[str, list[bytes]]]:
 
 
 def recordings(events: EventSet) -> list[tuple[NDArray, ...]]:
-    """What makes up each recording: where its rows end, its addresses, and how often each occurs."""
+    """Content of each recording: ends of its rows, its addresses, and the count of each."""
     count = np.ones(len(events.index), np.uint8) if events.count is None else events.count
     return [(row - row[0], events.index[row[0] : row[-1]], count[row[0] : row[-1]]) for row in events.offsets]
 

@@ -350,7 +350,7 @@ def gesture_set(
 
 
 def bins_of(duration_ms: int, bin_ms: float) -> int:
-    """How many bins hold the duration."""
+    """Number of bins that hold the duration."""
     duration_ms = integer("bins_of.duration_ms", duration_ms, low=1)
     return -(-duration_ms * 1000 // microseconds(bin_ms))
 

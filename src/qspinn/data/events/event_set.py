@@ -265,7 +265,7 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def shape_of(shape: Any, where: str = "events.shape") -> Shape:
-    """(channels, height, width) as given.
+    """Shape (channels, height, width) as given, checked.
 
     Raises:
         DataError: no three integers over 0, or over 2^32 addresses.

@@ -53,8 +53,8 @@ def read_dat(path: str | Path, sensor: Sensor | None = None) -> Events:
         raise DataError(
             str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error), fix="copy the file anew"
         ) from None
-    at, said = _header(data, path)
-    version = 1 if 0 < said.get("Version", 2) < 2 else 2
+    at, header = _header(data, path)
+    version = 1 if 0 < header.get("Version", 2) < 2 else 2
     if len(data) < at + 2 or data[at + 1] != EVENT_SIZE:
         raise DataError(
             str(path),
@@ -74,24 +74,24 @@ def read_dat(path: str | Path, sensor: Sensor | None = None) -> Events:
         )
     raw = np.frombuffer(body, "<u4").reshape(-1, 2)
     if sensor is None:
-        sensor = (said.get("Height", LARGEST_SIDE), said.get("Width", LARGEST_SIDE))
+        sensor = (header.get("Height", LARGEST_SIDE), header.get("Width", LARGEST_SIDE))
     return checked(_events(raw, version, path, at + 2, sensor), sensor, "reject", None, str(path), REMEDIES)
 
 
 def _header(data: bytes, path: Path) -> tuple[int, dict[str, int]]:
     """(byte at which the text lines end, the whole numbers that they give by name)."""
-    at, said = 0, dict[str, int]()
+    at, header = 0, dict[str, int]()
     for _ in range(MAX_LINES):
         if data[at : at + 1] != b"%":
             if at == 0:
                 break
-            return at, said
+            return at, header
         end = data.find(b"\n", at, at + MAX_LINE)
         if end < 0:
             raise DataError(str(path), f"byte {at}: text header is damaged or cut short", got=data[at : at + 20])
         found = re.fullmatch(rb"%\s*(\w+)\s+(\d{1,9})\s*", data[at:end])
         if found:
-            said[found[1].decode()] = int(found[2])
+            header[found[1].decode()] = int(found[2])
         at = end + 1
     raise DataError(
         str(path),

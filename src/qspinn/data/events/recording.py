@@ -80,7 +80,7 @@ def join(blocks: Iterable[Events]) -> Events:
 
 
 def each(where: str, several: Any) -> Iterator[Any]:
-    """One after the other of several.
+    """Iterates over the blocks of several readers, one after the other.
 
     Raises:
         DataError: there is nothing to go through.
@@ -213,7 +213,7 @@ def _polarity(where: str, p: Any) -> NDArray[np.bool_]:
 
 
 def sensor_of(sensor: Sensor, where: str = "sensor") -> Sensor:
-    """(height, width) as given.
+    """Size (height, width) of a sensor as given, checked.
 
     Raises:
         ConfigError: no two integers of 1..32768.
@@ -244,7 +244,7 @@ def downsample(events: Events, sensor: Sensor, to: Sensor) -> Events:
 
 
 def block_of(sensor: Sensor, to: Sensor) -> Sensor:
-    """How many rows and columns of the sensor make one pixel of `to`."""
+    """Rows and columns of the sensor that make one pixel of `to`."""
     height, width = sensor_of(sensor)
     rows, columns = sensor_of(to, "downsample.to")
     if height % rows or width % columns:

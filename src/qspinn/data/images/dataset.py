@@ -90,11 +90,12 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return ("train", self.train), ("validation", self.validation), ("test", self.test)
 
     def shared(self) -> dict[tuple[str, str], int]:
-        """For each two splits that share images, how many of the later one are in the earlier one."""
+        """Number of images of a later split that are in an earlier one, by pair of splits; pairs without any are left
+        out."""
         return shared([(name, hashes([(image,) for image in split.images])) for name, split in self.parts()])
 
     def class_counts(self) -> dict[str, tuple[int, ...]]:
-        """How many images of each class each split holds."""
+        """Number of images of each class in each split."""
         return class_counts([(name, split.labels) for name, split in self.parts()], len(self.labels))
 
     def checksum(self) -> str:
@@ -107,7 +108,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class DataConfig(Record, frozen=True):
-    """Which data, and how much of them.
+    """Configuration of a set of images: which, and how many.
 
     Attributes:
         name: "digits" (1,797 images of 8 x 8, embedded in scikit-learn), "mnist", "idx" (the user's own images in
@@ -132,7 +133,7 @@ class DataConfig(Record, frozen=True):
 
     @property
     def title(self) -> str:
-        """What people call the data: the set's name, or that of the user's own file."""
+        """Name of the data in reports: the set's, or that of the user's own file."""
         return title_of(self.name, self.file)
 
     @classmethod

@@ -27,7 +27,7 @@ def draw(frame: NDArray[np.float32], down: Any, across: Any) -> None:
 
 @kernel
 def fire(now: Any, last: Any, level: Any, threshold: Any, start_us: float, frame_us: float) -> Any:
-    """(pixel, time [us], brighter) of the events between two frames, by pixel; moves `level`.
+    """Events between two frames as (pixel, time [us], brighter), by pixel; moves `level`.
 
     A pixel fires at the times at which the straight line from last to now crosses level + k * threshold, k = 1, 2, ...
     """

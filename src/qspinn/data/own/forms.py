@@ -47,7 +47,7 @@ FORMS = {
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of the arrays besides what they hold.
+    """Settings of arrays of the user's own: all that their values do not say.
 
     Attributes:
         where: the file or object named in errors. name: of the data set.

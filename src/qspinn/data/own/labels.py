@@ -153,7 +153,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def absences(where: str, parts: Mapping[str, NDArray[np.int64]], names: tuple[str, ...]) -> list[str]:
-    """What a report says of classes that validation or test lack.
+    """Sentences of a report on classes that validation or test lack.
 
     Raises:
         DataError: a split without recordings, or training without one of a class.

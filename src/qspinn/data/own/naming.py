@@ -1,4 +1,4 @@
-"""How a configuration names a data file of the user's own."""
+"""Names of data files of the user's own in a configuration."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def need_file(name: str, file: str) -> None:
 
 
 def title_of(name: str, file: str) -> str:
-    """What people call the data: the file of their own, else the name of the set."""
+    """Name of the data in reports: the user's own file, else the name of the set."""
     return PurePath(file).name if name == OWN else name

@@ -1,4 +1,4 @@
-"""Which recordings of a set without published parts train, validate and test."""
+"""Training, validation and test splits of a set without published parts."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _deal(own: list[int], ranks: list[bytes], shares: dict[str, float], chosen: 
 
 
 def rule_of(shares: Sequence[float] = SHARES, noun: str = "recordings") -> str:
-    """How `by_content` splits, for a report."""
+    """Rule by which `by_content` splits, as a sentence of a report."""
     train, validation, test = (f"{share * 100:.0f} %" for share in shares)
     return (
         f"without a split of its own: of each class, {noun} in the order of a hash of their content (seed {SEED}), the "

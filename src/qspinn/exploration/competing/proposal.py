@@ -1,4 +1,4 @@
-"""Which candidates are worth trying, given the significance curves."""
+"""Candidates that are worth trying, given the significance curves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def propose(experiment: Experiment, curves: list[Significance]) -> list[Candidat
     than the baseline's by PTQ with a step per neuron.
     """
     search, n0 = experiment.search, experiment.network.n_neurons
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
 
     def add(
         scheme: Scheme,
@@ -41,19 +41,19 @@ def propose(experiment: Experiment, curves: list[Significance]) -> list[Candidat
     ) -> None:
         plan = candidate_plan(bits, granularity, rounding, widths, rate)
         label = label_of(scheme, bits, granularity, rounding, states, rate, n, search.ptq.input_rates)
-        found.append(Candidate(scheme=scheme, plan=plan, n_neurons=n, seed=experiment.seed, label=label))
+        candidates.append(Candidate(scheme=scheme, plan=plan, n_neurons=n, seed=experiment.seed, label=label))
 
     for bits, rounding, granularity in itertools.product(
         sorted(search.ptq.weight_bits, reverse=True), search.ptq.roundings, search.ptq.granularities
     ):
-        own = {s.path: s for s in curves if s.rounding is rounding}
+        curve_of = {s.path: s for s in curves if s.rounding is rounding}
         per_neuron = granularity is Granularity.PER_NEURON
         if Scheme.ITQ in search.schemes:
-            add(Scheme.ITQ, bits, granularity, rounding, "lean", learning_widths(lean_widths(own)), 0.0, n0)
-        if not per_neuron and own["exc.w"].drop_at(bits) * 100 > search.ptq.hopeless_points:
+            add(Scheme.ITQ, bits, granularity, rounding, "lean", learning_widths(lean_widths(curve_of)), 0.0, n0)
+        if not per_neuron and curve_of["exc.w"].drop_at(bits) * 100 > search.ptq.hopeless_points:
             continue
-        levels = {"lean": lean_widths(own)} | {
-            f"s{b}": dict.fromkeys(lean_widths(own), b) for b in search.ptq.state_bits
+        levels = {"lean": lean_widths(curve_of)} | {
+            f"s{b}": dict.fromkeys(lean_widths(curve_of), b) for b in search.ptq.state_bits
         }
         for (states, widths), rate in itertools.product(levels.items(), search.ptq.input_rates):
             for scheme in search.schemes:
@@ -62,12 +62,12 @@ def propose(experiment: Experiment, curves: list[Significance]) -> list[Candidat
             for n in search.n_neurons:
                 if per_neuron and Scheme.PTQ in search.schemes and n != n0:
                     add(Scheme.PTQ, bits, granularity, rounding, states, widths, rate, n)
-    return found
+    return candidates
 
 
-def lean_widths(own: dict[str, Significance]) -> dict[str, int]:
+def lean_widths(curve_of: dict[str, Significance]) -> dict[str, int]:
     """The harmless width of everything but the weights."""
-    return {path: s.harmless_bits for path, s in own.items() if path != "exc.w"}
+    return {path: s.harmless_bits for path, s in curve_of.items() if path != "exc.w"}
 
 
 def learning_widths(lean: dict[str, int]) -> dict[str, int]:
@@ -78,14 +78,14 @@ def learning_widths(lean: dict[str, int]) -> dict[str, int]:
 
 
 def sweep_points(experiment: Experiment, network: Network) -> list[Candidate]:
-    """Every (tensor, rounding, width) of the sweep as a candidate."""
+    """Points of the significance sweep as candidates: every (tensor, rounding, width)."""
     search = experiment.search
-    found = []
+    candidates = []
     for rounding in search.ptq.roundings:
         base = wide_plan(network, rounding=rounding)
         for path in tensor_paths(network):
             for bits in sweep_bits(search.sweep):
-                found.append(
+                candidates.append(
                     Candidate(
                         scheme=Scheme.PTQ,
                         plan=sensitivity_plan(base, path, bits, rounding),
@@ -94,4 +94,4 @@ def sweep_points(experiment: Experiment, network: Network) -> list[Candidate]:
                         label=f"{path}|{rounding.value}|{bits}",
                     )
                 )
-    return found
+    return candidates

@@ -1,4 +1,4 @@
-"""What is searched: the experiment record, candidates, and the plans they stand for."""
+"""Search space of competing populations: the experiment record, candidates, and their plans."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class ItqSearch(Record, frozen=True):
 
 
 class SearchConfig(Record, frozen=True):
-    """The candidates that are tried, and how they are judged.
+    """The candidates that are tried, and how they are compared.
 
     Attributes:
         schemes: when quantization happens; each is tried.
@@ -162,7 +162,7 @@ class Experiment(Record, frozen=True):
 
 
 class Candidate(Record, frozen=True):
-    """One point of the search: a plan, a scheme, a network size and a seed. Its key is the hash of its content."""
+    """Candidate of a search: a plan, a scheme, a network size and a seed. Its key is the hash of its content."""
 
     scheme: Scheme
     plan: QuantPlan

@@ -1,4 +1,4 @@
-"""Which candidates for a layered network are worth trying: the sweep's points, and the grid given their curves."""
+"""Candidates for a layered network that are worth trying: the sweep's points, and the grid given their curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from qspinn.quantization.plan import WIDE_BITS, Granularity
 
 def points(experiment: LayeredExperiment, network: LayeredNetwork) -> list[LayeredCandidate]:
     """Every (tensor, rounding, width) of the sweep, all other tensors wide, as PTQ candidates."""
-    search, found = experiment.search, []
+    search, candidates = experiment.search, []
     wide, states = wide_weights(network), dict.fromkeys(state_paths(network), WIDE_BITS)
     for rounding, path, bits in itertools.product(search.ptq.roundings, layer_paths(network), sweep_bits(search.sweep)):
         weights = wide | {path: bits} if path in wide else wide
@@ -38,12 +38,12 @@ def points(experiment: LayeredExperiment, network: LayeredNetwork) -> list[Layer
             search.ptq.granularities[0],
             search,
         )
-        found.append(
+        candidates.append(
             LayeredCandidate(
                 scheme=Scheme.PTQ, plan=plan, seed=experiment.seed, label=f"{path}|{rounding.value}|{bits}"
             )
         )
-    return found
+    return candidates
 
 
 def propose(
@@ -56,30 +56,32 @@ def propose(
     than `hopeless_points`.
     """
     search = experiment.search
-    found = _ptq(experiment, network, curves) if Scheme.PTQ in search.schemes else []
+    candidates = _ptq(experiment, network, curves) if Scheme.PTQ in search.schemes else []
     wanted = search.itq.points if Scheme.ITQ in search.schemes else ()
     for point, rounding in itertools.product(wanted, search.itq.roundings):
-        own = msgspec.structs.replace(experiment, search=point.within(search))
-        level = (f"s{point.states}", _states(own, network, point.weights, point.states))
-        found.append(_candidate(own, network, Scheme.ITQ, point.weights, level, rounding, search.ptq.granularities[0]))
-    return found
+        with_point = msgspec.structs.replace(experiment, search=point.within(search))
+        level = (f"s{point.states}", _states(with_point, network, point.weights, point.states))
+        candidates.append(
+            _candidate(with_point, network, Scheme.ITQ, point.weights, level, rounding, search.ptq.granularities[0])
+        )
+    return candidates
 
 
 def _ptq(experiment: LayeredExperiment, network: LayeredNetwork, curves: list[Significance]) -> list[LayeredCandidate]:
-    search, found = experiment.search, []
+    search, candidates = experiment.search, []
     for bits, rounding, granularity in itertools.product(
         sorted(search.ptq.weight_bits, reverse=True), search.ptq.roundings, search.ptq.granularities
     ):
-        own = {s.path: s for s in curves if s.rounding is rounding}
+        curve_of = {s.path: s for s in curves if s.rounding is rounding}
         weights = weight_widths(network, bits, search)
-        if _hopeless(own, weights, search.ptq.hopeless_points) and _as_swept(experiment, granularity):
+        if _hopeless(curve_of, weights, search.ptq.hopeless_points) and _as_swept(experiment, granularity):
             continue
-        levels = {"lean": lean_widths(own, _states(experiment, network, bits, WIDE_BITS))}
+        levels = {"lean": lean_widths(curve_of, _states(experiment, network, bits, WIDE_BITS))}
         levels |= {f"s{b}": _states(experiment, network, bits, b) for b in search.ptq.state_bits}
-        found += [
+        candidates += [
             _candidate(experiment, network, Scheme.PTQ, bits, level, rounding, granularity) for level in levels.items()
         ]
-    return found
+    return candidates
 
 
 def _states(experiment: LayeredExperiment, network: LayeredNetwork, weight_bits: int, bits: int) -> Widths:
@@ -87,9 +89,11 @@ def _states(experiment: LayeredExperiment, network: LayeredNetwork, weight_bits:
     return state_widths(network, bits, weight_widths(network, weight_bits, search), search.constant_bits)
 
 
-def _hopeless(own: dict[str, Significance], weights: Widths, limit: float) -> bool:
+def _hopeless(curve_of: dict[str, Significance], weights: Widths, limit: float) -> bool:
     return any(
-        own[path].drop_at(bits) * 100 > limit for path, bits in weights.items() if path in own and is_matrix(path)
+        curve_of[path].drop_at(bits) * 100 > limit
+        for path, bits in weights.items()
+        if path in curve_of and is_matrix(path)
     )
 
 
@@ -98,10 +102,10 @@ def _as_swept(experiment: LayeredExperiment, granularity: Granularity) -> bool:
     return granularity in (experiment.search.ptq.granularities[0], Granularity.GLOBAL)
 
 
-def lean_widths(own: dict[str, Significance], known: Widths) -> Widths:
+def lean_widths(curve_of: dict[str, Significance], known: Widths) -> Widths:
     """The harmless width of everything but the weights; currents stay as wide as their sums need."""
     return {
-        path: bits if path.endswith(".i") or path not in own else own[path].harmless_bits
+        path: bits if path.endswith(".i") or path not in curve_of else curve_of[path].harmless_bits
         for path, bits in known.items()
     }
 

@@ -1,4 +1,4 @@
-"""What is searched for layered networks: the experiment record, its candidates, and the plans they stand for."""
+"""Search space of layered networks: the experiment record, its candidates, and their plans."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ class ItqBits(Record, frozen=True):
 
     def within(self, search: LayeredSearch) -> LayeredSearch:
         """The search as it holds for this candidate."""
-        own = {f: getattr(self, f) or getattr(search, f) for f in ("first_bits", "last_bits", "accumulator_bits")}
-        return msgspec.structs.replace(search, **own)
+        changed = {f: getattr(self, f) or getattr(search, f) for f in ("first_bits", "last_bits", "accumulator_bits")}
+        return msgspec.structs.replace(search, **changed)
 
 
 class LayeredPtq(Record, frozen=True):
@@ -230,7 +230,7 @@ def _need_quantile(where: str, quantile: float) -> None:
 
 
 class LayeredSearch(Record, frozen=True):
-    """The candidates that are tried, and how they are judged.
+    """The candidates that are tried, and how they are compared.
 
     Attributes:
         schemes: PTQ and ITQ, here training that goes on from the float network with quantization in the loop.
@@ -323,7 +323,7 @@ def synthetic(data: EventData) -> EventData:
 
 
 class LayeredCandidate(Record, frozen=True):
-    """One point of the search: a plan, a scheme and a seed. Its key is the hash of its content."""
+    """Candidate of a search: a plan, a scheme and a seed. Its key is the hash of its content."""
 
     scheme: Scheme
     plan: QuantPlan
@@ -410,28 +410,28 @@ def weight_widths(network: LayeredNetwork, bits: int, search: LayeredSearch) -> 
     """The width of all weights, with the exceptions for the first and the last layer."""
     first, last = network.layers[0].name, network.readout.source
     exceptions = {first: search.first_bits, last: search.last_bits}
-    found = {
+    widths = {
         network.weight_path(c): exceptions.get(layer.name, 0) or bits
         for layer in network.layers
         for c in network.into(layer.name)
     }
-    return {path: SKIP_BITS if width == 1 and not is_matrix(path) else width for path, width in found.items()}
+    return {path: SKIP_BITS if width == 1 and not is_matrix(path) else width for path, width in widths.items()}
 
 
 def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_bits: int) -> Widths:
-    """One width for all potentials, constants at least as wide as told; currents have as many more bits than weights as
-    their sums need."""
+    """Widths of the states: one for all potentials, constants at least as wide as given; currents have as many more
+    bits than weights as their sums need."""
     widest = {
         layer.name: max(weights[network.weight_path(c)] for c in network.into(layer.name)) for layer in network.layers
     }
-    found = dict.fromkeys(state_paths(network), max(bits, constant_bits))
-    for path in found:
+    widths = dict.fromkeys(state_paths(network), max(bits, constant_bits))
+    for path in widths:
         name, _, kind = path.partition(".")
         if kind == "v":
-            found[path] = bits
+            widths[path] = bits
         if kind == "i":
-            found[path] = min(WIDE_BITS, max(bits, widest[name] + CURRENT_BITS))
-    return found
+            widths[path] = min(WIDE_BITS, max(bits, widest[name] + CURRENT_BITS))
+    return widths
 
 
 def label_of(
@@ -445,5 +445,5 @@ def label_of(
         rounding.value,
         states,
     ]
-    parts += [f"{name}{own}" for name, own in (("first", search.first_bits), ("last", search.last_bits)) if own]
+    parts += [f"{name}{width}" for name, width in (("first", search.first_bits), ("last", search.last_bits)) if width]
     return " ".join(parts)

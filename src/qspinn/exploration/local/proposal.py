@@ -1,4 +1,4 @@
-"""Which widths of local learning are worth trying: the sweep's points, and the candidates given their curves."""
+"""Widths of local learning that are worth trying: the sweep's points, and the candidates given their curves."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Change = Callable[[str, int], int]
 
 def changed_plan(plan: QuantPlan, names: list[str], change: Change) -> QuantPlan:
     """The plan with other widths: a rule for each kind of tensor, or for each layer where layers differ."""
-    rules, found = local_rules(plan, names), []
+    rules, new_rules = local_rules(plan, names), []
     for kind in DEFAULTS:
-        own = [
+        of_kind = [
             msgspec.structs.replace(
                 rules[f"{name}.{kind}"], tensor=f"{name}.{kind}", bits=change(kind, rules[f"{name}.{kind}"].bits)
             )
             for name in names
         ]
-        for_all = [msgspec.structs.replace(rule, tensor=f"*.{kind}") for rule in own]
-        found += for_all[:1] if all(rule == for_all[0] for rule in for_all) else own
-    return msgspec.structs.replace(plan, rules=tuple(found))
+        for_all = [msgspec.structs.replace(rule, tensor=f"*.{kind}") for rule in of_kind]
+        new_rules += for_all[:1] if all(rule == for_all[0] for rule in for_all) else of_kind
+    return msgspec.structs.replace(plan, rules=tuple(new_rules))
 
 
 def points(experiment: LocalExperiment, names: list[str]) -> list[LocalCandidate]:
@@ -51,12 +51,12 @@ def points(experiment: LocalExperiment, names: list[str]) -> list[LocalCandidate
     Raises:
         ConfigError: the plan does not fit the layers of these names; see `formats.local_rules`.
     """
-    found = []
+    candidates = []
     for kind, rule in _widest(experiment.plan, names).items():
         for bits in sorted({*experiment.search.sweep.bits}, reverse=True):
             if SPANS[kind][0] <= bits < rule.bits:
-                found.append(_candidate(experiment, names, _label(kind, rule, bits), _capped({kind: bits})))
-    return [_candidate(experiment, names, BASE, _capped({})), *found] if found else []
+                candidates.append(_candidate(experiment, names, _label(kind, rule, bits), _capped({kind: bits})))
+    return [_candidate(experiment, names, BASE, _capped({})), *candidates] if candidates else []
 
 
 def curves(experiment: LocalExperiment, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
@@ -81,15 +81,15 @@ def curves(experiment: LocalExperiment, accuracy: dict[str, float], account: Mem
     return significance(experiment.search.sweep, narrowed, MemoryAccount(rows=tuple(rows)))
 
 
-def propose(experiment: LocalExperiment, names: list[str], found: list[Significance]) -> list[LocalCandidate]:
+def propose(experiment: LocalExperiment, names: list[str], significances: list[Significance]) -> list[LocalCandidate]:
     """The candidates in the order in which they are tried: plan and lean, then the widths asked for on either."""
-    harmless = {curve.path.removeprefix("*."): curve.harmless_bits for curve in found}
+    harmless = {curve.path.removeprefix("*."): curve.harmless_bits for curve in significances}
     asked = {name: bits for name in GROUPS if (bits := getattr(experiment.search, name))}
     combinations = [dict(zip(asked, widths, strict=True)) for widths in itertools.product(*asked.values())]
     candidates: dict[QuantPlan, LocalCandidate] = {}
-    for own in [{}, *combinations] if asked else [{}]:
-        widths = {kind: bits for name, bits in own.items() for kind in GROUPS[name]}
-        parts = [f"{SHORT[name]}{bits}" for name, bits in own.items()]
+    for asked_widths in [{}, *combinations] if asked else [{}]:
+        widths = {kind: bits for name, bits in asked_widths.items() for kind in GROUPS[name]}
+        parts = [f"{SHORT[name]}{bits}" for name, bits in asked_widths.items()]
         for level, change in ((BASE, _capped({})), ("lean", _capped(harmless))):
             candidate = _candidate(experiment, names, " ".join([*parts, level]), _set(widths, change))
             candidates.setdefault(candidate.plan, candidate)

@@ -1,4 +1,4 @@
-"""What is searched for local learning (`family = "local"`): the experiment record and its candidates.
+"""Search space of local learning (`family = "local"`): the experiment record and its candidates.
 
 The widths are a plan; what is tried are other widths of its kinds of tensors, see `learning.local.formats`.
 """
@@ -37,7 +37,7 @@ class LocalSweep(Sweep, frozen=True):
 
     Attributes:
         bits: widths that are tried, all other kinds as in the plan; only those below the plan's. Empty for no sweep.
-        samples: how many recordings a point learns from, and how many of validation it is judged by; 0 for all.
+        samples: how many recordings a point learns from, and how many of validation measure it; 0 for all.
         epochs: of the training that each point is.
     """
 
@@ -51,7 +51,7 @@ class LocalSweep(Sweep, frozen=True):
 
 
 class LocalSearch(Record, frozen=True):
-    """The candidates that are tried, and how they are judged.
+    """The candidates that are tried, and how they are compared.
 
     Every candidate learns anew, in integers, from the start that the seed draws. Tried are the experiment's plan, the
     plan at the widths that significance finds harmless ("lean"), and from both of them every combination of the widths
@@ -123,7 +123,7 @@ class LocalExperiment(Record, frozen=True):
 
 
 class LocalCandidate(Record, frozen=True):
-    """One point of the search: a plan to learn by and a seed. Its key is the hash of its content."""
+    """Candidate of a search: a plan to learn by and a seed. Its key is the hash of its content."""
 
     plan: QuantPlan
     seed: int

@@ -1,4 +1,4 @@
-"""Which kernels compute a layer's passes over time, forward and backward."""
+"""Choice of the kernels that compute a layer's passes over time, forward and backward."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from qspinn.compiled.scalars import NEAREST, TRUNCATE
 from qspinn.compiled.vectors import FLOATS, LINE
 from qspinn.learning.gradients.kernels import backward as backward_kernel
+from qspinn.learning.gradients.kernels import fast
 from qspinn.learning.gradients.kernels import forward as forward_kernel
-from qspinn.learning.gradients.kernels import usual
 from qspinn.learning.gradients.kernels.forward import PLAIN
 from qspinn.learning.gradients.scan import Scan, outer_numbers
 
@@ -26,7 +26,7 @@ def goes_past(x: NDArray) -> bool:
 
 
 class Passes:
-    """The passes of one layer on one input. By `usual_kernel` where the layer is of that kind.
+    """The passes of one layer on one input. By `kernels.fast` where the layer is of that kind.
 
     Args:
         level, bias [C]: as `Scan.step` takes them.
@@ -41,7 +41,7 @@ class Passes:
         self.places = current.shape[2] // len(level)
         plain = scan.mode == PLAIN
         self.codes = not plain
-        self.usual = (
+        self.fast = (
             scan.kind is np.float32
             and scan.shares_decay
             and scan.spiking
@@ -58,8 +58,8 @@ class Passes:
         )
 
     @cached_property
-    def _usual_step(self) -> tuple:
-        return self.scan.usual_step(self.level, self.bias, self.places)
+    def _fast_step(self) -> tuple:
+        return self.scan.fast_step(self.level, self.bias, self.places)
 
     @cached_property
     def _step(self) -> tuple:
@@ -70,23 +70,33 @@ class Passes:
         return outer_numbers(len(self.level), self.places)
 
     def forward(
-        self, spikes: NDArray, left: NDArray, i_left: NDArray, thetas: NDArray
+        self, spikes: NDArray, v_after: NDArray, i_after: NDArray, thetas: NDArray
     ) -> Callable[[int, int, int], int]:
-        """What computes samples start..stop, given a part's number, start and stop; see
-        `forward_kernel.codes_forward`."""
-        if not self.usual:
+        """Function that computes samples start..stop, given a part's number, start and stop; see
+        `kernels.forward.codes_forward`."""
+        if not self.fast:
             return lambda _, start, stop: forward_kernel.codes_forward(
-                self.current, self.gain, self.rows, start, stop, self._step, self._outer, spikes, left, i_left, thetas
+                self.current,
+                self.gain,
+                self.rows,
+                start,
+                stop,
+                self._step,
+                self._outer,
+                spikes,
+                v_after,
+                i_after,
+                thetas,
             )
-        current, shape, step = self.current.reshape(-1), self.current.shape[1:], self._usual_step
-        to = spikes.reshape(-1), left.reshape(-1)
-        return lambda _, start, stop: usual.forward(current, self.gain, start, stop, shape, step, self.codes, *to)
+        current, shape, step = self.current.reshape(-1), self.current.shape[1:], self._fast_step
+        to = spikes.reshape(-1), v_after.reshape(-1)
+        return lambda _, start, stop: fast.forward(current, self.gain, start, stop, shape, step, self.codes, *to)
 
     def backward(
         self,
         spike_grad: NDArray,
         every_spike: np.float32,
-        left_grad: NDArray,
+        v_after_grad: NDArray,
         by_target: NDArray,
         normed: NDArray,
         around: NDArray,
@@ -98,12 +108,12 @@ class Passes:
     ) -> Callable[[int, int, int], None]:
         """Likewise; see `backward_kernel.codes_backward`. Of what is added to, every part has a row."""
         sums = level_grad, bias_grad, decay_grad, products
-        if not self.usual:
+        if not self.fast:
             by_target, factors = by_target.astype(np.float32), self.scan.factors(self.level, self.places)
             return lambda number, start, stop: backward_kernel.codes_backward(
                 spike_grad,
                 every_spike,
-                left_grad,
+                v_after_grad,
                 self.current,
                 self.gain,
                 self.rows,
@@ -122,12 +132,12 @@ class Passes:
             )
         shape, fixed = (
             self.current.shape[1:],
-            (self._usual_step, self.codes, self.scan.usual_factors(self.places), goes_past(current_grad)),
+            (self._fast_step, self.codes, self.scan.fast_factors(self.places), goes_past(current_grad)),
         )
         up, across, current, seen, to = (
-            x.reshape(-1) for x in (spike_grad, left_grad, self.current, normed, current_grad)
+            x.reshape(-1) for x in (spike_grad, v_after_grad, self.current, normed, current_grad)
         )
-        return lambda number, start, stop: usual.backward(
+        return lambda number, start, stop: fast.backward(
             up,
             every_spike,
             across,

@@ -25,11 +25,11 @@ class _Encode(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, fmt: QFormat, rounding: Rounding, low: int, key: int) -> Tensor:
-        found, _ = encode(x.numpy(), fmt, rounding, scale=scale.numpy(), key=key)
-        found = np.maximum(found, low)
+        codes, _ = encode(x.numpy(), fmt, rounding, scale=scale.numpy(), key=key)
+        codes = np.maximum(codes, low)
         ctx.save_for_backward(x, scale)
         ctx.limits = (low, fmt.code_max, 2.0**fmt.frac)
-        return torch.from_numpy(found.astype(np.float64))
+        return torch.from_numpy(codes.astype(np.float64))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -44,8 +44,8 @@ class _Encode(torch.autograd.Function):
 def encoded(x: Tensor, scale: Tensor, fmt: QFormat, rounding: Rounding, *, low: int = 0, key: int = 0) -> Tensor:
     """Codes of x / scale as whole numbers in float64, at least `low`."""
     apply: Any = _Encode.apply
-    found: Tensor = apply(x, scale, fmt, rounding, low, key)
-    return found
+    values: Tensor = apply(x, scale, fmt, rounding, low, key)
+    return values
 
 
 class _Sign(torch.autograd.Function):
@@ -87,8 +87,8 @@ def coded_weights(path: str, w: Tensor, rule: QuantRule, step: Tensor, key: int,
         rows = rows - rows.mean(dim=1, keepdim=True)
     rows = rows / rows.std(dim=1, keepdim=True) if rule.standardize else rows / rows.detach().abs().mean()
     apply: Any = _Sign.apply
-    found: Tensor = apply(rows, torch.from_numpy(codes.reshape(rows.shape).astype(np.float64)), sharpness)
-    return found.view(w.shape)
+    values: Tensor = apply(rows, torch.from_numpy(codes.reshape(rows.shape).astype(np.float64)), sharpness)
+    return values.view(w.shape)
 
 
 class _Power(torch.autograd.Function):
@@ -106,8 +106,8 @@ class _Power(torch.autograd.Function):
 def to_power(x: Tensor) -> Tensor:
     """The powers of two nearest to positive x."""
     apply: Any = _Power.apply
-    found: Tensor = apply(x)
-    return found
+    powers: Tensor = apply(x)
+    return powers
 
 
 def sharpness_at(progress: float) -> float:

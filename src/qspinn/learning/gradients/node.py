@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qspinn import former
 from qspinn.compiled.vectors import aligned
 from qspinn.learning.gradients.choice import Passes
 from qspinn.learning.gradients.kernels import conv as feeding
@@ -22,11 +23,11 @@ from qspinn.learning.gradients.torch_passes import connection as torch_connectio
 from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
 from qspinn.learning.gradients.wiring import (
     CROWDED,
-    Entries,
-    Room,
+    NonZeros,
+    Scratch,
     Wiring,
-    entries_of,
     images,
+    non_zeros_of,
     parts,
     run,
     shaped,
@@ -39,12 +40,17 @@ _NONE_2, _NONE_3 = _NONE.reshape(0, 0), _NONE.reshape(0, 0, 0)
 
 
 class Plan(NamedTuple):
-    """How one layer computes. wiring: of the connection that is part of the node, if any; norm: its normalization;
-    keeps: potentials left are returned."""
+    """Computation of one layer: shape, neurons, scratch memory.
+
+    Attributes:
+        wiring: of the connection that is part of the node, if any.
+        norm: normalization of that connection.
+        keeps: potentials after the step are returned.
+    """
 
     shape: Shape
     scan: Scan
-    room: Room
+    scratch: Scratch
     wiring: Wiring | None = None
     norm: nn.BatchNorm2d | None = None
     keeps: bool = True
@@ -54,13 +60,16 @@ class Plan(NamedTuple):
         return self.shape[1] * self.shape[2]
 
 
-class Found(NamedTuple):
-    """Of a layer over all steps: spikes, potentials left (if kept), synaptic currents and adaptive thresholds (or no
-    entries), [T, B, C, H, W]; rate: mean of the spikes."""
+class LayerResult(NamedTuple):
+    """Results of a layer over all steps, [T, B, C, H, W] each.
+
+    Spikes, potentials after the step (if kept), synaptic currents and adaptive thresholds (empty where there are none);
+    rate: mean of the spikes.
+    """
 
     spikes: Tensor
-    left: Tensor | None
-    i_left: Tensor
+    v_after: Tensor | None
+    i_after: Tensor
     thetas: Tensor
     rate: Tensor
 
@@ -74,7 +83,7 @@ def advance(
     level: Tensor,
     bias: Tensor,
     decay: Tensor,
-) -> Found:
+) -> LayerResult:
     """A layer over all steps.
 
     Args:
@@ -90,14 +99,18 @@ def advance(
     if torch_neurons.serves(next(t for t in (x, extra) if t is not None).device):
         return _advance_by_torch(plan, x, w, extra, rows, level, bias, decay)
     gamma, beta = (plan.norm.weight, plan.norm.bias) if plan.norm is not None else (None, None)
-    spikes, left, i_left, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
-    return _found(plan, spikes, left, i_left, thetas, rate)
+    spikes, v_after, i_after, thetas, rate = _apply(x, w, gamma, beta, extra, rows, level, bias, decay, plan)
+    return _layer_result(plan, spikes, v_after, i_after, thetas, rate)
 
 
-def _found(plan: Plan, spikes: Tensor, left: Tensor, i_left: Tensor, thetas: Tensor, rate: Tensor) -> Found:
+def _layer_result(
+    plan: Plan, spikes: Tensor, v_after: Tensor, i_after: Tensor, thetas: Tensor, rate: Tensor
+) -> LayerResult:
     """From [B, T, N]."""
-    i_left, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (i_left, thetas))
-    return Found(shaped(spikes, plan.shape), shaped(left, plan.shape) if plan.keeps else None, i_left, thetas, rate)
+    i_after, thetas = (shaped(x, plan.shape) if x.numel() else x for x in (i_after, thetas))
+    return LayerResult(
+        shaped(spikes, plan.shape), shaped(v_after, plan.shape) if plan.keeps else None, i_after, thetas, rate
+    )
 
 
 def _advance_by_torch(
@@ -109,7 +122,7 @@ def _advance_by_torch(
     level: Tensor,
     bias: Tensor,
     decay: Tensor,
-) -> Found:
+) -> LayerResult:
     """The same in torch operations, on any device."""
     torch_neurons.check(plan.scan)
     received = [] if extra is None else [extra]
@@ -127,7 +140,7 @@ def _advance_by_torch(
         decay,
         outer_numbers(plan.shape[0], plan.places),
     )
-    return _found(plan, *spent)
+    return _layer_result(plan, *spent)
 
 
 def _unshaped(pictures: Tensor, like: Tensor) -> Tensor:
@@ -158,10 +171,10 @@ class _Layer(torch.autograd.Function):
         decay: Tensor,
         plan: Plan,
     ) -> Any:
-        entries, normal, gain, shift = None, None, _NONE, bias.numpy()
+        non_zeros, normal, gain, shift = None, None, _NONE, bias.numpy()
         current: Any = extra
         if x is not None and w is not None:
-            entries, current, moments = _fed(plan, x, w)
+            non_zeros, current, moments = _fed(plan, x, w)
             if gamma is not None and beta is not None:
                 normal = _normal(plan, current, moments)
                 factor = normal.factor * gamma.numpy()
@@ -176,32 +189,35 @@ class _Layer(torch.autograd.Function):
         )
         shape = tuple(total.shape)
         passing = Passes(plan.scan, level.numpy(), shift, total.numpy(), gain, np.ascontiguousarray(kept.T))
-        spikes, left = plan.room.take(shape), plan.room.take(shape) if plan.keeps or not passing.usual else _NONE_3
-        i_left = plan.room.take(shape) if plan.scan.has_current else _NONE_3
-        thetas = plan.room.take(shape) if plan.scan.adapts else _NONE_3
-        counts = run(parts(shape[0], spikes.size), passing.forward(spikes, left, i_left, thetas))
+        spikes, v_after = (
+            plan.scratch.take(shape),
+            plan.scratch.take(shape) if plan.keeps or not passing.fast else _NONE_3,
+        )
+        i_after = plan.scratch.take(shape) if plan.scan.has_current else _NONE_3
+        thetas = plan.scratch.take(shape) if plan.scan.adapts else _NONE_3
+        counts = run(parts(shape[0], spikes.size), passing.forward(spikes, v_after, i_after, thetas))
         ctx.save_for_backward(x, w, gamma, current, total, torch.from_numpy(spikes) if kept.size else None)
-        ctx.kept = (plan, entries, normal, passing, kept, tuple(decay.shape))
+        ctx.kept = (plan, non_zeros, normal, passing, kept, tuple(decay.shape))
         ctx.types = [None if a is None else a.dtype for a in (x, w, gamma, beta, extra, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = torch.tensor(sum(counts) / spikes.size, dtype=torch.float32)
-        return *(torch.from_numpy(a) for a in (spikes, left, i_left, thetas)), rate
+        return *(torch.from_numpy(a) for a in (spikes, v_after, i_after, thetas)), rate
 
     @staticmethod
     def backward(
         ctx: Any,
         spike_grad: Tensor | None,
-        left_grad: Tensor | None,
+        v_after_grad: Tensor | None,
         i_grad: Tensor | None,
         theta_grad: Tensor | None,
         rate_grad: Tensor | None,
     ) -> Any:
         x, w, gamma, current, total, spikes = ctx.saved_tensors
-        plan, entries, normal, passing, kept, decay_shape = ctx.kept
+        plan, non_zeros, normal, passing, kept, decay_shape = ctx.kept
         needs = ctx.needs_input_grad
-        up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, left_grad))
+        up, across = (_NONE_3 if g is None else g.contiguous().numpy() for g in (spike_grad, v_after_grad))
         every = np.float32(0 if rate_grad is None else rate_grad.item() / total.numel())
-        grad = plan.room.take(tuple(total.shape))
+        grad = plan.scratch.take(tuple(total.shape))
         n, ranges = total.shape[2], parts(len(total), total.numel())
         around = _NONE if normal is None else tiled(normal.mean, plan.places, np.float32)
         levels, biases, decays, products = (
@@ -222,8 +238,8 @@ class _Layer(torch.autograd.Function):
         if normal is not None:
             gamma_grad, beta_grad = torch.from_numpy(product * normal.factor), torch.from_numpy(bias_grad)
             by = _settling(normal, gamma.numpy(), bias_grad, product, total.numel() // plan.shape[0])
-        source_grad, w_grad = (None, None) if x is None else _back(plan, x, w, entries, grads, current, by, needs[:2])
-        found = (
+        source_grad, w_grad = (None, None) if x is None else _back(plan, x, w, non_zeros, grads, current, by, needs[:2])
+        gradients = (
             source_grad,
             w_grad,
             gamma_grad,
@@ -234,7 +250,7 @@ class _Layer(torch.autograd.Function):
             torch.from_numpy(bias_grad),
             torch.from_numpy(_by_factor(decays, plan, decay_shape)) if needs[8] else None,
         )
-        return *(None if g is None else g.to(kind) for g, kind in zip(found, ctx.types, strict=True)), None
+        return *(None if g is None else g.to(kind) for g, kind in zip(gradients, ctx.types, strict=True)), None
 
 
 _apply: Any = _Layer.apply
@@ -252,69 +268,69 @@ def _by_factor(sums: NDArray, plan: Plan, shape: tuple[int, ...]) -> NDArray[np.
     return gathered(sums.sum(axis=0, dtype=np.float64), plan.shape[0], shape)
 
 
-def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[Entries | None, Tensor, tuple[NDArray, ...]]:
+def _fed(plan: Plan, x: Tensor, w: Tensor) -> tuple[NonZeros | None, Tensor, tuple[NDArray, ...]]:
     """(entries, currents [B, T, N], moments) of the connection; without entries where torch is faster."""
-    wiring, room = plan.wiring, plan.room
+    wiring, scratch = plan.wiring, plan.scratch
     assert wiring is not None
     n_steps, batch = x.shape[:2]
     n = plan.places * plan.shape[0]
     wants = plan.norm is not None and plan.norm.training
     moments = tuple(np.zeros((batch, plan.shape[0]) if wants else (0, 0), np.float32) for _ in range(2))
     ranges = parts(batch, batch * n_steps * n)
-    entries = entries_of(x, room) if wiring.sparse else None
-    if entries is None or entries.ends[:, -1].sum(dtype=np.int64) > CROWDED * x.numel():
+    non_zeros = non_zeros_of(x, scratch) if wiring.sparse else None
+    if non_zeros is None or non_zeros.ends[:, -1].sum(dtype=np.int64) > CROWDED * x.numel():
         current = wiring.dense(x, w)
         if wants:
             numbers = current.numpy().reshape(-1)
             run(ranges, lambda _, a, b: feeding.moments_of(numbers, n, n_steps, a, b, *moments))
         return None, current, moments
-    found, weights = room.take((batch, n_steps, n)), w.numpy()
+    currents, weights = scratch.take((batch, n_steps, n)), w.numpy()
     start = np.zeros(plan.shape[0], np.float32)
     start[:] = 0 * weights.reshape(len(start), -1).sum(axis=1)  # weights that are no numbers are noticed
-    to = found.reshape(-1), *moments
-    if entries.starts.size:
+    to = currents.reshape(-1), *moments
+    if non_zeros.starts.size:
         rows = wiring.rows(weights)
         run(
             ranges,
             lambda _, a, b: feeding.gather(
-                entries.which, entries.starts, entries.value.reshape(-1), rows, wiring.geometry, start, a, b, *to
+                non_zeros.which, non_zeros.starts, non_zeros.value.reshape(-1), rows, wiring.geometry, start, a, b, *to
             ),
         )
     else:
-        lists = entries.which, entries.ends, entries.value, taps(wiring, entries.by_channel)
+        lists = non_zeros.which, non_zeros.ends, non_zeros.value, taps(wiring, non_zeros.by_channel)
         blocks = wiring.weights(weights)
         run(ranges, lambda _, a, b: feeding.feed(*lists, blocks, wiring.frame, plan.shape[1:], start, a, b, *to))
-    return entries, torch.from_numpy(found), moments
+    return non_zeros, torch.from_numpy(currents), moments
 
 
 def _back(
     plan: Plan,
     x: Tensor,
     w: Tensor,
-    entries: Entries | None,
+    non_zeros: NonZeros | None,
     grad: Tensor,
     current: Tensor,
     by: NDArray,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the connection by source and weights, from that of its currents."""
-    wiring, room = plan.wiring, plan.room
+    wiring, scratch = plan.wiring, plan.scratch
     assert wiring is not None
     batch, n_steps, _ = grad.shape
     c, height, width = wiring.source
-    sparse = entries is not None
+    sparse = non_zeros is not None
     n_source = c * height * width
     lists = (
-        (entries.which, entries.ends, entries.starts, entries.value)
-        if entries is not None
+        (non_zeros.which, non_zeros.ends, non_zeros.starts, non_zeros.value)
+        if non_zeros is not None
         else (np.zeros((0, 0), np.int32), np.zeros((batch, n_steps), np.int32), np.zeros((0, 0, 0), np.int32), _NONE_2)
     )
-    source = room.take((batch, n_steps, n_source)) if needs[0] and sparse else _NONE
-    by_place = entries is not None and entries.starts.size > 0
+    source = scratch.take((batch, n_steps, n_source)) if needs[0] and sparse else _NONE
+    by_place = non_zeros is not None and non_zeros.starts.size > 0
     n_rows = wiring.n_rows(by_place)
     ranges = parts(batch, grad.numel(), max(2, min(16, (1 << 22) // n_rows)))
     d_rows = aligned((len(ranges), n_rows if sparse and needs[1] else 0), np.float32)
-    by_channel = entries is not None and entries.by_channel
+    by_channel = non_zeros is not None and non_zeros.by_channel
     fixed = (
         *lists,
         taps(wiring, by_channel),
@@ -325,7 +341,7 @@ def _back(
     )
     pair = grad.numpy().reshape(-1), current.numpy().reshape(-1)
     if not sparse:
-        settled = room.take(tuple(grad.shape)) if by.size else grad.numpy()
+        settled = scratch.take(tuple(grad.shape)) if by.size else grad.numpy()
         if by.size:
             run(
                 ranges,
@@ -357,8 +373,8 @@ def _normal(plan: Plan, current: Tensor, moments: tuple[NDArray, ...]) -> Normal
     with torch.no_grad():
         norm.num_batches_tracked += 1
         share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
-        for kept, new in ((norm.running_mean, mean), (norm.running_var, var * (n / max(n - 1, 1)))):
-            kept.lerp_(torch.from_numpy(new.astype(np.float32)), share)
+        for running, new in ((norm.running_mean, mean), (norm.running_var, var * (n / max(n - 1, 1)))):
+            running.lerp_(torch.from_numpy(new.astype(np.float32)), share)
     return Normal(mean, 1 / np.sqrt(var + norm.eps), True)
 
 
@@ -368,3 +384,6 @@ def _settling(normal: Normal, gamma: NDArray, summed: NDArray, product: NDArray,
     b = -a * normal.factor**2 * product / n if normal.by_batch else 0 * a
     c = -a * summed / n - b * normal.mean if normal.by_batch else 0 * a
     return np.ascontiguousarray(np.stack([a, b, c]), dtype=np.float32)
+
+
+__getattr__ = former.names_of(__name__)

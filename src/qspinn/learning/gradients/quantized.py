@@ -25,7 +25,7 @@ from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.learning.device import device_of, need_together
 from qspinn.learning.gradients.codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning.gradients.convolution import convolved
-from qspinn.learning.gradients.node import Found, Plan, advance
+from qspinn.learning.gradients.node import LayerResult, Plan, advance
 from qspinn.learning.gradients.scan import Scan
 from qspinn.learning.gradients.surrogate import (
     Output,
@@ -44,7 +44,7 @@ from qspinn.learning.gradients.surrogate import (
 )
 from qspinn.learning.gradients.torch_passes import connection as torch_connection
 from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
-from qspinn.learning.gradients.wiring import Room, flat, images, shaped, wiring_of
+from qspinn.learning.gradients.wiring import Scratch, flat, images, shaped, wiring_of
 from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Skip
 from qspinn.program import Program
@@ -162,7 +162,7 @@ class QuantNet(nn.Module):
         super().__init__()
         check_trainable(network)
         self.network, self.plan, self.ranges, self.seed = network, plan, ranges, seed
-        self._room = Room()
+        self._scratch = Scratch()
         self.kind, self.width = kind_of(surrogate), need_positive("width", width)
         self.estimator, self.sharpness = estimator, sharpness_at(0.0) if estimator == "annealed" else None
         self.rules = layer_rules(network, plan)
@@ -204,8 +204,8 @@ class QuantNet(nn.Module):
 
     def _real(self, path: str) -> Tensor:
         """A parameter, or a buffer, in float64 on the CPU, where codes are made: they must not depend on a device."""
-        found: Tensor = getattr(self, path.replace(".", "__"))
-        return found.cpu().double()
+        parameter: Tensor = getattr(self, path.replace(".", "__"))
+        return parameter.cpu().double()
 
     def params(self) -> dict[str, NDArray]:
         """Arrays by tensor path, float64, as `lower_layers` takes them."""
@@ -233,7 +233,8 @@ class QuantNet(nn.Module):
         return LayerGrid(step=self._steps(name).detach().numpy().copy(), shifts=self.grids[name].shifts)
 
     def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
-        """As `SurrogateNet.forward`; potentials, currents and thresholds are codes."""
+        """Scores, rates and signals of spikes, as `SurrogateNet.forward`; potentials, currents and thresholds are
+        codes."""
         need_shape(self.network, spikes)
         need_together(self, spikes)
         need_counts(self.network, spikes)
@@ -246,12 +247,12 @@ class QuantNet(nn.Module):
         read = self.network.readout
         if read.of == "spikes":
             return out
-        left = out.potentials[read.source].double()  # sums of codes must not collapse: classes are compared
+        potential = out.potentials[read.source].double()  # sums of codes must not collapse: classes are compared
         unit = self._steps(read.source)[0] * 2.0 ** int(self.grids[read.source].shifts[0])
-        scores = (left[-1] if read.of == "v_last" else left.mean(0)) * unit.to(left.device)
+        scores = (potential[-1] if read.of == "v_last" else potential.mean(0)) * unit.to(potential.device)
         return out._replace(scores=scores.flatten(1))
 
-    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
+    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> LayerResult:
         """One layer over all steps, in codes; as in `SurrogateNet`, the first connection is part of the node."""
         name, step, device = layer.name, self._steps(layer.name), device_of(self)
         unit = step * 2.0 ** torch.tensor(self.grids[name].shifts)
@@ -269,7 +270,7 @@ class QuantNet(nn.Module):
         rows = [feedback(w.to(device), layer) for c, w in zip(into, weights, strict=True) if c.source == name]
         level, bias = self._thresholds(layer, unit), self._bias(layer, step, unit)
         scan = self._scan(layer, unit, float(reach) + bias.abs().max().item(), level.max().item())
-        plan, x, w = Plan(layer.shape, scan, self._room, keeps=keeps), None, None
+        plan, x, w = Plan(layer.shape, scan, self._scratch, keeps=keeps), None, None
         if main is not None:
             c, x, w = into[main], signals[into[main].source], weights[main].to(device, kind)
             assert not isinstance(c, Skip)
@@ -428,5 +429,5 @@ def _decay_of(decay: NDArray[np.float64], rule: QuantRule) -> tuple[NDArray[np.i
     """(codes, shift) of decay factors; no leak is a factor of one."""
     if np.all(decay >= 1.0):
         return np.ones(1, np.int32), 0
-    found = decay_codes(decay, rule)
-    return found.codes, found.fmt.frac
+    tensor = decay_codes(decay, rule)
+    return tensor.codes, tensor.fmt.frac

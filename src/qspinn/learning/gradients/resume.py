@@ -28,7 +28,7 @@ MODULE, OPTIMIZER, GENERATOR = "module.", "optimizer.", "generator"
 
 
 class Training(NamedTuple):
-    """Everything that changes while training; seen: what was seen of the epochs done."""
+    """State of a training: everything that changes while training; seen: measurements of the epochs done."""
 
     net: Any
     optimizer: torch.optim.Optimizer
@@ -62,7 +62,7 @@ def store(path: Path, key: str, n_done: int, state: Training) -> None:
     """
     optimizer = state.optimizer.state_dict()
     tensors = {MODULE + name: t for name, t in state.net.state_dict().items()}
-    tensors |= {f"{OPTIMIZER}{i}.{name}": t for i, own in optimizer["state"].items() for name, t in own.items()}
+    tensors |= {f"{OPTIMIZER}{i}.{name}": t for i, moments in optimizer["state"].items() for name, t in moments.items()}
     tensors[GENERATOR] = torch.get_rng_state()
     rest = {
         "key": key,
@@ -116,12 +116,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _put_back(tensors: dict[str, Tensor], rest: dict[str, Any], state: Training) -> None:
     state.net.load_state_dict({k.removeprefix(MODULE): t for k, t in tensors.items() if k.startswith(MODULE)})
-    own: dict[int, dict[str, Tensor]] = {}
+    states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(OPTIMIZER):
             i, _, kind = name.removeprefix(OPTIMIZER).partition(".")
-            own.setdefault(int(i), {})[kind] = tensor
-    state.optimizer.load_state_dict({"state": own, "param_groups": rest["groups"]})
+            states.setdefault(int(i), {})[kind] = tensor
+    state.optimizer.load_state_dict({"state": states, "param_groups": rest["groups"]})
     state.schedule.load_state_dict(rest["schedule"])
     state.rng.bit_generator.state = rest["rng"]
     state.seen[:] = rest["seen"]

@@ -1,4 +1,4 @@
-"""What a pass over time must know of a layer's neurons."""
+"""Constants of a layer's neurons for a pass over time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Factor = float | NDArray
 
 
 class Scan(NamedTuple):
-    """What a pass needs to know of a layer besides tensors that carry gradients; see `forward_kernel.advance`.
+    """Constants of a layer for a pass over time, besides tensors that carry gradients; see `kernels.forward.advance`.
 
     Attributes:
         kind: np.float32 or np.float64, in which the forward pass computes.
@@ -129,8 +129,8 @@ class Scan(NamedTuple):
             *self._kept(),
         )
 
-    def usual_step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
-        """Argument of `usual_kernel.forward`; level, bias [C]."""
+    def fast_step(self, level: NDArray, bias: NDArray, places: int) -> tuple:
+        """Argument of `kernels.fast.forward`; level, bias [C]."""
         f = np.float32
         half = f(0.5 if self.mode == NEAREST else 0)
         return (
@@ -145,8 +145,8 @@ class Scan(NamedTuple):
             self.strict,
         )
 
-    def usual_factors(self, places: int) -> tuple:
-        """Argument of `usual_kernel.backward`."""
+    def fast_factors(self, places: int) -> tuple:
+        """Argument of `kernels.fast.backward`."""
         f = np.float32
         return (
             f(np.ravel(self.decay * self.decay_scale)[0]),
@@ -166,9 +166,9 @@ class Scan(NamedTuple):
 
 def tiled(x: NDArray, places: int, kind: Any) -> NDArray:
     """Numbers by channel, [C], as numbers by neuron, [N], channel-last."""
-    found = np.empty((places, len(x)), kind)
-    found[:] = x
-    return found.reshape(-1)
+    tiles = np.empty((places, len(x)), kind)
+    tiles[:] = x
+    return tiles.reshape(-1)
 
 
 def laid(x: Factor, n_channels: int, places: int, kind: Any) -> NDArray:
@@ -189,8 +189,8 @@ def gathered(x: NDArray, n_channels: int, shape: tuple[int, ...]) -> NDArray:
     """
     by_channel = x.astype(np.float64).reshape(-1, n_channels).T
     size = int(np.prod(shape))
-    found = by_channel.sum() if size == 1 else by_channel.sum(axis=1) if size == n_channels else by_channel
-    return np.reshape(found, shape)
+    total = by_channel.sum() if size == 1 else by_channel.sum(axis=1) if size == n_channels else by_channel
+    return np.reshape(total, shape)
 
 
 def outer_numbers(n_channels: int, places: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""How a layered network is trained with labels: settings only, so that reading an experiment needs no torch."""
+"""Settings of training a layered network with labels, apart from the code so that reading them needs no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from qspinn.records.record import Record, need
 
 
 class Supervision(Record, frozen=True):
-    """How a network is trained: Adam with a cosine schedule on the cross-entropy of gain * scores.
+    """Settings of a training: Adam with a cosine schedule on the cross-entropy of gain * scores.
 
     Bins are those of the training data: steps, or parts of a step (`EventData.fine`).
 

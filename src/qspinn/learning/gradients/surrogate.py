@@ -24,9 +24,9 @@ from qspinn.learning.device import device_of, need_single, need_together
 from qspinn.learning.gradients.convolution import convolved
 from qspinn.learning.gradients.kernels.backward import ARCTAN, FAST_SIGMOID, TRIANGLE
 from qspinn.learning.gradients.kernels.forward import PLAIN
-from qspinn.learning.gradients.node import Found, Plan, advance
+from qspinn.learning.gradients.node import LayerResult, Plan, advance
 from qspinn.learning.gradients.scan import Scan
-from qspinn.learning.gradients.wiring import Room, flat, images, wiring_of
+from qspinn.learning.gradients.wiring import Scratch, flat, images, wiring_of
 from qspinn.networks.checkpoint import TrainedLayers
 from qspinn.networks.layer_arrays import DECAYS, decay_arrays, decay_of, decay_paths, has_bias
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
@@ -51,12 +51,12 @@ KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
 
 
 class Output(NamedTuple):
-    """What a forward pass returns.
+    """Result of a forward pass.
 
     scores [B, n_classes]: spikes per step, final potential, or mean potential of the read-out neurons.
     rates: mean spikes per neuron and step of every spiking layer, by name, as tensors that carry gradients.
     spikes: of every layer, [T, B, C, H, W].
-    potentials: what is left of potentials after each step, [T, B, C, H, W]: of every layer where asked for, otherwise
+    potentials: potentials after each step, [T, B, C, H, W]: of every layer where asked for, otherwise
         of those that are read out.
     currents: the synaptic currents of the layers that have one, likewise.
     thetas: the adaptive parts of the thresholds that move, as they were compared, likewise.
@@ -73,7 +73,7 @@ class Output(NamedTuple):
 def walk(
     network: LayeredNetwork,
     spikes: Tensor,
-    advance: Callable[[Layer, dict[str, Tensor], bool], Found],
+    advance: Callable[[Layer, dict[str, Tensor], bool], LayerResult],
     *,
     potentials: bool,
     averages: bool = True,
@@ -90,29 +90,36 @@ def walk(
     spikes = spikes if spikes.dtype is torch.uint8 else spikes.to(torch.float32)
     signals = {"input": spikes.view(n_steps, batch, *network.input.shape)}
     rates: dict[str, Tensor] = {}
-    left: dict[str, Tensor] = {}
+    potentials_of: dict[str, Tensor] = {}
     currents: dict[str, Tensor] = {}
     thetas: dict[str, Tensor] = {}
     read = network.readout
     for layer in network.layers:
         _pool(network, signals, averages)
-        found = advance(layer, signals, potentials or (layer.name == read.source and read.of != "spikes"))
-        signals[layer.name] = found.spikes
-        if found.left is not None:
-            left[layer.name] = found.left
+        result = advance(layer, signals, potentials or (layer.name == read.source and read.of != "spikes"))
+        signals[layer.name] = result.spikes
+        if result.v_after is not None:
+            potentials_of[layer.name] = result.v_after
         if layer.neuron.current_decay is not None:
-            currents[layer.name] = found.i_left
+            currents[layer.name] = result.i_after
         if layer.neuron.adapts:
-            thetas[layer.name] = found.thetas
+            thetas[layer.name] = result.thetas
         if layer.neuron.spiking:
-            rates[layer.name] = found.rate
+            rates[layer.name] = result.rate
     scores = {
         "spikes": lambda: signals[read.source].mean(0),
-        "v_last": lambda: left[read.source][-1],
-        "v_sum": lambda: left[read.source].mean(0),
+        "v_last": lambda: potentials_of[read.source][-1],
+        "v_sum": lambda: potentials_of[read.source].mean(0),
     }[read.of]()
-    made = {layer.name: signals[layer.name] for layer in network.layers}
-    return Output(scores=scores.flatten(1), rates=rates, spikes=made, potentials=left, currents=currents, thetas=thetas)
+    spikes_of = {layer.name: signals[layer.name] for layer in network.layers}
+    return Output(
+        scores=scores.flatten(1),
+        rates=rates,
+        spikes=spikes_of,
+        potentials=potentials_of,
+        currents=currents,
+        thetas=thetas,
+    )
 
 
 def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -> None:
@@ -129,14 +136,22 @@ def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -
             signals[c.target] = y.view(x.shape[1], x.shape[0], *y.shape[1:]).transpose(0, 1)
 
 
-class _Way(NamedTuple):
-    """What is always the same about a layer: its plan, the connection that is part of its node, those beside it and
-    those from itself, thresholds and zeros [C], decay."""
+class _LayerPlan(NamedTuple):
+    """Parts of a layer's forward pass that every call reuses.
+
+    Attributes:
+        plan: shape, neurons, wiring and scratch memory of the layer's node.
+        main: connection whose product is part of the node; None where there is none.
+        others: further connections from other layers; their currents are added.
+        feedback: connections of the layer to itself.
+        level, zeros: declared threshold and a bias of 0, float32 [C].
+        decay: declared decay, one number.
+    """
 
     plan: Plan
     main: Linear | Conv2d | None
-    beside: tuple[Linear | Conv2d | Skip, ...]
-    loops: tuple[Linear | Conv2d, ...]
+    others: tuple[Linear | Conv2d | Skip, ...]
+    feedback: tuple[Linear | Conv2d, ...]
     level: Tensor
     zeros: Tensor
     decay: Tensor
@@ -179,8 +194,8 @@ class SurrogateNet(nn.Module):
         integer("seed", seed, low=-(1 << 63), high=(1 << 63) - 1)
         need_positive("gain", gain)
         self.network, self.kind, self.width = network, kind_of(surrogate), need_positive("width", width)
-        self.norms, self._room = nn.ModuleDict(), Room()
-        self._ways: dict[tuple[str, int, float], _Way] = {}
+        self.norms, self._scratch = nn.ModuleDict(), Scratch()
+        self._layer_plans: dict[tuple[str, int, float], _LayerPlan] = {}
         for path, x in in_single(decay_arrays(network, {} if decays is None else decays)).items():
             self.register_buffer(path.replace(".", "__"), torch.tensor(x, dtype=torch.float32))
         generator = torch.Generator().manual_seed(seed)
@@ -203,7 +218,7 @@ class SurrogateNet(nn.Module):
     def params(self) -> dict[str, np.ndarray]:
         """Arrays by tensor path, batch normalization folded: w <- w * g / s, bias <- bias + (beta - mean * g / s) for
         each normalized connection."""
-        found: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.ndarray] = {}
         for layer in self.network.layers:
             declared = self._bias(layer)
             bias = np.zeros(layer.shape[0]) if declared is None else declared.detach().cpu().double().numpy()
@@ -220,15 +235,15 @@ class SurrogateNet(nn.Module):
                     )
                     factor = g / np.sqrt(var + norm.eps)
                     w, bias = w * factor.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
-                found[path] = w
+                arrays[path] = w
             if has_bias(self.network, layer.name):
-                found[f"{layer.name}.bias"] = bias
-        return found | self._decays()
+                arrays[f"{layer.name}.bias"] = bias
+        return arrays | self._decays()
 
     def _decays(self) -> dict[str, np.ndarray]:
         """The decays that are not the declared ones, float64, by path."""
-        own = {path: self._buffers.get(path.replace(".", "__")) for path in decay_paths(self.network)}
-        return {path: x.detach().cpu().double().numpy() for path, x in own.items() if x is not None}
+        buffers = {path: self._buffers.get(path.replace(".", "__")) for path in decay_paths(self.network)}
+        return {path: x.detach().cpu().double().numpy() for path, x in buffers.items() if x is not None}
 
     def forward(self, spikes: Tensor, *, potentials: bool = False) -> Output:
         """spikes [T, B, n_inputs], whole numbers of any type, on the module's device -> scores, rates and signals;
@@ -248,42 +263,42 @@ class SurrogateNet(nn.Module):
         need_shape(self.network, spikes)
         return walk(self.network, spikes, self._advance, potentials=potentials)
 
-    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> Found:
+    def _advance(self, layer: Layer, signals: dict[str, Tensor], keeps: bool) -> LayerResult:
         """One layer over all steps: the first connection is part of the layer's node, others add to it."""
         key = layer.name, self.kind, self.width
-        if key not in self._ways:
-            self._ways[key] = self._way(layer)
-        way, device = self._ways[key], device_of(self)
-        main, plan, bias = way.main, way.plan._replace(keeps=keeps), self._bias(layer)
+        if key not in self._layer_plans:
+            self._layer_plans[key] = self._layer_plan(layer)
+        layer_plan, device = self._layer_plans[key], device_of(self)
+        main, plan, bias = layer_plan.main, layer_plan.plan._replace(keeps=keeps), self._bias(layer)
         if self._buffers:  # decays, as they are now: a state may have been loaded since
             plan = plan._replace(scan=plan.scan._replace(**decays_of(layer, self._decays())))
         if bias is None:
-            bias = way.zeros.to(device)
+            bias = layer_plan.zeros.to(device)
         if main is not None and main.norm:
             plan = plan._replace(norm=self._norm(main))
-        extra = [flat(self._current(c, signals[c.source], layer)) for c in way.beside]
-        rows = [feedback(self.weight(c), layer) for c in way.loops]
+        extra = [flat(self._current(c, signals[c.source], layer)) for c in layer_plan.others]
+        rows = [feedback(self.weight(c), layer) for c in layer_plan.feedback]
         return advance(
             plan,
             signals[main.source] if main else None,
             self.weight(main) if main else None,
             total(extra),
             total(rows),
-            way.level.to(device),
+            layer_plan.level.to(device),
             bias,
-            way.decay,
+            layer_plan.decay,
         )
 
-    def _way(self, layer: Layer) -> _Way:
+    def _layer_plan(self, layer: Layer) -> _LayerPlan:
         """The first connection that can be part of the layer's node is; see `joins`."""
         into, neuron = self.network.into(layer.name), layer.neuron
         forward = [c for c in into if c.source != layer.name]
         main = next((c for c in forward if not isinstance(c, Skip) and joins(c, layer)), None)
-        plan = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._room)
+        plan = Plan(layer.shape, real_scan(layer, self.kind, self.width), self._scratch)
         if main is not None:
             plan = plan._replace(wiring=wiring_of(main, self.network.shape_of(main.source), layer.shape))
         level = torch.full((layer.shape[0],), neuron.v_th if neuron.spiking else 0.0)
-        return _Way(
+        return _LayerPlan(
             plan,
             main,
             tuple(c for c in forward if c is not main),
@@ -472,7 +487,7 @@ def total(tensors: list[Tensor]) -> Tensor | None:
 
 
 def real_scan(layer: Layer, surrogate: int, width: float) -> Scan:
-    """How a layer of the float network steps: real numbers, nothing rounded or clipped."""
+    """Constants of a layer of the float network: real numbers, nothing rounded or clipped."""
     neuron, one = layer.neuron, np.ones(layer.shape[0], np.float32)
     return Scan(
         kind=np.float32,
@@ -515,7 +530,7 @@ def in_single(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
         LoweringError: a value is too large or too small for float32.
     """
-    found, limits, below = {}, np.finfo(np.float32), float(np.nextafter(np.float32(1), np.float32(0)))
+    arrays, limits, below = {}, np.finfo(np.float32), float(np.nextafter(np.float32(1), np.float32(0)))
     for path, x in params.items():
         sizes = np.abs(x)
         beyond = (sizes > limits.max) | ((sizes > 0) & (sizes < limits.tiny))
@@ -526,8 +541,8 @@ def in_single(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
                 got=float(x[beyond].flat[0]),
                 allowed=f"0, or sizes from {limits.tiny:.3g} to {limits.max:.3g}",
             )
-        found[path] = np.where(x < 1.0, np.minimum(x, below), x) if path.rpartition(".")[2] in DECAYS else x
-    return found
+        arrays[path] = np.where(x < 1.0, np.minimum(x, below), x) if path.rpartition(".")[2] in DECAYS else x
+    return arrays
 
 
 def frozen(net: SurrogateNet) -> TrainedLayers:
@@ -549,7 +564,7 @@ def restored(trained: TrainedLayers) -> SurrogateNet:
         ConfigError: not a checkpoint of layers.
     """
     need_kind("trained", trained, TrainedLayers)
-    own = {path: trained.params.get(path.replace(".", "__")) for path in decay_paths(trained.network)}
-    net = SurrogateNet(trained.network, decays={path: x for path, x in own.items() if x is not None})
+    decays = {path: trained.params.get(path.replace(".", "__")) for path in decay_paths(trained.network)}
+    net = SurrogateNet(trained.network, decays={path: x for path, x in decays.items() if x is not None})
     net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in trained.params.items()})
     return net.eval()

@@ -205,7 +205,7 @@ def scores(net: SurrogateNet | QuantNet, data: EventSet) -> NDArray[np.float32]:
 
 
 def responses(net: SurrogateNet | QuantNet, data: EventSet) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """(class scores [B, n_classes], mean spikes per neuron and step of every spiking layer) of the float network.
+    """Class scores [B, n_classes] of the float network, and mean spikes per neuron and step of every spiking layer.
 
     Raises:
         DataError: the recordings do not fit the network's input, or there are none.

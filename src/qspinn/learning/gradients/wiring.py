@@ -1,4 +1,4 @@
-"""How a connection carries signals: as lists of what is not zero, or densely by torch where signals are crowded.
+"""Transport of signals over a connection: as lists of non-zeros, or densely by torch where signals are crowded.
 
 Tensors lie channel-last and sample after sample: a signal [T, B, C, H, W] is a view of [B, T, H, W, C].
 """
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from qspinn import former
 from qspinn.compiled.threads import in_parts
 from qspinn.compiled.vectors import FLOATS, LINE, aligned
 from qspinn.learning.gradients.convolution import gradients
@@ -34,8 +35,8 @@ _PAGE = 1 << 21  # bytes of a large page, which NumPy asks for where an array is
 _NONE = np.zeros(0, np.float32)
 
 
-class Room:
-    """Memory that is used again: fresh pages cost more than most of what is written to them."""
+class Scratch:
+    """Scratch memory that is used again: fresh pages cost more than most of what is written to them."""
 
     def __init__(self) -> None:
         self._kept: list[tuple[NDArray[np.uint8], int]] = []
@@ -64,11 +65,11 @@ class Room:
         self._kept.append((block, -block.ctypes.data % border))
         return self._kept[-1]
 
-    def __deepcopy__(self, memo: Any) -> Room:
-        return Room()
+    def __deepcopy__(self, memo: Any) -> Scratch:
+        return Scratch()
 
     def __reduce__(self) -> Any:
-        return Room, ()
+        return Scratch, ()
 
 
 def parts(batch: int, size: int, most: int = 8) -> list[tuple[int, int]]:
@@ -79,7 +80,7 @@ def parts(batch: int, size: int, most: int = 8) -> list[tuple[int, int]]:
 
 
 def run(ranges: list[tuple[int, int]], work: Callable[..., Any]) -> list[Any]:
-    """What work(number, start, stop) returns for all ranges, on as many threads as torch uses, of which this is one."""
+    """Results of work(number, start, stop) for all ranges, on as many threads as torch uses, of which this is one."""
     n, n_threads = len(ranges), min(torch.get_num_threads(), _CORES)
     return in_parts(lambda number, _: work(number, *ranges[number]), n, n, n_threads)
 
@@ -101,8 +102,8 @@ def images(x: Tensor) -> Tensor:
     return x.transpose(0, 1).flatten(0, 1)
 
 
-class Entries(NamedTuple):
-    """What is not zero in a signal, see `conv_kernel.find`; value has no entries where all are 1."""
+class NonZeros(NamedTuple):
+    """Non-zeros of a signal, see `kernels.conv.find`; value is empty where all are 1."""
 
     which: NDArray[np.int32]
     ends: NDArray[np.int32]
@@ -111,24 +112,24 @@ class Entries(NamedTuple):
     by_channel: bool
 
 
-def entries_of(x: Tensor, room: Room) -> Entries:
-    """The entries of a signal [T, B, C, H, W], numbered as they lie in memory: by channel, or channel-last."""
+def non_zeros_of(x: Tensor, scratch: Scratch) -> NonZeros:
+    """Non-zeros of a signal [T, B, C, H, W], numbered as they lie in memory: by channel, or channel-last."""
     n_steps, batch = x.shape[:2]
     n = math.prod(x.shape[2:])
     by_channel = x.is_contiguous()
     signal = x if by_channel else flat(x)
     by_sample, by_step = (n, batch * n) if by_channel else (n_steps * n, n)
     numbers = signal.numpy().reshape(-1)
-    index, ends = room.take((batch, n_steps * n + 16), np.int32), np.empty((batch, n_steps), np.int32)
+    index, ends = scratch.take((batch, n_steps * n + 16), np.int32), np.empty((batch, n_steps), np.int32)
     by_place = not by_channel and x.shape[2] % FLOATS == 0  # several entries of a place follow each other
-    starts = room.take((batch, n_steps, n // FLOATS + 1), np.int32) if by_place else np.zeros((0, 0, 0), np.int32)
+    starts = scratch.take((batch, n_steps, n // FLOATS + 1), np.int32) if by_place else np.zeros((0, 0, 0), np.int32)
     graded, value = np.zeros(batch, np.bool_), _NONE.reshape(0, 0)
     ranges = parts(batch, numbers.size)
     run(ranges, lambda _, a, b: kernels.find(numbers, by_sample, by_step, n, a, b, ends, index, starts, graded))
     if graded.any():
-        value = room.take(index.shape)
+        value = scratch.take(index.shape)
         run(ranges, lambda _, a, b: kernels.look_up(numbers, by_sample, by_step, a, b, ends, index, value))
-    return Entries(index, ends, starts, value, by_channel)
+    return NonZeros(index, ends, starts, value, by_channel)
 
 
 class Wiring(NamedTuple):
@@ -155,7 +156,7 @@ class Wiring(NamedTuple):
 
     @property
     def block(self) -> Pair:
-        """How many targets along an axis one source can meet."""
+        """Largest number of targets along an axis that one source can reach."""
         (k_y, k_x), (s_y, s_x) = self.kernel, self.stride
         return -(-k_y // s_y), -(-k_x // s_x)
 
@@ -267,9 +268,9 @@ class Wiring(NamedTuple):
 
 def _laid(x: NDArray) -> NDArray[np.float32]:
     """A copy in this order, flat, from a cache line on."""
-    found = aligned(x.shape, np.float32)
-    found[:] = x
-    return found.reshape(-1)
+    rows = aligned(x.shape, np.float32)
+    rows[:] = x
+    return rows.reshape(-1)
 
 
 def wiring_of(c: Linear | Conv2d, source: Shape, target: Shape) -> Wiring:
@@ -281,12 +282,15 @@ def wiring_of(c: Linear | Conv2d, source: Shape, target: Shape) -> Wiring:
 
 @lru_cache(256)
 def taps(wiring: Wiring, by_channel: bool) -> NDArray[np.int32]:
-    """Where the block of each source starts, see `conv_kernel`; sources numbered by channel or channel-last."""
+    """Starts of the block of each source, see `kernels.conv`; sources numbered by channel or channel-last."""
     c_in, (s_y, s_x), (n_y, n_x) = wiring.source[0], wiring.stride, wiring.block
     y, x = (np.arange(n) + p for n, p in zip(wiring.source[1:], wiring.padding, strict=True))
     width = -(-wiring.target[0] // FLOATS) * FLOATS
-    found = np.zeros((*wiring.source, 2), np.int32)
-    found[..., 0] = (y[:, None] // s_y * wiring.frame[3] + x // s_x) * width
+    starts = np.zeros((*wiring.source, 2), np.int32)
+    starts[..., 0] = (y[:, None] // s_y * wiring.frame[3] + x // s_x) * width
     phase = y[:, None] % s_y * s_x + x % s_x
-    found[..., 1] = (np.arange(c_in)[:, None, None] * s_y * s_x + phase) * n_y * n_x * width
-    return np.ascontiguousarray((found if by_channel else found.transpose(1, 2, 0, 3)).reshape(-1, 2))
+    starts[..., 1] = (np.arange(c_in)[:, None, None] * s_y * s_x + phase) * n_y * n_x * width
+    return np.ascontiguousarray((starts if by_channel else starts.transpose(1, 2, 0, 3)).reshape(-1, 2))
+
+
+__getattr__ = former.names_of(__name__)

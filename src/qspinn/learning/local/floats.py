@@ -33,7 +33,7 @@ class FloatLayers:
 
     @property
     def fits(self) -> tuple[Shape, int]:
-        """(channels, height, width) of the recordings, and number of classes, that the layers were made for."""
+        """Shape (channels, height, width) of the recordings, and number of classes, that the layers were made for."""
         return self.layers[0].size.source, len(self.layers[0].readout)
 
     def learn(self, raster: NDArray[np.uint8], labels: NDArray[np.int64], epoch: int) -> None:
@@ -47,14 +47,14 @@ class FloatLayers:
                     layer.update(activity, wanted, rate)
 
     def readouts(self, raster: NDArray[np.uint8]) -> tuple[Reals, int]:
-        """(the last layer's read-out at every step [T, B, n_classes], spikes of all layers after pooling)."""
-        found, n_spikes = [], 0
+        """Read-out of the last layer at every step [T, B, n_classes], and spikes of all layers after pooling."""
+        values, n_spikes = [], 0
         for spikes in self._begin(raster):
             for layer in self.layers:
                 spikes, activity = layer.advance(spikes)
                 n_spikes += int(spikes.sum())
-            found.append(self.layers[-1].read(activity))
-        return torch.stack(found).double().numpy(), n_spikes
+            values.append(self.layers[-1].read(activity))
+        return torch.stack(values).double().numpy(), n_spikes
 
     def _begin(self, raster: NDArray[np.uint8]) -> Tensor:
         """Input spikes [T, B, C, y, x] as floats, all states at rest."""
@@ -104,7 +104,7 @@ class _Layer:
         self.r = torch.zeros(batch, *self.size.target)
 
     def advance(self, spikes: Tensor) -> tuple[Tensor, Tensor]:
-        """(pooled spikes, sigmoid of the pooled potentials [B, C, y, x]) after one step."""
+        """Pooled spikes and sigmoid of the pooled potentials [B, C, y, x] after one step."""
         layer = self.size.layer
         self.p.mul_(self.alpha).addcmul_(self.q, self.m_p)
         self.q.mul_(self.beta).addcmul_(spikes, self.m_q)

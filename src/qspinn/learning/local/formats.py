@@ -151,7 +151,7 @@ class LayerGrid(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return (1 << self.bits[kind]) - 1 if kind in UNSIGNED else (1 << (self.bits[kind] - 1)) - 1
 
     def half(self, kind: str, shift: int) -> int:
-        """What is added before a shift by so many bits, under the rounding of a kind of tensor."""
+        """Number that is added before a shift by so many bits, under the rounding of a kind of tensor."""
         return (1 << shift) >> 1 if self.rounding[kind] is Rounding.NEAREST else 0
 
 
@@ -241,7 +241,7 @@ def _check_shifts(name: str, shifts: dict[str, int], bits: dict[str, int]) -> No
 
 
 def rate_codes(name: str, rate: float, bits: int, rounding: Rounding) -> tuple[int, int]:
-    """(code, shift) of a learning rate on a gradient grid: an update is code * (gradient * 2^16) >> shift.
+    """Code and shift of a learning rate on a gradient grid: an update is code * (gradient * 2^16) >> shift.
 
     Raises:
         LoweringError: even the largest gradient would be rounded to no change; says the smallest width that moves one.

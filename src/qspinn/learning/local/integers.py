@@ -68,7 +68,7 @@ class IntegerLayers:
 
     @property
     def fits(self) -> tuple[Shape, int]:
-        """(channels, height, width) of the recordings, and number of classes, that the layers were made for."""
+        """Shape (channels, height, width) of the recordings, and number of classes, that the layers were made for."""
         grid = self.layers[0].grid
         return grid.size.source, len(grid.readout)
 
@@ -91,14 +91,15 @@ class IntegerLayers:
                 self.n_updates += 1
 
     def readouts(self, raster: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]:
-        """(codes of the last layer's read-out at every step [T, B, n_classes], spikes of all layers after pooling)."""
+        """Codes of the last layer's read-out at every step [T, B, n_classes], and spikes of all layers after
+        pooling."""
         spikes, labels = self._begin(raster), np.zeros(raster.shape[1], np.int64)
-        found, n_spikes = [], 0
+        values, n_spikes = [], 0
         for t in range(len(raster)):
             self._step(spikes, t, labels, False)
-            found.append(self.layers[-1].readouts.astype(np.int64))
+            values.append(self.layers[-1].readouts.astype(np.int64))
             n_spikes += sum(layer.n_spikes() for layer in self.layers)
-        return np.stack(found), n_spikes
+        return np.stack(values), n_spikes
 
     def _begin(self, raster: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Input spikes with filled-up rows, flat; all states at rest."""
@@ -127,14 +128,14 @@ class IntegerLayers:
 
     def state(self) -> dict[str, NDArray]:
         """Every array that learning changes, integers throughout."""
-        found: dict[str, NDArray] = {"n_updates": np.array([self.n_updates])}
+        arrays: dict[str, NDArray] = {"n_updates": np.array([self.n_updates])}
         for layer in self.layers:
-            found |= {
+            arrays |= {
                 f"{layer.name}.w": layer.weights(),
                 f"{layer.name}.b": layer.learned[layer.n_weights :].copy(),
                 f"{layer.name}.e_exponent": np.array([layer.e_exponent]),
             }
-        return found
+        return arrays
 
     def put_back(self, state: dict[str, NDArray]) -> None:
         """Goes on from what `state` returned."""

@@ -1,4 +1,4 @@
-"""What on-device learning costs, in bits: local learning by the count of Schaefer and Joshi 2020, others beside it.
+"""Memory of on-device learning in bits: local learning by the count of Schaefer and Joshi 2020, others beside it.
 
 For a layer with W weights, I inputs, O outputs (after pooling) and n classes: w and gradient W each; q_trace and
 p_trace I each; r and u O each; readout 2 n O (read-out and feedback); the values read out n; errors n + O. Batch 1.
@@ -95,7 +95,7 @@ def _counts(
 
 
 def stdp_accounts(network: Network, plan: QuantPlan) -> tuple[MemoryAccount, MemoryAccount]:
-    """(float, integer) memory of learning a network of competing populations by STDP: every tensor of
+    """Float and integer memory of learning a network of competing populations by STDP: every tensor of
     `memory.float_account` with the traces, in the integer version at the widths of the plan.
 
     While the thresholds adapt, v_th is one number for all neurons and theta one of each.
@@ -119,7 +119,7 @@ def saving(account: MemoryAccount, baseline: MemoryAccount) -> float:
 
 
 def cost_table(systems: Mapping[str, tuple[MemoryAccount, MemoryAccount]]) -> str:
-    """What learning on the device costs as a Markdown table: for each system its (float, integer) accounts, by role."""
+    """Memory of learning on the device as a Markdown table: for each system its (float, integer) accounts, by role."""
     lines = [
         "| system | arithmetic | parameters | states | learning | total [bit] | saved |",
         "|---|---|---:|---:|---:|---:|---:|",

@@ -89,32 +89,34 @@ def restored(trained: TrainedLocal, *, n_threads: int = 0) -> Layers:
     Raises:
         ArtifactError: arrays are missing or do not fit the declaration.
     """
-    told = trained.network
-    drawn = drawn_layers(told.network, told.shape, told.n_classes, told.step_ms, told.seed)
+    declared = trained.network
+    drawn = drawn_layers(declared.network, declared.shape, declared.n_classes, declared.step_ms, declared.seed)
     try:
         start = tuple(
-            msgspec.structs.replace(layer, scale=scale) for layer, scale in zip(drawn, told.scales, strict=True)
+            msgspec.structs.replace(layer, scale=scale) for layer, scale in zip(drawn, declared.scales, strict=True)
         )
-        layers = layers_of(told.network, told.learning, start, told.plan, seed=told.seed, n_threads=n_threads)
+        layers = layers_of(
+            declared.network, declared.learning, start, declared.plan, seed=declared.seed, n_threads=n_threads
+        )
         layers.put_back(trained.params)
     except (KeyError, ValueError, RuntimeError, OverflowError) as error:
         raise ArtifactError("checkpoint", "does not fit its own declaration", got=str(error)[:120]) from None
     return layers
 
 
-def predictions(layers: Layers, data: EventSet, told: LocalDeclaration) -> tuple[NDArray[np.int64], float]:
-    """(class of every recording [B], spikes per recording).
+def predictions(layers: Layers, data: EventSet, declared: LocalDeclaration) -> tuple[NDArray[np.int64], float]:
+    """Class of every recording [B], and spikes per recording.
 
     Raises:
         DataError: the events do not fit the layers.
     """
-    if data.shape != told.shape:
-        raise DataError("events", "do not fit the layers", got=data.shape, allowed=str(told.shape))
-    return answers(layers, data, told.network.prediction, told.learning.burn_in)
+    if data.shape != declared.shape:
+        raise DataError("events", "do not fit the layers", got=data.shape, allowed=str(declared.shape))
+    return answers(layers, data, declared.network.prediction, declared.learning.burn_in)
 
 
 class LocalDeclaration(Record, frozen=True):
-    """Everything that locally learned arrays are the arrays of.
+    """Declaration that locally learned arrays belong to: network, learning, plan, shape, classes, scales.
 
     Attributes:
         shape: of the input; step_ms: length of a step.
@@ -168,7 +170,7 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         msgspec.structs.force_setattr(self, "provenance", plain_table(self.provenance, "provenance"))
 
     def need_whole(self) -> TrainedLocal:
-        """These layers, once every array is known to be there, of its shape and within its range.
+        """Returns these layers after a check that every array is there, of its shape and within its range.
 
         Raises:
             DataError: names the array.
@@ -204,16 +206,16 @@ def of_local(
     """Arrays of layers that learn locally, in the arithmetic that they learn in: weights `<layer>.w` [C_out, C_in, k,
     k] and biases `<layer>.b` [C_out], with the state of the optimizer or of the integer updates."""
     sizes = sizes_of(network, shape)
-    found: dict[str, Expected] = {}
+    expected: dict[str, Expected] = {}
     integer = learning.arithmetic == "integer"
     rules = local_rules(plan, [size.name for size in sizes]) if integer else {}
     if integer:
-        found["n_updates"] = Expected(((1,),), low=0, high=SPAN_64[1], whole=True)
+        expected["n_updates"] = Expected(((1,),), low=0, high=SPAN_64[1], whole=True)
     for size in sizes:
         c_out, kernel = size.target[0], size.layer.kernel
         of_w, of_b = ((c_out, size.source[0], kernel, kernel),), ((c_out,),)
         if not integer:
-            found |= {
+            expected |= {
                 f"{size.name}.w": Expected(of_w),
                 f"{size.name}.b": Expected(of_b),
                 f"{size.name}.w_size": Expected(of_w, low=0.0),
@@ -221,9 +223,9 @@ def of_local(
             }
             continue
         top = (1 << (rules[f"{size.name}.gradient"].bits - 1)) - 1
-        found |= {
+        expected |= {
             f"{size.name}.{kind}": Expected(shapes, low=-top, high=top, whole=True)
             for kind, shapes in (("w", of_w), ("b", of_b))
         }
-        found[f"{size.name}.e_exponent"] = Expected(((1,),), low=CODES_16[0], high=CODES_16[1], whole=True)
-    return found
+        expected[f"{size.name}.e_exponent"] = Expected(((1,),), low=CODES_16[0], high=CODES_16[1], whole=True)
+    return expected

@@ -1,4 +1,4 @@
-"""How local layers are trained."""
+"""Settings of training local layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qspinn.records.record import Record, need
 
 
 class LocalLearning(Record, frozen=True):
-    """How the layers are trained.
+    """Settings of local learning.
 
     Attributes:
         arithmetic: "integer" computes and stores nothing but integers from input spikes to new weights.
@@ -50,5 +50,5 @@ class LocalLearning(Record, frozen=True):
             need_size(f"learning.{name}", getattr(self, name))
 
     def halvings(self, epoch: int) -> int:
-        """How often the rates have been halved when this epoch, counted from 0, begins."""
+        """Number of halvings of the rates before this epoch, counted from 0."""
         return epoch // self.halve_every if self.halve_every else 0

@@ -1,4 +1,4 @@
-"""What float and integer local learning both start from: weights, read-outs, decays and scales, as real numbers."""
+"""Start of float and integer local learning: weights, read-outs, decays and scales, as real numbers."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def start_of(
     if data.n_samples == 0:
         raise DataError("training data", "holds no samples")
     spikes = raster_of(data.slice(0, min(CALIBRATION, data.n_samples))).astype(bool)
-    found = []
+    layers = []
     for layer in drawn_layers(network, data.shape, n_classes, step_ms, seed):
         drive = _drive(layer, network, spikes)
         spread = float(drive[min(burn_in, len(drive) - 1) :].std())
@@ -105,14 +105,14 @@ def start_of(
             )
         layer = msgspec.structs.replace(layer, scale=round(math.log2(network.spread / spread)))
         spikes = _spikes(layer, network, drive)
-        found.append(layer)
-    return tuple(found)
+        layers.append(layer)
+    return tuple(layers)
 
 
 def drawn_layers(
     network: LocalNetwork, shape: Shape, n_classes: int, step_ms: float, seed: int
 ) -> tuple[LayerStart, ...]:
-    """What is random in fresh layers, by the seed alone; all scales are 0."""
+    """Random arrays of fresh layers, by the seed alone; all scales are 0."""
     integer("n_classes", n_classes, low=2, high=1 << 16)
     integer("seed", seed, low=0, high=(1 << 64) - 1)
     if isinstance(step_ms, bool) or not isinstance(step_ms, int | float) or not 0 < step_ms < math.inf:
@@ -145,7 +145,7 @@ def _drawn(
 
 
 def gains(decay: Reals, cap: float) -> Reals:
-    """What one input adds to a trace: under constant input the trace tends to 1 / cap."""
+    """Amount that one input adds to a trace: under constant input the trace tends to 1 / cap."""
     return (1.0 - decay) / cap
 
 
@@ -153,24 +153,24 @@ def _drive(layer: LayerStart, network: LocalNetwork, spikes: NDArray[np.bool_]) 
     """conv(P, W) at every step, [T, B, y, x, C_out], of spikes [T, B, y, x, C_in]."""
     geometry = layer.size.layer
     p, q = np.zeros(spikes.shape[1:]), np.zeros(spikes.shape[1:])
-    kernel, edge, found = geometry.kernel, geometry.padding, []
+    kernel, edge, drives = geometry.kernel, geometry.padding, []
     for now in spikes:
         p = np.minimum(layer.alpha * p + gains(layer.alpha, network.cap) * q, 1.0)
         q = np.minimum(layer.beta * q + gains(layer.beta, network.cap) * now, 1.0)
         padded = np.pad(p, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
         patches = sliding_window_view(padded, (kernel, kernel), axis=(1, 2))[:, :: geometry.stride, :: geometry.stride]
-        found.append(np.tensordot(patches, layer.w, axes=((3, 4, 5), (3, 1, 2))))
-    return np.stack(found)
+        drives.append(np.tensordot(patches, layer.w, axes=((3, 4, 5), (3, 1, 2))))
+    return np.stack(drives)
 
 
 def _spikes(layer: LayerStart, network: LocalNetwork, drive: Reals) -> NDArray[np.bool_]:
     """The max-pooled spikes [T, B, y, x, C_out] that the drive causes."""
-    r, found = np.zeros(drive.shape[1:]), []
+    r, spikes = np.zeros(drive.shape[1:]), []
     c_out, height, width = layer.size.pooled
     pool = layer.size.layer.pool
     for now in drive:
         fired = 2.0**layer.scale * now - r >= 0
         r = network.refractory * r + fired
         whole = fired[:, : height * pool, : width * pool]
-        found.append(whole.reshape(-1, height, pool, width, pool, c_out).any(axis=(2, 4)))
-    return np.stack(found)
+        spikes.append(whole.reshape(-1, height, pool, width, pool, c_out).any(axis=(2, 4)))
+    return np.stack(spikes)

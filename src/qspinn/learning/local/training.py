@@ -13,6 +13,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from qspinn import former
 from qspinn.arrays import integer, need_kind
 from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ArtifactError, DataError, RunError
@@ -37,11 +38,11 @@ class Layers(Protocol):
         """Trains on a batch: raster uint8 [T, B, y, x, C] of 0 and 1, labels [B]; one update per step."""
 
     def readouts(self, raster: NDArray[np.uint8]) -> tuple[NDArray, int]:
-        """(the last layer's read-out at every step [T, B, n_classes], spikes of all layers after pooling)."""
+        """Read-out of the last layer at every step [T, B, n_classes], and spikes of all layers after pooling."""
 
     @property
     def fits(self) -> tuple[Shape, int]:
-        """(channels, height, width) of the recordings, and number of classes, that the layers were made for."""
+        """Shape (channels, height, width) of the recordings, and number of classes, that the layers were made for."""
 
     def state(self) -> dict[str, NDArray]:
         """Every array that learning changes."""
@@ -67,8 +68,8 @@ def layers_of(
     need_kind("learning", learning, LocalLearning)
     if learning.arithmetic == "float":
         floats = module("qspinn.learning.local.floats", "local learning in float arithmetic")
-        made: Layers = floats.FloatLayers(network, learning, start)
-        return made
+        layers: Layers = floats.FloatLayers(network, learning, start)
+        return layers
     from qspinn.learning.local.integers import IntegerLayers
 
     return IntegerLayers(network, learning, start, plan, seed=seed, n_threads=n_threads)
@@ -157,7 +158,8 @@ def _batches(
 
 
 def answers(layers: Layers, data: EventSet, rule: str, burn_in: int) -> tuple[NDArray[np.int64], float]:
-    """(class of every recording [B], spikes per recording) by a rule of `said`, from the steps after burn_in.
+    """Class of every recording [B], by a rule of `predicted_classes` from the steps after burn_in, and spikes per
+    recording.
 
     Raises:
         DataError: recordings that the layers were not made for, or with no step after burn_in.
@@ -170,15 +172,15 @@ def answers(layers: Layers, data: EventSet, rule: str, burn_in: int) -> tuple[ND
             got=f"{data.n_steps} steps",
             allowed=f"more than learning.burn_in = {burn_in}",
         )
-    found, n_spikes = [np.zeros(0, np.int64)], 0
+    predicted, n_spikes = [np.zeros(0, np.int64)], 0
     for at in range(0, data.n_samples, BATCH):
         values, spikes = layers.readouts(raster_of(data.slice(at, min(at + BATCH, data.n_samples))))
-        found.append(said(values[burn_in:], rule))
+        predicted.append(predicted_classes(values[burn_in:], rule))
         n_spikes += spikes
-    return np.concatenate(found), n_spikes / max(1, data.n_samples)
+    return np.concatenate(predicted), n_spikes / max(1, data.n_samples)
 
 
-def said(values: NDArray, rule: str) -> NDArray[np.int64]:
+def predicted_classes(values: NDArray, rule: str) -> NDArray[np.int64]:
     """The classes [B] that read-outs [T, B, n_classes] stand for; the first of equals wins."""
     if rule == "sum":
         return values.sum(axis=0).argmax(axis=1)
@@ -227,10 +229,13 @@ def _restored(path: Path, key: str, layers: Layers) -> int:
         ) from None
 
 
-def _need_state(found: dict[str, NDArray], expected: dict[str, NDArray]) -> None:
+def _need_state(stored: dict[str, NDArray], expected: dict[str, NDArray]) -> None:
     """Raises ValueError where a stored state is not that of the layers: arrays missing or too many, of another type or
     shape; assigning them would cut or repeat values."""
-    kinds = [{name: (str(x.dtype), x.shape) for name, x in state.items()} for state in (found, expected)]
+    kinds = [{name: (str(x.dtype), x.shape) for name, x in state.items()} for state in (stored, expected)]
     if kinds[0] != kinds[1]:
         wrong = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
         raise ValueError(f"{wrong[0]} is not an array of these layers")
+
+
+__getattr__ = former.names_of(__name__)

@@ -105,7 +105,8 @@ def rates_of(
 def learning_rate_codes(
     post: float, pre: float, *, units: tuple[float, float] = (1.0, 1.0), where: str = "network.stdp"
 ) -> tuple[int, int, int]:
-    """(e_post, e_pre, shift) with e / 2**shift nearest to the rates; the larger one has 8 bits, shift is at most 31.
+    """Codes e_post, e_pre and shift with e / 2**shift nearest to the rates; the larger one has 8 bits, shift is at most
+    31.
 
     Args:
         units: what the declared rates were divided by, for the error. where: path of the rule, for the error.
@@ -121,8 +122,8 @@ def learning_rate_codes(
     largest = max(post, pre)
     if largest <= 0:
         return 0, 0, 0
-    room = math.log2(RATE_MAX) - math.log2(largest)
-    shift = max(0, min(MOST_SHIFT, math.floor(room)))
+    headroom = math.log2(RATE_MAX) - math.log2(largest)
+    shift = max(0, min(MOST_SHIFT, math.floor(headroom)))
     if largest * 2.0**shift > RATE_MAX + 0.5:
         name = "eta_post" if post >= pre else "eta_pre"
         unit = units[0] if post >= pre else units[1]
@@ -236,5 +237,5 @@ def _changes(update: int, shift: int, rounding: Rounding) -> bool:
     """Whether an update, in 1 / 2**shift of a code, can change a code."""
     if rounding is Rounding.STOCHASTIC:
         return update != 0
-    found: Any = requantize(update, shift, rounding)
-    return bool(found != 0)
+    rounded: Any = requantize(update, shift, rounding)
+    return bool(rounded != 0)

@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 
 class StdpTraining(Record, frozen=True):
-    """How STDP goes over the data.
+    """Settings of training by STDP: passes over the data and their learning rates.
 
     Attributes:
         n_passes: times every sample is shown, in an order drawn anew for each pass.

@@ -31,7 +31,7 @@ SCHEME_MEANING = {
 
 
 def view(source: Source, own: Fields) -> dict[str, Any]:
-    """What the template needs besides what all families have."""
+    """Variables of the template besides those of all families."""
     experiment = source.experiment
     assert isinstance(experiment, Experiment)
     before, after = grids(own, source.data.labels)
@@ -59,10 +59,10 @@ def view(source: Source, own: Fields) -> dict[str, Any]:
 
 
 def winner_text(source: Source, own: Fields, n_neurons: int) -> str:
-    """One sentence that says what the winner is."""
+    """Sentence that describes the winner."""
     p, w = source.winner, source.winner.weights
-    kept, n_inputs = int(own.kept.sum()), own.kept.size
-    inputs = "all inputs kept" if kept == n_inputs else f"{kept} of {n_inputs} inputs kept"
+    n_kept, n_inputs = int(own.kept.sum()), own.kept.size
+    inputs = "all inputs kept" if n_kept == n_inputs else f"{n_kept} of {n_inputs} inputs kept"
     bit = f"{w.bits}‑bit weights ({words.GRANULARITIES[w.granularity]})"
     return (
         f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: {bit}, "
@@ -71,7 +71,7 @@ def winner_text(source: Source, own: Fields, n_neurons: int) -> str:
 
 
 def caution(source: Source, n0: int, n_neurons: int) -> str:
-    """What the comparison also contains besides precision; empty where there is nothing."""
+    """Sentence on differences of the comparison besides precision; empty where there are none."""
     parts = []
     scheme = source.winner.candidate.scheme
     if scheme is Scheme.PTQ_ADAPT:
@@ -104,7 +104,7 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def read(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Fields, int]:
-    """(receptive fields, bits that float learning needs)."""
+    """Receptive fields of the winner, and bits that float learning needs."""
     program = program_file.load(model)
     n0, n = facts["experiment"].network.n_neurons, facts["winner"].candidate.n_neurons
     base, trained = (checkpoint.load(folder / "float" / f"n{size}.safetensors") for size in (n0, n))

@@ -34,7 +34,7 @@ SCHEME_MEANING = {
 
 
 def view(source: Source, own: Layers) -> dict[str, Any]:
-    """What the template needs besides what all families have."""
+    """Variables of the template besides those of all families."""
     before, after = kernel_images(own)
     return {
         "noun": "recordings",
@@ -59,7 +59,7 @@ def view(source: Source, own: Layers) -> dict[str, Any]:
 
 
 def winner_text(source: Source, own: Layers) -> str:
-    """One sentence that says what the winner is."""
+    """Sentence that describes the winner."""
     p = source.winner
     weights = [bits for f in own.facts for kind, bits in f.widths.items() if kind.split("_")[0] == "w"]
     states = [f.widths["v"] for f in own.facts]
@@ -72,7 +72,7 @@ def winner_text(source: Source, own: Layers) -> str:
 
 
 def caution(source: Source) -> str:
-    """What the comparison also contains besides precision; empty where there is nothing."""
+    """Sentence on differences of the comparison besides precision; empty where there are none."""
     if source.winner.candidate.scheme is not Scheme.ITQ:
         return ""
     return (
@@ -103,10 +103,10 @@ def _row(f: LayerFacts) -> dict[str, Any]:
 def rates(facts: Sequence[LayerFacts], width: int) -> Markup:
     """Spikes per neuron and step of each layer, float and winner on one line."""
     spiking = [(f, f.float_rate, f.rate) for f in facts if f.float_rate is not None and f.rate is not None]
-    step, left = 36, 128
+    step, margin = 36, 128
     height = step * len(spiking) + 56
     high = max((max(a, b) for _, a, b in spiking), default=0.0) * 1.1 or 1.0
-    x = Scale(low=0.0, high=high, start=left, end=width - 24)
+    x = Scale(low=0.0, high=high, start=margin, end=width - 24)
     bottom = height - 44
     content = [svg.text((x.start + x.end) / 2, height - 4, "spikes per neuron and step", "axis", "middle")]
     for tick in svg.nice_ticks(0.0, high, 5):
@@ -171,7 +171,7 @@ def signed_grey(weights: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def read(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Layers, int]:
-    """(layers, 0: nothing is learned on the device)."""
+    """Facts on the winner's layers, and 0: nothing is learned on the device."""
     program = program_file.load(model)
     trained = checkpoint.load_layers(folder / "float" / "layers.safetensors")
     winner: Point = facts["winner"]
@@ -187,7 +187,7 @@ def read(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Layers, int]
 
 
 class LayerFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer of the winner beside the float network.
+    """Layer of the winner beside the float network.
 
     Attributes:
         widths: bits of every kind of tensor (w, v, v_th, ...) in the winner's plan.
@@ -205,7 +205,7 @@ class LayerFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def drift(self) -> float | None:
-        """How far the winner's rate is from float's (share of float's)."""
+        """Difference of the winner's rate from float's, as a share of float's."""
         if not self.float_rate or self.rate is None:
             return None
         return self.rate / self.float_rate - 1

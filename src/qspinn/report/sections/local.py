@@ -35,8 +35,8 @@ ROLES = {"parameter": "parameters", "state": "states", "learning": "learning"}
 
 
 def view(source: Source, own: Local) -> dict[str, Any]:
-    """What the template needs besides what all families have."""
-    experiment, told = source.experiment, own.told
+    """Variables of the template besides those of all families."""
+    experiment, declared = source.experiment, own.declared
     assert isinstance(experiment, LocalExperiment)
     search = experiment.search
     return {
@@ -44,8 +44,8 @@ def view(source: Source, own: Local) -> dict[str, Any]:
         "winner_text": winner_text(own),
         "sizes": (own.n_neurons, own.n_neurons),
         "caution": "The difference is not the effect of precision alone: both learn from the same start, but the "
-        f"baseline by Adamax at a rate of its own ({told.learning.float_learning_rate:g}, integers "
-        f"{told.learning.learning_rate:g}).",
+        f"baseline by Adamax at a rate of its own ({declared.learning.float_learning_rate:g}, integers "
+        f"{declared.learning.learning_rate:g}).",
         "float_texts": [words.float_text(f) for f in source.float_networks],
         "n_swept": search.sweep.samples,
         "cost": "learning",
@@ -59,7 +59,7 @@ def view(source: Source, own: Local) -> dict[str, Any]:
 
 
 def winner_text(own: Local) -> str:
-    """One sentence that says what the winner is."""
+    """Sentence that describes the winner."""
     facts = {f.kind: f for f in own.facts}
     return (
         f"The winner learned in integers alone, from fresh weights to the last update: {_bit(facts['w'])} weights, "
@@ -70,7 +70,7 @@ def winner_text(own: Local) -> str:
 
 
 def swept_text(search: LocalSearch, n_train: int) -> str:
-    """What a point of the sweep is, of so many training recordings."""
+    """Sentence on a point of the sweep, of so many training recordings."""
     epochs = f"{search.sweep.epochs} epoch{'' if search.sweep.epochs == 1 else 's'}"
     n = words.count_text(min(search.sweep.samples or n_train, n_train))
     return (
@@ -98,11 +98,11 @@ def _row(f: KindFacts) -> dict[str, Any]:
 
 
 def _role(role: str, facts: Sequence[KindFacts]) -> dict[str, Any]:
-    own = [f for f in facts if f.role == role]
-    before, after = sum(f.float_bits for f in own), sum(f.bits for f in own)
+    of_role = [f for f in facts if f.role == role]
+    before, after = sum(f.float_bits for f in of_role), sum(f.bits for f in of_role)
     return {
         "name": ROLES[role],
-        "count": sum(f.count for f in own),
+        "count": sum(f.count for f in of_role),
         "float_bits": before,
         "bits": after,
         "saved": 1 - after / before if before else 0.0,
@@ -110,12 +110,12 @@ def _role(role: str, facts: Sequence[KindFacts]) -> dict[str, Any]:
 
 
 def read(folder: Path, facts: dict[str, Any], model: Path) -> tuple[Local, int]:
-    """(widths, 0: all memory is that of learning)."""
+    """Widths of the winner, and 0: all memory is that of learning."""
     return local_of(load_local(model).network, facts["float_memory"], facts["winner"].memory), 0
 
 
 class KindFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of tensor in all layers of the winner beside the float baseline.
+    """Kind of tensor in all layers of the winner, beside the float baseline.
 
     Attributes:
         role: in the memory account; empty for what it does not count.
@@ -136,29 +136,29 @@ class KindFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Local(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """All kinds of tensors; the declaration of the winner."""
 
-    told: LocalDeclaration
+    declared: LocalDeclaration
     facts: tuple[KindFacts, ...]
 
     @property
     def n_neurons(self) -> int:
-        return sum(math.prod(size.target) for size in sizes_of(self.told.network, self.told.shape))
+        return sum(math.prod(size.target) for size in sizes_of(self.declared.network, self.declared.shape))
 
 
-def local_of(told: LocalDeclaration, float_memory: Iterable[MemoryRow], memory: Iterable[MemoryRow]) -> Local:
+def local_of(declared: LocalDeclaration, float_memory: Iterable[MemoryRow], memory: Iterable[MemoryRow]) -> Local:
     """The facts of a run's winner, from its declaration and both accounts.
 
     Raises:
         ConfigError: the declaration's plan does not fit its layers.
     """
-    names = [size.name for size in sizes_of(told.network, told.shape)]
-    rules = local_rules(told.plan, names)
+    names = [size.name for size in sizes_of(declared.network, declared.shape)]
+    rules = local_rules(declared.plan, names)
     old, new = list(float_memory), list(memory)
 
     def of(rows: list[MemoryRow], kind: str) -> list[MemoryRow]:
         return [row for row in rows if row.path.endswith(f".{kind}")]
 
     return Local(
-        told=told,
+        declared=declared,
         facts=tuple(
             KindFacts(
                 kind=kind,

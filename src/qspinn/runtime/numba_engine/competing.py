@@ -50,7 +50,7 @@ COMPETING = (
 
 
 class Weights(NamedTuple):
-    """Of the weights [n_pre, N] of a population: the smallest, the largest, the largest sum of a neuron's."""
+    """Extent of the weights [n_pre, N] of a population: the smallest, the largest, the largest sum of a neuron's."""
 
     low: int
     high: int
@@ -60,7 +60,7 @@ class Weights(NamedTuple):
 def plan(
     program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes], chosen: dict[str, NDArray]
 ) -> tuple | None:
-    """(kernel, arguments) where one of the kernels is proved to do for this population and these inputs, or None.
+    """Kernel and arguments that are proved to serve this population and these inputs; None where no kernel is.
 
     chosen: of signals from which sources were left out, which ones the weights know.
     """
@@ -95,7 +95,7 @@ def _is_plain(program: Program, op: LifOp) -> bool:
 
 
 def kernel_of(program: Program, spikes: Spikes) -> str | None:
-    """Which kernel a program of one population takes for these inputs, with the types it is compiled for; None where it
+    """Kernel that a program of one population takes for these inputs, with the types it is compiled for; None where it
     is none of those for competing populations."""
     (op,) = program.ops_of(LifOp)
     found = plan(program, op, list(program.ops_of(DenseOp)), {"input": spikes}, {})
@@ -197,8 +197,8 @@ def _arguments(program: Program, op: LifOp, w: NDArray, lanes: Lanes, slices: Sl
 
 
 def packed_rows(w: NDArray) -> tuple[NDArray[np.uint64], int]:
-    """(words [(n_pre + 1) * width], width) of one-bit weights [n_pre, N]: bit j % 64 of word j // 64 of a row is neuron
-    j. The last row is zeros."""
+    """Words [(n_pre + 1) * width] and width of one-bit weights [n_pre, N]: bit j % 64 of word j // 64 of a row is
+    neuron j. The last row is zeros."""
     width = -(-w.shape[1] // bits.GROUP) * WORDS
     flags = np.zeros((len(w) + 1, width * 64), dtype=np.uint8)
     flags[:-1, : w.shape[1]] = w

@@ -64,7 +64,7 @@ def run(program: Program, spikes: Spikes, *, record: bool = False, n_threads: in
 def run_from(
     program: Program, spikes: Spikes, given: Mapping[str, Spikes], *, n_threads: int = 0
 ) -> tuple[Result, dict[str, Spikes]]:
-    """(result, signals by name), where populations whose spikes are given are not run again.
+    """Result and signals by name; populations whose spikes are given are not run again.
 
     Args:
         given: what `run_from` returned for populations that everything up to them leaves as it was; not the one that

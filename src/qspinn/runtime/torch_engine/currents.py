@@ -29,7 +29,7 @@ FULL = ("none", "ieee")
 
 
 def current(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Signal], dtype: torch.dtype) -> Tensor:
-    """What reaches a population from others, [T, B, N]; few images at a time, since windows need room."""
+    """Input currents of a population from others, [T, B, N]; few images at a time, since windows need memory."""
     x = signals["input"].x
     total = torch.zeros((x.shape[0] * x.shape[1], op.n), dtype=dtype, device=x.device)
     for feed in feeds:

@@ -18,7 +18,7 @@ from qspinn.runtime.torch_engine.signals import Signal, int_type
 
 
 class Left(NamedTuple):
-    """What a population leaves behind, int64 [B, N]: potentials, refractory counters, synaptic currents, adaptive
+    """Final states of a population, int64 [B, N]: potentials, refractory counters, synaptic currents, adaptive
     thresholds after the last step, and the sum of its potentials after every step (zero unless it is read)."""
 
     v: Tensor
@@ -59,7 +59,7 @@ class _Constants(NamedTuple):
 
 
 def population(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Signal]) -> tuple[Signal, Left]:
-    """(spikes, states left) of a population over all steps."""
+    """Spikes of a population over all steps, and its final states."""
     forward, back = ([f for f in feeds if (f.source == f.target) is own] for own in (False, True))
     known = {**signals, op.name: Signal(torch.empty(0), op.max_spikes)}
     dtype = int_type(max(1 << 8, _bound(program, op, feeds, known)))

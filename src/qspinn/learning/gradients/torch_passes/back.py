@@ -16,14 +16,14 @@ def back_in_time(
     k: Constants,
     kept: tuple[Tensor, ...],
     spike_grad: Tensor | None,
-    left_grad: Tensor | None,
+    v_after_grad: Tensor | None,
     rate_grad: Tensor | None,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients back in time by what reaches the neurons [B, T, N], by their thresholds and decays [N]; see
     `backward_kernel.back_in_time`."""
-    spikes, gap, left, i_left, thetas, rows = kept
-    found = torch.empty_like(gap)
+    spikes, gap, v_after, i_after, thetas, rows = kept
+    grads = torch.empty_like(gap)
     of_level, of_decay = (torch.zeros(gap.shape[2], device=gap.device) for _ in range(2))
     every = 0.0 if rate_grad is None else rate_grad / gap.numel()
     unit, in_scale = (k.vector(x, torch.float32) for x in (scan.unit, scan.in_scale))
@@ -38,7 +38,7 @@ def back_in_time(
         d, fired = gap[:, t], spikes[:, t]
         resting = d == torch.inf
         high = theta.high(t, high)
-        g = g if left_grad is None else g + left_grad[:, t]
+        g = g if v_after_grad is None else g + v_after_grad[:, t]
         if k.store is not None:
             whole = d + high * (1 - fired * lowered)  # potential at the end of the step
             g = torch.where((whole >= float(keep_min)) & (whole < float(keep_max)) | resting, g, 0)
@@ -59,15 +59,15 @@ def back_in_time(
             else:
                 g = g * (1 - before)
         if needs[4] and t > 0:
-            of_decay += (g * left[:, t - 1]).sum(dim=0)
+            of_decay += (g * v_after[:, t - 1]).sum(dim=0)
         g = g * decay
         if scan.has_current:
-            i = i_left[:, t]
+            i = i_after[:, t]
             back = torch.where((i > scan.i_min) & (i < scan.i_max), back + g_i, 0)
             g_i = back * i_decay
-        found[:, t] = back
+        grads[:, t] = back
         back = torch.zeros_like(back) if w is None else back @ w
-    return found, of_level, of_decay
+    return grads, of_level, of_decay
 
 
 class _BackOfTheta:

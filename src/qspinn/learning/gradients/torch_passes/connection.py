@@ -18,8 +18,8 @@ def current(wiring: Wiring, x: Tensor, w: Tensor, *, codes: bool) -> Tensor:
     """Currents [B, T, N] of a signal [T, B, C, H, W]; of codes in whole numbers, which must fit the type of w."""
     if codes:
         apply: Any = _Exact.apply
-        found: Tensor = apply(x, w, wiring)
-        return found
+        sums: Tensor = apply(x, w, wiring)
+        return sums
     return wiring.dense(x, w)
 
 
@@ -33,15 +33,15 @@ class _Exact(torch.autograd.Function):
         pictures, n = images(x), wiring.target[1] * wiring.target[2]
         kind = product_type(w.dtype)
         filters = w.view(wiring.groups, wiring.target[0] // wiring.groups, -1).to(kind)
-        found = torch.empty((len(pictures), n, wiring.target[0]), dtype=w.dtype, device=w.device)
+        sums = torch.empty((len(pictures), n, wiring.target[0]), dtype=w.dtype, device=w.device)
         size = max(1, WINDOWS // (n * filters.shape[0] * filters.shape[2]))
         for a in range(0, len(pictures), size):
             seen = functional.unfold(
                 pictures[a : a + size].to(kind), wiring.kernel, wiring.dilation, wiring.padding, wiring.stride
             )
             y = torch.einsum("gok,mgkl->mlgo", filters, seen.view(len(seen), *filters.shape[::2], n))
-            found[a : a + size] = y.flatten(2)
-        return found.view(x.shape[1], x.shape[0], -1)
+            sums[a : a + size] = y.flatten(2)
+        return sums.view(x.shape[1], x.shape[0], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:

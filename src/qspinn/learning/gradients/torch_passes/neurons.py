@@ -99,12 +99,12 @@ def check(scan: Scan) -> None:
 
 
 class Spent(NamedTuple):
-    """Of a layer over all steps, [B, T, N]: spikes, potentials left, synaptic currents and adaptive thresholds, or
-    nothing; mean of spikes."""
+    """Results of a layer over all steps, [B, T, N]: spikes, potentials after the step, synaptic currents and adaptive
+    thresholds, or nothing; mean of spikes."""
 
     spikes: Tensor
-    left: Tensor
-    i_left: Tensor
+    v_after: Tensor
+    i_after: Tensor
     thetas: Tensor
     rate: Tensor
 
@@ -140,8 +140,8 @@ class _Neurons(torch.autograd.Function):
         outer: NDArray[np.int64],
     ) -> Any:
         k = Constants(scan, total, level, bias, outer)
-        spikes, left, gap = (torch.empty(total.shape, device=k.device) for _ in range(3))
-        i_left, thetas = (
+        spikes, v_after, gap = (torch.empty(total.shape, device=k.device) for _ in range(3))
+        i_after, thetas = (
             torch.empty(total.shape if there else (0, 0, 0), device=k.device)
             for there in (scan.has_current, scan.adapts)
         )
@@ -156,7 +156,7 @@ class _Neurons(torch.autograd.Function):
                 drive = drive + (spikes[:, t - 1].to(k.product) @ back).to(k.kind)
             if scan.has_current:
                 i = (k.round_i(i * k.i_decay, t) + drive + k.bias).clamp_(scan.i_min, scan.i_max)
-                i_left[:, t] = drive = i
+                i_after[:, t] = drive = i
             v = k.round_decay(v * k.decay, t)
             if scan.delayed and t > 0:
                 v = lowered(scan, k, v, spikes[:, t - 1], high)
@@ -167,26 +167,28 @@ class _Neurons(torch.autograd.Function):
                     high = k.level + theta * float(scan.kind(scan.theta_unit))
                 thetas[:, t] = theta
             v, fired, apart, until = step(scan, k, t, v, drive, high, until)
-            spikes[:, t], gap[:, t], left[:, t] = fired, apart, v
-        ctx.save_for_backward(spikes, gap, left, i_left, thetas, rows)
+            spikes[:, t], gap[:, t], v_after[:, t] = fired, apart, v
+        ctx.save_for_backward(spikes, gap, v_after, i_after, thetas, rows)
         ctx.rest = scan, k, tuple(decay.shape)
         ctx.types = [None if x is None else (x.dtype, x.device) for x in (total, rows, level, bias, decay)]
         ctx.set_materialize_grads(False)
         rate = ((spikes > 0).sum().double() / spikes.numel()).float()
-        return spikes, left, i_left, thetas, rate
+        return spikes, v_after, i_after, thetas, rate
 
     @staticmethod
     def backward(
         ctx: Any,
         spike_grad: Tensor | None,
-        left_grad: Tensor | None,
+        v_after_grad: Tensor | None,
         i_grad: Tensor | None,
         theta_grad: Tensor | None,
         rate_grad: Tensor | None,
     ) -> Any:
         scan, k, decay_shape = ctx.rest
         needs = ctx.needs_input_grad
-        grad, level_grad, decay_grad = back_in_time(scan, k, ctx.saved_tensors, spike_grad, left_grad, rate_grad, needs)
+        grad, level_grad, decay_grad = back_in_time(
+            scan, k, ctx.saved_tensors, spike_grad, v_after_grad, rate_grad, needs
+        )
         spikes, rows = ctx.saved_tensors[0], ctx.saved_tensors[5]
         bias_grad = grad.sum(dim=(0, 1))
         if not scan.has_current:
@@ -194,7 +196,7 @@ class _Neurons(torch.autograd.Function):
         rows_grad = None
         if rows is not None:  # the spikes of one step meet the currents of the next
             rows_grad = grad[:, 1:].flatten(0, 1).T @ spikes[:, :-1].flatten(0, 1)
-        found = (
+        gradients = (
             grad,
             rows_grad,
             _by_channel(level_grad, k) if needs[2] else None,
@@ -204,7 +206,7 @@ class _Neurons(torch.autograd.Function):
         return (
             *(
                 None if g is None else g.to(device=kind[1], dtype=kind[0])
-                for g, kind in zip(found, ctx.types, strict=True)
+                for g, kind in zip(gradients, ctx.types, strict=True)
             ),
             None,
             None,

@@ -22,7 +22,7 @@ Rounder = Callable[[Tensor, int], Tensor]
 
 
 class Constants:
-    """What a layer's steps need besides its state, on the device of what reaches it; vectors [N].
+    """Constants of a layer's steps, on the device of its input currents; vectors [N].
 
     product: the type of feedback; round_decay, round_in, round_i, round_theta, round_store: roundings of potential,
     input, synaptic current, adaptive threshold and what is kept of the potential; store: its unit, or none where it is
@@ -85,8 +85,8 @@ def lowered(scan: Scan, k: Constants, v: Tensor, fired: Tensor, high: Tensor) ->
 def step(
     scan: Scan, k: Constants, t: int, v: Tensor, drive: Tensor, high: Tensor, until: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(potential after, spikes, distance from threshold, first step without rest), [B, N] each, of one step, given the
-    potential as it decayed and the thresholds; codes, or real numbers where nothing is rounded."""
+    """Potential after a step, spikes, distance from threshold and first step without rest, [B, N] each, given the
+    decayed potential and the thresholds; codes, or real numbers where nothing is rounded."""
     constant = torch.zeros_like(k.bias) if scan.has_current else k.bias
     drive = k.round_in(drive, t)
     resting = until > t

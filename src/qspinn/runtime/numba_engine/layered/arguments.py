@@ -55,7 +55,7 @@ class Layout(NamedTuple):
 
 
 class Neuron(NamedTuple):
-    """What all neurons of a population have in common, as the kernel for narrow lanes takes it."""
+    """Constants that all neurons of a population have in common, as the kernel for narrow lanes takes them."""
 
     v_min: int
     v_max: int
@@ -85,7 +85,7 @@ class Neuron(NamedTuple):
 
 
 def shifted_weights(program: Program, op: LifOp, field: Field) -> NDArray[np.int64]:
-    """By how many bits the weights into each neuron are shifted to the left beforehand, [N], so that sums need not be:
+    """Bits by which the weights into each neuron are shifted to the left beforehand, [N], so that sums need not be:
     as far as in_shift says, where sums go to the potential and the shift is the same within a map."""
     left = np.maximum(-in_shifts(program, op), 0)
     by_map = left.reshape(field.groups * field.run, -1)
@@ -267,5 +267,5 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
 
 
 def events_of(signal: Spikes) -> tuple[NDArray, NDArray]:
-    """(index, count), count empty where every source spikes once."""
+    """Index and count of a signal's events; count is empty where every source spikes once."""
     return signal.index, ONCE if signal.count is None else signal.count

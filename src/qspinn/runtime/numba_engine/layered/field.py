@@ -1,4 +1,4 @@
-"""How a population lies in the array of sums that the kernels of layers fill: maps in rows, with margins."""
+"""Layout of a population in the array of sums that the kernels of layers fill: maps in rows, with margins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARGIN = 32  # rows of sums are multiples of this long: the widest vector's lane
 
 
 class Field(NamedTuple):
-    """How a population lies in an array of sums: groups of maps with margins, rows of pixels, `run` channels a pixel.
+    """Layout of a population in an array of sums: groups of maps with margins, rows of pixels, `run` channels a pixel.
 
     Element (group, y, x, channel of the group) is at first + group * group_pitch + y * row_pitch + x * run + channel.
     """
@@ -47,7 +47,7 @@ class Field(NamedTuple):
 
 
 def grid(shape: tuple[int, int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(channel, y, x) of each source of a signal."""
+    """Coordinates (channel, y, x) of each source of a signal."""
     c, y, x = np.unravel_index(np.arange(math.prod(shape)), shape)
     return c, y, x
 
@@ -87,7 +87,8 @@ def field_of(program: Program, op: LifOp, feeds: list[Feed]) -> Field:
 
 
 def span(op: ConvOp, weight: tuple[int, ...], axis: int) -> tuple[int, int, int]:
-    """(lowest, highest) place that sources reach along an axis, and how many places each source reaches, less one."""
+    """Lowest and highest place that sources reach along an axis, and the number of places each source reaches, less
+    one."""
     stride, padding = op.stride[axis], op.padding[axis]
     further = (weight[2 + axis] - 1) * op.dilation[axis] // stride
     return padding // stride - further, (padding + op.shape[1 + axis] - 1) // stride, further

@@ -33,8 +33,8 @@ ALL = 1 << 32  # more sources than there are: all of them spike
 
 
 class States(NamedTuple):
-    """What is left of a population after its last step, int64 [B, N] each, in the program's order; without samples
-    where nobody asked."""
+    """Final states of a population, int64 [B, N] each, in the program's order; without samples where they were not
+    asked for."""
 
     counts: NDArray
     v: NDArray
@@ -53,12 +53,12 @@ class States(NamedTuple):
         )
 
     def part(self, a: int, b: int) -> States:
-        """Of samples a..b - 1, sharing memory."""
+        """States of samples a..b - 1, sharing memory."""
         return States(*(x[a:b] if len(x) else x for x in self))
 
 
 class Wanted(NamedTuple):
-    """What is wanted of a population: its counts, its final states, the sum of its potentials."""
+    """Results that are wanted of a population: its counts, its final states, the sum of its potentials."""
 
     counts: bool
     states: bool
@@ -66,7 +66,7 @@ class Wanted(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a population takes whatever its input is: the size of its sums, its connections with others (strips, then
+    """Plan of a population for every input: the size of its sums, its connections with others (strips, then
     cells) and with itself, the kernel with its arguments between the sums and the outputs."""
 
     size: int
@@ -115,8 +115,8 @@ def population(
 def chosen_lanes(
     program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Spikes]
 ) -> tuple[type | None, bool]:
-    """(lanes, whether sums begin ahead): the best there is, if that is proved for every input; otherwise what is proved
-    for this one."""
+    """Lanes, and whether sums begin ahead: the best there is, if that is proved for every input; otherwise what is
+    proved for this one."""
 
     def proved(given: Callable[[Feed], tuple[int, int]]) -> tuple[type | None, bool]:
         low, high = (sum(ends) for ends in zip((0, 0), *map(given, feeds), strict=True))
@@ -165,7 +165,7 @@ def pooled(program: Program, op: PoolOp, signal: Spikes, room: Room) -> Spikes:
 
 
 def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(first, windows) of `feed_kernel.pool`."""
+    """Arguments `first` and `windows` of `kernels.feed.pool`."""
     channels, height, width = pool_shape(op)
     c, y, x = grid((channels, height, width))
     sources = np.concatenate(
@@ -182,7 +182,7 @@ def windows_of(op: PoolOp) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def counted(signal: Spikes) -> NDArray[np.int64]:
-    """How often each source spikes, [B, n]."""
+    """Number of spikes of each source, [B, n]."""
     counts = np.zeros((signal.n_samples, signal.n), np.int64)
     feed_kernel.count_spikes(signal.offsets, *events_of(signal), counts)
     return counts

@@ -70,8 +70,8 @@ def _sizes(program: Program, op: LifOp) -> Sizes:
 
 
 def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]:
-    """What must hold for lanes of so many bits to hold everything that becomes of inputs of at most `drive`, and
-    whether it does.
+    """Proof that lanes of so many bits hold every intermediate for inputs of at most `drive`: its conditions, and
+    whether they hold.
 
     Lanes of 16 bits multiply and add potentials without overflow (a product's high half, a saturated sum): only the
     results must fit. Lanes of 32 bits must hold products and sums.

@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn import former
 from qspinn.data import EventDataset, EventSet, load_recordings
-from qspinn.errors import ArtifactError
 from qspinn.exploration import event_splits
-from qspinn.exploration.artifacts import PROGRAM
+from qspinn.exploration.artifacts import PROGRAM, readable
 from qspinn.exploration.event_splits import mapped
 from qspinn.exploration.family import Files
 from qspinn.exploration.layered import proposal as layered_proposal
@@ -43,8 +43,8 @@ STORED = PROGRAM
 describe = event_splits.describe
 
 
-class Bench(msgspec.Struct, kw_only=True, eq=False):
-    """What candidates are measured with; the float network is read when first needed.
+class Measurement(msgspec.Struct, kw_only=True, eq=False):
+    """Measurement of candidates; the float network is read when first needed.
 
     Attributes:
         learned, per_step: what training takes, see `EventDataset.learned`.
@@ -81,7 +81,7 @@ class Bench(msgspec.Struct, kw_only=True, eq=False):
         return net
 
     def ranges(self) -> Any:
-        """What lowering must know about the data, from the first training samples."""
+        """Ranges of the float network on the first training samples, for lowering."""
         if "ranges" not in self.known:
             n = self.experiment.search.calibration_samples or self.train.n_samples
             with one_thread():  # so that every worker finds the same
@@ -141,10 +141,10 @@ def store(folder: Path, experiment: LayeredExperiment, dataset: EventDataset) ->
     return event_splits.store(folder, experiment.data, dataset)
 
 
-def open_bench(folder: Path, experiment: LayeredExperiment, labels: tuple[str, ...], files: Files) -> Bench:
+def open_measurement(folder: Path, experiment: LayeredExperiment, labels: tuple[str, ...], files: Files) -> Measurement:
     train, validation = (mapped(files[name]) for name in ("train", "validation"))
     learned = mapped(files["learned"]) if "learned" in files else train
-    return Bench(
+    return Measurement(
         folder=folder,
         experiment=experiment,
         labels=labels,
@@ -159,16 +159,18 @@ def open_bench(folder: Path, experiment: LayeredExperiment, labels: tuple[str, .
     )
 
 
-def train_float(bench: Bench, task: None) -> dict[str, Any]:
+def train_float(measurement: Measurement, task: None) -> dict[str, Any]:
     """Trains the float network, going on where an interrupted run was, and stores it; returns its record."""
-    start, experiment = time.perf_counter(), bench.experiment
-    path = float_path(bench.folder)
-    net = trained_net(experiment, bench.network(), bench.learned, bench.per_step, path.with_suffix(".training"))
+    start, experiment = time.perf_counter(), measurement.experiment
+    path = float_path(measurement.folder)
+    net = trained_net(
+        experiment, measurement.network(), measurement.learned, measurement.per_step, path.with_suffix(".training")
+    )
     checkpoint.save(frozen(net), path)
-    said, rates = responses(net, bench.validation)
+    outputs, rates = responses(net, measurement.validation)
     path.with_suffix(".training").unlink(missing_ok=True)
     return {
-        "accuracy": float((said.argmax(axis=1) == bench.validation.labels).mean()),
+        "accuracy": float((outputs.argmax(axis=1) == measurement.validation.labels).mean()),
         "rates": rates,
         "epochs": experiment.training.n_epochs,
         "seconds": round(time.perf_counter() - start, 3),
@@ -176,11 +178,7 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
 
 
 def has_float(folder: Path, task: None) -> bool:
-    try:
-        checkpoint.load_layers(float_path(folder))
-    except ArtifactError:
-        return False
-    return True
+    return readable(checkpoint.load_layers, float_path(folder)) is not None
 
 
 def trained_net(
@@ -198,40 +196,42 @@ def trained_net(
     return net
 
 
-def sweep_accuracy(bench: Bench, candidate: LayeredCandidate) -> float:
-    n = bench.experiment.search.sweep.samples
-    data = bench.validation.slice(0, min(n or bench.validation.n_samples, bench.validation.n_samples))
-    result = bench.reuse.run(_quantized(bench, candidate), data.graded(), f"validation {data.n_samples}")
+def sweep_accuracy(measurement: Measurement, candidate: LayeredCandidate) -> float:
+    n = measurement.experiment.search.sweep.samples
+    data = measurement.validation.slice(0, min(n or measurement.validation.n_samples, measurement.validation.n_samples))
+    result = measurement.reuse.run(_quantized(measurement, candidate), data.graded(), f"validation {data.n_samples}")
     return float((result.predictions() == data.labels).mean())
 
 
-def _quantized(bench: Bench, candidate: LayeredCandidate) -> Program:
+def _quantized(measurement: Measurement, candidate: LayeredCandidate) -> Program:
     """The float network as integers in one go."""
-    net = bench.float_net()
+    net = measurement.float_net()
     return lower_layers(
         net.network,
         net.params(),
         candidate.plan,
-        bench.ranges(),
+        measurement.ranges(),
         seed=candidate.seed,
-        labels=bench.labels,
-        provenance=_provenance(bench, candidate),
+        labels=measurement.labels,
+        provenance=_provenance(measurement, candidate),
     )
 
 
-def _provenance(bench: Bench, candidate: LayeredCandidate) -> dict[str, Any]:
-    return {"candidate": to_plain(candidate), "experiment": to_plain(bench.experiment)}
+def _provenance(measurement: Measurement, candidate: LayeredCandidate) -> dict[str, Any]:
+    return {"candidate": to_plain(candidate), "experiment": to_plain(measurement.experiment)}
 
 
-def build(bench: Bench, candidate: LayeredCandidate) -> tuple[Program, MemoryAccount | None]:
-    return (_trained_in(bench, candidate) if candidate.scheme is Scheme.ITQ else _quantized(bench, candidate)), None
+def build(measurement: Measurement, candidate: LayeredCandidate) -> tuple[Program, MemoryAccount | None]:
+    return (
+        _trained_in(measurement, candidate) if candidate.scheme is Scheme.ITQ else _quantized(measurement, candidate)
+    ), None
 
 
-def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
+def _trained_in(measurement: Measurement, candidate: LayeredCandidate) -> Program:
     """The float network trained on with quantization in the loop, as integers."""
-    search, net = bench.experiment.search, bench.float_net()
+    search, net = measurement.experiment.search, measurement.float_net()
     training = msgspec.structs.replace(
-        bench.experiment.training,
+        measurement.experiment.training,
         n_epochs=search.itq.epochs,
         learning_rate=search.itq.learning_rate,
         spike_regulation=search.itq.spike_regulation,
@@ -239,38 +239,50 @@ def _trained_in(bench: Bench, candidate: LayeredCandidate) -> Program:
         temperature=search.itq.temperature,
     )
     module = quantized.prepare(
-        net.network, candidate.plan, net.params(), bench.ranges(), seed=candidate.seed, estimator=search.itq.estimator
+        net.network,
+        candidate.plan,
+        net.params(),
+        measurement.ranges(),
+        seed=candidate.seed,
+        estimator=search.itq.estimator,
     )
-    resumed = STORED.path(bench.folder, candidate).with_suffix(".training")
+    resumed = STORED.path(measurement.folder, candidate).with_suffix(".training")
     with one_thread():
         epochs = fit(
             module,
-            bench.learned,
+            measurement.learned,
             training,
             seed=candidate.seed,
-            per_step=bench.per_step,
+            per_step=measurement.per_step,
             checkpoint=resumed,
             teacher=net if training.distillation else None,
         )
-    bench.known["epochs"] = {candidate.key(): epochs}
-    program = quantized.convert(module, labels=bench.labels, provenance=_provenance(bench, candidate))
+    measurement.known["epochs"] = {candidate.key(): epochs}
+    program = quantized.convert(module, labels=measurement.labels, provenance=_provenance(measurement, candidate))
     resumed.unlink(missing_ok=True)
     return program
 
 
-def measure(bench: Bench, candidate: LayeredCandidate, program: Program) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Besides the answers: spikes per neuron and step of every layer, how far that is from float, epochs trained, and
-    the rates on training data in each of them."""
-    data = bench.validation
-    result = bench.reuse.run(program, data.graded(), f"validation {data.n_samples}")
+def measure(
+    measurement: Measurement, candidate: LayeredCandidate, program: Program
+) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """Measures a program on validation; the facts are spikes per neuron and step of every layer, the difference from
+    float, the epochs trained, and the rates on training data in each of them."""
+    data = measurement.validation
+    result = measurement.reuse.run(program, data.graded(), f"validation {data.n_samples}")
     rates = {op.name: float(result.counts[op.name].mean() / data.n_steps) for op in program.ops_of(LifOp) if op.spiking}
-    drift = {name: rate - bench.float_rates()[name] for name, rate in rates.items()}
-    epochs = bench.experiment.search.itq.epochs if candidate.scheme is Scheme.ITQ else 0
-    seen = bench.known.get("epochs", {}).get(candidate.key(), [])
+    drift = {name: rate - measurement.float_rates()[name] for name, rate in rates.items()}
+    epochs = measurement.experiment.search.itq.epochs if candidate.scheme is Scheme.ITQ else 0
+    seen = measurement.known.get("epochs", {}).get(candidate.key(), [])
     trained = {"trained_rates": {name: [e.rates[name] for e in seen] for name in rates}} if seen else {}
     return result.predictions() == data.labels, {"rates": rates, "rate_drift": drift, "epochs": epochs} | trained
 
 
-def test(bench: Bench, dataset: EventDataset, program: Program) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    said = scores(bench.float_net(), dataset.test).argmax(axis=1)
-    return said == dataset.test.labels, run(program, dataset.test.graded()).predictions()
+def test(
+    measurement: Measurement, dataset: EventDataset, program: Program
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    float_predicted = scores(measurement.float_net(), dataset.test).argmax(axis=1)
+    return float_predicted == dataset.test.labels, run(program, dataset.test.graded()).predictions()
+
+
+__getattr__ = former.names_of(__name__)

@@ -1,4 +1,4 @@
-"""Passes over time of layers of the usual kind, in whole registers.
+"""Passes over time of layers of the most frequent kind, in whole registers.
 
 To the bit what `forward_kernel` computes for every layer, for those without feedback, synaptic current and refractory
 time, that spike and are lowered by their threshold, in float32, and that round nothing, or downwards or to nearest.

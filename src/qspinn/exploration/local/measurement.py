@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from qspinn import former
 from qspinn.data import EventDataset, EventSet, load_recordings
-from qspinn.errors import ArtifactError
 from qspinn.exploration import event_splits
-from qspinn.exploration.artifacts import Stored
+from qspinn.exploration.artifacts import Stored, readable
 from qspinn.exploration.event_splits import mapped
 from qspinn.exploration.family import Files
 from qspinn.exploration.local import proposal as local_proposal
@@ -40,16 +40,16 @@ curves, describe = local_proposal.curves, event_splits.describe
 
 
 def learning_memory(trained: TrainedLocal) -> MemoryAccount:
-    """What the layers need to go on learning, at the widths of their plan."""
-    told = trained.network
-    return local_account(told.network, told.shape, told.n_classes, told.plan)
+    """Memory that the layers need to go on learning, at the widths of their plan."""
+    declared = trained.network
+    return local_account(declared.network, declared.shape, declared.n_classes, declared.plan)
 
 
 STORED = Stored(suffix=".safetensors", save=checkpoint.save, load=load_local, account=learning_memory)
 
 
-class Bench(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What candidates are measured with; the start of all trainings is drawn when first needed."""
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Measurement of candidates; the start of all trainings is drawn when first needed."""
 
     folder: Path
     experiment: LocalExperiment
@@ -62,14 +62,14 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def start(self) -> tuple[LayerStart, ...]:
         """The layers before training, of float and of every plan."""
         if "start" not in self.known:
-            told = self.experiment
+            experiment = self.experiment
             self.known["start"] = start_of(
-                told.network,
+                experiment.network,
                 self.train,
                 len(self.labels),
                 step_ms=self.bin_ms,
-                burn_in=told.learning.burn_in,
-                seed=told.seed,
+                burn_in=experiment.learning.burn_in,
+                seed=experiment.seed,
             )
         return self.known["start"]
 
@@ -94,8 +94,10 @@ def points(experiment: LocalExperiment, dataset: EventDataset) -> list[LocalCand
     return local_proposal.points(experiment, _names(experiment, dataset))
 
 
-def propose(experiment: LocalExperiment, dataset: EventDataset, found: list[Significance]) -> list[LocalCandidate]:
-    return local_proposal.propose(experiment, _names(experiment, dataset), found)
+def propose(
+    experiment: LocalExperiment, dataset: EventDataset, significances: list[Significance]
+) -> list[LocalCandidate]:
+    return local_proposal.propose(experiment, _names(experiment, dataset), significances)
 
 
 def _names(experiment: LocalExperiment, dataset: EventDataset) -> list[str]:
@@ -106,9 +108,9 @@ def store(folder: Path, experiment: LocalExperiment, dataset: EventDataset) -> F
     return event_splits.store(folder, experiment.data, dataset)
 
 
-def open_bench(folder: Path, experiment: LocalExperiment, labels: tuple[str, ...], files: Files) -> Bench:
+def open_measurement(folder: Path, experiment: LocalExperiment, labels: tuple[str, ...], files: Files) -> Measurement:
     train, validation = (mapped(files[name]) for name in ("train", "validation"))
-    return Bench(
+    return Measurement(
         folder=folder,
         experiment=experiment,
         labels=labels,
@@ -119,17 +121,17 @@ def open_bench(folder: Path, experiment: LocalExperiment, labels: tuple[str, ...
     )
 
 
-def train_float(bench: Bench, task: None) -> dict[str, Any]:
+def train_float(measurement: Measurement, task: None) -> dict[str, Any]:
     """Trains the float layers, going on where an interrupted run was, and stores them; returns their record."""
-    begin, path = time.perf_counter(), float_path(bench.folder)
+    begin, path = time.perf_counter(), float_path(measurement.folder)
     resumed = path.with_suffix(".training")
-    learning = _learning(bench.experiment, "float")
-    trained = _trained(bench, learning, bench.experiment.plan, bench.train, resumed)
+    learning = _learning(measurement.experiment, "float")
+    trained = _trained(measurement, learning, measurement.experiment.plan, measurement.train, resumed)
     checkpoint.save(trained, path)
-    said, n_spikes = _answers(trained, bench.validation)
+    predicted, n_spikes = _answers(trained, measurement.validation)
     resumed.unlink(missing_ok=True)
     return {
-        "accuracy": float((said == bench.validation.labels).mean()),
+        "accuracy": float((predicted == measurement.validation.labels).mean()),
         "epochs": learning.n_epochs,
         "spikes": n_spikes,
         "seconds": round(time.perf_counter() - begin, 3),
@@ -137,41 +139,41 @@ def train_float(bench: Bench, task: None) -> dict[str, Any]:
 
 
 def has_float(folder: Path, task: None) -> bool:
-    try:
-        load_local(float_path(folder))
-    except ArtifactError:
-        return False
-    return True
+    return readable(load_local, float_path(folder)) is not None
 
 
-def sweep_accuracy(bench: Bench, candidate: LocalCandidate) -> float:
-    """Of a short training on some recordings."""
-    search = bench.experiment.search
-    learning = msgspec.structs.replace(_learning(bench.experiment), n_epochs=search.sweep.epochs)
+def sweep_accuracy(measurement: Measurement, candidate: LocalCandidate) -> float:
+    """Validation accuracy of a short training on some recordings."""
+    search = measurement.experiment.search
+    learning = msgspec.structs.replace(_learning(measurement.experiment), n_epochs=search.sweep.epochs)
     train, validation = (
         part.slice(0, min(search.sweep.samples or part.n_samples, part.n_samples))
-        for part in (bench.train, bench.validation)
+        for part in (measurement.train, measurement.validation)
     )
-    said, _ = _answers(_trained(bench, learning, candidate.plan, train), validation)
-    return float((said == validation.labels).mean())
+    predicted, _ = _answers(_trained(measurement, learning, candidate.plan, train), validation)
+    return float((predicted == validation.labels).mean())
 
 
-def build(bench: Bench, candidate: LocalCandidate) -> tuple[TrainedLocal, MemoryAccount | None]:
-    resumed = STORED.path(bench.folder, candidate).with_suffix(".training")
-    trained = _trained(bench, _learning(bench.experiment), candidate.plan, bench.train, resumed)
+def build(measurement: Measurement, candidate: LocalCandidate) -> tuple[TrainedLocal, MemoryAccount | None]:
+    resumed = STORED.path(measurement.folder, candidate).with_suffix(".training")
+    trained = _trained(measurement, _learning(measurement.experiment), candidate.plan, measurement.train, resumed)
     resumed.unlink(missing_ok=True)
-    told = {"candidate": to_plain(candidate), "experiment": to_plain(bench.experiment)}
-    return msgspec.structs.replace(trained, provenance=told), None
+    provenance = {"candidate": to_plain(candidate), "experiment": to_plain(measurement.experiment)}
+    return msgspec.structs.replace(trained, provenance=provenance), None
 
 
-def measure(bench: Bench, candidate: LocalCandidate, built: TrainedLocal) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Besides the answers: spikes per recording, and epochs trained."""
-    said, n_spikes = _answers(built, bench.validation)
-    return said == bench.validation.labels, {"spikes": n_spikes, "epochs": built.network.learning.n_epochs}
+def measure(
+    measurement: Measurement, candidate: LocalCandidate, built: TrainedLocal
+) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """Measures layers on validation; the facts are spikes per recording and epochs trained."""
+    predicted, n_spikes = _answers(built, measurement.validation)
+    return predicted == measurement.validation.labels, {"spikes": n_spikes, "epochs": built.network.learning.n_epochs}
 
 
-def test(bench: Bench, dataset: EventDataset, built: TrainedLocal) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    real, _ = _answers(load_local(float_path(bench.folder)), dataset.test)
+def test(
+    measurement: Measurement, dataset: EventDataset, built: TrainedLocal
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    real, _ = _answers(load_local(float_path(measurement.folder)), dataset.test)
     return real == dataset.test.labels, _answers(built, dataset.test)[0]
 
 
@@ -180,13 +182,21 @@ def _learning(experiment: LocalExperiment, arithmetic: Literal["integer", "float
 
 
 def _trained(
-    bench: Bench, learning: LocalLearning, plan: QuantPlan, train: EventSet, resume: Path | None = None
+    measurement: Measurement, learning: LocalLearning, plan: QuantPlan, train: EventSet, resume: Path | None = None
 ) -> TrainedLocal:
     """Layers trained from the common start, on one thread: the others have candidates of their own."""
-    told = bench.experiment
+    experiment = measurement.experiment
     with one_thread():
         layers, declaration = local_model.trained_from(
-            bench.start(), train, bench.bin_ms, told.network, learning, plan, told.seed, n_threads=1, resume=resume
+            measurement.start(),
+            train,
+            measurement.bin_ms,
+            experiment.network,
+            learning,
+            plan,
+            experiment.seed,
+            n_threads=1,
+            resume=resume,
         )
     return TrainedLocal(network=declaration, params=layers.state())
 
@@ -195,3 +205,6 @@ def _answers(trained: TrainedLocal, data: EventSet) -> tuple[NDArray[np.int64], 
     """(class of every recording, spikes per recording) of the layers as they are stored."""
     with one_thread():
         return local_model.predictions(local_model.restored(trained, n_threads=1), data, trained.network)
+
+
+__getattr__ = former.names_of(__name__)

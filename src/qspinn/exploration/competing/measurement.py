@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn import data as datasets
+from qspinn import former
 from qspinn.data.images.encoders import poisson
-from qspinn.errors import ArtifactError, DataError, LoweringError, RunError
+from qspinn.errors import DataError, LoweringError, RunError
 from qspinn.exploration import sensitivity
-from qspinn.exploration.artifacts import PROGRAM
+from qspinn.exploration.artifacts import PROGRAM, readable
 from qspinn.exploration.competing import proposal
 from qspinn.exploration.competing.space import Candidate, Experiment
 from qspinn.exploration.family import Files
@@ -49,7 +50,7 @@ STORED = PROGRAM
 
 
 class Encoded(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One split as spikes, with its labels."""
+    """Split of a data set as spikes, with its labels."""
 
     spikes: Spikes
     labels: NDArray[np.int64]
@@ -60,8 +61,8 @@ class Encoded(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return Encoded(spikes=self.spikes.slice(0, n), labels=self.labels[:n])
 
 
-class Bench(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What candidates are measured with: the run's folder, its experiment and the encoded splits."""
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Measurement of candidates: the run's folder, its experiment and the encoded splits."""
 
     folder: Path
     experiment: Experiment
@@ -104,7 +105,7 @@ def _network(experiment: Experiment, dataset: datasets.Dataset) -> Network:
 
 
 def float_tasks(experiment: Experiment) -> list[tuple[str, Any]]:
-    """One for each size, the baseline first, then from large to small."""
+    """Float networks to train: one for each size, the baseline first, then from large to small."""
     n0 = experiment.network.n_neurons
     return [(f"float-n{n}", n) for n in (n0, *sorted({*experiment.search.n_neurons} - {n0}, reverse=True))]
 
@@ -181,14 +182,14 @@ def _sums(stem: Path) -> dict[str, str]:
         raise RunError(str(_sums_path(stem)), "is missing or damaged", fix="start again: it is made anew") from None
 
 
-def open_bench(folder: Path, experiment: Experiment, labels: tuple[str, ...], files: Files) -> Bench:
-    """The bench from its files, which are mapped, not read."""
+def open_measurement(folder: Path, experiment: Experiment, labels: tuple[str, ...], files: Files) -> Measurement:
+    """Measurement from the files of a run, which are mapped, not read."""
     encoded = {}
     for name, of in files.items():
         arrays = {kind: map_array(of[kind], sha256) for kind, sha256 in of["sha256"].items()}
         spikes = Spikes(offsets=arrays["offsets"], index=arrays["index"], n=of["n"])
         encoded[name] = Encoded(spikes=spikes, labels=arrays["labels"])
-    return Bench(
+    return Measurement(
         folder=folder,
         experiment=experiment,
         labels=labels,
@@ -217,18 +218,18 @@ def assigned(trained: Trained, program: Program, data: Encoded, n_classes: int, 
     return trained.with_params(readout__responses=mean_responses(counts, data.labels, n_classes))
 
 
-def build(bench: Bench, candidate: Candidate) -> tuple[Program, MemoryAccount | None]:
-    """(program, memory of learning it on the grid) of a candidate: quantized or trained, classes assigned."""
-    search = bench.experiment.search
-    trained, ranges = bench.float_network(candidate.n_neurons), bench.ranges(candidate.n_neurons)
+def build(measurement: Measurement, candidate: Candidate) -> tuple[Program, MemoryAccount | None]:
+    """Program of a candidate, quantized or trained, classes assigned, and the memory of learning it on the grid."""
+    search = measurement.experiment.search
+    trained, ranges = measurement.float_network(candidate.n_neurons), measurement.ranges(candidate.n_neurons)
     n_classes = trained.network.readout.n_classes
-    draft = lower(trained, candidate.plan, ranges, seed=candidate.seed, labels=bench.labels)
+    draft = lower(trained, candidate.plan, ranges, seed=candidate.seed, labels=measurement.labels)
     if candidate.scheme is not Scheme.PTQ:
-        model = _grid_model(bench, candidate, trained, ranges)
-        draft = grid.to_program(model, draft.tensors["readout.votes"], labels=bench.labels)
-    trained = assigned(trained, draft, bench.train.first(search.assign_samples), n_classes)
+        model = _grid_model(measurement, candidate, trained, ranges)
+        draft = grid.to_program(model, draft.tensors["readout.votes"], labels=measurement.labels)
+    trained = assigned(trained, draft, measurement.train.first(search.assign_samples), n_classes)
     votes = lower(trained, candidate.plan, ranges, seed=candidate.seed).tensors["readout.votes"]
-    provenance = {"candidate": to_plain(candidate), "experiment": to_plain(bench.experiment)}
+    provenance = {"candidate": to_plain(candidate), "experiment": to_plain(measurement.experiment)}
     done = msgspec.structs.replace(draft, tensors={**draft.tensors, "readout.votes": votes}, provenance=provenance)
     if candidate.scheme is Scheme.PTQ:
         return done, None
@@ -236,62 +237,71 @@ def build(bench: Bench, candidate: Candidate) -> tuple[Program, MemoryAccount | 
     return done, learning_account(trained.network, done, {path: rule.bits for path, rule in rules.items()})
 
 
-def _grid_model(bench: Bench, candidate: Candidate, trained: Trained, ranges: Ranges) -> grid.GridModel:
+def _grid_model(measurement: Measurement, candidate: Candidate, trained: Trained, ranges: Ranges) -> grid.GridModel:
     """The population after learning on the grid: thresholds only, or everything from fresh weights."""
-    search, network = bench.experiment.search, trained.network
+    search, network = measurement.experiment.search, trained.network
     if candidate.scheme is Scheme.PTQ_ADAPT:
         model = grid.prepare(network, candidate.plan, ranges, seed=candidate.seed, start=trained)
-        shown = bench.train.first(search.ptq.adapt_samples).spikes
+        shown = measurement.train.first(search.ptq.adapt_samples).spikes
         grid.fit(model, shown, StdpTraining(n_passes=1), learn_weights=False)
         return model
     per_neuron = resolve(candidate.plan, network)["exc.w"].granularity is Granularity.PER_NEURON
-    stdp = search.itq.stdp if per_neuron else bench.experiment.network.stdp
-    network = bench.experiment.network.build(network.input.n, network.readout.n_classes, candidate.n_neurons, stdp)
+    stdp = search.itq.stdp if per_neuron else measurement.experiment.network.stdp
+    network = measurement.experiment.network.build(
+        network.input.n, network.readout.n_classes, candidate.n_neurons, stdp
+    )
     model = grid.prepare(network, candidate.plan, ranges, seed=candidate.seed)
     grid.fit(
-        model, bench.train.spikes, StdpTraining(n_passes=search.itq.passes, anneal=bench.experiment.training.anneal)
+        model,
+        measurement.train.spikes,
+        StdpTraining(n_passes=search.itq.passes, anneal=measurement.experiment.training.anneal),
     )
     return model
 
 
-def measure(bench: Bench, candidate: Candidate, program: Program) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    return correct(program, bench.validation), {}
+def measure(
+    measurement: Measurement, candidate: Candidate, program: Program
+) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    return correct(program, measurement.validation), {}
 
 
 def has_float(folder: Path, task: int) -> bool:
-    try:
-        return checkpoint.load(float_path(folder, task)).network.size_of("exc") == task
-    except ArtifactError:
-        return False
+    trained = readable(checkpoint.load, float_path(folder, task))
+    return trained is not None and trained.network.size_of("exc") == task
 
 
-def sweep_accuracy(bench: Bench, candidate: Candidate) -> float:
+def sweep_accuracy(measurement: Measurement, candidate: Candidate) -> float:
     """Validation accuracy with one group quantized and the rest wide; votes as assigned to the float network."""
-    trained = bench.float_network(candidate.n_neurons)
-    program = lower(trained, candidate.plan, bench.ranges(candidate.n_neurons), seed=candidate.seed)
-    return accuracy(program, bench.validation.first(bench.experiment.search.sweep.samples))
+    trained = measurement.float_network(candidate.n_neurons)
+    program = lower(trained, candidate.plan, measurement.ranges(candidate.n_neurons), seed=candidate.seed)
+    return accuracy(program, measurement.validation.first(measurement.experiment.search.sweep.samples))
 
 
-def test(bench: Bench, dataset: datasets.Dataset, program: Program) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def test(
+    measurement: Measurement, dataset: datasets.Dataset, program: Program
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     split = dataset.test
     spikes = poisson(split.images, program.ops_of(PoissonOp)[0], program.n_steps, first_sample=split.first)
-    trained = bench.float_network(bench.experiment.network.n_neurons)
+    trained = measurement.float_network(measurement.experiment.network.n_neurons)
     float_right = (respond(trained, spikes) @ readout_votes(trained)).argmax(axis=1) == split.labels
     return float_right, run(program, spikes).predictions()
 
 
-def train_float(bench: Bench, task: int) -> dict[str, Any]:
+def train_float(measurement: Measurement, task: int) -> dict[str, Any]:
     """Trains the float network of a size, assigns classes and stores it; returns its record."""
     start = time.perf_counter()
-    experiment, n_classes, n_neurons = bench.experiment, len(bench.labels), task
-    network = experiment.network.build(bench.train.spikes.n, n_classes, n_neurons)
-    path = float_path(bench.folder, n_neurons)
-    trained = train(network, bench.train.spikes, experiment.training, seed=experiment.seed)
-    sample = bench.train.first(experiment.search.assign_samples)
+    experiment, n_classes, n_neurons = measurement.experiment, len(measurement.labels), task
+    network = experiment.network.build(measurement.train.spikes.n, n_classes, n_neurons)
+    path = float_path(measurement.folder, n_neurons)
+    trained = train(network, measurement.train.spikes, experiment.training, seed=experiment.seed)
+    sample = measurement.train.first(experiment.search.assign_samples)
     trained = trained.with_params(
         readout__responses=mean_responses(respond(trained, sample.spikes, n_threads=1), sample.labels, n_classes)
     )
     checkpoint.save(trained, path)
-    scores = respond(trained, bench.validation.spikes, n_threads=1) @ readout_votes(trained)
-    hit = float((scores.argmax(axis=1) == bench.validation.labels).mean())
+    scores = respond(trained, measurement.validation.spikes, n_threads=1) @ readout_votes(trained)
+    hit = float((scores.argmax(axis=1) == measurement.validation.labels).mean())
     return {"n_neurons": n_neurons, "accuracy": hit, "seconds": round(time.perf_counter() - start, 3)}
+
+
+__getattr__ = former.names_of(__name__)

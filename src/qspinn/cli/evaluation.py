@@ -1,0 +1,64 @@
+"""Accuracy of a stored model on the data that it was made for, or on data that are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qspinn
+from qspinn.cli.inputs import check_own_data, data_of_model
+from qspinn.errors import ConfigError
+
+
+def evaluate_program(
+    model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
+) -> tuple[Any, Any]:
+    """Accuracy and predictions of an integer program.
+
+    Args:
+        seed: draws the input spikes anew; None for the program's own seed.
+
+    Raises:
+        ConfigError: a seed for a program that draws no input spikes.
+    """
+    import msgspec
+
+    from qspinn.program.ops import EventsOp, PoissonOp
+
+    program = qspinn.load(model)
+    if seed is not None:
+        if not program.ops_of(PoissonOp):
+            raise ConfigError(
+                "--seed",
+                "draws input spikes, and this program takes its spikes as they are given",
+                got=seed,
+                fix="leave it out",
+            )
+        ops = tuple(msgspec.structs.replace(op, seed=seed) if isinstance(op, PoissonOp) else op for op in program.ops)
+        program = msgspec.structs.replace(program, ops=ops)
+    config = data_of_model(program.provenance, bool(program.ops_of(EventsOp)), dataset, data)
+    loaded = qspinn.load_data(config)
+    if config.file:
+        check_own_data(loaded, program.provenance, program.labels)
+    return qspinn.evaluate(program, getattr(loaded, split), split, backend=backend, device=device)
+
+
+def evaluate_local(
+    model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
+) -> tuple[Any, Any]:
+    """Accuracy and predictions of layers that learned locally, which draw nothing and have one engine.
+
+    Raises:
+        ConfigError: a seed, another engine or another device is given.
+    """
+    from qspinn.learning.local.model import load_local
+
+    for name, value, only in (("--seed", seed, None), ("--backend", backend, "numba"), ("--device", device, "cpu")):
+        if value != only:
+            raise ConfigError(name, "does not apply to layers that learn locally", got=value, fix="leave it out")
+    trained = load_local(model)
+    config = data_of_model(trained.provenance, True, dataset, data)
+    loaded = qspinn.load_data(config)
+    if config.file:
+        check_own_data(loaded, trained.provenance, ())
+    return qspinn.evaluate(trained, getattr(loaded, split), split)
