@@ -88,15 +88,11 @@ def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
         for name, t in sorted(program.tensors.items())
     ]
     for op in program.ops_of(LifOp):
-        rows.append(MemoryRow(path=f"{op.name}.v", role="state", count=op.n, bits=op.kept_fmt.bits))
-        if op.n_ref:
-            rows.append(MemoryRow(path=f"{op.name}.ref", role="state", count=op.n, bits=counter_bits(op.n_ref)))
-        if op.current_fmt is not None:
-            rows.append(MemoryRow(path=f"{op.name}.i", role="state", count=op.n, bits=op.current_fmt.bits))
-        if op.theta_fmt is not None:
-            rows.append(MemoryRow(path=f"{op.name}.theta", role="state", count=op.n, bits=op.theta_fmt.bits))
-        if op.looks_back or any(d.source == d.target == op.name for d in program.ops_of(DenseOp)):
-            rows.append(MemoryRow(path=f"{op.name}.s", role="state", count=op.n, bits=counter_bits(op.max_spikes)))
+        fed_back = any(d.source == d.target == op.name for d in program.ops_of(DenseOp))
+        rows += [
+            MemoryRow(path=f"{op.name}.{kind}", role="state", count=op.n, bits=bits)
+            for kind, bits in op.states(fed_back=fed_back).items()
+        ]
     return MemoryAccount(rows=tuple(rows), batch=batch)
 
 
