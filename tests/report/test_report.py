@@ -362,7 +362,7 @@ def test_png_holds_the_pixels() -> None:
 
 
 def test_left_out_inputs_are_transparent_and_zero(tmp_path: Path) -> None:
-    found = source.read_run(make_run(tmp_path), SECTIONS).own
+    found = source.read_run(make_run(tmp_path), SECTIONS).family_facts
     assert not found.kept[:SIDE].any()
     assert found.kept[SIDE:].all()
     assert (found.after[:, :SIDE] == 0).all()

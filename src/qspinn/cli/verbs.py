@@ -285,12 +285,12 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write an experiment that comes with the package as a file to edit; a file that is there is kept."""
-    from qspinn.exploration.shipped import shipped, what_it_is, write_shipped
+    from qspinn.exploration.shipped import shipped, summary_of, write_shipped
 
     if listed:
         if name or out:
             raise ConfigError("--list", "lists all experiments", got=name or str(out), fix="leave the rest out")
-        summaries = {known: what_it_is(file) for known, file in shipped().items()}
+        summaries = {known: summary_of(file) for known, file in shipped().items()}
         if as_json:
             print_json(summaries)
         else:

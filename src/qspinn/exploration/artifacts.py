@@ -19,6 +19,7 @@ T = TypeVar("T")
 class Keyed(Protocol):
     """A candidate of any family."""
 
+                          """Key of the candidate: the hash of its content."""
     def key(self) -> str: ...
 
 

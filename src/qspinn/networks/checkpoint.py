@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,7 +19,7 @@ from qspinn.files import entry_of, write_atomic
 from qspinn.networks import parameters
 from qspinn.networks.competing import Network
 from qspinn.networks.layered import LayeredNetwork
-from qspinn.networks.parameters import Parameters
+from qspinn.networks.parameters import Expected, Parameters
 from qspinn.records.record import canonical_json, from_plain
 
 T = TypeVar("T", bound="AnyTrained")
@@ -49,7 +49,37 @@ class AnyTrained(Protocol):
         """Content key (sha256, hex) of declaration and arrays."""
 
 
-class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Arrays(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Base of trained networks: a declaration, its arrays by path, and the checks that both share.
+
+    Attributes:
+        WITH_SHAPES: the content key covers the shapes of the arrays.
+    """
+
+    WITH_SHAPES: ClassVar[bool] = True
+
+    network: Any
+    params: Parameters
+
+    def expected(self) -> dict[str, Expected]:
+        """Requirements on the arrays by path."""
+        raise NotImplementedError
+
+    def need_whole(self) -> Self:
+        """Returns this network after a check that every array is there, of its shape and finite.
+
+        Raises:
+            DataError: names the array.
+        """
+        parameters.need_whole(self.params, self.expected())
+        return self
+
+    def key(self) -> str:
+        """Content key (sha256, hex) of declaration and arrays."""
+        return digest(self.network, self.params, with_shapes=self.WITH_SHAPES)
+
+
+class Trained(Arrays, frozen=True, kw_only=True, eq=False):
     """A network and its learned arrays by tensor path.
 
     `<pop>.w` float32 [N_post, N_pre]; `<pop>.theta` float32 [N], mV; `readout.responses` float64 [N, n_classes], the
@@ -61,9 +91,9 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """
 
     FAMILY: ClassVar[str] = ""
+    WITH_SHAPES: ClassVar[bool] = False
 
     network: Network
-    params: Parameters
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, Network):
@@ -73,29 +103,20 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 got=type(self.network).__name__,
                 allowed="qspinn.Network",
             )
-        parameters.need_arrays(self.params, parameters.of_competing(self.network))
+        parameters.need_arrays(self.params, self.expected())
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
 
-    def need_whole(self) -> Trained:
-        """Returns this network after a check that every array is there, of its shape and finite.
-
-        Raises:
-            DataError: names the array.
-        """
-        parameters.need_whole(self.params, parameters.of_competing(self.network))
-        return self
+    def expected(self) -> dict[str, Expected]:
+        """Requirements on the arrays by path."""
+        return parameters.of_competing(self.network)
 
     def with_params(self, **changed: NDArray) -> Trained:
         """The same network with some arrays replaced; dots in paths are written as double underscores."""
         new = {k.replace("__", "."): v for k, v in changed.items()}
         return Trained(network=self.network, params={**self.params, **new})
 
-    def key(self) -> str:
-        """Content key (sha256, hex) of declaration and arrays."""
-        return digest(self.network, self.params, with_shapes=False)
 
-
-class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class TrainedLayers(Arrays, frozen=True, kw_only=True, eq=False):
     """A layered network and the state of the module that was trained, batch normalization with its statistics and not
     folded, so that training can go on from it (`learning.surrogate.restored`).
 
@@ -106,7 +127,6 @@ class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     FAMILY: ClassVar[str] = "layers"
 
     network: LayeredNetwork
-    params: Parameters
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, LayeredNetwork):
@@ -116,18 +136,9 @@ class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         self.need_whole()
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
 
-    def need_whole(self) -> TrainedLayers:
-        """Returns this network after a check that every array is there, of its shape and finite.
-
-        Raises:
-            DataError: names the array.
-        """
-        parameters.need_whole(self.params, parameters.of_module(self.network))
-        return self
-
-    def key(self) -> str:
-        """Content key (sha256, hex) of declaration and arrays."""
-        return digest(self.network, self.params, with_shapes=True)
+    def expected(self) -> dict[str, Expected]:
+        """Requirements on the arrays by path."""
+        return parameters.of_module(self.network)
 
 
 def digest(declaration: Any, params: Parameters, *, with_shapes: bool) -> str:

@@ -43,6 +43,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
+        """Label of the candidate."""
         return self.candidate.label
 
     @property
@@ -82,7 +83,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Content of a report.
 
     Attributes:
-        own: facts that only the run's family of networks has.
+        family_facts: facts that only the run's family of networks has.
         notes: values of the winner's tensors that lowering could not keep, one sentence each.
     """
 
@@ -95,7 +96,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     float_networks: tuple[FloatNetwork, ...]
     float_memory: tuple[MemoryRow, ...]
     float_learning_bits: int
-    own: Any
+    family_facts: Any
     notes: tuple[str, ...] = ()
 
 
@@ -112,7 +113,7 @@ class Section(Protocol):
         """Facts that only this family has, and bits that learning takes in float, from a run's folder, the facts of all
         families (fields of `Source`) and the winner's file."""
 
-    def view(self, source: Source, own: Any) -> dict[str, Any]:
+    def view(self, source: Source, family_facts: Any) -> dict[str, Any]:
         """Variables of the templates besides those of all families."""
 
 
@@ -133,7 +134,7 @@ def read_run(folder: Path, sections: Mapping[type, Section]) -> Source:
     read = sections[type(facts["experiment"])].read
     try:
         model = folder / outcome.model
-        own, learning_bits = read(folder, facts, model)
+        family_facts, learning_bits = read(folder, facts, model)
         notes = program_file.load(model).notable() if model.suffix == PROGRAM.suffix else []
     except ArtifactError as error:
         raise RunError(
@@ -145,7 +146,11 @@ def read_run(folder: Path, sections: Mapping[type, Section]) -> Source:
     except (ConfigError, LookupError, ValueError, TypeError) as error:
         raise _broken(folder / outcome.model, f"does not fit the float network: {error}") from None
     return Source(
-        outcome=outcome, own=own, **facts, float_learning_bits=learning_bits, notes=tuple(str(note) for note in notes)
+        outcome=outcome,
+        family_facts=family_facts,
+        **facts,
+        float_learning_bits=learning_bits,
+        notes=tuple(str(note) for note in notes),
     )
 
 
