@@ -149,10 +149,7 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "decay_shift": (lif(decay_shift=40), "decay_shift: is out of range"),
     "v_th_shift": (lif(v_th_shift=1 << 31), "v_th_shift: is out of range"),
     "theta_shift": (with_tensor("t", [1], theta="t", theta_shift=40), "theta_shift: is out of range"),
-    "inhibition_shift": (
-        with_tensor("t", [1], inhibition="t", inhibition_shift=64),
-        "inhibition_shift: is out of",
-    ),
+    "inhibition_shift": (with_tensor("t", [1], inhibition="t", inhibition_shift=64), "inhibition_shift: is out of"),
     "bias_shift": (with_tensor("t", [1], bias="t", bias_shift=-1), "bias_shift: is out of range"),
     "no threshold": (lif(v_th="nowhere"), "v_th: names no tensor of this program; got 'nowhere'"),
     "threshold without a name": (lif(v_th=""), "v_th: names no tensor"),
