@@ -19,7 +19,8 @@ T = TypeVar("T")
 class Keyed(Protocol):
     """A candidate of any family."""
 
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """Key of the candidate: the hash of its content."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):

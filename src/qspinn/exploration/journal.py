@@ -123,6 +123,7 @@ class Journal:
             ) from None
 
     def close(self) -> None:
+        """Closes the file, which frees the run's folder for others."""
         self._file.close()
 
     def __enter__(self) -> Journal:

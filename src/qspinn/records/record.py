@@ -560,5 +560,10 @@ def _in_words(kind: Any) -> str:
 
 
 def need(ok: bool, where: str, got: object, allowed: str) -> None:
+    """Checks a value of a record.
+
+    Raises:
+        ConfigError: `ok` is false, or the value is a number that is not finite.
+    """
     if not ok or (isinstance(got, float) and not math.isfinite(got)):
         raise ConfigError(where, "value out of range", got=got, allowed=allowed)

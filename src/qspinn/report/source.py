@@ -43,6 +43,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
+        """Label of the candidate."""
         return self.candidate.label
 
     @property

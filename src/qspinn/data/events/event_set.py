@@ -65,10 +65,12 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def n_samples(self) -> int:
+        """Number of recordings."""
         return self.offsets.shape[0]
 
     @property
     def n_steps(self) -> int:
+        """Number of bins of each recording."""
         return self.offsets.shape[1] - 1
 
     @property

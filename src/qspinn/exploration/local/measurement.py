@@ -75,28 +75,34 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def float_path(folder: Path) -> Path:
+    """Checkpoint of the float layers in a run's folder."""
     return folder / "float" / "local.safetensors"
 
 
 def load(experiment: LocalExperiment) -> EventDataset:
+    """Data set of an experiment."""
     return load_recordings(experiment.data)
 
 
 def account(experiment: LocalExperiment, dataset: EventDataset) -> MemoryAccount:
+    """Memory of the float baseline."""
     return local_account(experiment.network, dataset.shape, len(dataset.labels), None)
 
 
 def float_tasks(experiment: LocalExperiment) -> list[tuple[str, Any]]:
+    """Float networks to train: one."""
     return [("float", None)]
 
 
 def points(experiment: LocalExperiment, dataset: EventDataset) -> list[LocalCandidate]:
+    """Points of the significance sweep as candidates."""
     return local_proposal.points(experiment, _names(experiment, dataset))
 
 
 def propose(
     experiment: LocalExperiment, dataset: EventDataset, significances: list[Significance]
 ) -> list[LocalCandidate]:
+    """Candidates to try, given the significance curves."""
     return local_proposal.propose(experiment, _names(experiment, dataset), significances)
 
 
@@ -105,10 +111,12 @@ def _names(experiment: LocalExperiment, dataset: EventDataset) -> list[str]:
 
 
 def store(folder: Path, experiment: LocalExperiment, dataset: EventDataset) -> Files:
+    """Files of the training and validation splits in a run's folder."""
     return event_splits.store(folder, experiment.data, dataset)
 
 
 def open_measurement(folder: Path, experiment: LocalExperiment, labels: tuple[str, ...], files: Files) -> Measurement:
+    """Measurement from the files of a run, which are mapped, not read."""
     train, validation = (mapped(files[name]) for name in ("train", "validation"))
     return Measurement(
         folder=folder,
@@ -139,6 +147,7 @@ def train_float(measurement: Measurement, task: None) -> dict[str, Any]:
 
 
 def has_float(folder: Path, task: None) -> bool:
+    """Whether the float layers are stored and can be read."""
     return readable(load_local, float_path(folder)) is not None
 
 
@@ -155,6 +164,7 @@ def sweep_accuracy(measurement: Measurement, candidate: LocalCandidate) -> float
 
 
 def build(measurement: Measurement, candidate: LocalCandidate) -> tuple[TrainedLocal, MemoryAccount | None]:
+    """Layers of a candidate, trained by its plan; the memory of learning is part of their account."""
     resumed = STORED.path(measurement.folder, candidate).with_suffix(".training")
     trained = _trained(measurement, _learning(measurement.experiment), candidate.plan, measurement.train, resumed)
     resumed.unlink(missing_ok=True)
@@ -173,6 +183,7 @@ def measure(
 def test(
     measurement: Measurement, dataset: EventDataset, built: TrainedLocal
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Correctness of the float baseline and predictions of the winner on each test sample."""
     real, _ = _answers(load_local(float_path(measurement.folder)), dataset.test)
     return real == dataset.test.labels, _answers(built, dataset.test)[0]
 

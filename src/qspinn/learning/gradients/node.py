@@ -57,6 +57,7 @@ class Plan(NamedTuple):
 
     @property
     def places(self) -> int:
+        """Number of places of a map."""
         return self.shape[1] * self.shape[2]
 
 

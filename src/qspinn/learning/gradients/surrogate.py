@@ -213,6 +213,7 @@ class SurrogateNet(nn.Module):
                     self.norms[network.weight_path(c).replace(".", "__")] = nn.BatchNorm2d(shape[0])
 
     def weight(self, c: Weighted) -> Tensor:
+        """Weights of a connection, as the parameter that is trained."""
         return getattr(self, self.network.weight_path(c).replace(".", "__"))
 
     def params(self) -> dict[str, np.ndarray]:

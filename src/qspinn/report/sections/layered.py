@@ -229,6 +229,7 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def n_neurons(self) -> int:
+        """Number of neurons of all layers."""
         return sum(layer.n for layer in self.network.layers)
 
 

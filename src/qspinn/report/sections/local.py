@@ -141,6 +141,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def n_neurons(self) -> int:
+        """Number of neurons of all layers."""
         return sum(math.prod(size.target) for size in sizes_of(self.declared.network, self.declared.shape))
 
 
