@@ -180,6 +180,7 @@ def records() -> dict[str, float]:
     from qspinn.fixedpoint import QFormat, Rounding
     from qspinn.networks.layered import Conv2d, Leaky
     from qspinn.program.ops import LifOp
+    from qspinn.program.parts import InputShift, Leak, Reset, Threshold
     from qspinn.quantization.plan import QuantRule
 
     fmt = QFormat(bits=8, signed=True)
@@ -189,13 +190,11 @@ def records() -> dict[str, float]:
             n=3,
             v_fmt=fmt,
             v_min=0,
-            in_shift=0,
-            decay="d",
-            decay_shift=8,
             rounding=Rounding.NEAREST,
-            v_th="t",
-            v_th_shift=0,
-            v_reset="r",
+            leak=Leak(decay="d", shift=8),
+            input=InputShift(shift=0),
+            threshold=Threshold(tensor="t"),
+            reset=Reset(tensor="r"),
             n_ref=0,
             winner=False,
             stream=16,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from qspinn.data.events.event_set import EventSet, from_dense
 from qspinn.learning.local.formats import DEFAULT_PLAN
@@ -21,6 +22,22 @@ from qspinn.networks.checkpoint import Trained, TrainedLayers
 from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Linear, NeuronReadout
 from qspinn.networks.local import LocalLayer, LocalNetwork
 from qspinn.networks.models import diehl_cook
+from qspinn.program import Program
+from qspinn.program.ops import LifOp
+
+
+def with_parts(program: Program, **changes: Any) -> Program:
+    """The program with other populations: a dict changes fields of a part (`reset={"by": "subtract"}`), all else takes
+    the place of a field."""
+
+    def changed(op: LifOp) -> LifOp:
+        values = {
+            field: replace(getattr(op, field), **value) if isinstance(value, dict) else value
+            for field, value in changes.items()
+        }
+        return replace(op, **values)
+
+    return replace(program, ops=tuple(changed(op) if isinstance(op, LifOp) else op for op in program.ops))
 
 
 class Reader(HTMLParser):

@@ -12,13 +12,14 @@ from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout, Pool2d
 from qspinn.program import CodeTensor, Program
-from qspinn.program.ops import DenseOp, LifOp
+from qspinn.program.ops import DenseOp
 from qspinn.quantization.layered import lower_layers
 from qspinn.quantization.plan import QuantPlan, QuantRule
 from qspinn.quantization.ranges import LayerRanges
 from qspinn.runtime import run
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing.programs import constant, single
+from samples import with_parts
 
 ENGINES = ("reference", "numba", "torch")
 PLAN = QuantPlan(rules=(QuantRule(tensor="*", bits=16),))
@@ -58,9 +59,9 @@ def train(program: Program, engine: str, neuron: int = 0, spikes: Spikes | None 
 def test_integrators_add_without_a_leak(settings: dict[str, Any], expected: list[int], engine: str) -> None:
     """Threshold 1, input 1/16: exact in binary, so the first spike tells > from >=; in codes of 1/32768 of the weight's
     top, weights 16 and threshold 256 of a hand-built program say the same."""
-    change = {"strict": settings.get("strict", False), "reset": settings.get("reset", "subtract")}
+    strict, by = settings.get("strict", False), settings.get("reset", "subtract")
     program = single([[16]], v_bits=10, v_th=256, winner=False, n_steps=100)
-    program = replace(program, ops=tuple(replace(op, **change) if isinstance(op, LifOp) else op for op in program.ops))
+    program = with_parts(program, threshold={"strict": strict}, reset={"by": by})
     assert train(program, engine, name="p0") == expected
 
 
@@ -159,9 +160,7 @@ def test_a_soft_reset_takes_the_threshold_from_the_new_potential(engine: str) ->
             winner=False,
             n_steps=30 if left is None else 3,
         )
-        program = replace(
-            program, ops=tuple(replace(op, reset="subtract") if isinstance(op, LifOp) else op for op in program.ops)
-        )
+        program = with_parts(program, reset={"by": "subtract"})
         assert train(program, engine, name="p0") == expected
         if left is not None:
             v = run(program, constant(1, 3, 1), backend=engine, record=True).v["p0"]
@@ -189,13 +188,7 @@ def test_a_potential_that_equals_its_threshold(
         winner=False,
         n_steps=8,
     )
-    program = replace(
-        program,
-        ops=tuple(
-            replace(op, strict=strict, reset="subtract", reset_delay=True) if isinstance(op, LifOp) else op
-            for op in program.ops
-        ),
-    )
+    program = with_parts(program, threshold={"strict": strict}, reset={"by": "subtract", "delayed": True})
     once = np.zeros((8, 1, 1))
     once[0] = 1
     assert train(program, engine, spikes=from_dense(once), name="p0") == pulse

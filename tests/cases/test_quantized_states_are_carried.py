@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import pytest
 
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program
-from qspinn.program.ops import LifOp
+from qspinn.program.parts import Store
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
 from qspinn.testing.programs import constant, single
+from samples import with_parts
 
 ENGINES = ("reference", "numba", "torch")
 ONE = 1024
@@ -33,9 +33,7 @@ def kept_coarsely(drive: float) -> Program:
         n_steps=40,
         rounding=Rounding.NEAREST,
     )
-    coarse = {"store_fmt": QFormat(bits=8, frac=-8, signed=True), "store_min": -128}
-    ops = tuple(msgspec.structs.replace(op, **coarse) if isinstance(op, LifOp) else op for op in program.ops)
-    return msgspec.structs.replace(program, ops=ops)
+    return with_parts(program, store=Store(fmt=QFormat(bits=8, frac=-8, signed=True), min=-128))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -59,8 +57,7 @@ def test_refractory_steps_are_silent_steps(n_ref: int, expected: list[int], engi
 def test_no_input_no_spikes(engine: str) -> None:
     """A reset that subtracts the spike and not its product with the threshold would spike without an input."""
     program = single([[9]], v_bits=12, v_th=1000, decay=9, decay_shift=4, winner=False, n_steps=5)
-    ops = tuple(msgspec.structs.replace(op, reset="subtract") if isinstance(op, LifOp) else op for op in program.ops)
     quiet = from_dense(np.zeros((5, 1, 1)))
-    result = run(msgspec.structs.replace(program, ops=ops), quiet, backend=engine, record=True)
+    result = run(with_parts(program, reset={"by": "subtract"}), quiet, backend=engine, record=True)
     assert not result.counts["p0"].any()
     assert not result.v["p0"].any()

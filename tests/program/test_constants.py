@@ -5,6 +5,7 @@ from __future__ import annotations
 from qspinn.fixedpoint import QFormat
 from qspinn.program import constants
 from qspinn.program.ops import STREAMS_PER_POPULATION, LifOp, Stream
+from qspinn.program.parts import Store
 from qspinn.testing.programs import single
 from qspinn.testing.vectors import lone
 
@@ -20,8 +21,7 @@ def test_constants_of_six_neurons_in_three_channels() -> None:
         current=([5, 6, 7, 0, 1, 2], 3),
         theta_step=[4],
         theta_decay=([1, 2], 2),
-        store_fmt=QFormat(bits=8, frac=-3, signed=True),
-        store_min=-100,
+        store=Store(fmt=QFormat(bits=8, frac=-3, signed=True), min=-100),
     )
     (op,) = program.ops_of(LifOp)
     assert constants.thresholds(program, op).tolist() == [9, 9, 8, 8, 7, 7]

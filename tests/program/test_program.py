@@ -18,7 +18,9 @@ from qspinn.files import write_atomic
 from qspinn.fixedpoint import QFormat
 from qspinn.program import FORMAT_VERSION, Note, Program, from_bytes, load, pack, save, to_bytes, unpack
 from qspinn.program import file as program_file
-from qspinn.program.ops import LifOp, VoteOp
+from qspinn.program.flat import FlatLif, flat_of, from_flat
+from qspinn.program.ops import VoteOp
+from qspinn.program.parts import Threshold
 from qspinn.records.record import to_plain
 from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.testing import random_case
@@ -26,7 +28,7 @@ from qspinn.testing.contract import check_equal
 from qspinn.testing.layered import random_layered
 from qspinn.testing.programs import single
 
-FIRST = LifOp.__struct_fields__[: LifOp.__struct_fields__.index("store_fmt")]
+FIRST = FlatLif.__struct_fields__[: FlatLif.__struct_fields__.index("store_fmt")]
 """Fields of a population in files of every version."""
 
 
@@ -191,13 +193,13 @@ def test_programs_whose_operations_do_not_fit_their_tensors_are_refused(small: b
     program = from_bytes(small)
     lif = program.ops[2]
     for ops in (
-        (*program.ops[:2], msgspec.structs.replace(lif, v_th="nowhere"), program.ops[3]),
+        (*program.ops[:2], msgspec.structs.replace(lif, threshold=Threshold(tensor="nowhere")), program.ops[3]),
         (*program.ops[:2], msgspec.structs.replace(lif, n=7), program.ops[3]),
         (*program.ops[:3], VoteOp(source="nobody", votes="readout.votes")),
     ):
         with pytest.raises(ConfigError, match="program: ops"):
             to_bytes(msgspec.structs.replace(program, ops=ops))
-        assert outcome(rewritten(small, {"ops": to_plain(ops)})) is None
+        assert outcome(rewritten(small, {"ops": to_plain([flat_of(op) for op in ops])})) is None
 
 
 def test_foreign_safetensors_and_missing_files(tmp_path: Path) -> None:
@@ -244,8 +246,9 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
 def test_files_from_before_later_switches_load() -> None:
     """Switches of a population that a file does not speak of are at their defaults."""
     case = random_layered(11)
-    ops = tuple(LifOp(**{f: getattr(op, f) for f in FIRST}) if isinstance(op, LifOp) else op for op in case.program.ops)
-    old = msgspec.structs.replace(case.program, ops=ops)
+    flat = [flat_of(op) for op in case.program.ops]
+    ops = [FlatLif(**{f: getattr(op, f) for f in FIRST}) if isinstance(op, FlatLif) else op for op in flat]
+    old = msgspec.structs.replace(case.program, ops=tuple(map(from_flat, ops)))
     data = to_bytes(old)
     streams, entry = program_file._parse(data, "file")
     header = entry["header"]

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import math
 import pickle
+import re
 import struct
 import sys
 import tracemalloc
@@ -22,7 +23,9 @@ from qspinn.data import Split
 from qspinn.errors import ArtifactError, ConfigError, DataError, QSpinnError
 from qspinn.fixedpoint import QFormat
 from qspinn.program import CodeTensor, Note, Program, check, from_bytes, load, pack, save, to_bytes
+from qspinn.program.flat import FILE_NAMES, FlatLif, flat_of, from_flat
 from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, PoissonOp, PoolOp, ReadOp, SelectOp, VoteOp
+from qspinn.program.parts import Offset
 from qspinn.records.record import canonical_json, to_plain
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
@@ -44,12 +47,20 @@ def plain() -> Program:
 
 
 def lif(**changes: Any) -> Callable[[Program], Program]:
-    """A change of the population; values named `p0...` are tensors."""
+    """A change of the population, whose fields have the names that they have in files."""
 
     def change(p: Program) -> Program:
-        return replace(p, ops=tuple(replace(op, **changes) if isinstance(op, LifOp) else op for op in p.ops))
+        flat = [flat_of(op) for op in p.ops]
+        changed = [replace(op, **changes) if isinstance(op, FlatLif) else op for op in flat]
+        return replace(p, ops=tuple(map(from_flat, changed)))
 
     return change
+
+
+def in_python(words: str) -> str:
+    """A pattern for a message about a file as one for a program in memory, whose populations have parts."""
+    paths = {name: path for path, name in FILE_NAMES.items()}
+    return re.sub(r"\b(\w+): ", lambda found: f"{re.escape(paths.get(found[1], found[1]))}: ", words)
 
 
 def with_tensor(path: str, codes: Any, fmt: QFormat = U8, **changes: Any) -> Callable[[Program], Program]:
@@ -137,9 +148,9 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "in_shift": (lif(in_shift=32), "in_shift: is out of range"),
     "decay_shift": (lif(decay_shift=40), "decay_shift: is out of range"),
     "v_th_shift": (lif(v_th_shift=1 << 31), "v_th_shift: is out of range"),
-    "theta_shift": (lif(theta_shift=40), "theta_shift: is out of range"),
-    "inhibition_shift": (lif(inhibition_shift=64), "inhibition_shift: is out of range"),
-    "bias_shift": (lif(bias_shift=-1), "bias_shift: is out of range"),
+    "theta_shift": (with_tensor("t", [1], theta="t", theta_shift=40), "theta_shift: is out of range"),
+    "inhibition_shift": (with_tensor("t", [1], inhibition="t", inhibition_shift=64), "inhibition_shift: is out of"),
+    "bias_shift": (with_tensor("t", [1], bias="t", bias_shift=-1), "bias_shift: is out of range"),
     "no threshold": (lif(v_th="nowhere"), "v_th: names no tensor of this program; got 'nowhere'"),
     "threshold without a name": (lif(v_th=""), "v_th: names no tensor"),
     "decays of another number": (
@@ -153,10 +164,6 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     ),
     "a decay that grows": (with_tensor("p0.decay", [3], decay_shift=1), r"is no factor of 0\.\.1; got '3 / 2\*\*1'"),
     "a signed decay": (with_tensor("p0.decay", [-1], S8), r"decay: tensor 'p0.decay' is no factor"),
-    "a current's shift without a current": (lif(current_shift=3), "shifts a factor that is not there"),
-    "a bias's shift without a bias": (lif(bias_shift=3), "bias_shift: shifts bias, which is not there; got 3"),
-    "theta's shift without theta": (lif(theta_shift=3), "theta_shift: shifts theta, which is not there"),
-    "inhibition's shift without one": (lif(inhibition_shift=3), "inhibition_shift: shifts inhibition, which is"),
     "more labels than classes": (lambda p: replace(p, labels=("a", "b", "c")), "labels: do not name each class once"),
     "a label twice": (lambda p: replace(p, labels=("a", "a")), "labels: do not name .*up to 2 names, all different"),
     "threshold 0": (with_tensor("p0.v_th", [0]), "would spike without any input; got 0.*threshold of 1 at least"),
@@ -174,18 +181,15 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "shifts of channels": (with_tensor("s", [40], in_shifts="s"), r"in_shifts: .*\(40, 40\); allowed: -31\.\.31"),
     "binary potentials": (lif(v_fmt=QFormat(bits=1, signed=True)), "v_fmt: holds no potentials"),
     "32-bit potentials": (lif(v_fmt=QFormat(bits=32, signed=True)), "v_fmt: holds no potentials"),
-    "current without a format": (
-        with_tensor("i", [1], current="i", current_shift=1),
-        "current_fmt: a synaptic current",
-    ),
-    "format without a current": (lif(current_fmt=S8), "current_fmt: a synaptic current"),
     "binary current": (
         with_tensor("i", [1], current="i", current_shift=1, current_fmt=QFormat(bits=1, signed=True)),
         "holds no synaptic currents",
     ),
     "unsigned current": (with_tensor("i", [1], current="i", current_shift=1, current_fmt=U8), "no synaptic currents"),
-    "half an adaptation": (lif(theta_fmt=U8), "theta_fmt: an adaptive threshold has a step"),
-    "a bound without a store": (lif(store_min=-1), "store_min: bounds a format that is not there"),
+    "a signed adaptation": (
+        lambda p: with_tensor("s", [1], **(THETA | {"theta_fmt": S8}))(with_tensor("d", [1])(p)),
+        "theta_fmt: holds no adaptive thresholds",
+    ),
     "an unsigned store": (lif(store_fmt=U8), "store_fmt: is no signed part"),
     "a store of fractions": (lif(store_fmt=QFormat(bits=8, frac=1, signed=True)), "store_fmt: is no signed part"),
     "threshold overflows": (with_tensor("p0.v_th", [200], v_th_shift=31), "no neuron can|may overflow 32 bits"),
@@ -254,6 +258,28 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     ),
     "too many neurons": (lambda p: replace(p, n_inputs=1 << 32), "n_inputs: is out of range"),
 }
+HALVES: dict[str, tuple[dict[str, Any], str]] = {
+    "a current's shift without a current": ({"current_shift": 3}, "current_shift: belongs to a part that is not there"),
+    "a bias's shift without a bias": (
+        {"bias_shift": 3},
+        "bias_shift: belongs to a part that is not there; got 3; allowed: 0; fix: add bias, or",
+    ),
+    "theta's shift without theta": (
+        {"theta_shift": 3},
+        "theta_shift: belongs .*; fix: add theta or theta_fmt and theta_step and theta_decay, or leave it out",
+    ),
+    "inhibition's shift without one": ({"inhibition_shift": 3}, "inhibition_shift: belongs to a part that is not"),
+    "current without a format": ({"current": "i"}, "current_fmt: is missing beside current; .*all of them, or none"),
+    "format without a current": ({"current_fmt": to_plain(S8)}, "current: is missing beside current_fmt"),
+    "half an adaptation": ({"theta_fmt": to_plain(U8)}, "theta_step: is missing beside theta_fmt"),
+    "most of an adaptation": ({"theta_fmt": to_plain(U8), "theta_step": "s"}, "theta_decay: is missing beside theta_f"),
+    "both kinds of theta": (
+        {"theta": "t", "theta_fmt": to_plain(U8), "theta_step": "s", "theta_decay": "d"},
+        "theta_fmt: stands beside another kind of theta",
+    ),
+    "a bound without a store": ({"store_min": -1}, "store_min: belongs to a part that is not there; .*add store_fmt"),
+}
+"""Populations that only files can describe: the fields that differ, and what is said about them."""
 EVENTS: dict[str, tuple[dict[str, Any], str]] = {
     "no places": ({"shape": (0, 1, 1)}, "does not have as many places"),
     "other places": ({"shape": (3, 1, 1)}, "does not have as many places"),
@@ -270,9 +296,10 @@ def file_of(program: Program) -> bytes:
     for path, x in sorted(program.tensors.items()):
         bits = (x.codes.ravel().astype(np.int64)[:, None] >> np.arange(x.fmt.bits)) & 1
         streams[path], formats[path] = np.packbits(bits.astype(np.uint8).ravel(), bitorder="little"), x.fmt
-    fields = ("name", "n_inputs", "n_steps", "seed", "ops", "labels", "provenance")
+    fields = ("name", "n_inputs", "n_steps", "seed", "labels", "provenance")
     header = {
         **{k: getattr(program, k) for k in fields},
+        "ops": tuple(map(flat_of, program.ops)),
         "formats": formats,
         "shapes": {n: x.codes.shape for n, x in program.tensors.items()},
         "format_version": 1,
@@ -300,9 +327,9 @@ def header_of(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
 
 def refused_everywhere(program: Program, words: str, *, in_file: bool = True) -> None:
     for engine in ENGINES:
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(ConfigError, match=in_python(words)):
             run(program, constant(2, 3), backend=engine)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=in_python(words)):
         to_bytes(program)
     if in_file:
         with pytest.raises(ArtifactError, match=words):
@@ -321,6 +348,16 @@ def test_what_engines_would_read_differently_is_refused(name: str) -> None:
         "a tensor named as the header",
     )
     refused_everywhere(change(plain()), words, in_file=in_file)
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_halves_of_parts_are_refused(name: str) -> None:
+    """What `LifOp` cannot even say, files can."""
+    changes, words = HALVES[name]
+    header, streams = header_of(file_of(plain()))
+    header["ops"][2] |= changes
+    with pytest.raises(ArtifactError, match=rf"^a file: header is not valid \(a file\.ops\[2\]\.{words}"):
+        from_bytes(signed(header, streams), "a file")
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -513,7 +550,7 @@ def test_sizes_are_compared_with_the_limit_before_they_are_taken(monkeypatch: py
             ops=(
                 EventsOp(shape=(30_000, 29_999, 1)),
                 AddOp(source="input", target="p0", weight="a"),
-                replace(plain().ops[2], n=n, theta="t"),
+                replace(plain().ops[2], n=n, theta=Offset(tensor="t")),
                 ReadOp(source="p0"),
             ),
         )

@@ -84,7 +84,7 @@ def test_strict_thresholds_can_be_exceeded(bits: int, trained: bool) -> None:
     if trained:
         program = convert(prepare(network, plan, {"p.w": w}, ranges))
     op = program.ops_of(LifOp)[0]
-    level = program.codes("p.v_th") << op.v_th_shift
+    level = program.codes("p.v_th") << op.threshold.shift
     assert level.max() <= op.v_fmt.code_max - 1
     assert min(counts(low([[3.0]], Leaky(strict=True), 1.0, rules))) > 0
 
@@ -423,6 +423,6 @@ def test_competing_thresholds_are_above_silence_and_within_reach(bits: int, thet
             rules=(QuantRule(tensor="*.v_th", bits=bits), QuantRule(tensor="*.v", bits=max(bits, 3)), REST),
         )
         op = program.ops_of(LifOp)[0]
-        level = (program.codes("p.v_th") << op.v_th_shift) + (program.codes("p.theta") << op.theta_shift)
+        level = (program.codes("p.v_th") << op.threshold.shift) + (program.codes("p.theta") << op.theta.shift)
         assert 1 <= level.min() <= level.max() <= op.v_fmt.code_max
         assert counts(program, 0.0) == [0, 0]

@@ -84,7 +84,7 @@ def test_operations_and_their_order(
     assert (a.winner, a.inhibition) == (False, "")
     assert a.v_fmt.signed
     assert not b.v_fmt.signed
-    assert a.v_min * 4 == -6 * int(program.codes("a.v_th")[0]) << a.v_th_shift, "-6 mV beside a threshold of 4 mV"
+    assert a.v_min * 4 == -6 * int(program.codes("a.v_th")[0]) << a.threshold.shift, "-6 mV beside a threshold of 4 mV"
     assert (program.seed, program.labels, program.n_steps) == (9, ("x", "y", "z"), 20)
 
 
@@ -128,7 +128,7 @@ def test_thresholds_are_the_declared_ones_in_the_unit_of_v(
     for fold in (False, True):
         program = lower(trained, plan_of(fold_theta=fold), make_ranges(tiny))
         (op,) = program.ops_of(LifOp)
-        unit = program.tensors["exc.w"].fmt.delta * 2.0**op.in_shift
+        unit = program.tensors["exc.w"].fmt.delta * 2.0**op.input.shift
         np.testing.assert_allclose(thresholds(program, op) * unit, wanted, rtol=1e-3)
         assert ("exc.theta" in program.tensors) == (not fold)
 
@@ -266,7 +266,7 @@ def test_reset_is_rounded_to_nearest_with_ties_up() -> None:
     )
     ranges = Ranges(input_rate=np.ones(2), busiest_step=2, threshold_max_mv={"p": 12.0})
     program = lower(trained, plan_of(QuantRule(tensor="p.w", bits=4), QuantRule(tensor="p.v", bits=4)), ranges)
-    assert program.ops_of(LifOp)[0].in_shift == 0
+    assert program.ops_of(LifOp)[0].input.shift == 0
     assert program.codes("p.v_reset").tolist() == [3]
 
 
@@ -277,7 +277,7 @@ def test_inhibition_beyond_the_range_clears(make_trained: Make, make_ranges: Cal
             make_trained(network), plan_of(QuantRule(tensor="exc.inhibition", bits=bits)), make_ranges(network)
         )
         (op,) = program.ops_of(LifOp)
-        assert int(program.codes("exc.inhibition")[0]) << op.inhibition_shift >= op.v_fmt.code_max
+        assert int(program.codes("exc.inhibition")[0]) << op.inhibition.shift >= op.v_fmt.code_max
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,13 @@ from qspinn.networks.layered import (
 )
 from qspinn.program import from_bytes, to_bytes
 from qspinn.program.ops import LifOp
+from qspinn.program.parts import Store
 from qspinn.quantization.layered import lower_layers
 from qspinn.quantization.plan import Granularity, Levels, QuantPlan, QuantRule
 from qspinn.quantization.ranges import LayerRanges
 from qspinn.runtime import run
 from qspinn.spikes import from_dense
+from samples import with_parts
 
 T, B = 12, 16
 
@@ -131,13 +133,13 @@ def test_decays_of_channels_by_hand() -> None:
 
     assert lowered()[1] == [[128], [128], [243]]
     op, codes = lowered(decay=[0.5, 0.25], i_decay=[0.0, 0.75], theta_decay=[0.5, 0.999])
-    assert (op.decay_shift, op.current_shift, op.theta_decay_shift) == (8, 8, 8)
+    assert [op.leak.shift, op.current.shift, op.theta.decay_shift] == [8, 8, 8]
     assert codes == [[128, 64], [0, 192], [128, 255]]
     assert lowered(decay=[0.25, 0.25], i_decay=[0.75], theta_decay=0.5)[1] == [[64], [192], [128]]
     op, codes = lowered(decay=[1.0, 0.999])
-    assert (op.decay_shift, codes[0]) == (7, [128, 127])
+    assert (op.leak.shift, codes[0]) == (7, [128, 127])
     op, codes = lowered(decay=[1.0, 1.0])
-    assert (op.decay_shift, codes[0]) == (0, [1])
+    assert (op.leak.shift, codes[0]) == (0, [1])
     for kind, decay, allowed in (("decay", [0.5, 1.1], "0..1"), ("i_decay", [1.0, 0.5], "decay < 1")):
         with pytest.raises(
             LoweringError, match=rf"^out\.{kind}: is no decay factor; got 1\.[01]; allowed: .*{allowed}"
@@ -178,9 +180,9 @@ def test_units_by_hand() -> None:
     program = lower_layers(network, params, plan_of(4, 4, others=8), LayerRanges(v={"out": 2.0}))
     (op,) = program.ops_of(LifOp)
     assert program.codes("out.w").tolist() == [[7, -4], [7, 2]]
-    assert program.codes("out.in_shifts").tolist() == [2, 4] if op.in_shifts else op.in_shift == 2
-    assert (program.codes("out.v_th") << op.v_th_shift).tolist() == [2]
-    assert (op.decay_shift, program.codes("out.decay").tolist()) == (8, [128])
+    assert program.codes("out.in_shifts").tolist() == [2, 4] if op.input.shifts else op.input.shift == 2
+    assert (program.codes("out.v_th") << op.threshold.shift).tolist() == [2]
+    assert (op.leak.shift, program.codes("out.decay").tolist()) == (8, [128])
     assert (op.v_fmt.bits, op.v_min) == (4, -8)
 
 
@@ -194,15 +196,15 @@ def test_adaptive_thresholds_by_hand() -> None:
     for seen, shift, code in (({}, 1, 1), ({"out": 1.4}, 0, 2), ({"out": 0.1}, 0, 2)):
         program = lower_layers(network, params, plan, LayerRanges(v={"out": 2.0}, theta=seen))
         (op,) = program.ops_of(LifOp)
-        assert (op.theta_fmt, op.theta_shift) == (QFormat(bits=2, frac=-shift), shift)
+        assert (op.theta.fmt, op.theta.shift) == (QFormat(bits=2, frac=-shift), shift)
         assert program.codes("out.theta_step").tolist() == [code]
-        assert (op.theta_decay_shift, program.codes("out.theta_decay").tolist()) == (8, [192])
+        assert (op.theta.decay_shift, program.codes("out.theta_decay").tolist()) == (8, [192])
 
 
 def test_thresholds_that_could_overflow() -> None:
     network, params = tiny([[1.0]], theta_step=1.0, theta_decay=0.9, max_spikes=255)
     plan, seen = plan_of(2, 16), LayerRanges(v={"out": 1.0})
-    assert lower_layers(network, params, plan, seen).ops_of(LifOp)[0].max_spikes == 255
+    assert lower_layers(network, params, plan, seen).ops_of(LifOp)[0].threshold.max_spikes == 255
     wide = msgspec.structs.replace(network.layers[0].neuron, theta_step=900.0)
     layer = msgspec.structs.replace(network.layers[0], neuron=wide)
     with pytest.raises(LoweringError, match=r"out\.v: the accumulator of the threshold may overflow 32 bits"):
@@ -228,7 +230,7 @@ def test_several_spikes_count_downstream() -> None:
     with pytest.raises(LoweringError, match="accumulator of the input current"):
         lower_layers(network, params, plan, ranges)
     once = msgspec.structs.replace(network, layers=(Layer(name="a", shape=(70_000, 1, 1)), network.layers[1]))
-    assert [op.max_spikes for op in lower_layers(once, params, plan, ranges).ops_of(LifOp)] == [1, 1]
+    assert [op.threshold.max_spikes for op in lower_layers(once, params, plan, ranges).ops_of(LifOp)] == [1, 1]
 
 
 def test_binary_weights_and_kept_potentials_by_hand() -> None:
@@ -246,12 +248,8 @@ def test_binary_weights_and_kept_potentials_by_hand() -> None:
     (op,) = program.ops_of(LifOp)
     assert program.codes("out.w").tolist() == [[1, -1]]
     assert program.tensors["out.w"].fmt == QFormat(bits=1, signed=True)
-    assert (op.in_shift, op.v_fmt.bits, op.store_fmt, op.store_min) == (
-        -2,
-        6,
-        QFormat(bits=2, frac=-4, signed=True),
-        -2,
-    )
+    assert (op.input.shift, op.v_fmt.bits) == (-2, 6)
+    assert op.store == Store(fmt=QFormat(bits=2, frac=-4, signed=True), min=-2)
     assert program.codes("out.v_th").tolist() == [8]
     rows = {r.path: r.total_bits for r in program_account(program).rows}
     assert (rows["out.w"], rows["out.v"]) == (2, 2)
@@ -261,9 +259,7 @@ def test_binary_weights_and_kept_potentials_by_hand() -> None:
     spikes = from_dense(np.array([[[1, 0]], [[1, 0]], [[1, 0]]]))
     result = run(program, spikes, record=True)
     assert result.counts["out"].tolist() == [[0]]
-    wide = msgspec.structs.replace(op, store_fmt=None, store_min=0)
-    ops = tuple(wide if o is op else o for o in program.ops)
-    assert run(msgspec.structs.replace(program, ops=ops), spikes).counts["out"].tolist() == [[1]]
+    assert run(with_parts(program, store=None), spikes).counts["out"].tolist() == [[1]]
     again = from_bytes(to_bytes(program))
     assert to_bytes(again) == to_bytes(program)
     assert np.array_equal(again.codes("out.w"), program.codes("out.w"))
@@ -277,7 +273,7 @@ def test_potentials_in_the_steps_of_the_weights() -> None:
         QuantRule(tensor="*", bits=10),
     )
     program = lower_layers(network, params, QuantPlan(rules=rules), LayerRanges(v={"out": 9.0}))
-    assert program.ops_of(LifOp)[0].in_shift == 0
+    assert program.ops_of(LifOp)[0].input.shift == 0
     assert program.codes("out.v_th").tolist() == [8, 16]
     narrow = QuantPlan(rules=(rules[0], QuantRule(tensor="*.v", bits=5, shared_step=True), rules[2]))
     with pytest.raises(LoweringError, match=r"out\.v.*never reaches its threshold.*accumulator_bits"):
@@ -294,7 +290,7 @@ def test_residual_connections_cannot_be_standardized() -> None:
 def test_no_leak_is_exact() -> None:
     network, params = tiny([[1.0]], decay=1.0)
     program = lower_layers(network, params, plan_of(), LayerRanges(v={"out": 1.0}))
-    assert (program.ops_of(LifOp)[0].decay_shift, program.codes("out.decay").tolist()) == (0, [1])
+    assert (program.ops_of(LifOp)[0].leak.shift, program.codes("out.decay").tolist()) == (0, [1])
 
 
 @pytest.mark.parametrize(
@@ -345,9 +341,9 @@ def test_wide_biases_are_shifted() -> None:
     params |= {"out.bias": np.array([0.5, -0.25])}
     program = lower_layers(network, params, plan_of(4, 12, others=8), LayerRanges(v={"out": 1.0}))
     op, grid = program.ops_of(LifOp)[0], 2.0**-11 * np.array([8 / 7, 8 / 7])
-    real = (program.codes("out.bias").astype(int) << op.bias_shift) * grid
-    assert op.bias_shift == 3
-    assert np.abs(real - params["out.bias"]).max() <= grid.max() * 2 ** (op.bias_shift - 1)
+    real = (program.codes("out.bias").astype(int) << op.bias.shift) * grid
+    assert op.bias.shift == 3
+    assert np.abs(real - params["out.bias"]).max() <= grid.max() * 2 ** (op.bias.shift - 1)
 
 
 def test_currents_that_do_not_fit() -> None:

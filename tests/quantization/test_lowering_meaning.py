@@ -120,7 +120,7 @@ def test_the_lower_bound_of_potentials_is_the_declared_one(v_min: float) -> None
     every = (Rule(tensor="*.w", bits=16, granularity=Granularity.GLOBAL), Rule(tensor="*.decay", bits=15))
     program = quantize(trained, plan_of(*every), spikes)
     op = program.ops[-2]
-    assert op.v_min * 13 / (int(program.codes("e.v_th")[0]) << op.v_th_shift) == pytest.approx(v_min, rel=1e-3)
+    assert op.v_min * 13 / (int(program.codes("e.v_th")[0]) << op.threshold.shift) == pytest.approx(v_min, rel=1e-3)
     real, integer = respond(trained, spikes).sum(), run(program, spikes).counts["e"].sum()
     assert abs(real - integer) <= 0.03 * real
     if v_min == -1.0:
@@ -230,7 +230,7 @@ def test_training_takes_what_float32_holds() -> None:
         prepare(network, plan_of(), {"p.w": np.ones((1, 1)), "p.v_th": np.array([1e50])}, LayerRanges(v={"p": 1e50}))
     leak = {"p.w": np.ones((1, 1)), "p.decay": np.array([1 - 1e-8])}
     shifts = [
-        program.ops[2].decay_shift
+        program.ops[2].leak.shift
         for program in (
             lower_layers(network, leak, plan_of(), LayerRanges(v={"p": 1.0})),
             convert(prepare(network, plan_of(), leak, LayerRanges(v={"p": 1.0}))),

@@ -12,6 +12,7 @@ from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program
 from qspinn.program.ops import ConvOp, DenseOp, EventsOp, LifOp, ReadOp
+from qspinn.program.parts import InputShift, Leak, Reset, Threshold
 from qspinn.quantization.rates import measured_rates, restore_rates
 from qspinn.runtime import run
 from qspinn.spikes import Spikes, from_dense
@@ -21,23 +22,20 @@ SIZES = {"a": 4, "b": 3, "c": 2}
 """Channels of the populations."""
 
 
-def lif(name: str, n: int, number: int, **settings: Any) -> LifOp:
+def lif(name: str, n: int, number: int) -> LifOp:
     return LifOp(
         name=name,
         n=n,
         v_fmt=QFormat(bits=12, signed=True),
         v_min=-2048,
-        in_shift=0,
-        decay="decay",
-        decay_shift=4,
         rounding=Rounding.NEAREST,
-        v_th=f"{name}.v_th",
-        v_th_shift=0,
-        v_reset="v_reset",
+        leak=Leak(decay="decay", shift=4),
+        input=InputShift(shift=0),
+        threshold=Threshold(tensor=f"{name}.v_th"),
+        reset=Reset(tensor="v_reset"),
         n_ref=0,
         winner=False,
         stream=16 * number,
-        **settings,
     )
 
 

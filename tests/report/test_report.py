@@ -23,6 +23,7 @@ from qspinn.memory import float_account
 from qspinn.networks import checkpoint
 from qspinn.program import CodeTensor, Program
 from qspinn.program.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp
+from qspinn.program.parts import InputShift, Leak, Reset, Threshold
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 from qspinn.records.record import to_plain
 from qspinn.report import images as fields
@@ -132,13 +133,11 @@ def _program(rng: np.random.Generator) -> Program:
             n=N,
             v_fmt=QFormat(bits=8),
             v_min=0,
-            in_shift=0,
-            decay="exc.decay",
-            decay_shift=8,
             rounding=Rounding.NEAREST,
-            v_th="exc.v_th",
-            v_th_shift=0,
-            v_reset="exc.v_th",
+            leak=Leak(decay="exc.decay", shift=8),
+            input=InputShift(shift=0),
+            threshold=Threshold(tensor="exc.v_th"),
+            reset=Reset(tensor="exc.v_th"),
             n_ref=2,
             winner=True,
             stream=16,

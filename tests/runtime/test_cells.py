@@ -10,6 +10,7 @@ import pytest
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program
 from qspinn.program.ops import ConvOp, EventsOp, LifOp, ReadOp, conv_shape
+from qspinn.program.parts import InputShift, Leak, Reset, Threshold
 from qspinn.runtime import reference
 from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.runtime.numba_engine.kernels import feed as feed_kernel
@@ -52,17 +53,14 @@ def program_of(name: str, lane: type) -> tuple[Program, ConvOp, LifOp]:
         n=n,
         v_fmt=v_fmt,
         v_min=v_fmt.code_min,
-        in_shift=1,
-        decay="a.decay",
-        decay_shift=4,
         rounding=rounding,
-        v_th="a.v_th",
-        v_th_shift=0,
-        v_reset="a.v_reset",
+        leak=Leak(decay="a.decay", shift=4),
+        input=InputShift(shift=1),
+        threshold=Threshold(tensor="a.v_th"),
+        reset=Reset(tensor="a.v_reset", by="subtract"),
         n_ref=0,
         winner=False,
         stream=16,
-        reset="subtract",
     )
     ops = (EventsOp(shape=source), op, lif, ReadOp(source="a"))
     return Program(name="cells", n_inputs=math.prod(source), n_steps=5, seed=1, ops=ops, tensors=tensors), op, lif

@@ -34,6 +34,7 @@ from qspinn.testing.contract import check_equal
 from qspinn.testing.layered import ALTERATIONS, FACTOR, altered, random_layered
 from qspinn.testing.programs import Recipe, codes, constant, single
 from qspinn.testing.vectors import lone
+from samples import with_parts
 
 USED: list[str] = []
 """Grows with every run of the bit-sliced kernel."""
@@ -145,15 +146,13 @@ def test_random_layered_programs_are_lively_and_have_everything() -> None:
     ops = [(op, r) for c, r in zip(cases, results, strict=True) for op in c.program.ops_of(LifOp)]
     assert np.mean([r.counts[op.name].any() for op, r in ops if op.spiking]) > 0.5
     for end in ("code_max", "code_min"):
-        at_end = [
-            (r.v[op.name] == max(getattr(op.v_fmt, end), op.v_min)).any() for op, r in ops if op.store_fmt is None
-        ]
+        at_end = [(r.v[op.name] == max(getattr(op.v_fmt, end), op.v_min)).any() for op, r in ops if op.store is None]
         assert np.sum(at_end) > 5, "both ends of the potential are met"
     for low in (False, True):
         met = [
-            (r.v[op.name] == (op.store_min if low else op.store_fmt.code_max) << -op.store_fmt.frac).any()
+            (r.v[op.name] == (op.store.min if low else op.store.fmt.code_max) << op.store.dropped).any()
             for op, r in ops
-            if op.store_fmt is not None
+            if op.store is not None
         ]
         assert np.sum(met) > 5, "both ends of what is kept are met"
     assert sum(t.fmt.binary for c in cases for t in c.program.tensors.values()) > 10
@@ -419,8 +418,7 @@ def test_torch_products_are_exact_at_every_width(n_inputs: int, bits: int, kinds
     wide = with_codes(base, p0__w=w, p0__v_reset=np.zeros(1))
     spikes = from_dense(np.full((2, 3, n_inputs), 255), graded=True)
     for in_shift in (0, 24, 28):
-        ops = [msgspec.structs.replace(op, in_shift=in_shift) if isinstance(op, LifOp) else op for op in wide.ops]
-        hold_torch(msgspec.structs.replace(wide, ops=tuple(ops)), spikes, f"shifted by {in_shift}")
+        hold_torch(with_parts(wide, input={"shift": in_shift}), spikes, f"shifted by {in_shift}")
 
 
 def test_torch_uses_float32_only_where_torch_was_not_told_to_use_fewer_bits() -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError, QSpinnError
-from qspinn.program.faults import MAX_SIZE, Fault, named_tensor, pairs, ranges, shaped, vector
-from qspinn.program.neurons import MAX_COUNT, MAX_SHIFT, neuron_faults
+from qspinn.program.faults import MAX_COUNT, MAX_SHIFT, MAX_SIZE, Fault, named_tensor, pairs, ranges, shaped, vector
+from qspinn.program.neurons import neuron_faults
 from qspinn.program.ops import (
     POISSON_BOUNDS,
     AddOp,
@@ -48,7 +48,12 @@ _checked: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
 def check(
-    program: Program, where: str = "program", *, error: type[QSpinnError] = ConfigError, memory_limit: int | None = None
+    program: Program,
+    where: str = "program",
+    *,
+    error: type[QSpinnError] = ConfigError,
+    memory_limit: int | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Checks a program, once: later calls for the same program cost nothing.
 
@@ -57,6 +62,8 @@ def check(
         error: the kind of error that is raised.
         memory_limit: bytes that one sample of a run may take; None: the value of the environment variable
             QSPINN_MEMORY_LIMIT, or half of the machine's memory.
+        names: what the messages call fields of operations, where it is not their path in Python: `flat.FILE_NAMES` for
+            files.
 
     Raises:
         QSpinnError: of kind `error`: names the tensor or the operation, what was found, what is allowed and the fix.
@@ -67,7 +74,8 @@ def check(
     if program in _checked and memory_limit is None:
         return
     for fault in _faults(program):
-        raise error(f"{where}: {fault.field}", fault.problem, got=fault.got, allowed=fault.allowed, fix=fault.fix)
+        place = fault.op + (names or {}).get(fault.field, fault.field)
+        raise error(f"{where}: {place}", fault.problem, got=fault.got, allowed=fault.allowed, fix=fault.fix)
     need_memory(run_bytes(program), where, error, memory_limit)
     _checked.add(program)
 
@@ -207,7 +215,7 @@ class _Walk:
         for i, op in enumerate(self.program.ops):
             label = f"ops[{i}] ({_named(op)})"
             for fault in self._faults_of(op):
-                yield fault._replace(field=f"{label}.{fault.field}")
+                yield fault._replace(op=f"{label}.")
 
     def _faults_of(self, op: Op) -> Iterable[Fault]:
         match op:
@@ -364,14 +372,12 @@ class _Walk:
             )
         yield from neuron_faults(self.program, op, self._drive(op))
         self.sizes[op.name] = op.n
-        self.most[op.name] = op.max_spikes if op.spiking else 1
+        self.most[op.name] = op.threshold.max_spikes if op.spiking else 1
 
     def _drive(self, op: LifOp) -> int:
         """The largest size of the input current: all sources spike as often as they may."""
-        return sum(
-            _row_sum(self.program, f) * (op.max_spikes if f.source == op.name else self.most[f.source]) << f.shift
-            for f in self.feeds[op.name]
-        )
+        most = self.most | {op.name: op.threshold.max_spikes}
+        return sum(_row_sum(self.program, f) * most[f.source] << f.shift for f in self.feeds[op.name])
 
 
 def _named(op: Op) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.program.ops import LifOp, spread
+from qspinn.program.parts import Bias, Inhibition, Offset, Threshold
 from qspinn.program.program import Program
 
 Ints = NDArray[np.int64]
@@ -17,23 +18,27 @@ Ints = NDArray[np.int64]
 
 def thresholds(program: Program, op: LifOp) -> Ints:
     """The constant part of what potentials are compared with, in codes of the potential, [N]."""
-    level = spread(program.codes(op.v_th), op.n) << op.v_th_shift
-    return level + (spread(program.codes(op.theta), op.n) << op.theta_shift) if op.theta else level
+    return np.sum([_shifted(program, part, op.n) for part in op.constant_threshold], axis=0)
 
 
 def decays(program: Program, op: LifOp) -> Ints:
-    """The decay factors of potentials, in units of 2**-decay_shift, [N]."""
-    return spread(program.codes(op.decay), op.n)
+    """The decay factors of potentials, in units of 2**-leak.shift, [N]."""
+    return spread(program.codes(op.leak.decay), op.n)
 
 
 def current_decays(program: Program, op: LifOp) -> Ints:
-    """The decay factors of synaptic currents, in units of 2**-current_shift, [N]; zeros where there are none."""
-    return _each(program, op.current, op.n)
+    """The decay factors of synaptic currents, in units of 2**-current.shift, [N]; zeros where there are none."""
+    return _none(op) if op.current is None else spread(program.codes(op.current.decay), op.n)
 
 
 def theta_decays(program: Program, op: LifOp) -> Ints:
-    """The decay factors of adaptive thresholds, in units of 2**-theta_decay_shift, [N]; zeros without."""
-    return _each(program, op.theta_decay, op.n)
+    """The decay factors of adaptive thresholds, in units of 2**-theta.decay_shift, [N]; zeros without."""
+    return _none(op) if op.adaptation is None else spread(program.codes(op.adaptation.decay), op.n)
+
+
+def theta_steps(program: Program, op: LifOp) -> Ints:
+    """The codes by which a spike raises adaptive thresholds, [N]; zeros where they do not adapt."""
+    return _none(op) if op.adaptation is None else spread(program.codes(op.adaptation.step), op.n)
 
 
 def share_factors(program: Program, op: LifOp) -> bool:
@@ -43,34 +48,35 @@ def share_factors(program: Program, op: LifOp) -> bool:
 
 def resets(program: Program, op: LifOp) -> Ints:
     """The codes that potentials are set to after a spike where the reset is to a value, [N]."""
-    return spread(program.codes(op.v_reset), op.n)
+    return spread(program.codes(op.reset.tensor), op.n)
 
 
 def biases(program: Program, op: LifOp) -> Ints:
     """The codes that are added to every input (to the synaptic current, where there is one), [N]."""
-    return _each(program, op.bias, op.n) << op.bias_shift
+    return _shifted(program, op.bias, op.n)
 
 
 def inhibitions(program: Program, op: LifOp) -> Ints:
     """The codes by which a spike of another neuron lowers potentials, [N]; zeros without inhibition."""
-    return _each(program, op.inhibition, op.n) << op.inhibition_shift
+    return _shifted(program, op.inhibition, op.n)
 
 
 def in_shifts(program: Program, op: LifOp) -> Ints:
-    """By how many bits the input current of every neuron is shifted to the right (negative: to the left), [N]."""
-    return spread(program.codes(op.in_shifts), op.n) if op.in_shifts else np.full(op.n, op.in_shift)
-
-
-def theta_steps(program: Program, op: LifOp) -> Ints:
-    """The codes by which a spike raises adaptive thresholds, [N]; zeros where they do not adapt."""
-    return _each(program, op.theta_step, op.n)
+    """Bits by which the input current of every neuron is shifted to the right (negative: to the left), [N]."""
+    shifts = op.input.shifts
+    return np.full(op.n, op.input.shift) if shifts is None else spread(program.codes(shifts), op.n)
 
 
 def kept_codes(op: LifOp) -> tuple[int, int, int]:
-    """(bits dropped between steps, least, largest code kept); zeros where potentials stay as they are."""
-    return (0, 0, 0) if op.store_fmt is None else (-op.store_fmt.frac, op.store_min, op.store_fmt.code_max)
+    """Bits dropped between steps, and least and largest code kept; zeros where potentials stay as they are."""
+    return (0, 0, 0) if op.store is None else (op.store.dropped, op.store.min, op.store.fmt.code_max)
 
 
-def _each(program: Program, name: str, n: int) -> Ints:
-    """The codes of a tensor for every neuron, [N]; zeros where the name says that there is none."""
-    return spread(program.codes(name), n) if name else np.zeros(n, dtype=np.int64)
+def _shifted(program: Program, part: Threshold | Offset | Inhibition | Bias | None, n: int) -> Ints:
+    """The codes of a part's tensor in units of the potential, [N]; zeros where the part is absent."""
+    return np.zeros(n, dtype=np.int64) if part is None else spread(program.codes(part.tensor), n) << part.shift
+
+
+def _none(op: LifOp) -> Ints:
+    """The constant of a part that is absent, [N]."""
+    return np.zeros(op.n, dtype=np.int64)

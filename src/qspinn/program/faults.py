@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from qspinn.program.ops import Op
-from qspinn.program.program import Program
+from qspinn.records.record import Record
 
+if TYPE_CHECKING:
+    from qspinn.program.program import Program
+
+MAX_SHIFT = 31
+MAX_COUNT = 255
+"""Most spikes of one neuron, or of one source, in a step."""
 MAX_SIZE = 1 << 15
 """Largest kernel, stride, padding or dilation, and longest refractory period in steps."""
 
 
 class Fault(NamedTuple):
-    """The first thing of an operation that no engine, or not every engine, would read alike."""
+    """The first thing of an operation that no engine, or not every engine, would read alike.
+
+    Attributes:
+        field: where it is, within the operation or the program.
+        op: the operation, with a dot; empty where it is the program itself.
+    """
 
     field: str
     problem: str
     got: object
     allowed: str
     fix: str = ""
+    op: str = ""
 
 
 def shaped(program: Program, field: str, name: str, shape: tuple[int, ...]) -> Iterable[Fault]:
@@ -43,13 +54,13 @@ def vector(program: Program, field: str, name: str, n: int) -> Iterable[Fault]:
         )
 
 
-def ranges(op: Op, **limits: tuple[int, int]) -> Iterable[Fault]:
+def ranges(op: Record, **limits: tuple[int, int]) -> Iterable[Fault]:
     for field, (low, high) in limits.items():
         if not low <= getattr(op, field) <= high:
             yield Fault(field, "is out of range", getattr(op, field), f"{low}..{high}")
 
 
-def pairs(op: Op, **least: int) -> Iterable[Fault]:
+def pairs(op: Record, **least: int) -> Iterable[Fault]:
     for field, low in least.items():
         pair = getattr(op, field)
         if min(pair) < low or max(pair) > MAX_SIZE:

@@ -24,7 +24,8 @@ from qspinn.files import entry_of, write_atomic
 from qspinn.fixedpoint import QFormat
 from qspinn.program.check import MAX_AXES, check, need_memory
 from qspinn.program.constants import share_factors
-from qspinn.program.ops import LifOp, Op
+from qspinn.program.flat import FILE_NAMES, FlatOp, flat_of, from_flat
+from qspinn.program.ops import LifOp
 from qspinn.program.program import CodeTensor, Note, Program
 from qspinn.records.record import Record, canonical_json, from_plain, to_plain
 
@@ -44,7 +45,7 @@ class _Header(Record, frozen=True):
     n_inputs: int
     n_steps: int
     seed: int
-    ops: tuple[Op, ...]
+    ops: tuple[FlatOp, ...]
     formats: dict[str, QFormat]
     shapes: dict[str, tuple[int, ...]]
     labels: tuple[str, ...]
@@ -116,7 +117,7 @@ def to_bytes(program: Program) -> bytes:
         n_inputs=program.n_inputs,
         n_steps=program.n_steps,
         seed=program.seed,
-        ops=program.ops,
+        ops=tuple(map(flat_of, program.ops)),
         formats={n: t.fmt for n, t in program.tensors.items()},
         shapes={n: t.codes.shape for n, t in program.tensors.items()},
         labels=program.labels,
@@ -187,6 +188,7 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         )
     try:
         header = from_plain(_Header, plain, where)
+        ops = tuple(from_flat(op, f"{where}.ops[{i}]") for i, op in enumerate(header.ops))
     except ConfigError as error:
         raise ArtifactError(where, f"header is not valid ({error})") from None
     if not (header.formats.keys() == header.shapes.keys() == streams.keys()):
@@ -198,13 +200,13 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         n_inputs=header.n_inputs,
         n_steps=header.n_steps,
         seed=header.seed,
-        ops=header.ops,
+        ops=ops,
         tensors=tensors,
         labels=header.labels,
         provenance=header.provenance,
         notes=header.notes,
     )
-    check(program, where, error=ArtifactError, memory_limit=memory_limit)
+    check(program, where, error=ArtifactError, memory_limit=memory_limit, names=FILE_NAMES)
     if header.format_version < version_of(program):
         raise _unwritten(where, header.format_version)
     return program

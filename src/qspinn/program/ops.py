@@ -6,12 +6,27 @@ What each one computes is stated in its docstring; `runtime/reference.py` is the
 from __future__ import annotations
 
 import enum
-from typing import Literal
+import warnings
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.fixedpoint import QFormat, Rounding
+from qspinn.program.parts import (
+    Adaptation,
+    Bias,
+    Current,
+    Inhibition,
+    InputShift,
+    Leak,
+    Offset,
+    Part,
+    Reset,
+    Store,
+    Threshold,
+)
 from qspinn.records.record import Record
 
 STREAMS_PER_POPULATION = 16
@@ -129,27 +144,23 @@ class AddOp(Record, frozen=True, tag="add"):
 class LifOp(Record, frozen=True, tag="lif"):
     """One step of a population, in this order (all integers; the normative text is docs/numerics.md):
 
-    1. v <- requantize(v * decay, decay_shift, rounding); with `reset_delay` then the reset (see 7) of the neurons that
-       spiked in the step before. Where theta is a state: theta <- saturate(requantize(theta * theta_decay,
-       theta_decay_shift, rounding) + s * theta_step), s how often the neuron spiked in the step before
+    1. v <- requantize(v * leak, rounding); with a delayed reset then the reset (see 7) of the neurons that spiked in
+       the step before. With an `Adaptation`: theta <- saturate(requantize(theta * decay, rounding) + s * step), s how
+       often the neuron spiked in the step before
     2. active = (ref == 0); ref <- max(ref - 1, 0)
-    3. with `current`: i <- saturate(requantize(i * current, current_shift, rounding) + I + (bias << bias_shift)), in
-       place of I
-    4. where active: v <- saturate(v + requantize(I, in_shift, rounding) + (bias << bias_shift)), the bias without
-       `current` only; lower bound v_min; with `reset_delay` refractory neurons are held to the same bounds
-    5. crossing = spiking and active and v >= (v_th << v_th_shift) + (theta << theta_shift); v > ... with `strict`
+    3. with `current`: i <- saturate(requantize(i * decay, rounding) + I + bias), in place of I
+    4. where active: v <- saturate(v + requantize(I, input shift, rounding) + bias), the bias without `current` only;
+       lower bound v_min; with a delayed reset refractory neurons are held to the same bounds
+    5. crossing = spiking and active and v >= threshold + theta; v > ... with a strict threshold
     6. spikes = crossing, or with max_spikes > 1 the largest s up to it for which v reaches 1, 2, ... s times the
        threshold; with `winner` only the crossing neuron with the largest random word of (seed, stream, t)
-    7. v of spiking neurons <- v_reset, or lowered by the threshold for each spike where reset is "subtract" (with
-       `reset_delay` only in the next step, by the threshold that was reached); their ref <- n_ref
-    8. for each spike, v of all other neurons <- max(v_min, v - (inhibition << inhibition_shift))
-    9. with `store_fmt`: v <- max(store_min, saturate(requantize(v, s, rounding))) << s, s = -store_fmt.frac: between
-       steps a potential has fewer bits than the step computes with
+    7. v of spiking neurons <- the reset's value, or lowered by the threshold for each spike (with a delayed reset only
+       in the next step, by the threshold that was reached); their ref <- n_ref
+    8. for each spike, v of all other neurons <- max(v_min, v - inhibition)
+    9. with `store`: v <- what is kept of it: between steps a potential has fewer bits than the step computes with
 
-    Tensor names are empty where a quantity is absent. Tensors have shape [N], [C] with the N neurons in C channels one
-    after the other, or [1] for all neurons alike; so have the factors decay, current and theta_decay, whose codes are
-    divided by the one 2**shift of its kind. in_shifts, where given, is one in_shift per channel. theta is a
-    tensor, or with theta_fmt a state that begins at 0.
+    Parts that are absent are None; `parts` describes each of them. The factors of leak, current and adaptation are
+    codes that are divided by the one 2**shift of their kind. theta is a constant `Offset`, or a state that begins at 0.
     Random streams: `stream` plus the numbers of `Stream`.
     """
 
@@ -157,52 +168,89 @@ class LifOp(Record, frozen=True, tag="lif"):
     n: int
     v_fmt: QFormat
     v_min: int
-    in_shift: int
-    decay: str
-    decay_shift: int
     rounding: Rounding
-    v_th: str
-    v_th_shift: int
-    v_reset: str
+    leak: Leak
+    input: InputShift
+    threshold: Threshold
+    reset: Reset
     n_ref: int
     winner: bool
     stream: int
-    theta: str = ""
-    theta_shift: int = 0
-    inhibition: str = ""
-    inhibition_shift: int = 0
-    bias: str = ""
-    bias_shift: int = 0
-    in_shifts: str = ""
-    strict: bool = False
-    reset: Literal["value", "subtract"] = "value"
+    theta: Offset | Adaptation | None = None
+    inhibition: Inhibition | None = None
+    bias: Bias | None = None
+    current: Current | None = None
+    store: Store | None = None
     spiking: bool = True
-    current: str = ""
-    current_shift: int = 0
-    current_fmt: QFormat | None = None
-    store_fmt: QFormat | None = None
-    store_min: int = 0
-    reset_delay: bool = False
-    theta_fmt: QFormat | None = None
-    theta_step: str = ""
-    theta_decay: str = ""
-    theta_decay_shift: int = 0
-    max_spikes: int = 1
+
+    @classmethod
+    def present(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The parts of a population that is described by the fields of former versions, which files still have."""
+        if "decay" not in given:
+            return given
+        from qspinn.program.flat import FlatLif, from_flat
+
+        warnings.warn("LifOp takes parts now: leak=Leak(decay=...), ...", DeprecationWarning, stacklevel=3)
+        return msgspec.structs.asdict(from_flat(FlatLif(**given)))
+
+    @property
+    def offset(self) -> Offset | None:
+        """The constant rise of the thresholds, where there is one."""
+        return self.theta if isinstance(self.theta, Offset) else None
+
+    @property
+    def constant_threshold(self) -> list[Threshold | Offset]:
+        """The parts whose sum is what potentials are compared with, apart from adaptation."""
+        return [self.threshold, *([] if self.offset is None else [self.offset])]
+
+    @property
+    def adaptation(self) -> Adaptation | None:
+        """The adaptive rise of the thresholds, where there is one."""
+        return self.theta if isinstance(self.theta, Adaptation) else None
 
     @property
     def looks_back(self) -> bool:
         """Whether a step needs to know which neurons spiked in the step before."""
-        return self.reset_delay or self.theta_fmt is not None
+        return self.reset.delayed or self.adaptation is not None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts that are there, by field."""
+        values = ((field, getattr(self, field)) for field in self.__struct_fields__)
+        return {field: part for field, part in values if isinstance(part, Part)}
+
+    @property
+    def tensors(self) -> dict[str, str]:
+        """The names of all tensors of a population, by part and field (`leak.decay`)."""
+        return {f"{place}.{field}": name for place, part in self.parts.items() for field, name in part.tensors.items()}
 
     @property
     def factors(self) -> tuple[str, ...]:
         """Tensors of decay factors: of potentials, and where they are there of currents and adaptive thresholds."""
-        return tuple(name for name in (self.decay, self.current, self.theta_decay) if name)
+        return tuple(part.tensors[field] for part in self.parts.values() for field in part.FACTORS)
 
     @property
     def kept_fmt(self) -> QFormat:
         """The format of a potential between two steps."""
-        return self.store_fmt or self.v_fmt
+        return self.v_fmt if self.store is None else self.store.fmt
+
+    def states(self, *, fed_back: bool = False) -> dict[str, int]:
+        """Bits of every state that a neuron keeps between two steps, by kind: potential v, refractory counter ref,
+        synaptic current i, adaptive threshold theta, how often it spiked s.
+
+        Args:
+            fed_back: the population feeds itself.
+        """
+        found = {"v": self.kept_fmt.bits}
+        if self.n_ref:
+            found["ref"] = self.n_ref.bit_length()
+        if self.current is not None:
+            found["i"] = self.current.fmt.bits
+        if self.adaptation is not None:
+            found["theta"] = self.adaptation.fmt.bits
+        if self.looks_back or fed_back:
+            found["s"] = self.threshold.max_spikes.bit_length()
+        return found
 
 
 class VoteOp(Record, frozen=True, tag="vote"):

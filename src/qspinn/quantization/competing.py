@@ -20,6 +20,7 @@ from qspinn.networks.checkpoint import Trained
 from qspinn.networks.competing import Lif, Network, Population, decay_factor
 from qspinn.program import CodeTensor, Program
 from qspinn.program.ops import DenseOp, LifOp, PoissonOp, SelectOp, VoteOp, spread
+from qspinn.program.parts import Inhibition, InputShift, Leak, Offset, Reset, Threshold
 from qspinn.quantization.assembly import Parts
 from qspinn.quantization.paths import tensor_paths
 from qspinn.quantization.plan import WIDE_BITS, Granularity, QuantPlan, QuantRule, chosen_rules
@@ -256,7 +257,9 @@ def _lower_population(
         return shift
 
     v_th_shift = put("v_th", threshold if plan.fold_theta else np.full(population.n, neuron.v_th_mv), rule["v_th"])
-    theta_shift = 0 if plan.fold_theta else put("theta", theta, rule["theta"])
+    offset = None
+    if not plan.fold_theta:
+        offset = Offset(tensor=f"{name}.theta", shift=put("theta", theta, rule["theta"]))
     lateral = trained.network.lateral_of(name)
     inhibition_shift = 0
     if lateral is not None:
@@ -288,20 +291,16 @@ def _lower_population(
         n=population.n,
         v_fmt=v_fmt,
         v_min=_lower_bound(name, neuron, unit, v_fmt),
-        in_shift=in_shift,
-        decay=f"{name}.decay",
-        decay_shift=decay_rule.bits,
         rounding=v_rule.rounding,
-        v_th=f"{name}.v_th",
-        v_th_shift=v_th_shift,
-        v_reset=f"{name}.v_reset",
+        leak=Leak(decay=f"{name}.decay", shift=decay_rule.bits),
+        input=InputShift(shift=in_shift),
+        threshold=Threshold(tensor=f"{name}.v_th", shift=v_th_shift),
+        reset=Reset(tensor=f"{name}.v_reset"),
         n_ref=neuron.n_ref_steps,
         winner=lateral is not None,
         stream=stream,
-        theta="" if plan.fold_theta else f"{name}.theta",
-        theta_shift=theta_shift,
-        inhibition=f"{name}.inhibition" if lateral else "",
-        inhibition_shift=inhibition_shift,
+        theta=offset,
+        inhibition=None if lateral is None else Inhibition(tensor=f"{name}.inhibition", shift=inhibition_shift),
     )
     return tensors, op
 
@@ -388,23 +387,23 @@ def _reachable(op: LifOp, tensors: dict[str, CodeTensor]) -> dict[str, CodeTenso
     Raises:
         LoweringError: there are no such codes, or a neuron would spike again at once after a spike.
     """
-    top, v_th = op.v_fmt.code_max, tensors[op.v_th]
-    most = top >> op.v_th_shift
+    top, v_th = op.v_fmt.code_max, tensors[op.threshold.tensor]
+    most = top >> op.threshold.shift
     if most < 1:
         raise LoweringError(
             f"{op.name}.v_th",
             "has no code that a potential reaches and silence does not",
-            got=f"a shift of {op.v_th_shift} into {op.v_fmt}",
+            got=f"a shift of {op.threshold.shift} into {op.v_fmt}",
             allowed="codes from 1",
             fix="more bits for v_th, or for v",
         )
-    changed = {op.v_th: np.clip(v_th.codes, 1, most)}
-    level = spread(changed[op.v_th], op.n) << op.v_th_shift
-    if op.theta:
-        theta = spread(tensors[op.theta].codes, op.n)
-        changed[op.theta] = np.minimum(theta, top - level >> op.theta_shift)
-        level = level + (changed[op.theta] << op.theta_shift)
-    reset = spread(tensors[op.v_reset].codes, op.n)
+    changed = {op.threshold.tensor: np.clip(v_th.codes, 1, most)}
+    level = spread(changed[op.threshold.tensor], op.n) << op.threshold.shift
+    if op.offset is not None:
+        theta = spread(tensors[op.offset.tensor].codes, op.n)
+        changed[op.offset.tensor] = np.minimum(theta, top - level >> op.offset.shift)
+        level = level + (changed[op.offset.tensor] << op.offset.shift)
+    reset = spread(tensors[op.reset.tensor].codes, op.n)
     if np.any(level <= reset):
         raise LoweringError(
             f"{op.name}.v_reset",
@@ -428,16 +427,12 @@ def _prove_accumulator(op: LifOp, tensors: dict[str, CodeTensor]) -> None:
         LoweringError: with the bound that failed.
     """
     signed_limit = (1 << 31) - 1
-    decay = int(tensors[op.decay].codes.max())
+    decay = int(tensors[op.leak.decay].codes.max())
     current = int(np.abs(tensors[f"{op.name}.w"].codes.astype(np.int64)).sum(axis=1).max())
     bounds = {
-        "decay * v": max(op.v_fmt.code_max, -op.v_fmt.code_min) * decay + (1 << op.decay_shift) - 1,
-        "input current": (current << max(0, -op.in_shift)) + (1 << max(0, op.in_shift)) + op.v_fmt.code_max,
-        "threshold": sum(
-            int(tensors[name].codes.max()) << shift
-            for name, shift in ((op.v_th, op.v_th_shift), (op.theta, op.theta_shift))
-            if name
-        ),
+        "decay * v": max(op.v_fmt.code_max, -op.v_fmt.code_min) * decay + (1 << op.leak.shift) - 1,
+        "input current": (current << max(0, -op.input.shift)) + (1 << max(0, op.input.shift)) + op.v_fmt.code_max,
+        "threshold": sum(int(tensors[part.tensor].codes.max()) << part.shift for part in op.constant_threshold),
     }
     for what, bound in bounds.items():
         limit = (1 << 32) - 1 if what == "decay * v" and not op.v_fmt.signed else signed_limit
@@ -449,11 +444,11 @@ def _prove_accumulator(op: LifOp, tensors: dict[str, CodeTensor]) -> None:
                 allowed=f"at most {limit}",
                 fix="fewer bits for v, decay or the weights",
             )
-    if max(op.in_shift, op.decay_shift) > 31:
+    if max(op.input.shift, op.leak.shift) > 31:
         raise LoweringError(
             f"{op.name}.v",
             "input is shifted out of the potential",
-            got=op.in_shift,
+            got=op.input.shift,
             allowed="<= 31",
             fix="more bits for v",
         )

@@ -18,8 +18,10 @@ from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes, thresholds_of
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
+from qspinn.networks.tensors import TensorPath
 from qspinn.program import CodeTensor, Note, Program
 from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp, spread
+from qspinn.program.parts import Adaptation, Bias, Current, InputShift, Leak, Reset, Store, Threshold
 from qspinn.quantization.assembly import Parts
 from qspinn.quantization.calibrators import Floats
 from qspinn.quantization.grid import (
@@ -124,15 +126,15 @@ def _current_notes(network: LayeredNetwork, tensors: dict[str, CodeTensor], op: 
     A current gains at most the sum of the sizes of its weights and its bias in a step, one more by rounding, and decays
     by a factor d: it stays below that gain / (1 - d).
     """
-    assert op.current_fmt is not None
+    assert op.current is not None
     gain = np.ones(1, np.int64)
     for c in network.into(op.name):
         gain = _added(gain, _row_sums(tensors[network.weight_path(c)]) * most_spikes(network, c.source))
-    if op.bias:
-        gain = _added(gain, np.abs(tensors[op.bias].codes.astype(np.int64)) << op.bias_shift)
-    kept = (1 << op.current_shift) - tensors[op.current].codes.astype(np.int64)
+    if op.bias is not None:
+        gain = _added(gain, np.abs(tensors[op.bias.tensor].codes.astype(np.int64)) << op.bias.shift)
+    kept = (1 << op.current.shift) - tensors[op.current.decay].codes.astype(np.int64)
     gain, kept = _added(gain, 0 * kept), _added(kept, 0 * gain)
-    above = (gain << op.current_shift) > op.current_fmt.code_max * kept
+    above = (gain << op.current.shift) > op.current.fmt.code_max * kept
     problem = "no range of synaptic currents was given, so the format may cut off"
     return [Note(path=f"{op.name}.i", problem=problem, count=int(above.sum()), total=above.size)] if above.any() else []
 
@@ -160,7 +162,11 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
     read = network.readout
-    by_channel = [p for p, r in rules.items() if p.startswith(f"{read.source}.w") and r.granularity is not GLOBAL]
+    by_channel = [
+        path
+        for path, rule in rules.items()
+        if (tensor := TensorPath.of(path)).layer == read.source and tensor.is_weight and rule.granularity is not GLOBAL
+    ]
     if read.of != "spikes" and by_channel:
         raise LoweringError(
             by_channel[0],
@@ -238,57 +244,63 @@ class _Lowering(msgspec.Struct, frozen=True):
             tensors[f"{name}.{kind}"] = CodeTensor(codes=codes.astype(np.int32), fmt=fmt)
             return f"{name}.{kind}"
 
-        settings: dict[str, Any] = {"in_shift": int(shifts[0]), "v_th_shift": 0}
+        input_shift = InputShift(shift=int(shifts[0]))
         if np.any(shifts != shifts[0]):
             tensors[f"{name}.in_shifts"] = CodeTensor(codes=shifts.astype(np.int32), fmt=SHIFT_FMT)
-            settings["in_shifts"] = f"{name}.in_shifts"
-        if neuron.spiking:
-            rule = self.rules[f"{name}.v_th"]
-            v_th = thresholds_of(layer, self.arrays)
-            shift = threshold_shift(v_th, unit, rule.bits)
-            limits = threshold_limits(neuron, v_fmt, shift, name)
-            settings |= {
-                "v_th": put("v_th", v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding, limits),
-                "v_th_shift": shift,
-            }
-        else:
-            settings["v_th"] = put("v_th", 0.0, QFormat(bits=1))
-        if neuron.adapts:
-            settings |= self._adaptation(layer, unit, put, tensors)
-        settings |= self._decays(layer, step, tensors)
-        bias = self.arrays.get(f"{name}.bias", np.zeros(1))
-        if bias.any():
-            rule = self.rules[f"{name}.bias"]
-            scale = unit / step if neuron.current_decay is not None else 1.0  # a current counts in weight steps
-            shift = bias_shift(bias, unit / scale, rule.bits)
-            fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
-            settings |= {"bias": put("bias", bias * scale, fmt, rule.rounding), "bias_shift": shift}
+            input_shift = InputShift(shift=int(shifts[0]), shifts=f"{name}.in_shifts")
+        threshold = self._threshold(layer, unit, v_fmt, put)
+        adaptation = self._adaptation(layer, unit, put, tensors) if neuron.adapts else None
+        leak = self._leak(layer, tensors)
+        current = self._current(layer, step, tensors) if neuron.current_decay is not None else None
+        scale = unit / step if neuron.current_decay is not None else np.ones(1)  # a current counts in weight steps
+        bias = self._bias(layer, unit, scale, put)
         v_reset = put("v_reset", neuron.v_reset, v_fmt)
         if neuron.spiking and neuron.reset == "value":
-            _check_reset(name, tensors[v_reset].codes, tensors[settings["v_th"]].codes << settings["v_th_shift"])
+            _check_reset(name, tensors[v_reset].codes, tensors[threshold.tensor].codes << threshold.shift)
         return tensors, LifOp(
             name=name,
             n=layer.n,
             v_fmt=v_fmt,
             v_min=lower_bound(v),
             rounding=v.rounding,
-            v_reset=v_reset,
+            leak=leak,
+            input=input_shift,
+            threshold=threshold,
+            reset=Reset(tensor=v_reset, by=neuron.reset, delayed=neuron.reset_delay),
             n_ref=neuron.n_ref_steps,
             winner=False,
             stream=self.stream,
-            strict=neuron.strict,
-            reset=neuron.reset,
-            reset_delay=neuron.reset_delay,
+            theta=adaptation,
+            bias=bias,
+            current=current,
+            store=None if store_fmt is None else Store(fmt=store_fmt, min=store_min),
             spiking=neuron.spiking,
-            max_spikes=neuron.max_spikes if neuron.spiking else 1,
-            store_fmt=store_fmt,
-            store_min=store_min,
-            **settings,
         )
+
+    def _threshold(self, layer: Layer, unit: Floats, v_fmt: QFormat, put: Callable[..., str]) -> Threshold:
+        """The threshold in units of the potential; of neurons that never spike, a code of 0."""
+        neuron = layer.neuron
+        if not neuron.spiking:
+            return Threshold(tensor=put("v_th", 0.0, QFormat(bits=1)), strict=neuron.strict)
+        rule, v_th = self.rules[f"{layer.name}.v_th"], thresholds_of(layer, self.arrays)
+        shift = threshold_shift(v_th, unit, rule.bits)
+        limits = threshold_limits(neuron, v_fmt, shift, layer.name)
+        path = put("v_th", v_th, QFormat(bits=rule.bits, frac=-shift), rule.rounding, limits)
+        return Threshold(tensor=path, shift=shift, strict=neuron.strict, max_spikes=neuron.max_spikes)
+
+    def _bias(self, layer: Layer, unit: Floats, scale: Floats, put: Callable[..., str]) -> Bias | None:
+        """The bias in units of what it is added to: of the potential, times `scale`."""
+        bias = self.arrays.get(f"{layer.name}.bias", np.zeros(1))
+        if not bias.any():
+            return None
+        rule = self.rules[f"{layer.name}.bias"]
+        shift = bias_shift(bias, unit / scale, rule.bits)
+        fmt = QFormat(bits=max(rule.bits, 2), frac=-shift, signed=True)
+        return Bias(tensor=put("bias", bias * scale, fmt, rule.rounding), shift=shift)
 
     def _adaptation(
         self, layer: Layer, unit: Floats, put: Callable[..., str], tensors: dict[str, CodeTensor]
-    ) -> dict[str, Any]:
+    ) -> Adaptation:
         """The moving part of the threshold, in units of the potential times a power of two that lets it fit."""
         name, neuron = layer.name, layer.neuron
         width, step, decay = (self.rules[f"{name}.{kind}"] for kind in ("theta", "theta_step", "theta_decay"))
@@ -304,26 +316,28 @@ class _Lowering(msgspec.Struct, frozen=True):
                 allowed=f"from about {float(unit.max()) * 2.0**shift / 2:.3g}",
                 fix="more bits for v, or a smaller range of potentials",
             )
-        return {
-            "theta_fmt": QFormat(bits=width.bits, frac=-shift),
-            "theta_shift": shift,
-            "theta_step": path,
-            "theta_decay": f"{name}.theta_decay",
-            "theta_decay_shift": decay.bits,
-        }
+        return Adaptation(
+            fmt=QFormat(bits=width.bits, frac=-shift),
+            shift=shift,
+            step=path,
+            decay=f"{name}.theta_decay",
+            decay_shift=decay.bits,
+        )
 
-    def _decays(self, layer: Layer, step: Floats, tensors: dict[str, CodeTensor]) -> dict[str, Any]:
-        """Decay of the potential and, where there is one, the synaptic current; no leak is a factor of one."""
-        name, neuron = layer.name, layer.neuron
+    def _leak(self, layer: Layer, tensors: dict[str, CodeTensor]) -> Leak:
+        """Decay of the potential; no leak is a factor of one."""
+        name = layer.name
         rule = self.rules[f"{name}.decay"]
         decay = decay_of(layer, self.arrays)
         whole = bool(np.all(decay == 1.0))
         tensors[f"{name}.decay"] = (
             CodeTensor(codes=np.ones(1, np.int32), fmt=QFormat(bits=1)) if whole else decay_codes(decay, rule)
         )
-        settings: dict[str, Any] = {"decay": f"{name}.decay", "decay_shift": tensors[f"{name}.decay"].fmt.frac}
-        if neuron.current_decay is None:
-            return settings
+        return Leak(decay=f"{name}.decay", shift=tensors[f"{name}.decay"].fmt.frac)
+
+    def _current(self, layer: Layer, step: Floats, tensors: dict[str, CodeTensor]) -> Current:
+        """The synaptic current, in weight steps."""
+        name = layer.name
         own, width = self.rules[f"{name}.i_decay"], self.rules[f"{name}.i"]
         fmt = QFormat(bits=width.bits, signed=True)
         if name in self.ranges.i and self.ranges.i[name] / float(step.min()) > fmt.code_max:
@@ -335,7 +349,7 @@ class _Lowering(msgspec.Struct, frozen=True):
                 fix="more bits for i, fewer for w",
             )
         tensors[f"{name}.i_decay"] = decay_codes(decay_of(layer, self.arrays, "i_decay"), own)
-        return settings | {"current": f"{name}.i_decay", "current_shift": own.bits, "current_fmt": fmt}
+        return Current(decay=f"{name}.i_decay", shift=own.bits, fmt=fmt)
 
     def _connection(self, c: Linear | Conv2d | Skip) -> Op:
         path = self.network.weight_path(c)
@@ -390,17 +404,22 @@ def _prove(
     current = 0
     for c, tensor in zip(network.into(name), weights, strict=True):
         current += int(_row_sums(tensor).max()) * most_spikes(network, c.source)
-    fmt, theta = op.current_fmt, op.theta_fmt.code_max if op.theta_fmt is not None else 0
-    decay, i_decay, theta_decay = (
-        int(neurons[path].codes.max()) if path else 0 for path in (op.decay, op.current, op.theta_decay)
-    )
-    level = (int(neurons[op.v_th].codes.max()) << op.v_th_shift) + (theta << op.theta_shift)
+
+    def top(path: str) -> int:
+        return int(neurons[path].codes.max())
+
+    level, slow, theta = top(op.threshold.tensor) << op.threshold.shift, 0, 0
+    if op.current is not None:
+        slow = -op.current.fmt.code_min * top(op.current.decay) + current
+    if op.adaptation is not None:
+        level += op.adaptation.fmt.code_max << op.adaptation.shift
+        theta = op.adaptation.fmt.code_max * top(op.adaptation.decay)
     bounds = {
-        "the input current": current << max(0, -op.in_shift),
-        "decay * v": -op.v_fmt.code_min * decay,
-        "the synaptic current": 0 if fmt is None else -fmt.code_min * i_decay + current,
+        "the input current": current << max(0, -op.input.shift),
+        "decay * v": -op.v_fmt.code_min * top(op.leak.decay),
+        "the synaptic current": slow,
         "the threshold": level + op.v_fmt.code_max,
-        "decay * theta": theta * theta_decay,
+        "decay * theta": theta,
     }
     for what, bound in bounds.items():
         limit = 1 << 32 if what == "decay * theta" else 1 << 31

@@ -70,7 +70,8 @@ def restore_rates(
 
 def _checked(program: Program, op: LifOp, given: ArrayLike) -> Rates:
     """The target rates of a population, one for each channel or neuron."""
-    where, n_codes = f"target_rates[{op.name!r}]", program.codes(op.v_th).size
+    where, most = f"target_rates[{op.name!r}]", op.threshold.max_spikes
+    n_codes = program.codes(op.threshold.tensor).size
     rates = reals(where, given)
     if rates.ndim != 1 or rates.size == 0 or op.n % rates.size or rates.size % n_codes:
         raise DataError(
@@ -79,9 +80,9 @@ def _checked(program: Program, op: LifOp, given: ArrayLike) -> Rates:
             got=rates.shape,
             allowed=f"[C] or [N]: a divisor of {op.n} neurons and a multiple of {n_codes} thresholds",
         )
-    if not np.all((rates >= 0) & (rates <= op.max_spikes)):
+    if not np.all((rates >= 0) & (rates <= most)):
         raise DataError(
-            where, "not spikes per step", got=(float(rates.min()), float(rates.max())), allowed=f"0..{op.max_spikes}"
+            where, "not spikes per step", got=(float(rates.min()), float(rates.max())), allowed=f"0..{most}"
         )
     return rates
 
@@ -93,7 +94,8 @@ def _settled(program: Program, op: LifOp, spikes: Spikes, target: Rates, backend
         """How much too often each channel spikes under these threshold codes."""
         return measured_rates(_with_codes(program, op, codes), op.name, spikes, len(target), backend) - target
 
-    old = np.repeat(program.codes(op.v_th).astype(np.int64), len(target) // program.codes(op.v_th).size)
+    codes = program.codes(op.threshold.tensor).astype(np.int64)
+    old = np.repeat(codes, len(target) // codes.size)
     least, most = _limits(program, op, len(old))
     before = best_miss = miss(old)
     best, low, high = old, np.minimum(least, old) - 1, np.maximum(most, old) + 1  # too low, too high
@@ -114,12 +116,13 @@ def _settled(program: Program, op: LifOp, spikes: Spikes, target: Rates, backend
 def _limits(program: Program, op: LifOp, n: int) -> tuple[Codes, Codes]:
     """(least, largest) threshold code of each of n groups of neurons: silence and a reset stay below it, and some
     potential reaches it."""
-    resets = program.codes(op.v_reset).astype(np.int64)
-    rest = np.repeat(resets if op.reset == "value" else 0 * resets, op.n // resets.size).reshape(n, -1).max(axis=1)
-    least = (np.maximum(rest, 0) - op.strict >> op.v_th_shift) + 1
-    fmt = program.tensors[op.v_th].fmt
-    most = np.full(n, min(fmt.code_max, op.v_fmt.code_max - op.strict >> op.v_th_shift))
-    return np.minimum(np.maximum(least, int(not op.strict)), most), most
+    resets = program.codes(op.reset.tensor).astype(np.int64)
+    rest = np.repeat(0 * resets if op.reset.subtracts else resets, op.n // resets.size).reshape(n, -1).max(axis=1)
+    strict, shift = op.threshold.strict, op.threshold.shift
+    least = (np.maximum(rest, 0) - strict >> shift) + 1
+    fmt = program.tensors[op.threshold.tensor].fmt
+    most = np.full(n, min(fmt.code_max, op.v_fmt.code_max - strict >> shift))
+    return np.minimum(np.maximum(least, int(not strict)), most), most
 
 
 def _narrowed(low: Codes, high: Codes, tried: Codes, miss: Rates) -> tuple[Codes, Codes]:
@@ -132,8 +135,8 @@ def _narrowed(low: Codes, high: Codes, tried: Codes, miss: Rates) -> tuple[Codes
 
 def _with_codes(program: Program, op: LifOp, codes: Codes) -> Program:
     """The program with other threshold codes of a population."""
-    tensor = CodeTensor(codes=codes.astype(np.int32), fmt=program.tensors[op.v_th].fmt)
-    return msgspec.structs.replace(program, tensors=program.tensors | {op.v_th: tensor})
+    tensor = CodeTensor(codes=codes.astype(np.int32), fmt=program.tensors[op.threshold.tensor].fmt)
+    return msgspec.structs.replace(program, tensors=program.tensors | {op.threshold.tensor: tensor})
 
 
 def measured_rates(program: Program, name: str, spikes: Spikes, n_channels: int, backend: str = "numba") -> Rates:

@@ -49,6 +49,7 @@ class RecordType(msgspec.StructMeta):
         if args:
             names = ", ".join(f"{name}=" for name in cls.__struct_fields__[: len(args)])
             raise ConfigError(cls.__name__, "takes its values by name", got=args, fix=f"{cls.__name__}({names}...)")
+        values = cls.present(values)  # type: ignore[attr-defined]
         old_names = former_names(cls, values)
         values = _with_present_names(old_names, values, cls.__name__)
         values = {**cls.implied(values), **values}  # type: ignore[attr-defined]
@@ -154,6 +155,11 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
             if settled is not value:
                 msgspec.structs.force_setattr(self, field.name, settled)
         self.check()
+
+    @classmethod
+    def present(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The values of a constructor's call as they are now, where a former version of the record took others."""
+        return given
 
     @classmethod
     def implied(cls, given: typing.Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from qspinn.exploration.family import AnyCandidate, AnyExperiment, candidate_of,
 from qspinn.exploration.outcome import Outcome
 from qspinn.exploration.sensitivity import Significance
 from qspinn.memory import MemoryRow
-from qspinn.quantization.paths import is_matrix
+from qspinn.quantization.paths import is_weight
 from qspinn.quantization.plan import QuantRule
 
 
@@ -50,7 +50,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     def weights(self) -> QuantRule:
         """The rule for the weights: the one of fewest bits, where layers differ."""
         rules = self.candidate.plan.rules
-        return min((r for r in rules if is_matrix(r.tensor)), key=lambda r: r.bits, default=rules[0])
+        return min((r for r in rules if is_weight(r.tensor)), key=lambda r: r.bits, default=rules[0])
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from qspinn.program.constants import (
     decays,
     in_shifts,
     inhibitions,
+    kept_codes,
     resets,
     theta_decays,
     theta_steps,
@@ -141,60 +142,66 @@ def _lif(program: Program, op: LifOp, t: int, signals: dict[str, Ints], old: Sta
         )
 
     neurons = np.arange(op.n)
-    v = rounded(old[op.name]["v"] * decays(program, op), op.decay_shift, Stream.DECAY)
+    v = rounded(old[op.name]["v"] * decays(program, op), op.leak.shift, Stream.DECAY)
     i, ref = old[op.name]["i"], old[op.name]["ref"]
     theta, before = old[op.name]["theta"], old[op.name]["s"]
-    if op.reset_delay:
-        v = _reset(program, op, v, thresholds(program, op) + (theta << op.theta_shift), before)
-    if op.theta_fmt is not None:
-        kept = rounded(theta * theta_decays(program, op), op.theta_decay_shift, Stream.THETA)
-        theta = saturate(kept + before * theta_steps(program, op), op.theta_fmt)
-    level = thresholds(program, op) + (theta << op.theta_shift)
+    if op.reset.delayed:
+        v = _reset(program, op, v, _level(program, op, theta), before)
+    if op.adaptation is not None:
+        kept = rounded(theta * theta_decays(program, op), op.adaptation.decay_shift, Stream.THETA)
+        theta = saturate(kept + before * theta_steps(program, op), op.adaptation.fmt)
+    level = _level(program, op, theta)
     active, ref = ref == 0, np.maximum(ref - 1, 0)
     received = signals.get(f"{op.name}.i", np.zeros_like(v))
     bias = biases(program, op)
-    if op.current_fmt is not None:
-        kept = rounded(i * current_decays(program, op), op.current_shift, Stream.CURRENT)
-        received = i = saturate(kept + received + bias, op.current_fmt)
+    if op.current is not None:
+        kept = rounded(i * current_decays(program, op), op.current.shift, Stream.CURRENT)
+        received = i = saturate(kept + received + bias, op.current.fmt)
         bias = np.zeros_like(bias)
     fed = v + shifted(program, op, received, lambda x, shift: rounded(x, shift, Stream.INPUT)) + bias
     fed = np.clip(fed, op.v_min, op.v_fmt.code_max)
-    v = np.where(active, fed, np.clip(v, op.v_min, op.v_fmt.code_max) if op.reset_delay else v)
+    v = np.where(active, fed, np.clip(v, op.v_min, op.v_fmt.code_max) if op.reset.delayed else v)
     spikes = _reached(op, v, level) * (active & op.spiking)
     if op.winner:
         spikes = _winners(spikes, random_words(stream_key(program.seed, op.stream + Stream.WINNER, t), neurons))
-    if not op.reset_delay:
+    if not op.reset.delayed:
         v = _reset(program, op, v, level, spikes)
     ref = np.where(spikes > 0, op.n_ref, ref)
-    if op.inhibition:
+    if op.inhibition is not None:
         by_others = spikes.sum(axis=1, keepdims=True) - spikes
         v = inhibited(v, by_others, inhibitions(program, op), op.v_min)
-    if op.store_fmt is not None:
-        dropped = -op.store_fmt.frac
-        v = np.clip(rounded(v, dropped, Stream.STORE), op.store_min, op.store_fmt.code_max) << dropped
+    if op.store is not None:
+        dropped, least, most = kept_codes(op)
+        v = np.clip(rounded(v, dropped, Stream.STORE), least, most) << dropped
     new[op.name] = {"v": v, "ref": ref, "i": i, "theta": theta, "s": spikes}
     signals[op.name] = spikes
+
+
+def _level(program: Program, op: LifOp, theta: Ints) -> Ints:
+    """What potentials are compared with while adaptive thresholds have risen by theta."""
+    level = thresholds(program, op)
+    return level if op.adaptation is None else level + (theta << op.adaptation.shift)
 
 
 def _reached(op: LifOp, v: Ints, level: Ints) -> Ints:
     """How often v reaches its threshold: the largest s up to max_spikes so that it reaches 1, 2, ... s times that."""
     times = np.zeros_like(v)
-    for k in range(op.max_spikes):
-        further = (v > (k + 1) * level) if op.strict else (v >= (k + 1) * level)
+    for k in range(op.threshold.max_spikes):
+        further = (v > (k + 1) * level) if op.threshold.strict else (v >= (k + 1) * level)
         times += (times == k) & further
     return times
 
 
 def _reset(program: Program, op: LifOp, v: Ints, level: Ints, spikes: Ints) -> Ints:
     """v after the reset that these spikes bring about."""
-    to = resets(program, op) if op.reset == "value" else v - spikes * level
+    to = v - spikes * level if op.reset.subtracts else resets(program, op)
     return np.where(spikes > 0, to, v)
 
 
 def shifted(program: Program, op: LifOp, x: Ints, rounded: Callable[[Ints, int], Ints]) -> Ints:
     """The input current in units of the potential: one shift for all neurons, or one per channel."""
-    if not op.in_shifts:
-        return rounded(x, op.in_shift)
+    if op.input.shifts is None:
+        return rounded(x, op.input.shift)
     shifts = in_shifts(program, op)
     done = np.zeros_like(x)
     for shift in np.unique(shifts):
@@ -256,8 +263,8 @@ def run(program: Program, spikes: Spikes, *, record: bool = False) -> Result:
         v=last,
         ref={op.name: state[op.name]["ref"] for op in ops},
         spikes=rasters,
-        current={op.name: state[op.name]["i"] for op in ops if op.current},
-        theta={op.name: state[op.name]["theta"] for op in ops if op.theta_fmt is not None},
+        current={op.name: state[op.name]["i"] for op in ops if op.current is not None},
+        theta={op.name: state[op.name]["theta"] for op in ops if op.adaptation is not None},
     )
 
 

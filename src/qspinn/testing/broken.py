@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qspinn.fixedpoint import Rounding, random_words, requantize, stream_key
 from qspinn.program import Program
-from qspinn.program.constants import decays, thresholds
+from qspinn.program.constants import decays, inhibitions, thresholds
 from qspinn.program.ops import DenseOp, LifOp, SelectOp, Stream
 from qspinn.runtime.result import Result, vote
 from qspinn.spikes import Spikes
@@ -76,9 +76,9 @@ class BrokenBackend(msgspec.Struct, frozen=True):
         """(v, ref, spikes) after one step of a population."""
         keys = {s: stream_key(program.seed, op.stream + s, t) for s in (Stream.WINNER, Stream.DECAY, Stream.INPUT)}
         level = thresholds(program, op)
-        v = self._rounded(v * decays(program, op), op.decay_shift, op.rounding, keys[Stream.DECAY])
+        v = self._rounded(v * decays(program, op), op.leak.shift, op.rounding, keys[Stream.DECAY])
         active, ref = ref == 0, np.maximum(ref - 1, 0)
-        fed = v + self._rounded(current, op.in_shift, op.rounding, keys[Stream.INPUT])
+        fed = v + self._rounded(current, op.input.shift, op.rounding, keys[Stream.INPUT])
         if self.fault is Fault.OVERFLOW:
             fed = np.where(fed > op.v_fmt.code_max, fed - (1 << op.v_fmt.bits), fed)
         v = np.where(active, np.clip(fed, op.v_min, op.v_fmt.code_max), v)
@@ -89,10 +89,10 @@ class BrokenBackend(msgspec.Struct, frozen=True):
             draw = np.where(crossing, -np.arange(op.n) if self.fault is Fault.WINNER else words, -(1 << 40))
             spikes &= np.arange(op.n) == draw.argmax(axis=1)[:, None]
         by_others = spikes.sum(axis=1, keepdims=True) - spikes
-        v = np.where(spikes == 1, v - level if self.fault is Fault.RESET else program.codes(op.v_reset), v)
+        v = np.where(spikes == 1, v - level if self.fault is Fault.RESET else program.codes(op.reset.tensor), v)
         ref = np.where(spikes == 1, op.n_ref + (self.fault is Fault.REFRACTORY), ref)
-        if op.inhibition:
-            strength = program.codes(op.inhibition).astype(np.int64) << op.inhibition_shift
+        if op.inhibition is not None:
+            strength = inhibitions(program, op)
             floor = op.v_fmt.code_min - 40 if self.fault is Fault.INHIBITION else op.v_min
             spared = (by_others == 0) | ((spikes == 1) & (self.fault is Fault.SELF_INHIBITION))
             v = np.where(spared, v, np.maximum(v - by_others * strength, floor))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -24,6 +24,19 @@ from qspinn.program.ops import (
     VoteOp,
     conv_shape,
     pool_shape,
+)
+from qspinn.program.parts import (
+    Adaptation,
+    Bias,
+    Current,
+    Inhibition,
+    InputShift,
+    Leak,
+    Offset,
+    Part,
+    Reset,
+    Store,
+    Threshold,
 )
 from qspinn.runtime import reference
 from qspinn.runtime.result import Result
@@ -201,48 +214,62 @@ class _Builder(msgspec.Struct):
         if has_current:
             fmt = QFormat(bits=k_i, frac=k_i)
             self.tensors[f"{name}.current"] = self._factors(rng.integers(0, 1 << k_i), k_i, shape, fmt)
-        moving: dict[str, Any] = {}
+        adaptation: dict[str, Any] = {}
         if adapts:
             k_theta = int(rng.integers(1, 9))
             theta_decay, fmt = rng.integers(0, 1 << k_theta), QFormat(bits=k_theta)
             self.tensors[f"{name}.theta_decay"] = self._factors(theta_decay, k_theta, shape, fmt)
-            moving = {
-                "theta_fmt": QFormat(bits=int(rng.integers(2, 13))),
-                "theta_decay_shift": k_theta,
-                "theta_decay": f"{name}.theta_decay",
-                "theta_step": vector("theta_step", 1, max(1, top // 4), v_bits),
+            adaptation = {
+                "fmt": QFormat(bits=int(rng.integers(2, 13))),
+                "decay_shift": k_theta,
+                "decay": f"{name}.theta_decay",
+                "step": vector("theta_step", 1, max(1, top // 4), v_bits),
             }
+        # Everything is drawn in one order, so that a seed means the same program whatever parts it has.
+        v_min, in_shift = int(rng.integers(-top - 1, 1)), int(rng.integers(-1, 4))
+        rounding = ROUNDINGS[rng.integers(4)]
+        v_th = vector("v_th", 1, max(1, top // 3), v_bits)
+        v_reset = vector("v_reset", 0, top // 4, v_bits, True)
+        n_ref, winner = int(rng.integers(0, 3)), yes(0.15) and not several
+        theta: Offset | Adaptation | None = None
+        if yes(0.2) and not adapts:
+            theta = Offset(tensor=vector("theta", 0, top // 2, v_bits))
+        if adapts:
+            theta = Adaptation(**adaptation, shift=int(rng.integers(3)))
+        inhibition, bias = None, None
+        if inhibits and not several:
+            inhibition = Inhibition(tensor=vector("inhibition", 0, top // 2, v_bits))
+        if yes():
+            bias = Bias(tensor=vector("bias", -top // 4, top // 4, v_bits, True), shift=v_bits % 3)
+        shifts = vector("in_shifts", 0, 4, 3) if yes(0.3) else None
+        strict = yes()
+        by: Literal["value", "subtract"] = "subtract" if several else ("value", "subtract")[rng.integers(2)]
+        spiking = yes(0.85)
+        current = None
+        if has_current:
+            fmt = QFormat(bits=int(rng.integers(4, 13)), signed=True)
+            current = Current(decay=f"{name}.current", shift=k_i, fmt=fmt)
+        delayed = yes(0.2)
+        max_spikes = int(rng.integers(2, 9)) if several else 1
         return LifOp(
             name=name,
             n=n,
             v_fmt=QFormat(bits=v_bits, signed=True),
-            v_min=int(rng.integers(-top - 1, 1)),
-            in_shift=int(rng.integers(-1, 4)),
-            decay=f"{name}.decay",
-            decay_shift=k,
-            rounding=ROUNDINGS[rng.integers(4)],
-            v_th=vector("v_th", 1, max(1, top // 3), v_bits),
-            v_th_shift=0,
-            v_reset=vector("v_reset", 0, top // 4, v_bits, True),
-            n_ref=int(rng.integers(0, 3)),
-            winner=yes(0.15) and not several,
+            v_min=v_min,
+            rounding=rounding,
+            leak=Leak(decay=f"{name}.decay", shift=k),
+            input=InputShift(shift=in_shift, shifts=shifts),
+            threshold=Threshold(tensor=v_th, strict=strict, max_spikes=max_spikes),
+            reset=Reset(tensor=v_reset, by=by, delayed=delayed),
+            n_ref=n_ref,
+            winner=winner,
             stream=16 * (len(self.populations) + 1),
-            theta=vector("theta", 0, top // 2, v_bits) if yes(0.2) and not adapts else "",
-            theta_shift=int(rng.integers(3)) if adapts else 0,
-            inhibition=vector("inhibition", 0, top // 2, v_bits) if inhibits and not several else "",
-            bias=(bias := vector("bias", -top // 4, top // 4, v_bits, True) if yes() else ""),
-            bias_shift=v_bits % 3 if bias else 0,
-            in_shifts=vector("in_shifts", 0, 4, 3) if yes(0.3) else "",
-            strict=yes(),
-            reset="subtract" if several else ("value", "subtract")[rng.integers(2)],
-            spiking=yes(0.85),
-            current=f"{name}.current" if has_current else "",
-            current_shift=k_i if has_current else 0,
-            current_fmt=QFormat(bits=int(rng.integers(4, 13)), signed=True) if has_current else None,
-            reset_delay=yes(0.2),
-            max_spikes=int(rng.integers(2, 9)) if several else 1,
-            **moving,
-            **self._store(v_bits),
+            theta=theta,
+            inhibition=inhibition,
+            bias=bias,
+            current=current,
+            store=self._store(v_bits),
+            spiking=spiking,
         )
 
     def _factors(self, code: ArrayLike, shift: int, shape: Shape, fmt: QFormat) -> CodeTensor:
@@ -254,35 +281,53 @@ class _Builder(msgspec.Struct):
         drawn = self.factors.integers(0, (1 << shift) + 1, size)
         return codes(drawn, QFormat(bits=shift + 1, frac=shift))
 
-    def _store(self, v_bits: int) -> dict[str, Any]:
+    def _store(self, v_bits: int) -> Store | None:
         """A format of potentials between steps, for a third of the populations."""
         if self.more.random() < 2 / 3:
-            return {}
+            return None
         bits = int(self.more.integers(2, v_bits + 1))
         fmt = QFormat(bits=bits, frac=-int(self.more.integers(0, v_bits - bits + 1)), signed=True)
-        return {"store_fmt": fmt, "store_min": int(self.more.integers(fmt.code_min, 1))}
+        return Store(fmt=fmt, min=int(self.more.integers(fmt.code_min, 1)))
 
 
-ALTERATIONS: dict[str, tuple[type, dict[str, Any]]] = {
-    "compares > for >= and the reverse": (LifOp, {"strict": lambda op: not op.strict}),
-    "resets to a value instead of by subtraction": (LifOp, {"reset": lambda op: "value"}),
-    "resets at once": (LifOp, {"reset_delay": lambda op: False}),
-    "resets a step later": (LifOp, {"reset_delay": lambda op: True}),
-    "lets thresholds rise without end": (LifOp, {"theta_fmt": lambda op: op.theta_fmt and QFormat(bits=30)}),
-    "lets thresholds fall too fast": (LifOp, {"theta_decay_shift": lambda op: op.theta_decay_shift + 1}),
-    "ignores the shift of what moves thresholds": (LifOp, {"theta_shift": lambda op: 0}),
-    "spikes at most twice in a step": (LifOp, {"max_spikes": lambda op: min(2, op.max_spikes)}),
-    "spikes several times where once is meant": (
-        LifOp,
-        {"max_spikes": lambda op: max(op.max_spikes, 1 + (op.reset == "subtract"))},
-    ),
-    "forgets the bias": (LifOp, {"bias": lambda op: ""}),
-    "forgets the shift of the bias": (LifOp, {"bias_shift": lambda op: 0 if op.bias_shift else 1}),
-    "shifts all channels alike": (LifOp, {"in_shifts": lambda op: ""}),
+Change = dict[str, Callable[[Any], Any]]
+"""What fields are taken for, given the operation or the part that they belong to."""
+
+
+def _part(place: str, **fields: Callable[[Any], Any]) -> Change:
+    """What an engine takes fields of a population's part for; a part that is absent stays absent."""
+
+    def wrong(op: LifOp) -> Part | None:
+        part = getattr(op, place)
+        known = {field: change(part) for field, change in fields.items() if hasattr(part, field)}
+        return msgspec.structs.replace(part, **known) if known else part
+
+    return {place: wrong}
+
+
+def _often(op: LifOp) -> Threshold:
+    """A threshold of several spikes a step where only one is meant, and a reset by subtraction."""
+    most = max(op.threshold.max_spikes, 1 + op.reset.subtracts)
+    return msgspec.structs.replace(op.threshold, max_spikes=most)
+
+
+ALTERATIONS: dict[str, tuple[type, Change]] = {
+    "compares > for >= and the reverse": (LifOp, _part("threshold", strict=lambda part: not part.strict)),
+    "resets to a value instead of by subtraction": (LifOp, _part("reset", by=lambda part: "value")),
+    "resets at once": (LifOp, _part("reset", delayed=lambda part: False)),
+    "resets a step later": (LifOp, _part("reset", delayed=lambda part: True)),
+    "lets thresholds rise without end": (LifOp, _part("theta", fmt=lambda part: QFormat(bits=30))),
+    "lets thresholds fall too fast": (LifOp, _part("theta", decay_shift=lambda part: part.decay_shift + 1)),
+    "ignores the shift of what moves thresholds": (LifOp, _part("theta", shift=lambda part: 0)),
+    "spikes at most twice in a step": (LifOp, _part("threshold", max_spikes=lambda part: min(2, part.max_spikes))),
+    "spikes several times where once is meant": (LifOp, {"threshold": _often}),
+    "forgets the bias": (LifOp, {"bias": lambda op: None}),
+    "forgets the shift of the bias": (LifOp, _part("bias", shift=lambda part: 0 if part.shift else 1)),
+    "shifts all channels alike": (LifOp, _part("input", shifts=lambda part: None)),
     "lets read-out neurons spike": (LifOp, {"spiking": lambda op: True}),
-    "keeps all bits of a potential": (LifOp, {"store_fmt": lambda op: None, "store_min": lambda op: 0}),
-    "keeps codes below the least": (LifOp, {"store_min": lambda op: op.store_fmt.code_min if op.store_fmt else 0}),
-    "lets currents grow": (LifOp, {"current_fmt": lambda op: op.current_fmt and QFormat(bits=30, signed=True)}),
+    "keeps all bits of a potential": (LifOp, {"store": lambda op: None}),
+    "keeps codes below the least": (LifOp, _part("store", min=lambda part: part.fmt.code_min)),
+    "lets currents grow": (LifOp, _part("current", fmt=lambda part: QFormat(bits=30, signed=True))),
     "mistakes x for y in padding": (ConvOp, {"padding": lambda op: (op.padding[0], op.padding[0])}),
     "ignores the shift of a connection": (DenseOp, {"shift": lambda op: 0}),
     "sums instead of taking the maximum": (PoolOp, {"kind": lambda op: "sum"}),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program, pack, to_bytes
-from qspinn.program.ops import LifOp
+from qspinn.program.flat import FlatLif
 from qspinn.records.record import to_plain
 from qspinn.testing.layered import random_layered
 from qspinn.testing.neurons import adversarial_neurons
@@ -249,11 +249,11 @@ def _keys(parts: Parts, rng: Rng) -> str | None:
     key = _picked(rng, table) if table else None
     way = _picked(rng, ("left out", "added", "renamed"))
     if way == "added" or key is None:
-        table[_picked(rng, (*WORDS, *LifOp.__struct_fields__))] = _picked(rng, OTHERS)
+        table[_picked(rng, (*WORDS, *FlatLif.__struct_fields__))] = _picked(rng, OTHERS)
         return "a key added"
     value = table.pop(key)
     if way == "renamed":
-        table[_picked(rng, (*WORDS, key.upper(), *LifOp.__struct_fields__))] = value
+        table[_picked(rng, (*WORDS, key.upper(), *FlatLif.__struct_fields__))] = value
     return f"{key} {way}"
 
 

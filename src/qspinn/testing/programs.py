@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from qspinn.fixedpoint import QFormat, Rounding, requantize, stream_key
 from qspinn.program import CodeTensor, Program
-from qspinn.program.constants import decays, thresholds
+from qspinn.program.constants import decays, inhibitions, thresholds
 from qspinn.program.ops import DenseOp, LifOp, Op, PoissonOp, SelectOp, Stream, VoteOp
+from qspinn.program.parts import Inhibition, InputShift, Leak, Offset, Reset, Threshold
 from qspinn.runtime import reference
 from qspinn.spikes import Spikes, from_dense
 
@@ -222,20 +223,16 @@ def _random_population(
         n=layer.n,
         v_fmt=v_fmt,
         v_min=v_min,
-        in_shift=in_shift,
-        decay=f"{name}.decay",
-        decay_shift=decay_shift,
         rounding=layer.rounding,
-        v_th=f"{name}.v_th",
-        v_th_shift=shifts["v_th"],
-        v_reset=f"{name}.v_reset",
+        leak=Leak(decay=f"{name}.decay", shift=decay_shift),
+        input=InputShift(shift=in_shift),
+        threshold=Threshold(tensor=f"{name}.v_th", shift=shifts["v_th"]),
+        reset=Reset(tensor=f"{name}.v_reset"),
         n_ref=layer.n_ref,
         winner=layer.winner,
         stream=16 * (number + 1),
-        theta=f"{name}.theta" if layer.theta else "",
-        theta_shift=shifts.get("theta", 0),
-        inhibition=f"{name}.inhibition" if layer.inhibition else "",
-        inhibition_shift=shifts.get("inhibition", 0),
+        theta=Offset(tensor=f"{name}.theta", shift=shifts["theta"]) if layer.theta else None,
+        inhibition=Inhibition(tensor=f"{name}.inhibition", shift=shifts["inhibition"]) if layer.inhibition else None,
     )
 
 
@@ -276,17 +273,15 @@ def single(
         n=len(weights),
         v_fmt=v_fmt,
         v_min=v_min,
-        in_shift=in_shift,
-        decay="p0.decay",
-        decay_shift=decay_shift,
         rounding=rounding,
-        v_th="p0.v_th",
-        v_th_shift=0,
-        v_reset="p0.v_reset",
+        leak=Leak(decay="p0.decay", shift=decay_shift),
+        input=InputShift(shift=in_shift),
+        threshold=Threshold(tensor="p0.v_th"),
+        reset=Reset(tensor="p0.v_reset"),
         n_ref=n_ref,
         winner=winner,
         stream=16,
-        inhibition="" if inhibition is None else "p0.inhibition",
+        inhibition=None if inhibition is None else Inhibition(tensor="p0.inhibition"),
     )
     ops = (
         PoissonOp(per_level=1, seed=seed),
@@ -545,12 +540,12 @@ def _met(program: Program, op: LifOp, t: int, old: dict[str, Ints], current: Int
             index=np.broadcast_to(neurons, x.shape),
         )
 
-    drive = rounded(current, op.in_shift, Stream.INPUT)
-    v = rounded(product, op.decay_shift, Stream.DECAY) + drive
+    drive = rounded(current, op.input.shift, Stream.INPUT)
+    v = rounded(product, op.leak.shift, Stream.DECAY) + drive
     active, level = old["ref"] == 0, np.broadcast_to(thresholds(program, op), v.shape)
     fed = np.clip(v, op.v_min, op.v_fmt.code_max)
     crossing, others = active & (fed >= level), fired.sum(axis=1, keepdims=True) - fired
-    rests = [(x, x & ((1 << s) - 1), s) for x, s in ((product, op.decay_shift), (current, op.in_shift)) if s > 0]
+    rests = [(x, x & ((1 << s) - 1), s) for x, s in ((product, op.leak.shift), (current, op.input.shift)) if s > 0]
     met = {
         "equal": active & (fed == level),
         "upper": active & (v > op.v_fmt.code_max),
@@ -563,9 +558,9 @@ def _met(program: Program, op: LifOp, t: int, old: dict[str, Ints], current: Int
         "unreachable": level > op.v_fmt.code_max,
         "empty_current": (current > 0) & (drive == 0),
     }
-    if op.inhibition:
-        strength = program.codes(op.inhibition).astype(np.int64) << op.inhibition_shift
-        after = np.where(fired == 1, program.codes(op.v_reset), fed)
+    if op.inhibition is not None:
+        strength = inhibitions(program, op)
+        after = np.where(fired == 1, program.codes(op.reset.tensor), fed)
         met["lower"] = met["lower"] | ((others > 0) & (after - others * strength < op.v_min))
         met["joint"] = (fired == 1) & (others > 0)
     return {name for name, where in met.items() if where.any()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import CodeTensor, Program
 from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, ReadOp, conv_shape
+from qspinn.program.parts import Adaptation, Bias, Current, InputShift, Leak, Reset, Store, Threshold
 from qspinn.spikes import Spikes, from_dense
 from qspinn.testing.programs import ROUNDINGS, Case, Ints, codes
 
@@ -50,7 +51,15 @@ def lone(
     theta_step: ArrayLike | None = None,
     theta_decay: tuple[ArrayLike, int] = (1, 0),
     theta_bits: int = 8,
+    theta_shift: int = 0,
     v_fmt: QFormat = SIGNED16,
+    in_shift: int = 0,
+    bias_shift: int = 0,
+    strict: bool = False,
+    max_spikes: int = 1,
+    reset: Literal["value", "subtract"] = "value",
+    reset_delay: bool = False,
+    store: Store | None = None,
     **settings: Any,
 ) -> Program:
     """A program of one population that is fed by a matrix; factors are (code or codes, shift)."""
@@ -66,39 +75,36 @@ def lone(
     ops: list[Op] = [EventsOp(shape=(w.shape[1], 1, 1)), DenseOp(source="input", target="p", weight="p.w", shift=shift)]
     if in_shifts is not None:
         tensors["p.in_shifts"] = codes(in_shifts, QFormat(bits=8, signed=True))
-        settings["in_shifts"] = "p.in_shifts"
     if current is not None:
         tensors["p.current"] = codes(current[0], QFormat(bits=16))
-        settings |= {
-            "current": "p.current",
-            "current_shift": current[1],
-            "current_fmt": QFormat(bits=i_bits, signed=True),
-        }
+        fmt = QFormat(bits=i_bits, signed=True)
+        settings["current"] = Current(decay="p.current", shift=current[1], fmt=fmt)
     if theta_step is not None:
         tensors |= {"p.theta_step": codes(theta_step, wide), "p.theta_decay": codes(theta_decay[0], QFormat(bits=16))}
-        settings |= {
-            "theta_step": "p.theta_step",
-            "theta_decay": "p.theta_decay",
-            "theta_decay_shift": theta_decay[1],
-            "theta_fmt": QFormat(bits=theta_bits),
-        }
+        settings["theta"] = Adaptation(
+            fmt=QFormat(bits=theta_bits),
+            step="p.theta_step",
+            decay="p.theta_decay",
+            decay_shift=theta_decay[1],
+            shift=theta_shift,
+        )
     if feedback is not None:
         tensors["p.w_p"] = codes(feedback, wide)
         ops.append(DenseOp(source="p", target="p", weight="p.w_p"))
-    plain: dict[str, Any] = {"v_min": v_fmt.code_min, "in_shift": 0, "rounding": ROUNDINGS[0], "n_ref": 0}
+    plain: dict[str, Any] = {"v_min": v_fmt.code_min, "rounding": ROUNDINGS[0], "n_ref": 0}
     ops += [
         LifOp(
             name="p",
             n=len(w),
             v_fmt=v_fmt,
-            decay="p.decay",
-            decay_shift=decay[1],
-            v_th="p.v_th",
-            v_th_shift=0,
-            v_reset="p.v_reset",
+            leak=Leak(decay="p.decay", shift=decay[1]),
+            input=InputShift(shift=in_shift, shifts=None if in_shifts is None else "p.in_shifts"),
+            threshold=Threshold(tensor="p.v_th", strict=strict, max_spikes=max_spikes),
+            reset=Reset(tensor="p.v_reset", by=reset, delayed=reset_delay),
             winner=False,
             stream=16,
-            bias="p.bias",
+            bias=Bias(tensor="p.bias", shift=bias_shift),
+            store=store,
             **(plain | settings),
         ),
         ReadOp(source="p"),
@@ -208,7 +214,7 @@ def _kept(rounding: Rounding) -> Iterator[Vector]:
     for bits, dropped in ((2, 1), (2, 4), (3, 0), (8, 3), (4, 12), (2, 14), (12, 20)):
         fmt = QFormat(bits=bits, frac=-dropped, signed=True)
         for low in (fmt.code_min, -fmt.code_max, 0):
-            same: dict[str, Any] = {"rounding": rounding, "store_fmt": fmt, "store_min": low, "decay": (3, 2)}
+            same: dict[str, Any] = {"rounding": rounding, "store": Store(fmt=fmt, min=low), "decay": (3, 2)}
             for v_bits in (12, 16, 24):
                 wide = QFormat(bits=v_bits, signed=True)
                 name = f"{bits} bits of {v_bits} kept from bit {dropped} on, at least {low}"
@@ -250,7 +256,7 @@ def _apart(rounding: Rounding) -> Iterator[Vector]:
                 )
                 yield f"leaks of thresholds {where}, delay {delay}", program, now_and_then
             fmt = QFormat(bits=8, frac=-4, signed=True)
-            program = lone(column >> 3, n_steps=8, decay=own, v_min=-900, store_fmt=fmt, store_min=-100, **same)
+            program = lone(column >> 3, n_steps=8, decay=own, v_min=-900, store=Store(fmt=fmt, min=-100), **same)
             yield f"leaks {where}, and a store", program, once
 
 
@@ -332,18 +338,15 @@ def _maps() -> Iterator[Vector]:
                 n=n,
                 v_fmt=SIGNED16,
                 v_min=-900,
-                in_shift=1,
-                decay="a.decay",
-                decay_shift=4,
                 rounding=Rounding.NEAREST,
-                v_th="a.v_th",
-                v_th_shift=0,
-                v_reset="a.v_reset",
+                leak=Leak(decay="a.decay", shift=4),
+                input=InputShift(shift=1),
+                threshold=Threshold(tensor="a.v_th"),
+                reset=Reset(tensor="a.v_reset", by="subtract"),
                 n_ref=int(kind == "b"),
                 winner=False,
                 stream=16,
-                bias="a.bias",
-                reset="subtract",
+                bias=Bias(tensor="a.bias"),
             )
             own = DenseOp(source="a", target="a", weight="a.w_a")
             more: tuple[Op, ...] = (own,) if kind == "b" else ()

@@ -77,7 +77,7 @@ def _key(program: Program, ops: list[Op], *before: str) -> str:
     sha = hashlib.sha256(f"{program.seed} {before}".encode())
     for op in ops:
         sha.update(canonical_json(op))
-        named = [getattr(op, field) for field in op.__struct_fields__]
+        named = op.tensors.values() if isinstance(op, LifOp) else [getattr(op, field) for field in op.__struct_fields__]
         for name in sorted({n for n in named if isinstance(n, str) and n in program.tensors}):
             tensor = program.tensors[name]
             codes = np.ascontiguousarray(tensor.codes)

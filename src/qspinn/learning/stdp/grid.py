@@ -43,6 +43,7 @@ from qspinn.networks.checkpoint import Trained
 from qspinn.networks.competing import Network, decay_factor
 from qspinn.program import CodeTensor, Program
 from qspinn.program.ops import DenseOp, LifOp, Op, SelectOp, VoteOp
+from qspinn.program.parts import Inhibition, InputShift, Leak, Reset, Threshold
 from qspinn.quantization.competing import inhibition_code, kept_inputs, poisson_op, resolve, unsigned_codes
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 from qspinn.quantization.ranges import Ranges
@@ -478,18 +479,15 @@ def to_program(
             n=population.n,
             v_fmt=model.v_fmt,
             v_min=0,
-            in_shift=model.in_shift,
-            decay=f"{name}.decay",
-            decay_shift=model.decay_shift,
             rounding=rule[f"{name}.v"].rounding,
-            v_th=f"{name}.v_th",
-            v_th_shift=0,
-            v_reset=f"{name}.v_reset",
+            leak=Leak(decay=f"{name}.decay", shift=model.decay_shift),
+            input=InputShift(shift=model.in_shift),
+            threshold=Threshold(tensor=f"{name}.v_th"),
+            reset=Reset(tensor=f"{name}.v_reset"),
             n_ref=population.neuron.n_ref_steps,
             winner=True,
             stream=STREAM,
-            inhibition=f"{name}.inhibition",
-            inhibition_shift=model.inhibition_shift,
+            inhibition=Inhibition(tensor=f"{name}.inhibition", shift=model.inhibition_shift),
         ),
         VoteOp(source=name, votes="readout.votes"),
     ]

@@ -17,8 +17,9 @@ from qspinn.memory import MemoryRow
 from qspinn.networks import checkpoint
 from qspinn.networks.checkpoint import TrainedLayers
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork
+from qspinn.networks.tensors import TensorPath
 from qspinn.program import Program
-from qspinn.quantization.paths import layer_paths
+from qspinn.quantization.paths import is_weight, layer_paths
 from qspinn.quantization.plan import Granularity, QuantPlan, chosen_rules
 from qspinn.report import svg, words
 from qspinn.report.images import Field, image, shown
@@ -61,7 +62,7 @@ def view(source: Source, family_facts: Layers) -> dict[str, Any]:
 def winner_text(source: Source, family_facts: Layers) -> str:
     """Sentence that describes the winner."""
     p = source.winner
-    weights = [bits for f in family_facts.facts for kind, bits in f.widths.items() if kind.split("_")[0] == "w"]
+    weights = [bits for f in family_facts.facts for name, bits in f.widths.items() if is_weight(name)]
     states = [f.widths["v"] for f in family_facts.facts]
     return (
         f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: "
@@ -258,7 +259,9 @@ def layers_of(
             float_bits=old[layer.name],
             bits=new[layer.name],
             widths={
-                path.partition(".")[2]: rule.bits for path, rule in rules.items() if path.startswith(f"{layer.name}.")
+                tensor.name: rule.bits
+                for path, rule in rules.items()
+                if (tensor := TensorPath.of(path)).layer == layer.name
             },
             float_rate=float_rates[layer.name] if layer.neuron.spiking else None,
             rate=rates[layer.name] if layer.neuron.spiking else None,
@@ -271,7 +274,7 @@ def layers_of(
 def _by_layer(rows: Iterable[MemoryRow]) -> dict[str, int]:
     totals: dict[str, int] = {}
     for row in rows:
-        name = row.path.partition(".")[0]
+        name = TensorPath.of(row.path).layer
         totals[name] = totals.get(name, 0) + row.total_bits
     return totals
 

@@ -19,6 +19,7 @@ from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program
 from qspinn.program.constants import inhibitions, resets, share_factors, thresholds
 from qspinn.program.ops import DenseOp, Feed, LifOp
+from qspinn.program.parts import InputShift, Reset, Threshold
 from qspinn.runtime.numba_engine.kernels import bits, narrow
 from qspinn.runtime.numba_engine.layered.populations import States
 from qspinn.runtime.once import once
@@ -26,27 +27,9 @@ from qspinn.spikes import Spikes, unchecked
 
 NEVER = (1 << 31) - 1
 MOST_SHIFT = 16  # of input sums, together with potentials; larger ones are shifted by themselves
-COMPETING = (
-    "name",
-    "n",
-    "v_fmt",
-    "v_min",
-    "in_shift",
-    "decay",
-    "decay_shift",
-    "rounding",
-    "v_th",
-    "v_th_shift",
-    "v_reset",
-    "n_ref",
-    "winner",
-    "stream",
-    "theta",
-    "theta_shift",
-    "inhibition",
-    "inhibition_shift",
-)
-"""What the kernels for competing neurons know of a population; everything else must be at its default."""
+COMPETING = ("name", "n", "v_fmt", "v_min", "rounding", "leak", "n_ref", "winner", "stream", "inhibition")
+"""What the kernels for competing neurons know of a population beside an input shift, a threshold with a constant offset
+and a reset to a value; everything else must be at its default."""
 
 
 class Weights(NamedTuple):
@@ -78,10 +61,10 @@ def plan(
     busiest = int(narrow.busiest_step(signals[feed.source].offsets))
     w = program.codes(feed.weight)
     weights = once(program, ("extent", op.name), lambda: _extent(w))
-    lanes = lanes_for(op.v_fmt, op.v_min, op.in_shift, op.decay_shift, op.winner, weights, busiest)
+    lanes = lanes_for(op.v_fmt, op.v_min, op.input.shift, op.leak.shift, op.winner, weights, busiest)
     if lanes is None:
         return None
-    slices = bit_slices(op, weights, int(program.codes(op.decay)[0]), busiest)
+    slices = bit_slices(op, weights, int(program.codes(op.leak.decay)[0]), busiest)
     return once(
         program,
         (op.name, lanes, slices),
@@ -91,7 +74,14 @@ def plan(
 
 def _is_plain(program: Program, op: LifOp) -> bool:
     """Whether the kernels for competing neurons know everything of a population; all its neurons leak alike."""
-    return LifOp(**{f: getattr(op, f) for f in COMPETING}) == op and share_factors(program, op)
+    known = LifOp(
+        **{f: getattr(op, f) for f in COMPETING},
+        input=InputShift(shift=op.input.shift),
+        threshold=Threshold(tensor=op.threshold.tensor, shift=op.threshold.shift),
+        reset=Reset(tensor=op.reset.tensor),
+        theta=op.offset,
+    )
+    return known == op and share_factors(program, op)
 
 
 def kernel_of(program: Program, spikes: Spikes) -> str | None:
@@ -145,7 +135,7 @@ def _from_raster(raster: NDArray[np.uint8]) -> Spikes:
 
 def _arguments(program: Program, op: LifOp, w: NDArray, lanes: Lanes, slices: Slices | None) -> tuple:
     """(kernel, arguments) for lanes, or for bit slices where they apply."""
-    level, decay = thresholds(program, op), int(program.codes(op.decay)[0])
+    level, decay = thresholds(program, op), int(program.codes(op.leak.decay)[0])
     reset, strength = resets(program, op), np.minimum(inhibitions(program, op), NEVER)
     if slices is not None:
         packed, width = packed_rows(w)
@@ -166,14 +156,14 @@ def _arguments(program: Program, op: LifOp, w: NDArray, lanes: Lanes, slices: Sl
         padded(reset, lanes.v, 0),
         padded(np.minimum(strength, lanes.never), lanes.v, 0),
     )
-    rows = padded(w.astype(np.int64) << max(0, -op.in_shift), lanes.row, 0)
-    stochastic, far = op.rounding is Rounding.STOCHASTIC, op.in_shift > MOST_SHIFT
-    settings = narrow_settings(op.v_fmt, 0 if far else op.in_shift, decay, op.decay_shift)
+    rows = padded(w.astype(np.int64) << max(0, -op.input.shift), lanes.row, 0)
+    stochastic, far = op.rounding is Rounding.STOCHASTIC, op.input.shift > MOST_SHIFT
+    settings = narrow_settings(op.v_fmt, 0 if far else op.input.shift, decay, op.leak.shift)
     fused = (
         rows.dtype == np.uint8
         and lanes.v is np.int16
         and lanes.total is np.int16
-        and decay < 1 << op.decay_shift
+        and decay < 1 << op.leak.shift
         and not stochastic
         and not far
     )
@@ -190,9 +180,9 @@ def _arguments(program: Program, op: LifOp, w: NDArray, lanes: Lanes, slices: Sl
         )
     beyond = (0, 0)
     if far and stochastic:  # random words are added to sums as they are
-        settings = settings._replace(in_shift=op.in_shift)
+        settings = settings._replace(in_shift=op.input.shift)
     elif far:
-        beyond = (op.in_shift, 1 << op.in_shift - 1 if op.rounding is Rounding.NEAREST else 0)
+        beyond = (op.input.shift, 1 << op.input.shift - 1 if op.rounding is Rounding.NEAREST else 0)
     return narrow.narrow, (rows, np.zeros(rows.shape[1], lanes.total), *settings, *vectors, *draws, *beyond)
 
 
@@ -233,12 +223,12 @@ class Slices(NamedTuple):
 def bit_slices(op: LifOp, weights: Weights, decay: int, busiest: int) -> Slices | None:
     """Settings of the bit-sliced kernel, or None where it does not apply: it takes weights of one bit, inputs that are
     not scaled down, and decays close to one, or otherwise with few bits set in 2**shift - code."""
-    k = op.decay_shift
+    k = op.leak.shift
     leak = (1 << k) - decay
     shifts = tuple(s for s in range(k + 1) if leak >> s & 1)
     if (
         weights.high > 1
-        or op.in_shift > 0
+        or op.input.shift > 0
         or busiest > bits.BUSIEST
         or not 1 <= len(shifts) <= 4
         or k < 1
@@ -247,7 +237,7 @@ def bit_slices(op: LifOp, weights: Weights, decay: int, busiest: int) -> Slices 
         return None
     n_low = k - (op.rounding is Rounding.NEAREST)
     n_leak = max(0, (leak * op.v_fmt.code_max + (1 << n_low) - 1).bit_length() - k)
-    return Slices(-op.in_shift, max(busiest.bit_length(), 1), op.v_fmt.bits, n_leak, shifts, n_low, k)
+    return Slices(-op.input.shift, max(busiest.bit_length(), 1), op.v_fmt.bits, n_leak, shifts, n_low, k)
 
 
 class Lanes(NamedTuple):

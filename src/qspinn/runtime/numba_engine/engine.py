@@ -152,8 +152,8 @@ def _run(
             v={op.name: left[op.name].v for op in ops},
             ref={op.name: left[op.name].ref for op in ops},
             spikes={op.name: signals[op.name].dense() for op in ops},
-            current={op.name: left[op.name].current for op in ops if op.current},
-            theta={op.name: left[op.name].theta for op in ops if op.theta_fmt is not None},
+            current={op.name: left[op.name].current for op in ops if op.current is not None},
+            theta={op.name: left[op.name].theta for op in ops if op.adaptation is not None},
         )
     return result, signals
 

@@ -116,8 +116,8 @@ def _result(program: Program, fired: dict[str, Tensor], left: dict[str, Left], r
         v=v,
         ref={name: _array(x.ref) for name, x in left.items()},
         spikes={name: _array(x) for name, x in fired.items()},
-        current={op.name: _array(left[op.name].i) for op in program.ops_of(LifOp) if op.current},
-        theta={op.name: _array(left[op.name].theta) for op in program.ops_of(LifOp) if op.theta_fmt is not None},
+        current={op.name: _array(left[op.name].i) for op in program.ops_of(LifOp) if op.current is not None},
+        theta={op.name: _array(left[op.name].theta) for op in program.ops_of(LifOp) if op.adaptation is not None},
     )
 
 

@@ -89,7 +89,7 @@ def shifted_weights(program: Program, op: LifOp, field: Field) -> NDArray[np.int
     as far as in_shift says, where sums go to the potential and the shift is the same within a map."""
     left = np.maximum(-in_shifts(program, op), 0)
     by_map = left.reshape(field.groups * field.run, -1)
-    return left if op.current_fmt is None and (by_map == by_map[:, :1]).all() else np.zeros_like(left)
+    return left if op.current is None and (by_map == by_map[:, :1]).all() else np.zeros_like(left)
 
 
 def narrow(
@@ -136,7 +136,7 @@ def _tensors(
     lanes: per group one period of the channels, or per row all of it."""
     level, top = thresholds(program, op), int(np.iinfo(kind).max)
     right = np.maximum(shifts, 0)
-    subtract = op.reset == "subtract"
+    subtract = op.reset.subtracts
     reset = resets(program, op)
     bias = biases(program, op)
     half = np.where(right > 0, 1 << right >> 1, 0) * (op.rounding is Rounding.NEAREST)
@@ -146,7 +146,7 @@ def _tensors(
         half,
         ((1 << right) - 1) * (op.rounding is Rounding.TOWARD_ZERO),
         right,
-        np.minimum(level - (not op.strict), top) if op.spiking else np.full(op.n, top),
+        np.minimum(level - (not op.threshold.strict), top) if op.spiking else np.full(op.n, top),
         np.minimum(level, top) if subtract else -reset,
         half + (bias << right),
     ]
@@ -180,10 +180,10 @@ def _neuron(program: Program, op: LifOp, bits: int, shifts: NDArray[np.int64], a
             to,
         )
 
-    fmt = op.current_fmt
-    decay = factor(op.decay, op.decay_shift)
-    current = factor(op.current, op.current_shift) if op.current else (0, 0, 0, 0)
-    leaks, subtract = int(program.codes(op.decay)[0]) != 1 << op.decay_shift, op.reset == "subtract"
+    fmt = None if op.current is None else op.current.fmt
+    decay = factor(op.leak.decay, op.leak.shift)
+    current = (0, 0, 0, 0) if op.current is None else factor(op.current.decay, op.current.shift)
+    leaks, subtract = int(program.codes(op.leak.decay)[0]) != 1 << op.leak.shift, op.reset.subtracts
     usual = (
         ahead
         and (shifts >= 0).all()
@@ -192,7 +192,7 @@ def _neuron(program: Program, op: LifOp, bits: int, shifts: NDArray[np.int64], a
         and fmt is None
         and op.n_ref == 0
         and op.rounding is Rounding.NEAREST
-        and op.store_fmt is None
+        and op.store is None
     )
     bounded = bits != 16 or (op.v_min, op.v_fmt.code_max) != (-1 << 15, (1 << 15) - 1)
     dropped, kept_min, kept_max = kept_codes(op)
@@ -210,7 +210,7 @@ def _neuron(program: Program, op: LifOp, bits: int, shifts: NDArray[np.int64], a
         fmt.code_max if fmt else 0,
         bool(usual),
         bounded,
-        op.store_fmt is not None,
+        op.store is not None,
         (1 << dropped >> 1) * (op.rounding is Rounding.NEAREST),
         ((1 << dropped) - 1) * (op.rounding is Rounding.TOWARD_ZERO),
         dropped,
@@ -221,27 +221,25 @@ def _neuron(program: Program, op: LifOp, bits: int, shifts: NDArray[np.int64], a
 
 def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]:
     """The kernel of 64 bits with its arguments between the sums and the outputs."""
-    fmt = op.current_fmt
+    current, adaptation = op.current, op.adaptation
     neuron = (
-        op.decay_shift,
+        op.leak.shift,
         op.v_min,
         op.v_fmt.code_max,
-        op.strict,
-        op.reset == "subtract",
-        op.reset_delay,
+        op.threshold.strict,
+        op.reset.subtracts,
+        op.reset.delayed,
         op.spiking,
         op.n_ref,
         MODE[op.rounding],
-        fmt is not None,
-        op.current_shift,
-        fmt.code_min if fmt else 0,
-        fmt.code_max if fmt else 0,
-        op.theta_fmt is not None,
-        op.theta_decay_shift,
-        op.theta_fmt.code_max if op.theta_fmt else 0,
-        op.theta_shift,
-        op.max_spikes,
-        op.store_fmt is not None,
+        *((True, current.shift, current.fmt.code_min, current.fmt.code_max) if current else (False, 0, 0, 0)),
+        *(
+            (True, adaptation.decay_shift, adaptation.fmt.code_max, adaptation.shift)
+            if adaptation
+            else (False, 0, 0, 0)
+        ),
+        op.threshold.max_spikes,
+        op.store is not None,
         *kept_codes(op),
     )
     tensors = (
@@ -259,7 +257,7 @@ def general(program: Program, op: LifOp, field: Field) -> tuple[Callable, tuple]
         neuron,
         tensors,
         op.winner,
-        bool(op.inhibition),
+        op.inhibition is not None,
         inhibitions(program, op),
         np.uint32(program.seed),
         op.stream,

@@ -107,9 +107,10 @@ def population(
         feed_kernel.add_all(signal.offsets, *events_of(signal), more, totals)
     offsets = np.zeros((n_samples, n_steps + 1), np.int64)
     index = taken(room, op.name, n_samples * n_steps * op.n + MARGIN, index_dtype(op.n))
-    count = taken(room, f"{op.name}, count", len(index), np.uint8) if op.max_spikes > 1 else NONE
+    several = op.threshold.max_spikes > 1
+    count = taken(room, f"{op.name}, count", len(index), np.uint8) if several else NONE
     used = kernel(source.offsets, *events_of(source), feed, again, totals, *arguments, offsets, index, count, *left)
-    return unchecked(offsets=offsets, index=index[:used], n=op.n, count=count[:used] if op.max_spikes > 1 else None)
+    return unchecked(offsets=offsets, index=index[:used], n=op.n, count=count[:used] if several else None)
 
 
 def chosen_lanes(

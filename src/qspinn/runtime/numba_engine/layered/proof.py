@@ -36,7 +36,9 @@ def _largest(program: Program, feed: Feed) -> list[tuple[int, int]]:
 
 def lanes_for(program: Program, op: LifOp, low: int, high: int) -> type | None:
     """The narrowest lanes in which every intermediate provably fits if inputs are within low..high, or None."""
-    if op.winner or op.inhibition or op.looks_back or op.max_spikes > 1 or op.rounding is Rounding.STOCHASTIC:
+    if op.winner or op.inhibition is not None or op.looks_back:
+        return None
+    if op.threshold.max_spikes > 1 or op.rounding is Rounding.STOCHASTIC:
         return None
     if not share_factors(program, op):  # lanes multiply all neurons by one factor
         return None
@@ -59,7 +61,7 @@ class Sizes(NamedTuple):
 
 def _sizes(program: Program, op: LifOp) -> Sizes:
     shifts = in_shifts(program, op)
-    reset = int(np.abs(program.codes(op.v_reset).astype(np.int64)).max(initial=0)) if op.reset == "value" else 0
+    reset = 0 if op.reset.subtracts else int(np.abs(program.codes(op.reset.tensor).astype(np.int64)).max(initial=0))
     return Sizes(
         int(np.abs(biases(program, op)).max(initial=0)),
         max(0, -int(shifts.min())),
@@ -78,7 +80,7 @@ def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]
     """
     top, wide = (1 << bits - 1) - 1, bits > 16
     bias, left, right, reset, level = once(program, ("sizes", op.name), lambda: _sizes(program, op))
-    decay = int(program.codes(op.decay)[0])
+    decay = int(program.codes(op.leak.decay)[0])
     dropped, kept_min, kept_max = kept_codes(op)
     v = max(abs(op.v_min), abs(op.v_fmt.code_max), reset, kept_max << dropped, -kept_min << dropped)
     holds = {
@@ -87,26 +89,20 @@ def proof(program: Program, op: LifOp, drive: int, bits: int) -> dict[str, bool]
         "threshold": level >= 0,
         "rest": op.n_ref <= top,
         "shift": right <= bits - 2 and left <= bits - 2,
-        "decay": 0 <= decay <= 1 << op.decay_shift and 0 <= op.decay_shift <= bits - 1,
-        "store": op.store_fmt is None or (v + (1 << dropped) <= top and dropped <= bits - 2),
+        "decay": 0 <= decay <= 1 << op.leak.shift and 0 <= op.leak.shift <= bits - 1,
+        "store": op.store is None or (v + (1 << dropped) <= top and dropped <= bits - 2),
     }
-    if op.current_fmt is not None:
-        i_min, i_max = op.current_fmt.code_min, op.current_fmt.code_max
-        factor, i = int(program.codes(op.current)[0]), max(-i_min, i_max)  # bounded as what drives the potential
-        holds |= {
-            "input": drive + bias <= top,
-            "current decay": 0 <= factor < 1 << op.current_shift and op.current_shift <= bits - 1,
-        }
+    if op.current is not None:
+        i_min, i_max, shift = op.current.fmt.code_min, op.current.fmt.code_max, op.current.shift
+        factor, i = int(program.codes(op.current.decay)[0]), max(-i_min, i_max)  # bounded as what drives the potential
+        holds |= {"input": drive + bias <= top, "current decay": 0 <= factor < 1 << shift and shift <= bits - 1}
         if wide:
-            holds |= {
-                "current product": i * factor + (1 << op.current_shift) <= top,
-                "current sum": i + drive + bias <= top,
-            }
+            holds |= {"current product": i * factor + (1 << shift) <= top, "current sum": i + drive + bias <= top}
         drive, bias = i, 0
     drive = (drive << left) + (1 << right >> 1) + bias
     holds["drive"] = drive <= top
     if wide:
-        holds |= {"product": v * decay + (1 << op.decay_shift) <= top, "sum": v + drive <= top}
+        holds |= {"product": v * decay + (1 << op.leak.shift) <= top, "sum": v + drive <= top}
     return holds
 
 
