@@ -21,7 +21,6 @@ class Keyed(Protocol):
 
     def key(self) -> str:
         """Key of the candidate: the hash of its content."""
-        ...
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -1,4 +1,4 @@
-"""What the layers of a network hold: paths, roles and sizes of their tensors and of their neurons' states.
+"""Content of the layers of a network: paths, roles and sizes of their tensors and of their neurons' states.
 
 The one account of it: plans, memory, lowering and reports take from here what there is of a layer.
 """
@@ -63,7 +63,7 @@ class Held(msgspec.Struct, frozen=True):
 
 
 def layer_tensors(network: LayeredNetwork, layer: Layer) -> list[Held]:
-    """Everything that a layer of a layered network holds, batch normalization folded into weights and biases as it is
+    """Tensors and states of a layer of a layered network, batch normalization folded into weights and biases as it is
     for inference, constants of a layer once: weights, constants, then states."""
     into, neuron = network.into(layer.name), layer.neuron
     sizes = {network.weight_path(c): 1 if isinstance(c, Skip) else math.prod(network.weight_shape(c)) for c in into}
@@ -92,7 +92,7 @@ def layer_tensors(network: LayeredNetwork, layer: Layer) -> list[Held]:
 
 
 def population_tensors(network: Network, population: Population, *, learning: bool = False) -> list[Held]:
-    """Everything that a population of competing neurons holds: weights, constants, states, and with `learning` the
+    """Tensors and states of a population of competing neurons: weights, constants, states, and with `learning` the
     traces of STDP where its weights learn."""
     dense, n = network.dense_into(population.name), population.n
     n_pre = network.size_of(dense.source)
@@ -110,7 +110,7 @@ def population_tensors(network: Network, population: Population, *, learning: bo
 
 
 def local_tensors(size: LayerSize, n_classes: int, n_outputs: int, n_states: int, *, bias: bool) -> list[Held]:
-    """Everything that a layer holds which learns by its own classifier, with what learning needs.
+    """Tensors and states of a layer that learns by its own classifier, with those of learning.
 
     Args:
         n_outputs: numbers that the classifier sees; n_states: neurons that keep a potential.

@@ -1,4 +1,4 @@
-"""Which tensors of a network a plan speaks of, by path."""
+"""Paths of the tensors of a network that a plan gives formats to."""
 
 from __future__ import annotations
 
