@@ -256,7 +256,7 @@ def test_interrupted_training_says_how_it_continues(
     layers = '[[network.layers]]\nkind = "dense"\n'
     Path("l.toml").write_text(f'name = "l"\nfamily = "layers"\n[data]\nname = "synthetic_gestures"\n{layers}')
 
-    def interrupted(experiment: Any, resume: Path, **options: Any) -> None:
+    def interrupted(experiment: Any, resume: Path = Path("r"), **options: Any) -> None:
         if not isinstance(experiment, Experiment):
             resume.write_text("epochs")
         raise KeyboardInterrupt
@@ -266,7 +266,10 @@ def test_interrupted_training_says_how_it_continues(
     _, err = told(["train", "l.toml", "--out", "l.safetensors"], 130, monkeypatch, capsys)
     assert "the finished epochs are kept. To continue: qspinn train l.toml --out l.safetensors" in " ".join(err.split())
     _, err = told(["train", "own.toml", "--out", "o.safetensors"], 130, monkeypatch, capsys)
-    assert ("interrupted" in err, "To continue" in err) == (True, False)
+    assert (err.count("interrupted"), "To continue" in err) == (1, False)
+    monkeypatch.setattr(verbs, "need_program", interrupted)
+    _, err = told(["inspect", "m.qspinn"], 130, monkeypatch, capsys)
+    assert err == "\ninterrupted\n"
 
 
 def test_an_interrupt_while_libraries_load_is_no_traceback(tmp_path: Path) -> None:
@@ -310,9 +313,10 @@ def test_former_names_are_told_wherever_they_stand(tmp_path: Path) -> None:
         load_experiment(tmp_path / "e.toml", ["search.weight_bits=[2]"])
 
 
-def test_a_key_given_twice_in_toml_is_named(tmp_path: Path) -> None:
-    (tmp_path / "e.toml").write_text('name = "e"\n[search]\nmax_drop_points = 1.0\nmax_drop_points = 2.0\n')
-    with pytest.raises(ConfigError, match=r"is not valid TOML.*line 4.*max_drop_points is given twice"):
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\nschemes = []\n"])
+def test_a_key_given_twice_in_toml_is_named(end: str, tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_text(f'name = "e"\n[search]\nmax_drop_points = 1.0\nmax_drop_points = 2.0{end}')
+    with pytest.raises(ConfigError, match=r"is not valid TOML.*max_drop_points is given twice"):
         load_experiment(tmp_path / "e.toml")
 
 

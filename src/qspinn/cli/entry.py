@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 
-from qspinn.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, NO_CANDIDATE
+from qspinn.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, NO_CANDIDATE, Interrupted
 from qspinn.cli.output import errors_console, escaped
 from qspinn.cli.verbs import app
 from qspinn.errors import (
@@ -46,8 +46,12 @@ def main() -> None:
             raise
         _fail(reported, BAD_INPUT)
     except KeyboardInterrupt:
-        errors_console().print("\ninterrupted")
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED and not isinstance(end, Interrupted):  # typer itself ends without a word
+            print("\ninterrupted", file=sys.stderr)
+        raise
     except OSError as error:  # where results are printed to is full or gone
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is flushed there at exit

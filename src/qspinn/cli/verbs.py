@@ -17,7 +17,7 @@ import typer
 import qspinn
 from qspinn import __version__
 from qspinn.cli.evaluation import evaluate_model
-from qspinn.cli.exit_codes import CODES, INTERRUPTED
+from qspinn.cli.exit_codes import CODES, INTERRUPTED, Interrupted
 from qspinn.cli.inputs import data_of_provenance, data_places, need_program, read_experiment, run_places
 from qspinn.cli.options import Config, Data, Json, Model, Out, OutFile, Seed, Sets, Synthetic, Workers
 from qspinn.cli.output import (
@@ -126,7 +126,7 @@ def _interrupted(kept: str) -> NoReturn:
     command = shlex.join(["qspinn", *sys.argv[1:]])
     line = f"; {kept}. To continue: {escaped(command)}" if kept else ""
     errors_console().print(f"\ninterrupted{line}", soft_wrap=True, markup=False, highlight=False)
-    sys.exit(INTERRUPTED)
+    raise Interrupted(INTERRUPTED)
 
 
 @_command("qspinn train digits_stdp --out runs/float.safetensors")

@@ -151,8 +151,9 @@ def _read_plain(path: Path) -> Any:
 
 def _key_at(text: str, error: ValueError) -> str:
     """The key that TOML's reader refuses to write over, of which it says the line alone."""
-    line = re.search(r"Cannot overwrite a value \(at line (\d+),", str(error))
-    if line is None:
+    found = re.search(r"Cannot overwrite a value \(at (?:line (\d+)|end)", str(error))
+    if found is None:
         return ""
-    key = text.splitlines()[int(line[1]) - 1].partition("=")[0].strip()
+    lines = text.rstrip().splitlines()
+    key = lines[int(found[1]) - 1 if found[1] else -1].partition("=")[0].strip()
     return f": {key[:120]} is given twice"
