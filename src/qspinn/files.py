@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,10 +18,15 @@ from qspinn.errors import ConfigError, WriteError
 from qspinn.records.plain import read_json
 
 
-def remove_parts(folder: Path) -> None:
-    """Removes the half files that `replacing` left in a folder when it was killed, and nothing else."""
+def remove_parts(folder: Path, names: Iterable[str] = ("*",)) -> None:
+    """Removes the half files that `replacing` left in a folder when it was killed, and nothing else.
+
+    Args:
+        names: of the files that were being written, as patterns: half files of others are kept.
+    """
     for part in folder.glob(".*.part"):
-        if re.fullmatch(r"\..+\.\d+\.part", part.name) and part.is_file():
+        whole = re.fullmatch(r"\.(.+)\.\d+\.part", part.name)
+        if whole and any(fnmatch.fnmatchcase(whole[1], name) for name in names) and part.is_file():
             part.unlink(missing_ok=True)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qspinn import former
 from qspinn.data import EventDataset, EventSet, load_recordings
 from qspinn.exploration import event_splits
-from qspinn.exploration.artifacts import PROGRAM, readable
+from qspinn.exploration.artifacts import PROGRAM, from_start_if_damaged, readable
 from qspinn.exploration.event_splits import mapped
 from qspinn.exploration.family import Files
 from qspinn.exploration.layered import proposal as layered_proposal
@@ -97,7 +97,7 @@ class Measurement(msgspec.Struct, kw_only=True, eq=False):
         return rates
 
 
-def float_path(folder: Path) -> Path:
+def float_path(folder: Path, task: None = None) -> Path:
     """Checkpoint of the float network in a run's folder."""
     return folder / "float" / "layers.safetensors"
 
@@ -172,12 +172,14 @@ def train_float(measurement: Measurement, task: None) -> dict[str, Any]:
     """Trains the float network, going on where an interrupted run was, and stores it; returns its record."""
     start, experiment = time.perf_counter(), measurement.experiment
     path = float_path(measurement.folder)
-    net = trained_net(
-        experiment, measurement.network(), measurement.learned, measurement.per_step, path.with_suffix(".training")
+    resumed = path.with_suffix(".training")
+    net = from_start_if_damaged(
+        resumed,
+        lambda: trained_net(experiment, measurement.network(), measurement.learned, measurement.per_step, resumed),
     )
     checkpoint.save(frozen(net), path)
     outputs, rates = responses(net, measurement.validation)
-    path.with_suffix(".training").unlink(missing_ok=True)
+    resumed.unlink(missing_ok=True)
     return {
         "accuracy": float((outputs.argmax(axis=1) == measurement.validation.labels).mean()),
         "rates": rates,
@@ -250,25 +252,30 @@ def _trained_in(measurement: Measurement, candidate: LayeredCandidate) -> Progra
         distillation=search.itq.distillation,
         temperature=search.itq.temperature,
     )
-    module = quantized.prepare(
-        net.network,
-        candidate.plan,
-        net.params(),
-        measurement.ranges(),
-        seed=candidate.seed,
-        estimator=search.itq.estimator,
-    )
     resumed = STORED.path(measurement.folder, candidate).with_suffix(".training")
-    with one_thread():
-        epochs = fit(
-            module,
-            measurement.learned,
-            training,
+
+    def trained() -> tuple[quantized.QuantNet, Any]:
+        module = quantized.prepare(
+            net.network,
+            candidate.plan,
+            net.params(),
+            measurement.ranges(),
             seed=candidate.seed,
-            per_step=measurement.per_step,
-            checkpoint=resumed,
-            teacher=net if training.distillation else None,
+            estimator=search.itq.estimator,
         )
+        with one_thread():
+            epochs = fit(
+                module,
+                measurement.learned,
+                training,
+                seed=candidate.seed,
+                per_step=measurement.per_step,
+                checkpoint=resumed,
+                teacher=net if training.distillation else None,
+            )
+        return module, epochs
+
+    module, epochs = from_start_if_damaged(resumed, trained)
     measurement.known["epochs"] = {candidate.key(): epochs}
     program = quantized.convert(module, labels=measurement.labels, provenance=_provenance(measurement, candidate))
     resumed.unlink(missing_ok=True)

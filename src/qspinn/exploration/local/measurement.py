@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qspinn import former
 from qspinn.data import EventDataset, EventSet, load_recordings
 from qspinn.exploration import event_splits
-from qspinn.exploration.artifacts import Stored, readable
+from qspinn.exploration.artifacts import Stored, from_start_if_damaged, readable
 from qspinn.exploration.event_splits import mapped
 from qspinn.exploration.family import Files
 from qspinn.exploration.local import proposal as local_proposal
@@ -74,7 +74,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.known["start"]
 
 
-def float_path(folder: Path) -> Path:
+def float_path(folder: Path, task: None = None) -> Path:
     """Checkpoint of the float layers in a run's folder."""
     return folder / "float" / "local.safetensors"
 
@@ -134,7 +134,9 @@ def train_float(measurement: Measurement, task: None) -> dict[str, Any]:
     begin, path = time.perf_counter(), float_path(measurement.folder)
     resumed = path.with_suffix(".training")
     learning = _learning(measurement.experiment, "float")
-    trained = _trained(measurement, learning, measurement.experiment.plan, measurement.train, resumed)
+    trained = from_start_if_damaged(
+        resumed, lambda: _trained(measurement, learning, measurement.experiment.plan, measurement.train, resumed)
+    )
     checkpoint.save(trained, path)
     predicted, n_spikes = _answers(trained, measurement.validation)
     resumed.unlink(missing_ok=True)
@@ -166,7 +168,10 @@ def sweep_accuracy(measurement: Measurement, candidate: LocalCandidate) -> float
 def build(measurement: Measurement, candidate: LocalCandidate) -> tuple[TrainedLocal, MemoryAccount | None]:
     """Layers of a candidate, trained by its plan; the memory of learning is part of their account."""
     resumed = STORED.path(measurement.folder, candidate).with_suffix(".training")
-    trained = _trained(measurement, _learning(measurement.experiment), candidate.plan, measurement.train, resumed)
+    learning = _learning(measurement.experiment)
+    trained = from_start_if_damaged(
+        resumed, lambda: _trained(measurement, learning, candidate.plan, measurement.train, resumed)
+    )
     resumed.unlink(missing_ok=True)
     provenance = {"candidate": to_plain(candidate), "experiment": to_plain(measurement.experiment)}
     return msgspec.structs.replace(trained, provenance=provenance), None
