@@ -158,7 +158,11 @@ def build(measurement: Measurement, candidate: LocalCandidate) -> tuple[TrainedL
     resumed = STORED.path(measurement.folder, candidate).with_suffix(".training")
     trained = _trained(measurement, _learning(measurement.experiment), candidate.plan, measurement.train, resumed)
     resumed.unlink(missing_ok=True)
-    provenance = {"candidate": to_plain(candidate), "experiment": to_plain(measurement.experiment)}
+    provenance = {
+        "candidate": to_plain(candidate),
+        "experiment": to_plain(measurement.experiment),
+        "labels": list(measurement.labels),
+    }
     return msgspec.structs.replace(trained, provenance=provenance), None
 
 
