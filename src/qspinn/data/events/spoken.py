@@ -89,7 +89,7 @@ def _notes(read: dict[str, Utterances]) -> list[str]:
 
 
 def _same_names(read: dict[str, Utterances]) -> tuple[str, ...]:
-    """The names of the classes in all files that have them.
+    """The names of the classes in the file for training, which the others have, too, if they have any.
 
     Raises:
         DataError: a file has others than the one before, so that a label would be another class.
@@ -104,7 +104,7 @@ def _same_names(read: dict[str, Utterances]) -> tuple[str, ...]:
                 allowed=", ".join(named[0].names[:8]),
                 fix="copy the published files anew",
             )
-    return named[0].names if named else ()
+    return read["train"].names
 
 
 def _dataset(
