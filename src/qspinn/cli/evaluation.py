@@ -7,8 +7,9 @@ from typing import Any
 
 import qspinn
 from qspinn.cli.inputs import check_own_data, data_of_model, data_places, model_family, need_program
+from qspinn.cli.output import note
 from qspinn.cli.places import output_file
-from qspinn.errors import ConfigError
+from qspinn.errors import ConfigError, DataError
 
 
 def evaluate_model(
@@ -71,6 +72,7 @@ def evaluate_local(
 
     Raises:
         ConfigError: a seed, another engine or another device is given.
+        DataError: the data have other classes than the model, or steps of another length.
     """
     from qspinn.learning.local.model import load_local
 
@@ -83,5 +85,16 @@ def evaluate_local(
         output_file(out, model, *data_places(config))
     loaded = qspinn.load_data(config)
     if config.file:
-        check_own_data(loaded, trained.provenance, ())
+        labels = trained.provenance.get("labels")
+        if not isinstance(labels, list):
+            note("the model does not say the names of its classes: their order is taken as it is in the file")
+        check_own_data(loaded, trained.provenance, tuple(labels) if isinstance(labels, list) else ())
+    if loaded.bin_ms != trained.network.step_ms:
+        raise DataError(
+            "data.bin_ms",
+            "is not the length of a step that the model learned with",
+            got=loaded.bin_ms,
+            allowed=f"{trained.network.step_ms} ms",
+            fix="give the data in steps of this length",
+        )
     return qspinn.evaluate(trained, getattr(loaded, split), split)

@@ -173,7 +173,11 @@ def build(measurement: Measurement, candidate: LocalCandidate) -> tuple[TrainedL
         resumed, lambda: _trained(measurement, learning, candidate.plan, measurement.train, resumed)
     )
     resumed.unlink(missing_ok=True)
-    provenance = {"candidate": to_plain(candidate), "experiment": to_plain(measurement.experiment)}
+    provenance = {
+        "candidate": to_plain(candidate),
+        "experiment": to_plain(measurement.experiment),
+        "labels": list(measurement.labels),
+    }
     return msgspec.structs.replace(trained, provenance=provenance), None
 
 
