@@ -179,10 +179,11 @@ def load_local(path: str | Path) -> TrainedLocal:
     return read(
         path,
         lambda entry, params: TrainedLocal(
-            network=from_plain(LocalDeclaration, entry["network"], str(path)),
+            network=from_plain(LocalDeclaration, entry["network"], "network"),
             params=params,
             provenance=dict(entry.get("provenance", {})),
         ),
+        TrainedLocal.FAMILY,
     )
 
 
