@@ -267,7 +267,7 @@ def save(model: Any, path: str | Path) -> Path:
 
 
 def trained_family(path: str | Path) -> str | None:
-    """The family of the trained network in a file ("" for competing populations, "layers", "local"); None where the file
+    """The family of the trained network in a file, "" for competing populations, "layers" or "local"; None where it
     is no checkpoint, or cannot be read."""
     return checkpoint.family_in(path)
 
