@@ -115,11 +115,11 @@ def model_family(model: Path) -> str | None:
     Raises:
         ArtifactError: not a file, such as a pipe, from which nothing may ever come.
     """
-    from qspinn.networks.checkpoint import family_in
+    from qspinn.workflow.verbs import trained_family
 
     if model.exists() and not model.is_file() and not model.is_dir():
         raise ArtifactError(str(model), "is no regular file", fix="name a file")
-    return family_in(model)
+    return trained_family(model)
 
 
 def need_program(model: Path) -> None:

@@ -266,6 +266,12 @@ def save(model: Any, path: str | Path) -> Path:
     return Path(path)
 
 
+def trained_family(path: str | Path) -> str | None:
+    """The family of the trained network in a file, "" for competing populations, "layers" or "local"; None where it
+    is no checkpoint, or cannot be read."""
+    return checkpoint.family_in(path)
+
+
 def load(path: str | Path, *, memory_limit: int | None = None) -> Any:
     """Loads a file that `save` wrote: a `Program`, `Trained`, `TrainedLayers` or `TrainedLocal`, by the content of the
     file.
