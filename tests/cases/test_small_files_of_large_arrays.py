@@ -1,5 +1,5 @@
-"""Small or damaged files of data that announce much, or what no file can hold, are refused by name before memory or time
-is taken for them."""
+"""Small or damaged files of data that announce much, or what no file can hold, are refused by name before memory or
+time is taken for them."""
 
 from __future__ import annotations
 
