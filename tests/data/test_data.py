@@ -93,17 +93,17 @@ def folder_of(tmp_path: Path, n_train: int = 12, n_test: int = 3) -> Path:
 
 def test_mnist_splits_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mnist, "N_VALIDATION", 4)
-    folder = folder_of(tmp_path)
+    folder = folder_of(tmp_path, 15)
     whole = data.load(DataConfig(name="mnist", folder=str(folder)))
-    assert [len(s.labels) for s in (whole.train, whole.validation, whole.test)] == [8, 4, 3]
-    assert [s.first for s in (whole.train, whole.validation, whole.test)] == [0, 8, 12]
-    assert whole.validation.labels.tolist() == [8, 9, 0, 1]
+    assert [len(s.labels) for s in (whole.train, whole.validation, whole.test)] == [11, 4, 3]
+    assert [s.first for s in (whole.train, whole.validation, whole.test)] == [0, 11, 15]
+    assert whole.validation.labels.tolist() == [1, 2, 3, 4]
     monkeypatch.setenv("QSPINN_DATA", str(folder.parent))
     folder.rename(folder.parent / "mnist")
     assert data.load(DataConfig(name="mnist")).checksum() == whole.checksum()
-    few = data.load(DataConfig(name="mnist", n_train=2, n_validation=1, n_test=1))
-    assert [len(s.labels) for s in (few.train, few.validation, few.test)] == [2, 1, 1]
-    assert few.validation.first == 8
+    few = data.load(DataConfig(name="mnist", n_train=10, n_validation=1, n_test=1))
+    assert [len(s.labels) for s in (few.train, few.validation, few.test)] == [10, 1, 1]
+    assert few.validation.first == 11
     assert few.checksum() != whole.checksum()
 
 
@@ -143,8 +143,10 @@ def test_digits_splits() -> None:
     assert (whole.train.images.min(), whole.train.images.max()) == (0, 255)
     assert all(set(s.labels) == set(range(10)) for s in (whole.train, whole.validation, whole.test))
     assert data.load(DataConfig()).checksum() == whole.checksum()
-    few = data.load(DataConfig(n_train=5))
-    np.testing.assert_array_equal(few.train.images, whole.train.images[:5])
+    few = data.load(DataConfig(n_train=34))
+    np.testing.assert_array_equal(few.train.images, whole.train.images[:34])
+    with pytest.raises(ConfigError, match=r"data\.n_train: leaves no training image of 1 of .*got 33; .*34 and more"):
+        data.load(DataConfig(n_train=33))
 
 
 def test_splits_are_checked() -> None:

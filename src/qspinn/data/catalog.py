@@ -7,10 +7,13 @@ import os
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from qspinn.arrays import need_kind
 from qspinn.data.events.dataset import EventData, EventDataset, EventName, need_of_each, some_of_each
 from qspinn.data.images.dataset import DataConfig, Dataset, Split
+from qspinn.data.shared import lacking
 from qspinn.errors import ConfigError, DataError
 
 Kind = Literal["events", "images"]
@@ -146,17 +149,30 @@ def load(config: DataConfig) -> Dataset:
 
     Raises:
         ConfigError: no DataConfig, a setting that the set does not have, or a folder for the digits, which have no
-            files.
+            files, or n_train so few that a class has no training image.
         DataError: files are missing or damaged.
     """
     need_kind("data", config, DataConfig)
     whole: Dataset = _loaded(entry_of("images", config.name), config)
+    cut = lacking(whole.train.labels[: config.n_train or None], whole.labels)
+    if cut:
+        raise ConfigError(
+            "data.n_train",
+            f"leaves no training image of {len(cut)} of the classes: the first of the split are taken",
+            got=config.n_train,
+            allowed=f"0 for all, or {_enough(whole.train.labels)} and more",
+        )
     return msgspec.structs.replace(
         whole,
         train=_first(whole.train, config.n_train),
         validation=_first(whole.validation, config.n_validation),
         test=_first(whole.test, config.n_test),
     )
+
+
+def _enough(labels: NDArray[np.int64]) -> int:
+    """How many of the first samples hold one of every class."""
+    return int(np.unique(labels, return_index=True)[1].max()) + 1
 
 
 def _first(split: Split, n: int) -> Split:

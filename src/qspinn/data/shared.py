@@ -67,6 +67,12 @@ def check_classes(where: str, labels: NDArray[np.int64], n_classes: int) -> None
         raise DataError(f"{where}.labels", "unknown class", got=unknown[:20], allowed=f"0..{n_classes - 1}")
 
 
+def lacking(labels: NDArray[np.int64], names: Sequence[str]) -> list[str]:
+    """The names of the classes that no recording with these labels is of."""
+    present = set(labels.tolist())
+    return [name for k, name in enumerate(names) if k not in present]
+
+
 def class_counts(splits: Sequence[tuple[str, NDArray[np.int64]]], n_classes: int) -> dict[str, tuple[int, ...]]:
     """Number of recordings of each class in each split."""
     return {name: tuple(np.bincount(labels, minlength=n_classes).tolist()) for name, labels in splits}

@@ -16,7 +16,16 @@ from qspinn.arrays import HIGHEST, LARGEST_SIZE, integer, integers, need_kind, n
 from qspinn.data.events.event_set import EventSet, Shape, shape_of
 from qspinn.data.events.recording import MOST_BINS
 from qspinn.data.own.naming import need_file, own_name, title_of
-from qspinn.data.shared import Contents, check_classes, check_shared, class_counts, hashes, refuse_shared, shared
+from qspinn.data.shared import (
+    Contents,
+    check_classes,
+    check_shared,
+    class_counts,
+    hashes,
+    lacking,
+    refuse_shared,
+    shared,
+)
 from qspinn.errors import ConfigError, DataError
 from qspinn.records.record import Record, need
 from qspinn.spikes import MAX_COUNT, span
@@ -139,8 +148,7 @@ class EventDataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                     fix=f"max_count={most}, or binary events",
                 )
         self._check_fine()
-        present = set(self.train.labels.tolist())
-        missing = [name for k, name in enumerate(self.labels) if k not in present]
+        missing = lacking(self.train.labels, self.labels)
         if missing:
             raise DataError(
                 f"{self.name}.train",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qspinn.arrays import integer, need_kind, need_words, numbers, sealed
 from qspinn.data.events.recording import sensor_of
 from qspinn.data.own.naming import need_file, own_name, title_of
-from qspinn.data.shared import check_classes, check_shared, class_counts, hashes, refuse_shared, shared
+from qspinn.data.shared import check_classes, check_shared, class_counts, hashes, lacking, refuse_shared, shared
 from qspinn.errors import DataError
 from qspinn.records.record import Record, need
 
@@ -58,7 +58,8 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         allow_shared: splits may hold images of the same content; see `shared`.
 
     Raises:
-        DataError: images of another size, a label that is no class, an image that is in two splits.
+        DataError: images of another size, a label that is no class, a class without a training image, an image that is
+            in two splits, or a field of the wrong type.
     """
 
     name: str
@@ -88,6 +89,14 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                     allowed=f"{shape[0]} x {shape[1]}",
                 )
             check_classes(place, split.labels, len(self.labels))
+        missing = lacking(self.train.labels, self.labels)
+        if missing:
+            raise DataError(
+                f"{self.name}.train",
+                "holds no image of some classes",
+                got=missing,
+                fix="a class cannot be learned without examples: add images of it",
+            )
         refuse_shared(self.name, {} if self.allow_shared else self.shared())
 
     def parts(self) -> tuple[tuple[str, Split], ...]:

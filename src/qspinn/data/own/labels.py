@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.arrays import integers, numbers
+from qspinn.data.shared import lacking
 from qspinn.errors import DataError
 from qspinn.records.words import nearest
 
@@ -170,8 +171,7 @@ def absences(where: str, parts: Mapping[str, NDArray[np.int64]], names: tuple[st
             raise DataError(
                 f"{where}: {part}", "holds no recordings", got=0, allowed="one or more", fix=f"put some into {part}"
             )
-        present = set(labels.tolist())
-        missing = [name for k, name in enumerate(names) if k not in present]
+        missing = lacking(labels, names)
         if missing and part == "train":
             raise DataError(
                 f"{where}: train",
