@@ -183,10 +183,10 @@ def float_layers_account(
                 )
         for kind, there in (
             ("v", True),
-            ("ref", neuron.n_ref_steps > 0),
+            ("ref", neuron.spiking and neuron.n_ref_steps > 0),
             ("i", neuron.current_decay is not None),
             ("theta", neuron.adapts),
-            ("s", neuron.looks_back or any(c.source == layer.name for c in into)),
+            ("s", neuron.spiking and (neuron.looks_back or any(c.source == layer.name for c in into))),
         ):
             if there:
                 add(f"{layer.name}.{kind}", "state", layer.n)
@@ -305,12 +305,12 @@ def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) ->
             add(f"{name}.i_decay", "parameter", 1, rules[f"{name}.i_decay"].bits)
             add(f"{name}.i", "state", layer.n, rules[f"{name}.i"].bits)
         add(f"{name}.v", "state", layer.n, v.bits)
-        if neuron.n_ref_steps:
+        if neuron.spiking and neuron.n_ref_steps:
             add(f"{name}.ref", "state", layer.n, counter_bits(neuron.n_ref_steps))
         if neuron.adapts:
             add(f"{name}.theta_step", "parameter", channels if each else 1, rules[f"{name}.theta_step"].bits)
             add(f"{name}.theta_decay", "parameter", 1, rules[f"{name}.theta_decay"].bits)
             add(f"{name}.theta", "state", layer.n, rules[f"{name}.theta"].bits)
-        if neuron.looks_back or any(c.source == name for c in into):
-            add(f"{name}.s", "state", layer.n, counter_bits(neuron.max_spikes if neuron.spiking else 1))
+        if neuron.spiking and (neuron.looks_back or any(c.source == name for c in into)):
+            add(f"{name}.s", "state", layer.n, counter_bits(neuron.max_spikes))
     return MemoryAccount(rows=tuple(rows), batch=batch)
