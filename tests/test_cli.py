@@ -145,6 +145,18 @@ def test_names_in_files_are_neither_markup_nor_orders_to_the_terminal(tmp_path: 
         assert word in done.stdout
 
 
+def test_a_state_does_not_take_the_format_of_a_tensor_of_the_same_name(tmp_path: Path) -> None:
+    made = single([[5, 7]], v_th=10, winner=False)
+    tensors = dict(made.tensors)
+    tensors["p0.v"] = tensors.pop("p0.v_th")
+    of = made.ops[2]
+    other = msgspec.structs.replace(of, threshold=msgspec.structs.replace(of.threshold, tensor="p0.v"))
+    ops = (*made.ops[:2], other, *made.ops[3:])
+    save(msgspec.structs.replace(made, tensors=tensors, ops=ops), tmp_path / "m.qspinn")
+    rows = [x for x in command_line("inspect", "m.qspinn", cwd=tmp_path).stdout.splitlines() if "p0.v " in x]
+    assert [str(tensors["p0.v"].fmt) in row for row in rows] == ["parameter" in row for row in rows] == [True, False]
+
+
 def test_a_seed_for_programs_that_draw_no_spikes_is_refused(tmp_path: Path) -> None:
     made = single([[1, 2]])
     save(msgspec.structs.replace(made, ops=(EventsOp(shape=(2, 1, 1)), *made.ops[1:])), tmp_path / "m.qspinn")

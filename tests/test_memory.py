@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ from qspinn.networks.layered import Conv2d, EventInput, Layer, LayeredNetwork, L
 from qspinn.networks.models import ConvLink, DenseLink, PoolLink, chain, diehl_cook
 from qspinn.networks.published import Variant, resnet19, vgg16, vggsnn
 from qspinn.program import to_bytes
+from qspinn.program.ops import LifOp
 from qspinn.quantization.competing import lower
 from qspinn.quantization.layered import lower_layers
 from qspinn.quantization.paths import layer_paths
@@ -127,6 +129,7 @@ def test_every_decay_counts() -> None:
         ({"theta_step": 0.1}, {"v": (5, 8), "theta": (5, 6), "s": (5, 1)}),
         ({"theta_step": 0.1, "max_spikes": 9}, {"v": (5, 8), "theta": (5, 6), "s": (5, 4)}),
         ({"max_spikes": 9}, {"v": (5, 8)}),
+        ({"n_ref_steps": 2}, {"v": (5, 8), "ref": (5, 2)}),
     ],
     ids=str,
 )
@@ -151,6 +154,23 @@ def test_states_of_every_switch(settings: dict, states: dict) -> None:
     assert {r.path for r in rows if r.role == "parameter"} == {
         f"out.{k}" for k in ("w", "v_th", "decay", "v_reset", *constants)
     }
+
+
+def test_neurons_that_never_spike_have_no_state_that_spikes_change() -> None:
+    """A refractory counter, an adaptive threshold or the spikes of the step before stay 0."""
+    settings: dict = {"n_ref_steps": 7, "reset_delay": True, "theta_step": 0.1, "max_spikes": 9, "spiking": False}
+    network = chain((3, 1, 1), (DenseLink(),), n_classes=5, n_steps=3, neuron=Leaky(**settings))
+    network = msgspec.structs.replace(network, readout=NeuronReadout(source="out", of="v_last"))
+    rules = (QuantRule(tensor="*.v", bits=8), QuantRule(tensor="*.w", bits=4), QuantRule(tensor="*", bits=7))
+    program = lower_layers(network, {"out.w": np.ones((5, 3))}, QuantPlan(rules=rules), LayerRanges(v={"out": 2.0}))
+    for account in (
+        program_account(program),
+        float_layers_account(network),
+        plan_account(network, QuantPlan(rules=rules)),
+    ):
+        assert [r.path for r in account.rows if r.role == "state"] == ["out.v"]
+    op = msgspec.structs.replace(program.ops_of(LifOp)[0], n_ref=7)
+    assert op.states(fed_back=True) == {"v": 8}
 
 
 def test_layers_count_every_parameter_and_state() -> None:

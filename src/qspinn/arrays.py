@@ -178,7 +178,7 @@ def integer(
     if isinstance(x, (bool, np.bool_)) or not isinstance(x, (int, np.integer)):
         raise error(where, "is no integer", got=x, allowed=_span(low, high))
     if not low <= int(x) <= high:
-        raise error(where, "is out of range", got=int(x), allowed=_span(low, high))
+        raise error(where, "is out of range", got=int(x), allowed=_span(low, high) if x < low else f"{low}..{high}")
     return int(x)
 
 

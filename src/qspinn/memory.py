@@ -265,7 +265,7 @@ def _planned_row(layer: Layer, held: Held, rules: Mapping[str, QuantRule], each:
         case "ref":
             return _row(held, counter_bits(neuron.n_ref_steps))
         case "s":
-            return _row(held, counter_bits(neuron.max_spikes if neuron.spiking else 1))
+            return _row(held, counter_bits(neuron.max_spikes))
         case "skip":
             return _row(held, rules[path].bits, channels)
         case _:

@@ -219,7 +219,12 @@ def from_dense(raster: NDArray, *, graded: bool = False) -> Spikes:
     offsets = offsets_of(by_sample.sum(axis=2))
     index = np.nonzero(by_sample)[2].astype(index_dtype(n))
     count = np.swapaxes(raster, 0, 1)[by_sample].astype(np.uint8) if graded else None
-    return unchecked(offsets=offsets, index=index, n=n, count=count)
+    return unchecked(
+        offsets=sealed("offsets", offsets, np.int64),
+        index=sealed("index", index, index_dtype(n)),
+        n=n,
+        count=None if count is None else sealed("count", count, np.uint8),
+    )
 
 
 def offsets_of(sizes: NDArray) -> NDArray[np.int64]:

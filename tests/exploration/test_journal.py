@@ -157,3 +157,36 @@ def test_a_full_disk_is_an_error_and_the_next_open_recovers(path: Path, monkeypa
         monkeypatch.undo()
     with Journal(path) as journal:
         assert journal.records[:4] == RECORDS
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from qspinn.errors import RunError
+from qspinn.exploration.journal import Journal
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with Journal(Path(sys.argv[1])) as journal:
+    journal.append({"key": "a"})
+    size = Path(sys.argv[1]).stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, size + 200))
+    try:
+        journal.append({"key": "b" * 100})
+    except RunError as error:
+        print(error)
+    assert Path(sys.argv[1]).stat().st_size == size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 200, size + 200))
+    journal.append({"key": "c"})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 30, size + 200))
+    journal.append({"key": "d" * 100})
+"""
+
+
+def test_a_record_that_found_no_room_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "journal")], capture_output=True, text=True, check=False
+    )
+    assert "it continues" in done.stdout
+    assert done.stderr.strip().splitlines()[-1].startswith("qspinn.errors.RunError")
+    with Journal(tmp_path / "journal") as journal:
+        assert journal.records == [{"key": "a"}, {"key": "c"}]

@@ -9,13 +9,13 @@ import pytest
 
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program
+from qspinn.program.field import field_of
 from qspinn.program.ops import ConvOp, EventsOp, LifOp, ReadOp, conv_shape
 from qspinn.program.parts import InputShift, Leak, Reset, Threshold
 from qspinn.runtime import reference
 from qspinn.runtime.numba_engine import engine as numba_engine
 from qspinn.runtime.numba_engine.kernels import feed as feed_kernel
 from qspinn.runtime.numba_engine.layered.cells import LARGEST, cells
-from qspinn.runtime.numba_engine.layered.field import field_of
 from qspinn.runtime.numba_engine.layered.strips import strips
 from qspinn.spikes import from_dense
 from qspinn.testing.contract import check_equal

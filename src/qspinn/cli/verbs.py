@@ -266,7 +266,7 @@ def inspect(model: Model, out: OutFile = None, seed: Seed = None, as_json: Json 
     heads = ("tensor", "role", "format", "count", "bits", "total bits")
     table = table_of(title, *heads, left=heads[:3])
     for r in account.rows:
-        fmt = str(program.tensors[r.path].fmt) if r.path in program.tensors else f"{r.bits} bit"
+        fmt = str(program.tensors[r.path].fmt) if r.role == "parameter" else f"{r.bits} bit"
         table.add_row(printable(r.path), r.role, fmt, f"{r.count:,}", str(r.bits), f"{r.total_bits:,}")
     table.add_row("total", "", "", "", "", f"{account.total_bits:,}", style="bold")
     print_table(table)

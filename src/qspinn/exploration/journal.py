@@ -7,12 +7,14 @@ written by a single call and synced.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -95,7 +97,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO = _locked(path)
+        self._file: FileIO = _locked(path)
         data = path.read_bytes()
         try:
             self.records, valid = scan(data, str(path))
@@ -115,11 +117,15 @@ class Journal:
         self.records.append(record)
 
     def _write(self, data: bytes) -> None:
+        end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(data)
-            self._file.flush()
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):  # a part of a record at the end is dropped by the next run as well
+                self._file.truncate(end)
             raise RunError(
                 str(self.path),
                 "cannot be written",
@@ -138,12 +144,12 @@ class Journal:
         self.close()
 
 
-def _locked(path: Path) -> BinaryIO:
+def _locked(path: Path) -> FileIO:
     import fcntl
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
+        file = path.open("a+b", buffering=0)  # what could not be written is not tried again when the file is closed
     except OSError as error:
         raise RunError(
             str(path), "cannot be opened", got=error.strerror, fix="choose another folder with --out"

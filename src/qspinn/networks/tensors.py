@@ -79,10 +79,10 @@ def layer_tensors(network: LayeredNetwork, layer: Layer) -> list[Held]:
     }
     states = {
         "v": True,
-        "ref": neuron.n_ref_steps > 0,
+        "ref": neuron.spiking and neuron.n_ref_steps > 0,
         "i": neuron.current_decay is not None,
         "theta": neuron.adapts,
-        "s": neuron.looks_back or any(c.source == layer.name for c in into),
+        "s": neuron.spiking and (neuron.looks_back or any(c.source == layer.name for c in into)),
     }
     return [
         *(Held(TensorPath.of(path), "parameter", n) for path, n in sizes.items()),

@@ -17,6 +17,7 @@ from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError, QSpinnError
 from qspinn.files import half_of_memory
 from qspinn.program.faults import MAX_COUNT, MAX_SHIFT, MAX_SIZE, Fault, named_tensor, pairs, ranges, shaped, vector
+from qspinn.program.field import field_of
 from qspinn.program.neurons import neuron_faults
 from qspinn.program.ops import (
     POISSON_BOUNDS,
@@ -45,7 +46,11 @@ METADATA = "__metadata__"
 MEMORY_KEY = "QSPINN_MEMORY_LIMIT"
 """Environment variable: bytes that one sample of a run may take at most, in place of half of the machine's memory."""
 
-_checked: weakref.WeakSet[Program] = weakref.WeakSet()
+MOST_DIGITS = 18
+"""Digits of the largest limit that the environment variable may hold."""
+
+_checked: weakref.WeakKeyDictionary[Program, int] = weakref.WeakKeyDictionary()
+"""The programs that were found right, with the memory that a run of each takes."""
 
 
 def check(
@@ -56,7 +61,7 @@ def check(
     memory_limit: int | None = None,
     names: Mapping[str, str] | None = None,
 ) -> None:
-    """Checks a program, once: later calls for the same program cost nothing.
+    """Checks a program, once: later calls for the same program only compare the memory of a run with the limit.
 
     Args:
         where: what the messages call the program: the path of its file.
@@ -72,13 +77,15 @@ def check(
     need_kind(where, program, Program, error)
     if memory_limit is not None:
         integer("memory_limit", memory_limit, low=1)
-    if program in _checked and memory_limit is None:
+    need = _checked.get(program)
+    if need is not None:
+        need_memory(need, where, error, memory_limit)
         return
     for fault in _faults(program):
         place = fault.op + (names or {}).get(fault.field, fault.field)
         raise error(f"{where}: {place}", fault.problem, got=fault.got, allowed=fault.allowed, fix=fault.fix)
-    need_memory(run_bytes(program), where, error, memory_limit)
-    _checked.add(program)
+    need = _checked[program] = run_bytes(program)
+    need_memory(need, where, error, memory_limit)
 
 
 def need_memory(need: int, where: str, error: type[QSpinnError], memory_limit: int | None) -> None:
@@ -102,23 +109,33 @@ def default_limit() -> int:
     """
     text = os.environ.get(MEMORY_KEY, "")
     if text:
-        if not text.isdecimal() or int(text) == 0:
-            raise ConfigError(MEMORY_KEY, "is no number of bytes", got=text, allowed="a positive integer")
+        if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) == 0:
+            raise ConfigError(
+                MEMORY_KEY,
+                "is no number of bytes",
+                got=text,
+                allowed=f"a positive integer of up to {MOST_DIGITS} digits",
+            )
         return int(text)
     return half_of_memory()
 
 
 def run_bytes(program: Program) -> int:
     """Bytes that a run of one sample takes at most in the engine that takes the most: codes, sums over all steps,
-    spikes and states of every population, signals that are pooled and their windows, padded images of convolutions and
-    their weights as they are added to a map."""
+    spikes and states of every population, signals that are pooled and their windows, padded images of convolutions,
+    what each of their neurons sees of an image, and their weights as they are added to a map."""
     maps: dict[str, tuple[int, int, int]] = {}  # as the first convolution into a population makes them
+    feeds: dict[str, list[Feed]] = {}
+    sums = 0  # of the population that takes the most
     n_steps, codes = program.n_steps, sum(t.codes.size for t in program.tensors.values())
     total = 16 * codes + 10 * program.n_inputs * (n_steps + 1)
     for op in program.ops:
+        if isinstance(op, Feed):
+            feeds.setdefault(op.target, []).append(op)
         match op:
             case LifOp():
                 total += op.n * (18 * n_steps + 80 + 8 * sum(program.codes(name).size > 1 for name in op.factors))
+                sums = max(sums, 8 * n_steps * n_sums(program, op, feeds[op.name]))
             case PoolOp():
                 total += math.prod(pool_shape(op)) * (14 * (n_steps + 1) + 32 * math.prod(op.kernel))
             case ConvOp():
@@ -126,6 +143,7 @@ def run_bytes(program: Program) -> int:
                 total += 16 * channels * math.prod(size + 2 * p for size, p in zip(sizes, op.padding, strict=True))
                 weight = program.codes(op.weight).shape
                 after = conv_shape(op, weight)
+                total += WINDOW_BYTES * n_windows(op, weight)
                 total += (
                     _taps_bytes(op, weight)
                     if maps.setdefault(op.target, after) == after
@@ -133,7 +151,22 @@ def run_bytes(program: Program) -> int:
                 )  # as a matrix
             case _:
                 pass
-    return total
+    return total + sums
+
+
+WINDOW_BYTES = 12
+"""Bytes that a source takes in a window: as it was, and as a float of 64 bits."""
+
+
+def n_windows(op: ConvOp, weight: tuple[int, ...]) -> int:
+    """How many sources the neurons of a convolution see of an image, all windows together."""
+    return math.prod(conv_shape(op, weight)[1:]) * op.shape[0] * weight[2] * weight[3]
+
+
+def n_sums(program: Program, op: LifOp, feeds: list[Feed]) -> int:
+    """How many sums a population has in each step before it runs: several connections with others are added up first,
+    with the margins of `field`."""
+    return field_of(program, op, feeds).size if sum(feed.source != op.name for feed in feeds) > 1 else 0
 
 
 def _taps_bytes(op: ConvOp, weight: tuple[int, ...]) -> int:
@@ -174,6 +207,14 @@ def _tensor_faults(name: str, tensor: CodeTensor) -> Iterable[Fault]:
             "have a name that stands for something else",
             name,
             f"neither '' nor {METADATA!r}",
+            "another name, such as 'p.w'",
+        )
+    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+        yield Fault(
+            "tensors",
+            "have a name that no file can hold",
+            name,
+            "text without lone surrogates",
             "another name, such as 'p.w'",
         )
     if codes.ndim > MAX_AXES:

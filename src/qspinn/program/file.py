@@ -193,6 +193,8 @@ def from_bytes(data: bytes, where: str = "program", *, memory_limit: int | None 
         raise ArtifactError(where, f"header is not valid ({error})") from None
     if not (header.formats.keys() == header.shapes.keys() == streams.keys()):
         raise ArtifactError(where, "header and tensors do not belong together")
+    for name, shape in header.shapes.items():
+        _need_shape(name, shape, where)
     need_memory(16 * sum(map(math.prod, header.shapes.values())), where, ArtifactError, memory_limit)
     tensors = {n: _tensor(n, streams[n], header.formats[n], header.shapes[n], where) for n in header.formats}
     program = Program(
@@ -222,8 +224,9 @@ def _unwritten(where: str, version: int) -> ArtifactError:
     )
 
 
-def _tensor(name: str, stream: NDArray, fmt: QFormat, shape: tuple[int, ...], where: str) -> CodeTensor:
-    """The codes of a stream whose length fits the shape."""
+def _need_shape(name: str, shape: tuple[int, ...], where: str) -> None:
+    """Refuses shapes of which no array is, before anything is computed with them: the product of a hundred thousand
+    lengths takes minutes."""
     if len(shape) > MAX_AXES or min(shape, default=0) < 0 or math.prod(max(n, 1) for n in shape) >= 1 << 48:
         raise ArtifactError(
             where,
@@ -231,6 +234,10 @@ def _tensor(name: str, stream: NDArray, fmt: QFormat, shape: tuple[int, ...], wh
             got=shape[: MAX_AXES + 1],
             allowed=f"up to {MAX_AXES} axes, together shorter than 2**48",
         )
+
+
+def _tensor(name: str, stream: NDArray, fmt: QFormat, shape: tuple[int, ...], where: str) -> CodeTensor:
+    """The codes of a stream whose length fits the shape."""
     if stream.size != -(-math.prod(shape) * fmt.bits // 8):
         raise ArtifactError(where, f"tensor {name!r} has the wrong length", got=stream.size, allowed=f"{shape} {fmt}")
     used = math.prod(shape) * fmt.bits % 8
@@ -250,6 +257,13 @@ def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]
         streams = safetensors.numpy.load(data)
         entry = entry_of(data, "qspinn")
         msgspec.json.encode(entry)  # what is nested too deep to be written again
+    except KeyError as error:  # of safetensors: a type that NumPy does not have
+        raise ArtifactError(
+            where,
+            "holds numbers of a type that is not known here",
+            got=str(error.args[0])[:120],
+            allowed="a .qspinn file, or a .safetensors file of qspinn.save",
+        ) from None
     except (safetensors.SafetensorError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ArtifactError(where, "is truncated, damaged or not a .qspinn file", got=str(error)[:120]) from None
     if any(stream.dtype != np.uint8 or stream.ndim != 1 for stream in streams.values()):

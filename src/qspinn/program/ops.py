@@ -236,19 +236,20 @@ class LifOp(Record, frozen=True, tag="lif"):
 
     def states(self, *, fed_back: bool = False) -> dict[str, int]:
         """Bits of every state that a neuron keeps between two steps, by kind: potential v, refractory counter ref,
-        synaptic current i, adaptive threshold theta, how often it spiked s.
+        synaptic current i, adaptive threshold theta, how often it spiked s. What only spikes change is no state of
+        neurons that never spike.
 
         Args:
             fed_back: the population feeds itself.
         """
         found = {"v": self.kept_fmt.bits}
-        if self.n_ref:
+        if self.n_ref and self.spiking:
             found["ref"] = self.n_ref.bit_length()
         if self.current is not None:
             found["i"] = self.current.fmt.bits
-        if self.adaptation is not None:
+        if self.adaptation is not None and self.spiking:
             found["theta"] = self.adaptation.fmt.bits
-        if self.looks_back or fed_back:
+        if (self.looks_back or fed_back) and self.spiking:
             found["s"] = self.threshold.max_spikes.bit_length()
         return found
 

@@ -24,6 +24,10 @@ class Counts(Mapping[str, NDArray[np.int64]]):
             counts = self._made[name] = counts()
         return counts
 
+    def __reduce__(self) -> tuple[type[Counts], tuple[dict[str, NDArray[np.int64]]]]:
+        """All counts, made: what makes them cannot be sent to another process."""
+        return Counts, (dict(self),)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._made)
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from qspinn.compiled.threads import in_parts
 from qspinn.program import Program
+from qspinn.program.check import n_sums
 from qspinn.program.ops import (
     AddOp,
     ConvOp,
@@ -45,6 +46,7 @@ from qspinn.runtime.result import Counts, Result
 from qspinn.spikes import Spikes, unchecked
 
 WORK = 1 << 23  # steps of neurons in a block, about: its signals stay in the cache, and calls cost little against it
+SUMS = 1 << 25  # sums of several connections in a block, at most: with the margins of large kernels they may be many
 KEPT = 1 << 26  # bytes that a thread keeps between runs; what was never written to takes no memory
 LITTLE = 1 << 20  # steps of neurons that are not worth waking another thread
 _of_thread = threading.local()
@@ -132,8 +134,10 @@ def _run(
             )
 
     n_threads = n_threads or os.cpu_count() or 1
-    work = n_samples * spikes.n_steps * sum(op.n for op in job.new)
-    parts = in_parts(part, n_samples, _n_parts(work, n_threads), n_threads)
+    steps = n_samples * spikes.n_steps
+    sums = steps * once(program, ("sums",), lambda: _most_sums(program))
+    n_parts = max(_n_parts(steps * sum(op.n for op in job.new), n_threads), -(-sums // SUMS))
+    parts = in_parts(part, n_samples, n_parts, n_threads)
     signals = dict(given) | {name: populations.joined([p[name] for p in parts]) for name in parts[0]}
 
     @functools.cache
@@ -171,6 +175,14 @@ def _room() -> Iterator[Room]:
 def _n_parts(work: int, n_threads: int) -> int:
     """How many blocks so many steps of neurons make: equally many for every thread."""
     return 1 if work < LITTLE else -(-max(1, work // WORK) // n_threads) * n_threads
+
+
+def _most_sums(program: Program) -> int:
+    """The most sums that a population has in each step; see `check.n_sums`."""
+    feeds = {
+        op.name: [f for f in program.ops if isinstance(f, Feed) and f.target == op.name] for op in program.ops_of(LifOp)
+    }
+    return max(n_sums(program, op, feeds[op.name]) for op in program.ops_of(LifOp))
 
 
 def _block(

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qspinn.program import Program
+from qspinn.program.check import n_windows
 from qspinn.program.ops import ConvOp, DenseOp, Feed, LifOp, conv_shape
 from qspinn.runtime.torch_engine.signals import Signal, room
 
@@ -29,7 +30,7 @@ FULL = ("none", "ieee")
 
 
 def current(program: Program, op: LifOp, feeds: list[Feed], signals: dict[str, Signal], dtype: torch.dtype) -> Tensor:
-    """Input currents of a population from others, [T, B, N]; few images at a time, since windows need memory."""
+    """Input currents of a population from others, [T, B, N]; few images at a time, since floats need memory."""
     x = signals["input"].x
     total = torch.zeros((x.shape[0] * x.shape[1], op.n), dtype=dtype, device=x.device)
     for feed in feeds:
@@ -60,12 +61,14 @@ def _linear(w: NDArray[np.int64], most: int, dtype: torch.dtype, device: torch.d
 
 
 def _convolution(op: ConvOp, w: NDArray[np.int64], most: int, dtype: torch.dtype, device: torch.device) -> Weigher:
-    """By oneDNN where its algorithm is known and float32 suffices; else as a product over windows."""
+    """By oneDNN where its algorithm is known and float32 suffices; else as a product over windows, of few images at a
+    time: they may need a hundred times the memory of the images."""
     c_out, height, width = conv_shape(op, w.shape)
     columns = w.reshape(op.groups, c_out // op.groups, -1).transpose(0, 2, 1)  # [G, C_in / G * kernel, C_out / G]
     digits = _digits(columns, most, device)
     direct = _direct(device) and digits[0][0].dtype == torch.float32
     filters = torch.from_numpy(w).to(torch.float32) if direct else None
+    size = max(1, room(device) // (64 * (n_windows(op, w.shape) + 2 * c_out * height * width)))
 
     def weigh(x: Tensor) -> Tensor:
         images = x.view(len(x), *op.shape)
@@ -74,8 +77,12 @@ def _convolution(op: ConvOp, w: NDArray[np.int64], most: int, dtype: torch.dtype
                 images.to(torch.float32), filters, None, op.stride, op.padding, op.dilation, op.groups
             )
             return y.flatten(1).to(dtype)
-        y = _product(_windows(op, images, w.shape[2:], (height, width)), digits, dtype)
-        return y.view(op.groups, len(x), height * width, -1).permute(1, 0, 3, 2).reshape(len(x), -1)
+        total = torch.empty((len(x), op.groups, c_out // op.groups, height * width), dtype=dtype, device=x.device)
+        for at in range(0, len(x), size):
+            part = images[at : at + size]
+            y = _product(_windows(op, part, w.shape[2:], (height, width)), digits, dtype)
+            total[at : at + size] = y.view(op.groups, len(part), height * width, -1).permute(1, 0, 3, 2)
+        return total.flatten(1)
 
     return weigh
 

@@ -26,10 +26,10 @@ from qspinn.program.constants import (
     theta_steps,
     thresholds,
 )
+from qspinn.program.field import Field, up_to
 from qspinn.program.ops import LifOp
 from qspinn.runtime.numba_engine.kernels import general as general_kernel
 from qspinn.runtime.numba_engine.kernels import lanes as lanes_kernel
-from qspinn.runtime.numba_engine.layered.field import Field, up_to
 from qspinn.spikes import Spikes, index_dtype
 
 NONE = np.zeros(0, np.uint8)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qspinn.compiled.lanes import STRIP
 from qspinn.compiled.vectors import INTS, aligned
-from qspinn.runtime.numba_engine.layered.field import up_to
+from qspinn.program.field import up_to
 from qspinn.runtime.numba_engine.layered.strips import Strips
 
 MOST = 8  # sources of a cell; where more meet at a place, several cells do

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from qspinn.compiled.vectors import aligned
 from qspinn.program import Program
+from qspinn.program.field import MARGIN, field_of, grid
 from qspinn.program.ops import Feed, LifOp, PoolOp, pool_shape
 from qspinn.runtime.numba_engine.kernels import feed as feed_kernel
 from qspinn.runtime.numba_engine.layered.arguments import NONE, events_of, general, narrow, shifted_weights
 from qspinn.runtime.numba_engine.layered.cells import cells, no_cells
-from qspinn.runtime.numba_engine.layered.field import MARGIN, field_of, grid
 from qspinn.runtime.numba_engine.layered.proof import begins_ahead, lanes_for, reach
 from qspinn.runtime.numba_engine.layered.strips import NOTHING, Strips, own_strips, strips
 from qspinn.runtime.once import once

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from qspinn.compiled.lanes import STRIP
 from qspinn.compiled.vectors import aligned
 from qspinn.program import Program
+from qspinn.program.field import Field, grid, span, up_to
 from qspinn.program.ops import AddOp, ConvOp, DenseOp, Feed, conv_shape, spread
 from qspinn.runtime import reference
-from qspinn.runtime.numba_engine.layered.field import Field, grid, span, up_to
 
 
 class Strips(NamedTuple):

@@ -1,4 +1,7 @@
-"""Layout of a population in the array of sums that the kernels of layers fill: maps in rows, with margins."""
+"""Layout of a population in the array of sums that the kernels of layers fill: maps in rows, with margins.
+
+It stands with programs since the account of a run's memory counts it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.program import Program
 from qspinn.program.ops import ConvOp, Feed, LifOp, conv_shape
+from qspinn.program.program import Program
 
 MARGIN = 32  # rows of sums are multiples of this long: the widest vector's lanes
 
