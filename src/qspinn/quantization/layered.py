@@ -36,7 +36,7 @@ from qspinn.quantization.grid import (
     threshold_limits,
     threshold_shift,
 )
-from qspinn.quantization.paths import layer_paths
+from qspinn.quantization.paths import is_weight, layer_paths
 from qspinn.quantization.plan import SHIFT_BITS, Granularity, QuantPlan, QuantRule, chosen_rules, need_no_options
 from qspinn.quantization.ranges import LayerRanges
 from qspinn.quantization.units import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
@@ -95,6 +95,7 @@ def lower_layers(
         parts.add(tensors, ops)
         for path, w in real_weights(network, arrays, layer).items():
             parts.add_clipped(path, n_clipped(w, rules[path], grids[layer.name].step), w.size)
+            parts.notes += _unused_notes(path, w, tensors[path], alone=len(network.into(layer.name)) == 1)
         if layer.neuron.current_decay is not None and layer.name not in ranges.i:
             parts.notes += _current_notes(network, tensors, next(op for op in ops if isinstance(op, LifOp)))
         signals.add(layer.name)
@@ -138,6 +139,17 @@ def _current_notes(network: LayeredNetwork, tensors: dict[str, CodeTensor], op: 
     return [Note(path=f"{op.name}.i", problem=problem, count=int(above.sum()), total=above.size)] if above.any() else []
 
 
+def _unused_notes(path: str, w: Floats, tensor: CodeTensor, *, alone: bool) -> list[Note]:
+    """Whether half the width of a connection's weights or more is unused, since it shares a step with others."""
+    if alone or not is_weight(path) or not w.any() or tensor.fmt.bits < 3:
+        return []
+    used = int(np.abs(tensor.codes).max()).bit_length() + 1
+    if 2 * used > tensor.fmt.bits:
+        return []
+    problem = f"the step shared by the connections into a layer leaves {used} of {tensor.fmt.bits} bits to"
+    return [Note(path=path, problem=problem, count=w.size, total=w.size)]
+
+
 def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     """The sum of two constants of neurons, each [1], [C] or [N]."""
     size = max(len(a), len(b))
@@ -154,12 +166,15 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
 
     Raises:
         ConfigError: the plan does not fit the network's tensors, or speaks of what only competing populations have.
-        LoweringError: a read-out by potential would compare unlike units.
+        LoweringError: a read-out by potential would compare unlike units, or connections into one layer, which share
+            their steps, have rules for them that differ.
     """
     need_kind("network", network, LayeredNetwork)
     need_no_options(plan, "layers")
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+    for layer in network.layers:
+        _check_alike({path: rules[path] for path in map(network.weight_path, network.into(layer.name))})
     read = network.readout
     by_channel = [p for p, r in rules.items() if p.startswith(f"{read.source}.w") and r.granularity is not GLOBAL]
     if read.of != "spikes" and by_channel:
@@ -169,6 +184,27 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
             fix="use granularity = 'global' for the weights into this layer",
         )
     return rules
+
+
+def _check_alike(rules: dict[str, QuantRule]) -> None:
+    """Connections into one layer share their steps, so what their rules say of steps is one thing. Residual connections
+    follow the others: they have one weight.
+
+    Raises:
+        LoweringError: names the connection whose rule differs from that of the first.
+    """
+    first, *others = [path for path in rules if is_weight(path)] or [""]
+    for path in others:
+        for key in ("granularity", "power_of_two"):
+            mine, theirs = getattr(rules[path], key), getattr(rules[first], key)
+            if mine != theirs:
+                raise LoweringError(
+                    f"{path}: {key}",
+                    f"is not that of {first}: the connections into a layer share their steps",
+                    got=getattr(mine, "value", mine),
+                    allowed=str(getattr(theirs, "value", theirs)),
+                    fix=f"the same {key} for both",
+                )
 
 
 def _add_pools(network: LayeredNetwork, signals: set[str], parts: Parts) -> None:

@@ -55,6 +55,7 @@ from qspinn.quantization.grid import (
     layer_grids,
     lower_bound,
     potential_format,
+    steps_are_powers,
     store_format,
     theta_shift,
     threshold_limits,
@@ -219,8 +220,7 @@ class QuantNet(nn.Module):
     def _steps(self, name: str) -> Tensor:
         """Weight step of each channel, [C]."""
         step = torch.tensor(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
-        powers = [r.power_of_two for path, r in self.rules.items() if path.startswith(f"{name}.w")]
-        return to_power(step) if any(powers) else step
+        return to_power(step) if steps_are_powers(name, self.rules) else step
 
     def grid(self, name: str) -> LayerGrid:
         """Steps and shifts of a layer as they are now.
