@@ -56,6 +56,7 @@ def lower_layers(
     labels: tuple[str, ...] = (),
     provenance: dict[str, Any] | None = None,
     grids: Mapping[str, LayerGrid] | None = None,
+    learned: bool = False,
 ) -> Program:
     """The integer program of a trained layered network under a plan.
 
@@ -64,6 +65,8 @@ def lower_layers(
             `<layer>.v_th` [C] and the decays `<layer>.decay`, `<layer>.i_decay` and `<layer>.theta_decay` ([1], one per
             channel [C] or one per neuron [N]), in place of the declared ones.
         grids: steps and shifts by layer, where they were learned; otherwise they follow from weights and ranges.
+        learned: training on the grid moved steps and constants: those that left their format are held at its ends, as
+            while training, and noted; otherwise they are refused.
 
     Raises:
         ConfigError: the plan does not fit the network's tensors.
@@ -83,7 +86,8 @@ def lower_layers(
         _add_pools(network, signals, parts)
         stream = STREAMS_PER_POPULATION * (number + 1)
         try:
-            tensors, ops = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
+            lowering = _Lowering(network, arrays, rules, ranges, seed, stream, learned, parts)
+            tensors, ops = lowering.layer(layer, grids[layer.name])
         except ConfigError as error:  # of a format or a scale, which do not know whose they are
             raise LoweringError(
                 f"{layer.name}: {error.where}",
@@ -232,6 +236,8 @@ class _Lowering(msgspec.Struct, frozen=True):
     ranges: LayerRanges
     seed: int
     stream: int
+    learned: bool
+    parts: Parts
 
     def layer(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], list[Op]]:
         """(tensors, operations) of one layer and the connections into it."""
@@ -262,7 +268,9 @@ class _Lowering(msgspec.Struct, frozen=True):
             limits: tuple[int, int] | None = None,
         ) -> str:
             codes, outside = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
-            if outside:
+            if self.learned:
+                self.parts.add_note(f"{name}.{kind}", "training left the format, which cuts off", outside, codes.size)
+            elif outside:
                 raise LoweringError(
                     f"{name}.{kind}",
                     "does not fit its format",
@@ -339,7 +347,10 @@ class _Lowering(msgspec.Struct, frozen=True):
         shift = theta_shift(layer, self.ranges, unit, self.rules, factors)
         tensors[f"{name}.theta_decay"] = decay_codes(factors, decay)
         path = put("theta_step", neuron.theta_step, QFormat(bits=step.bits, frac=-shift), step.rounding)
-        if tensors[path].codes.min() < 1:
+        still = int(np.count_nonzero(tensors[path].codes < 1))
+        if self.learned:
+            self.parts.add_note(path, "rounds to 0, so thresholds do not move, in", still, tensors[path].codes.size)
+        elif still:
             raise LoweringError(
                 path,
                 "rounds to 0, so thresholds would never move",

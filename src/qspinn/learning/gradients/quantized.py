@@ -114,7 +114,8 @@ def prepare(
 def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None) -> Program:
     """The integer program that the module computes.
 
-    Thresholds and decays that training moved out of their range are held at its ends, as in the forward pass.
+    Constants that training moved out of their range are held at its ends, as in the forward pass; the program's notes
+    say which.
 
     Raises:
         ConfigError: not a module of `prepare`.
@@ -137,6 +138,7 @@ def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[
         labels=labels,
         provenance=provenance,
         grids=grids,
+        learned=True,
     )
 
 
