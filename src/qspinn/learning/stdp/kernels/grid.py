@@ -56,13 +56,14 @@ def grid_bound(c, c_max, rule, up):
 
 @piece
 def neuron_level(v_th, theta, total, per_neuron, pre_shift, post_shift, theta_shift, never):
-    """Threshold code of one neuron from its learned codes; per neuron it is proportional to the sum of its weights."""
+    """Threshold code of one neuron from its learned codes, at least 1, so that silence does not reach it; per neuron it
+    is proportional to the sum of its weights."""
     if per_neuron:
         level = (np.int64(v_th) + np.int64(theta)) * (total >> pre_shift)
         level = level >> post_shift if post_shift >= 0 else level << -post_shift
     else:
         level = np.int64(v_th) + (np.int64(theta) << theta_shift)
-    return min(level, np.int64(never))
+    return max(min(level, np.int64(never)), np.int64(1))
 
 
 @piece
