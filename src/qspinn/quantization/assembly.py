@@ -39,8 +39,12 @@ class Parts(msgspec.Struct):
 
     def add_clipped(self, path: str, count: int, total: int) -> None:
         """Notes how many of a tensor's values the largest code cuts off, if any."""
+        self.add_note(path, "clipped", count, total)
+
+    def add_note(self, path: str, problem: str, count: int, total: int) -> None:
+        """Notes what happened to how many of a tensor's values, if to any."""
         if count:
-            self.notes.append(Note(path=path, problem="clipped", count=count, total=total))
+            self.notes.append(Note(path=path, problem=problem, count=count, total=total))
 
     def program(
         self,

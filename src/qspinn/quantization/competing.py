@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import LARGEST_SIZE, integer, need_kind, reals
 from qspinn.errors import LoweringError
-from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
+from qspinn.fixedpoint import MAX_BITS, QFormat, Rounding, encode, stream_key
 from qspinn.networks.checkpoint import Trained
 from qspinn.networks.competing import Lif, Network, Population, decay_factor
 from qspinn.program import CodeTensor, Program
@@ -108,7 +108,14 @@ def lower(
         w = w[:, kept] if from_input and source == "kept" else w
         stream = STREAMS_PER_POPULATION * (number + 1)
         tensors, op = _lower_population(trained, population, w, rules, plan, seed, stream)
+        whole = tensors[op.threshold.tensor].codes
         tensors = _reachable(op, tensors)
+        parts.add_note(
+            op.threshold.tensor,
+            "brought to a threshold that silence does not reach and a potential does",
+            int(np.count_nonzero(whole != tensors[op.threshold.tensor].codes)),
+            whole.size,
+        )
         _prove_accumulator(op, tensors)
         connection = DenseOp(source=source if from_input else dense.source, target=population.name, weight=path)
         parts.add(tensors, [connection, op])
@@ -164,7 +171,8 @@ def unsigned_codes(
 
     GLOBAL: one power-of-two step, 2**-bits of the smallest power of two that clip * max does not exceed; the largest
     code is one step below that power. PER_NEURON: levels 0..clip * max of the neuron's weights;
-    with keep_sum the unit is then sum(w) / sum(codes), so the neuron's total drive is what it was.
+    with keep_sum the unit is then sum(w) / sum(codes), so the neuron's total drive is what it was. Where all weights of
+    a neuron are 0, its unit is the largest one of the others.
     """
     if w.min(initial=0.0) < 0:
         raise LoweringError(
@@ -189,12 +197,32 @@ def unsigned_codes(
         return CodeTensor(codes=codes.astype(np.int32), fmt=fmt), np.full(len(w), fmt.delta)
     fmt = QFormat(bits=rule.bits)
     top_of = w.max(axis=1) * rule.clip
-    unit = np.where(top_of > 0, top_of, 1.0) / fmt.code_max
+    unit = np.where(top_of > 0, top_of, top_of.max(initial=0.0) or 1.0) / fmt.code_max
     codes, _ = encode(w, fmt, rule.rounding, scale=unit[:, None], key=key)
     total = codes.sum(axis=1)
     if keep_sum:
         unit = np.where((total > 0) & (w.sum(axis=1) > 0), w.sum(axis=1) / np.maximum(total, 1), unit)
     return CodeTensor(codes=codes.astype(np.int32), fmt=fmt), unit
+
+
+def _without_faint(weights: CodeTensor, unit: Floats, reach: Floats, threshold: Floats) -> tuple[CodeTensor, Floats]:
+    """Codes and units of neurons that have units of their own, in which the thresholds of neurons that can never reach
+    them take no more room than those of the others.
+
+    One shift serves all potentials, so without this the threshold of a nearly dead neuron, huge in its tiny unit, would
+    leave no code for those of the others. Its unit is enlarged by a power of two, and its weights lose these bits:
+    it stays silent as it was.
+
+    Args:
+        reach: the largest potential that the weights of each neuron can bring about, every input spiking in every step.
+    """
+    ratio, faint = threshold / unit, reach < threshold
+    if not faint.any() or faint.all():
+        return weights, unit
+    factor = ratio / ratio[~faint].max()
+    by = np.where(faint & (factor > 1), np.ceil(np.log2(factor)), 0.0).astype(np.int64)
+    codes = weights.codes >> np.minimum(by, MAX_BITS - 1)[:, None]
+    return CodeTensor(codes=codes.astype(np.int32), fmt=weights.fmt), unit * 2.0**by
 
 
 def _n_clipped(w: Floats, rule: QuantRule, fmt: QFormat) -> int:
@@ -245,6 +273,10 @@ def _lower_population(
     if theta.min() < 0:
         raise LoweringError(f"{name}.theta", "holds a negative value", got=float(theta.min()), allowed="0 and above")
     threshold = neuron.v_th_mv + theta
+    if w_rule.granularity is not Granularity.GLOBAL:
+        leak = 1.0 - decay_factor(neuron.tau_ms, trained.network.dt_ms)
+        reach = w.sum(axis=1) / max(leak, 1.0 / trained.network.n_steps)
+        weights, w_unit = _without_faint(weights, w_unit, reach, threshold)
     v_fmt, in_shift = _potential_format(neuron, threshold / w_unit, v_rule.bits, w_unit)
     unit = w_unit * 2.0**in_shift
     uniform = w_rule.granularity is Granularity.GLOBAL

@@ -21,7 +21,7 @@ from qspinn.quantization.calibrators import Floats, potential_top
 from qspinn.quantization.plan import Calibrator, Levels, QuantRule
 from qspinn.quantization.ranges import LayerRanges
 from qspinn.quantization.units import fitting_shift
-from qspinn.quantization.weights import channel_tops, weight_format
+from qspinn.quantization.weights import channel_tops, nearest_power, weight_codes, weight_format
 
 MOST_SHIFT = 31
 """Bits by which an input current may be shifted on its way to the potential."""
@@ -233,9 +233,10 @@ def average_factor(network: LayeredNetwork, c: Linear | Conv2d | Skip) -> float:
 
 
 def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule]) -> Floats:
-    """Weight step of each channel [C], shared by all connections into the layer."""
+    """Weight step of each channel [C], shared by all connections into the layer: the largest that one of them needs,
+    and a power of two where one needs that."""
     n_channels = layer.shape[0]
-    steps = []
+    steps: dict[str, Floats] = {}
     for path, w in weights.items():
         rule = rules[path]
         if rule.bits < 2 and rule.levels is not Levels.BINARY:
@@ -246,12 +247,39 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
         _check_sizes(path, w.reshape(n_channels, -1))
         tops = channel_tops(path, w, rule, n_channels)
         _check_tops(path, np.abs(w.reshape(len(tops), -1)).max(axis=1), tops, rule)
-        steps.append(np.broadcast_to(tops / weight_format(rule).code_max, n_channels))
-    step = np.max(steps, axis=0)
+        steps[path] = np.broadcast_to(tops / weight_format(rule).code_max, n_channels)
+    step = np.max(list(steps.values()), axis=0)
+    if steps_are_powers(layer.name, rules):
+        step = nearest_power(step)
     if 0 < step.max() < 1 / LARGEST_SIZE:
         raise LoweringError(path, "a clip this small leaves no step", got=rules[path].clip, fix="a larger clip")
     repaired: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
+    if len(weights) > 1:
+        _check_shared(weights, rules, repaired, max(steps, key=lambda path: float(steps[path].max())))
     return repaired
+
+
+def steps_are_powers(name: str, rules: Mapping[str, QuantRule]) -> bool:
+    """Whether the weight steps of a layer are powers of two: lowering and training ask here."""
+    return any(rule.power_of_two for path, rule in rules.items() if path.startswith(f"{name}.w"))
+
+
+def _check_shared(weights: dict[str, Floats], rules: dict[str, QuantRule], step: Floats, coarse: str) -> None:
+    """The step that several connections into a layer share leaves something of each; `coarse` needs the largest one.
+
+    Raises:
+        LoweringError: names the connection of which all codes would be 0, and the one that needs so large a step.
+    """
+    for path, w in weights.items():
+        if not w.any() or weight_codes(path, w, rules[path], step).any():
+            continue
+        raise LoweringError(
+            path,
+            f"all codes are 0: the connections into a layer share one step, and {coarse} needs a larger one",
+            got=f"weights up to {float(np.abs(w).max()):.4g} beside a step of {float(step.min()):.4g}",
+            allowed=f"weights of at least half a step, on {rules[coarse].bits} bits of {coarse}",
+            fix=f"more bits for {coarse}",
+        )
 
 
 def _check_tops(path: str, largest: Floats, tops: Floats, rule: QuantRule) -> None:

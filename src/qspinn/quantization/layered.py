@@ -37,7 +37,7 @@ from qspinn.quantization.grid import (
     threshold_limits,
     threshold_shift,
 )
-from qspinn.quantization.paths import layer_paths
+from qspinn.quantization.paths import is_weight, layer_paths
 from qspinn.quantization.plan import SHIFT_BITS, Granularity, QuantPlan, QuantRule, chosen_rules, need_no_options
 from qspinn.quantization.ranges import LayerRanges
 from qspinn.quantization.units import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes
@@ -57,6 +57,7 @@ def lower_layers(
     labels: tuple[str, ...] = (),
     provenance: dict[str, Any] | None = None,
     grids: Mapping[str, LayerGrid] | None = None,
+    learned: bool = False,
 ) -> Program:
     """The integer program of a trained layered network under a plan.
 
@@ -65,6 +66,8 @@ def lower_layers(
             `<layer>.v_th` [C] and the decays `<layer>.decay`, `<layer>.i_decay` and `<layer>.theta_decay` ([1], one per
             channel [C] or one per neuron [N]), in place of the declared ones.
         grids: steps and shifts by layer, where they were learned; otherwise they follow from weights and ranges.
+        learned: training on the grid moved steps and constants: those that left their format are held at its ends, as
+            while training, and noted; otherwise they are refused.
 
     Raises:
         ConfigError: the plan does not fit the network's tensors.
@@ -84,7 +87,8 @@ def lower_layers(
         _add_pools(network, signals, parts)
         stream = STREAMS_PER_POPULATION * (number + 1)
         try:
-            tensors, ops = _Lowering(network, arrays, rules, ranges, seed, stream).layer(layer, grids[layer.name])
+            lowering = _Lowering(network, arrays, rules, ranges, seed, stream, learned, parts)
+            tensors, ops = lowering.layer(layer, grids[layer.name])
         except ConfigError as error:  # of a format or a scale, which do not know whose they are
             raise LoweringError(
                 f"{layer.name}: {error.where}",
@@ -96,6 +100,7 @@ def lower_layers(
         parts.add(tensors, ops)
         for path, w in real_weights(network, arrays, layer).items():
             parts.add_clipped(path, n_clipped(w, rules[path], grids[layer.name].step), w.size)
+            parts.notes += _unused_notes(path, w, tensors[path], alone=len(network.into(layer.name)) == 1)
         if layer.neuron.current_decay is not None and layer.name not in ranges.i:
             parts.notes += _current_notes(network, tensors, next(op for op in ops if isinstance(op, LifOp)))
         signals.add(layer.name)
@@ -139,6 +144,17 @@ def _current_notes(network: LayeredNetwork, tensors: dict[str, CodeTensor], op: 
     return [Note(path=f"{op.name}.i", problem=problem, count=int(above.sum()), total=above.size)] if above.any() else []
 
 
+def _unused_notes(path: str, w: Floats, tensor: CodeTensor, *, alone: bool) -> list[Note]:
+    """Whether half the width of a connection's weights or more is unused, since it shares a step with others."""
+    if alone or not is_weight(path) or not w.any() or tensor.fmt.bits < 3:
+        return []
+    used = int(np.abs(tensor.codes).max()).bit_length() + 1
+    if 2 * used > tensor.fmt.bits:
+        return []
+    problem = f"the step shared by the connections into a layer leaves {used} of {tensor.fmt.bits} bits to"
+    return [Note(path=path, problem=problem, count=w.size, total=w.size)]
+
+
 def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     """The sum of two constants of neurons, each [1], [C] or [N]."""
     size = max(len(a), len(b))
@@ -155,12 +171,15 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
 
     Raises:
         ConfigError: the plan does not fit the network's tensors, or speaks of what only competing populations have.
-        LoweringError: a read-out by potential would compare unlike units.
+        LoweringError: a read-out by potential would compare unlike units, or connections into one layer, which share
+            their steps, have rules for them that differ.
     """
     need_kind("network", network, LayeredNetwork)
     need_no_options(plan, "layers")
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
+    for layer in network.layers:
+        _check_alike({path: rules[path] for path in map(network.weight_path, network.into(layer.name))})
     read = network.readout
     by_channel = [
         path
@@ -174,6 +193,27 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
             fix="use granularity = 'global' for the weights into this layer",
         )
     return rules
+
+
+def _check_alike(rules: dict[str, QuantRule]) -> None:
+    """Connections into one layer share their steps, so what their rules say of steps is one thing. Residual connections
+    follow the others: they have one weight.
+
+    Raises:
+        LoweringError: names the connection whose rule differs from that of the first.
+    """
+    first, *others = [path for path in rules if is_weight(path)] or [""]
+    for path in others:
+        for key in ("granularity", "power_of_two"):
+            mine, theirs = getattr(rules[path], key), getattr(rules[first], key)
+            if mine != theirs:
+                raise LoweringError(
+                    f"{path}: {key}",
+                    f"is not that of {first}: the connections into a layer share their steps",
+                    got=getattr(mine, "value", mine),
+                    allowed=str(getattr(theirs, "value", theirs)),
+                    fix=f"the same {key} for both",
+                )
 
 
 def _add_pools(network: LayeredNetwork, signals: set[str], parts: Parts) -> None:
@@ -201,6 +241,8 @@ class _Lowering(msgspec.Struct, frozen=True):
     ranges: LayerRanges
     seed: int
     stream: int
+    learned: bool
+    parts: Parts
 
     def layer(self, layer: Layer, grid: LayerGrid) -> tuple[dict[str, CodeTensor], list[Op]]:
         """(tensors, operations) of one layer and the connections into it."""
@@ -231,7 +273,9 @@ class _Lowering(msgspec.Struct, frozen=True):
             limits: tuple[int, int] | None = None,
         ) -> str:
             codes, outside = encode(np.broadcast_to(value, unit.shape) / unit, fmt, rounding)
-            if outside:
+            if self.learned:
+                self.parts.add_note(f"{name}.{kind}", "training left the format, which cuts off", outside, codes.size)
+            elif outside:
                 raise LoweringError(
                     f"{name}.{kind}",
                     "does not fit its format",
@@ -308,7 +352,10 @@ class _Lowering(msgspec.Struct, frozen=True):
         shift = theta_shift(layer, self.ranges, unit, self.rules, factors)
         tensors[f"{name}.theta_decay"] = decay_codes(factors, decay)
         path = put("theta_step", neuron.theta_step, QFormat(bits=step.bits, frac=-shift), step.rounding)
-        if tensors[path].codes.min() < 1:
+        still = int(np.count_nonzero(tensors[path].codes < 1))
+        if self.learned:
+            self.parts.add_note(path, "rounds to 0, so thresholds do not move, in", still, tensors[path].codes.size)
+        elif still:
             raise LoweringError(
                 path,
                 "rounds to 0, so thresholds would never move",

@@ -168,6 +168,10 @@ class LayerRanges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Potentials are those that a step leaves, after resets; codes saturate at the range that follows from them. Currents
     of a layer without an entry saturate at their format, in training and in every engine alike.
 
+    Before a reset by subtraction in the same step a potential may be higher than what the step leaves, by the threshold
+    (times the spikes of the step); what lies above the largest code then is lost, and with it spikes that the float
+    network has. Where that matters, add this to `v`: ranges are plain data.
+
     Attributes:
         sizes: histograms of the potentials' sizes, for the calibrators that need them.
 

@@ -81,10 +81,20 @@ def centred(path: str, w: NDArray, rule: QuantRule, n_channels: int) -> Floats:
     """Weights [C, n] of each channel, less their mean where the rule standardizes them.
 
     Raises:
-        LoweringError: a channel has one weight only, or its weights are all alike.
+        LoweringError: a channel has one weight only, or its weights are all alike; or without standardization, binary
+            weights of a channel are all 0, which has no sign.
     """
     rows = np.asarray(w, dtype=np.float64).reshape(n_channels, -1)
     if not rule.standardize:
+        silent = np.flatnonzero(~rows.any(axis=1))
+        if rule.levels is Levels.BINARY and silent.size:
+            raise LoweringError(
+                path,
+                f"all weights of output channel {silent[0]} are 0, which binary codes do not have: it would spike",
+                got=0.0,
+                allowed="a weight other than 0 in every channel",
+                fix='levels = "ternary" or "uniform" here, or leave the channel out of the network',
+            )
         return rows
     fix = "uniform levels here, or standardize = false"
     if rows.shape[1] < 2:

@@ -56,6 +56,7 @@ from qspinn.quantization.grid import (
     layer_grids,
     lower_bound,
     potential_format,
+    steps_are_powers,
     store_format,
     theta_shift,
     threshold_limits,
@@ -114,7 +115,8 @@ def prepare(
 def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[str, Any] | None = None) -> Program:
     """The integer program that the module computes.
 
-    Thresholds and decays that training moved out of their range are held at its ends, as in the forward pass.
+    Constants that training moved out of their range are held at its ends, as in the forward pass; the program's notes
+    say which.
 
     Raises:
         ConfigError: not a module of `prepare`.
@@ -137,6 +139,7 @@ def convert(module: QuantNet, *, labels: tuple[str, ...] = (), provenance: dict[
         labels=labels,
         provenance=provenance,
         grids=grids,
+        learned=True,
     )
 
 
@@ -220,8 +223,7 @@ class QuantNet(nn.Module):
     def _steps(self, name: str) -> Tensor:
         """Weight step of each channel, [C]."""
         step = torch.tensor(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
-        powers = [r.power_of_two for path, r in self.rules.items() if TensorPath.of(path)[:2] == (name, "w")]
-        return to_power(step) if any(powers) else step
+        return to_power(step) if steps_are_powers(name, self.rules) else step
 
     def grid(self, name: str) -> LayerGrid:
         """Steps and shifts of a layer as they are now.

@@ -16,12 +16,14 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ArtifactError, RunError
 from qspinn.files import entry_of, write_atomic
+from qspinn.learning.gradients.quantized import QuantNet
 from qspinn.learning.gradients.settings import Supervision
+from qspinn.learning.gradients.surrogate import SurrogateNet
 from qspinn.records.record import canonical_json
 
 MODULE, OPTIMIZER, GENERATOR = "module.", "optimizer.", "generator"
@@ -38,16 +40,34 @@ class Training(NamedTuple):
 
 
 def key_of(
-    net: nn.Module, data: EventSet, training: Supervision, seed: int, per_step: int, teacher: nn.Module | None = None
+    net: SurrogateNet | QuantNet,
+    data: EventSet,
+    training: Supervision,
+    seed: int,
+    per_step: int,
+    teacher: SurrogateNet | None = None,
 ) -> str:
-    """sha256 (hex) of what a training starts from: the module's kind and state, data, settings, seed, and the state of
-    a teacher."""
+    """sha256 (hex) of what a training starts from: the module's kind, declaration and state, data, settings, seed, and
+    the same of a teacher."""
     sha = hashlib.sha256(canonical_json([type(net).__name__, training, seed, per_step]))
     for module in (net, teacher):
-        for name, tensor in module.state_dict().items() if module is not None else ():
-            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + _bytes(tensor))
+        if module is None:
+            continue
+        sha.update(canonical_json(_declared(module)))
+        learned = {name for name, p in module.named_parameters() if p.requires_grad}
+        for name, tensor in module.state_dict().items():
+            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {name in learned}".encode() + _bytes(tensor))
     data.feed(sha)
     return sha.hexdigest()
+
+
+def _declared(net: SurrogateNet | QuantNet) -> list[Any]:
+    """What a module was made of besides its arrays: equal arrays under another declaration train to something else."""
+    parts: list[Any] = [net.network, net.kind, net.width]
+    if isinstance(net, QuantNet):
+        grids = {name: [grid.step.tolist(), grid.shifts.tolist()] for name, grid in net.grids.items()}
+        parts += [net.plan, grids, net.ranges.v, net.ranges.i, net.ranges.theta, net.seed, net.estimator]
+    return parts
 
 
 def _bytes(tensor: Tensor) -> bytes:

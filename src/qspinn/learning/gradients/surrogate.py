@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qspinn.arrays import integer, need_kind
+from qspinn.arrays import LARGEST_FACTOR, integer, need_kind, real_of
 from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.learning.device import device_of, need_single, need_together
@@ -211,7 +211,7 @@ class SurrogateNet(nn.Module):
                 if c.bias and self._bias(layer) is None:
                     self.register_parameter(f"{layer.name}__bias", nn.Parameter(torch.zeros(layer.shape[0])))
                 if c.norm:
-                    self.norms[network.weight_path(c).replace(".", "__")] = nn.BatchNorm2d(shape[0])
+                    self.norms[network.weight_path(c).replace(".", "__")] = nn.BatchNorm2d(layer.shape[0])
 
     def weight(self, c: Weighted) -> Tensor:
         """Weights of a connection, as the parameter that is trained."""
@@ -236,7 +236,8 @@ class SurrogateNet(nn.Module):
                         for x in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
                     )
                     factor = g / np.sqrt(var + norm.eps)
-                    w, bias = w * factor.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
+                    of_rows = np.repeat(factor, len(w) // len(factor))  # of neurons, where a channel has several
+                    w, bias = w * of_rows.reshape(-1, *[1] * (w.ndim - 1)), bias + beta - mean * factor
                 arrays[path] = w
             if has_bias(self.network, layer.name):
                 arrays[f"{layer.name}.bias"] = bias
@@ -462,14 +463,17 @@ def kind_of(surrogate: Surrogate) -> int:
 
 
 def need_positive(where: str, value: float) -> float:
-    """A number above 0.
+    """A number above 0 of which products stay numbers in float32.
 
     Raises:
-        ConfigError: it is none, or not above 0 and finite.
+        ConfigError: it is none, or out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
-        raise ConfigError(where, "is out of range", got=value, allowed="a number above 0")
-    return float(value)
+    number = real_of(value)
+    if not 1 / LARGEST_FACTOR <= number <= LARGEST_FACTOR:
+        raise ConfigError(
+            where, "is out of range", got=value, allowed=f"a number of {1 / LARGEST_FACTOR:g} to {LARGEST_FACTOR:g}"
+        )
+    return number
 
 
 def joins(c: Linear | Conv2d | Skip, layer: Layer) -> bool:

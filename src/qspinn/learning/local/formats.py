@@ -179,7 +179,7 @@ def grid_of(
         "read": bits["readout"] - bits["read"] + bits["activation"] + start.readout_shift,
         "gradient": bits["gradient"] - bits["w"],
     }
-    _check_shifts(name, shifts, bits)
+    _check_shifts(name, shifts, bits, network.spread)
     rate, rate_shift = rate_codes(name, learning.learning_rate, bits["gradient"], rounding["gradient"])
     middle = 0.5 if rounding["u"] is Rounding.TRUNCATE else 0.0
     u_max = (1 << (bits["u"] - 1)) - 1
@@ -211,6 +211,7 @@ def grid_of(
         rate_shift=rate_shift,
     )
     _check_traces(grid, gains(start.beta, network.cap).min(), gains(start.alpha, network.cap).min())
+    _check_regularizers(grid, learning)
     _check_sums(grid, len(start.readout))
     return grid
 
@@ -225,10 +226,23 @@ def _unsigned(x: NDArray[np.float64], frac: int, bits: int) -> NDArray[np.int64]
     return encode(x, QFormat(bits=bits, frac=frac))[0]
 
 
-def _check_shifts(name: str, shifts: dict[str, int], bits: dict[str, int]) -> None:
-    """No shift to the right is by a negative number of bits."""
+def _check_shifts(name: str, shifts: dict[str, int], bits: dict[str, int], spread: float) -> None:
+    """No shift to the right is by a negative number of bits.
+
+    Raises:
+        LoweringError: names the tensor and the width of another that would do; or the spread of potentials that gives
+            the layer its scale, where no width would.
+    """
     for kind, shift in shifts.items():
         other = {"r": "p_trace", "w": "p_trace", "u": "p_trace", "read": "activation", "gradient": "gradient"}[kind]
+        if shift < 0 and kind in ("r", "w", "u") and bits[other] - shift > SPANS[other][1]:
+            raise LoweringError(
+                "network.spread",
+                f"gives {name} a scale for which no width of its traces has bits enough",
+                got=spread,
+                allowed=f"at most about {spread * 2.0 ** (SPANS[other][1] - bits[other] + shift):.3g}",
+                fix="a smaller spread",
+            )
         if shift < 0:
             raise LoweringError(
                 f"{name}.{kind}",
@@ -287,6 +301,24 @@ def _check_traces(grid: LayerGrid, jump: float, gain: float) -> None:
             got=grid.bits["p_trace"],
             fix="more bits, or a shorter network.tau_mem_ms",
         )
+
+
+def _check_regularizers(grid: LayerGrid, learning: LocalLearning) -> None:
+    """The errors that regularizers add fit 32 bits by themselves.
+
+    Raises:
+        LoweringError: names the weight of the regularizer that is too large.
+    """
+    for name, added in (("l1", grid.push), ("l2", grid.pull * grid.top("activation"))):
+        if added >= ROOM // 2:
+            weight = getattr(learning, name)
+            raise LoweringError(
+                f"learning.{name}",
+                f"adds more to the errors of {grid.size.name} than 32 bits hold",
+                got=weight,
+                allowed=f"at most about {weight * (ROOM // 2) / added:.3g}",
+                fix=f"a smaller {name}",
+            )
 
 
 def _check_sums(grid: LayerGrid, n_classes: int) -> None:

@@ -70,8 +70,7 @@ def trained_from(
 ) -> tuple[Layers, LocalDeclaration]:
     """The same from layers that `start_of` made for this network, seed and length of a step [ms]."""
     layers = layers_of(network, learning, start, plan, seed=seed, n_threads=n_threads)
-    fit(layers, train, learning, seed=seed, progress=progress, checkpoint=resume, origin=content_key(network, plan))
-    return layers, LocalDeclaration(
+    declared = LocalDeclaration(
         network=network,
         learning=learning,
         plan=plan,
@@ -81,6 +80,8 @@ def trained_from(
         seed=seed,
         scales=tuple(layer.scale for layer in start),
     )
+    fit(layers, train, learning, seed=seed, progress=progress, checkpoint=resume, origin=content_key(declared))
+    return layers, declared
 
 
 def restored(trained: TrainedLocal, *, n_threads: int = 0) -> Layers:

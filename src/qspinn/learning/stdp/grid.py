@@ -41,7 +41,7 @@ from qspinn.learning.stdp.training import (
 from qspinn.networks import parameters
 from qspinn.networks.checkpoint import Trained
 from qspinn.networks.competing import Network, decay_factor
-from qspinn.program import CodeTensor, Program
+from qspinn.program import CodeTensor, Note, Program
 from qspinn.program.ops import DenseOp, LifOp, Op, SelectOp, VoteOp
 from qspinn.program.parts import Inhibition, InputShift, Leak, Reset, Threshold
 from qspinn.quantization.competing import inhibition_code, kept_inputs, poisson_op, resolve, unsigned_codes
@@ -113,7 +113,8 @@ class GridModel(msgspec.Struct, kw_only=True, eq=False):
             )
         else:
             level = self.v_th + (self.theta << self.theta_shift)
-        return np.minimum(level, self.v_fmt.code_max)
+        # a code of at least 1: a neuron whose weights have all become 0 is silent, not above its threshold at rest
+        return np.clip(level, 1, self.v_fmt.code_max)
 
 
 def prepare(
@@ -167,6 +168,23 @@ def prepare(
             "learning on the grid with a unit per neuron keeps the sums of weights",
             got=False,
             allowed="True",
+        )
+    if per_neuron and stdp.norm == 0:
+        raise ConfigError(
+            f"network.{name}.stdp.norm",
+            "a unit per neuron keeps the sum of a neuron's weights what it is, and 0 asks for sums that move",
+            got=stdp.norm,
+            allowed="above 0",
+            fix=f"norm above 0, or granularity = 'global' for {name}.w",
+        )
+    if rule["w"].clip != 1.0 and not (per_neuron and start is not None):
+        raise ConfigError(
+            f"plan: {name}.w: clip",
+            "has no meaning for weights that learn on the grid: their largest code stands for w_max, or for all that "
+            "a fresh neuron may have",
+            got=rule["w"].clip,
+            allowed="1.0; less for trained weights with a unit per neuron",
+            fix="leave it out",
         )
     w = _initial_codes(w_float, rule["w"], dense.w_max, fresh=start is None, seed=seed)
     c_max = (1 << rule["w"].bits) - 1
@@ -327,15 +345,17 @@ def fit(
     n, total = spikes.n_samples, spikes.n_samples * training.n_passes
     rows = _grid_rows(model)
     cols = model.w.astype(rows.dtype, order="C")  # another layout would be compiled apart, and be slower
-    for number in range(training.n_passes):
-        order = sample_order(n, model.seed, number)
-        for at in range(0, n, BLOCK):
-            block = order[at : at + BLOCK]
-            _call(model, selected, block, rows, cols, rates[number], learn_weights)
-            model.samples_seen += len(block)
-            if progress:
-                progress(number * n + at + len(block), total)
-    model.w = cols.astype(np.int64)
+    try:
+        for number in range(training.n_passes):
+            order = sample_order(n, model.seed, number)
+            for at in range(0, n, BLOCK):
+                block = order[at : at + BLOCK]
+                _call(model, selected, block, rows, cols, rates[number], learn_weights)
+                model.samples_seen += len(block)
+                if progress:
+                    progress(number * n + at + len(block), total)
+    finally:  # theta and sums have moved along: what is interrupted keeps the weights that belong to them
+        model.w = cols.astype(np.int64)
 
 
 def _rates(model: GridModel, factor: float) -> Rates:
@@ -504,4 +524,13 @@ def to_program(
         tensors=tensors,
         labels=labels,
         provenance={} if provenance is None else provenance,
+        notes=_silent_notes(model, name),
     )
+
+
+def _silent_notes(model: GridModel, name: str) -> tuple[Note, ...]:
+    """Notes of neurons with a unit of their own whose weights have all become 0: they never spike."""
+    silent = int(np.count_nonzero(model.sums == 0)) if model.per_neuron else 0
+    n_inputs = model.w.shape[1]
+    problem = "STDP (eta_post, eta_pre, x_offset) took all weights from neurons, which never spike:"
+    return (Note(path=f"{name}.w", problem=problem, count=silent * n_inputs, total=model.w.size),) if silent else ()

@@ -195,13 +195,14 @@ def grid_bound(c, c_max, rule, up):
 
 @piece
 def neuron_level(threshold, theta, total):
-    """Threshold code of one neuron from its learned codes; per neuron it is proportional to the sum of its weights."""
+    """Threshold code of one neuron from its learned codes, at least 1, so that silence does not reach it; per neuron it
+    is proportional to the sum of its weights."""
     if threshold.per_neuron:
         level = (np.int64(threshold.v_th) + np.int64(theta)) * (total >> threshold.pre_shift)
         level = level >> threshold.post_shift if threshold.post_shift >= 0 else level << -threshold.post_shift
     else:
         level = np.int64(threshold.v_th) + (np.int64(theta) << threshold.theta_shift)
-    return min(level, np.int64(threshold.never))
+    return max(min(level, np.int64(threshold.never)), np.int64(1))
 
 
 @piece
