@@ -20,6 +20,7 @@ from qspinn.networks import parameters
 from qspinn.networks.competing import Network
 from qspinn.networks.layered import LayeredNetwork
 from qspinn.networks.parameters import Parameters
+from qspinn.records.named import NamedFields
 from qspinn.records.record import canonical_json, from_plain
 
 T = TypeVar("T", bound="AnyTrained")
@@ -49,7 +50,7 @@ class AnyTrained(Protocol):
         """Content key (sha256, hex) of declaration and arrays."""
 
 
-class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Trained(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
     """A network and its learned arrays by tensor path.
 
     `<pop>.w` float32 [N_post, N_pre]; `<pop>.theta` float32 [N], mV; `readout.responses` float64 [N, n_classes], the
@@ -66,7 +67,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     params: Parameters
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, Network):
+        if type(self.network) is not Network:  # a file would lose the fields of a derived class
             raise ConfigError(
                 "network",
                 "is no network of competing populations",
@@ -95,7 +96,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return digest(self.network, self.params, with_shapes=False)
 
 
-class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class TrainedLayers(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
     """A layered network and the state of the module that was trained, batch normalization with its statistics and not
     folded, so that training can go on from it (`learning.surrogate.restored`).
 
@@ -109,7 +110,7 @@ class TrainedLayers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     params: Parameters
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, LayeredNetwork):
+        if type(self.network) is not LayeredNetwork:
             raise ConfigError(
                 "network", "is no network of layers", got=type(self.network).__name__, allowed="qspinn.LayeredNetwork"
             )

@@ -22,6 +22,7 @@ from qspinn.networks.layered import Shape
 from qspinn.networks.local import LocalNetwork, sizes_of
 from qspinn.networks.parameters import SPAN_64, Expected, Parameters
 from qspinn.quantization.plan import QuantPlan
+from qspinn.records.named import NamedFields
 from qspinn.records.record import Record, content_key, from_plain, need, plain_table
 
 
@@ -140,7 +141,7 @@ class LocalDeclaration(Record, frozen=True):
         need(len(self.scales) == len(self.network.layers), "scales", self.scales, "one for each layer")
 
 
-class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class TrainedLocal(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
     """Layers that learned locally and the arrays that learning changed: float32, or integer codes of the plan.
 
     Attributes:
@@ -158,7 +159,7 @@ class TrainedLocal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     provenance: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, LocalDeclaration):
+        if type(self.network) is not LocalDeclaration:
             raise ConfigError(
                 "network",
                 "is no declaration of local layers",
