@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 
 from qspinn import optional
+from qspinn.arrays import flag
 from qspinn.errors import ConfigError, DataError
 from qspinn.program import Program, check
 from qspinn.program.ops import EventsOp
@@ -38,8 +39,7 @@ def run(
             engine runs alike.
     """
     execute = backend_run(backend, device)
-    if not isinstance(record, bool):
-        raise ConfigError("record", "is neither true nor false", got=record, allowed="True, False")
+    record = flag("record", record)
     check(program, memory_limit=memory_limit)
     if not isinstance(spikes, Spikes):
         raise DataError(
