@@ -9,12 +9,13 @@ SECONDS ?= 600
 # The choice of `make bench`: names, or beginnings of names, that `python benchmarks/run.py --list` shows; all by default.
 ONLY ?=
 export NO_MKDOCS_2_WARNING := 1
-# Files of tests in as many processes as there are cores, up to four: each takes about 1 GiB.
 SOURCES := src tests benchmarks examples docs
 # Folders of tests that need no compiled kernels, or few; the others are for `make test`.
 QUICK := tests/ground tests/networks tests/quantization tests/program tests/data tests/compiled tests/test_imports.py \
          tests/test_public_names.py tests/test_former_names.py tests/test_memory.py tests/test_benchmarks.py
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# One process more than there are cores, up to four: while one waits for a kernel that another compiles, the third works.
+# Each takes about 1 GiB.
+PYTEST := $(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))') --dist loadfile
 
 .PHONY: help install demo test quick check lint docs docs-serve figures soak wheel bench bench-table gpu peers clean
 
@@ -42,7 +43,7 @@ test: install  ## All tests.
 	$(PYTEST)
 
 quick: install  ## The fast tests: within a minute on 2 cores once kernels are compiled.
-	$(PYTEST) -m 'not slow' $(QUICK)
+	$(PYTEST) -m 'not slow and not soak' $(QUICK)
 
 lint: install  ## Style, layout of the sources, types.
 	$(BIN)/ruff check $(SOURCES)
@@ -64,7 +65,8 @@ check: lint docs test  ## All that a change must pass: style, types, documentati
 wheel: install  ## Build a wheel, install it where nothing else is, and run the command line and the digits from it.
 	bash benchmarks/wheel.sh $(PYTHON)
 
-soak: install wheel  ## The wheel, the contract with checked bounds, then SECONDS=600 of changed program files through all engines.
+soak: install wheel  ## The wheel, the longest tests, the contract with checked bounds, SECONDS=600 of changed program files.
+	$(PYTEST) -m soak
 	QSPINN_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/runtime/test_runtime.py -k TestNumba
 	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)
 

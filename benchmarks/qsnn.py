@@ -20,7 +20,7 @@ import numpy as np
 import qspinn
 from claims import ROOT, claim, write
 from qspinn import program as programs
-from qspinn.exploration.layered import bench as layered
+from qspinn.exploration.layered import measurement as layered
 from qspinn.exploration.layered.space import LayeredCandidate, LayeredExperiment
 from qspinn.exploration.search import Outcome
 from qspinn.exploration.tasks import program_path
@@ -165,7 +165,7 @@ def without(run: Run) -> qspinn.Program:
     path = program_path(run.folder, candidate)
     if not path.exists():
         files = layered.store(run.folder, experiment, run.dataset)
-        bench = layered.open_bench(run.folder, experiment, run.dataset.labels, files)
+        bench = layered.open_measurement(run.folder, experiment, run.dataset.labels, files)
         programs.save(layered.build(bench, candidate)[0], path)
     return programs.load(path)
 

@@ -21,7 +21,7 @@ import qspinn
 from claims import ROOT, claim, write
 from qspinn import program as programs
 from qspinn.data import EventDataset
-from qspinn.exploration.layered import bench as layered
+from qspinn.exploration.layered import measurement as layered
 from qspinn.exploration.layered.space import LayeredCandidate, LayeredExperiment
 from qspinn.exploration.search import Outcome
 from qspinn.exploration.tasks import program_path
@@ -155,7 +155,7 @@ def identity(seeds: list[int]) -> list[dict[str, Any]]:
     for seed in seeds:
         experiment = experiment_of("nmnist8", seed)
         dataset: EventDataset = layered.load(experiment)
-        net = layered.Bench.float_net(bench_of(experiment, seed, dataset))
+        net = layered.Measurement.float_net(bench_of(experiment, seed, dataset))
         ranges = layer_ranges(net, dataset.train.slice(0, 500))
         plans = [plan_of(experiment, dataset, label, seed) for label in PROVEN]
         found = 0
@@ -191,11 +191,11 @@ def identity(seeds: list[int]) -> list[dict[str, Any]]:
     ]
 
 
-def bench_of(experiment: LayeredExperiment, seed: int, dataset: EventDataset) -> layered.Bench:
+def bench_of(experiment: LayeredExperiment, seed: int, dataset: EventDataset) -> layered.Measurement:
     """The bench of the run of a seed, for its float network."""
     folder = RUNS / f"{experiment.name}-{seed}"
     files = layered.store(folder, experiment, dataset)
-    return layered.open_bench(folder, experiment, dataset.labels, files)
+    return layered.open_measurement(folder, experiment, dataset.labels, files)
 
 
 def plan_of(experiment: LayeredExperiment, dataset: EventDataset, label: str, seed: int) -> Any:

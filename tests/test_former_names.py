@@ -6,9 +6,14 @@ import importlib
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
+from qspinn.errors import ConfigError
 from qspinn.former import MOVED, MOVED_NAMES, RENAMED
+from qspinn.program.flat import flat_of
+from qspinn.program.ops import LifOp
+from qspinn.testing.programs import single
 
 TORCH = ("learning.gradients", "exploration.layered.measurement")
 
@@ -50,6 +55,19 @@ def test_unknown_names_stay_unknown() -> None:
         _ = importlib.import_module("qspinn.quantization.plan").nonsense
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("qspinn.nonsense")
+
+
+def test_populations_take_the_fields_of_files() -> None:
+    """With a warning; half a part is refused as in files."""
+    (op,) = single([[1]], inhibition=2).ops_of(LifOp)
+    fields = msgspec.structs.asdict(flat_of(op))
+    with pytest.warns(DeprecationWarning, match="LifOp takes parts now: leak="):
+        assert LifOp(**fields) == op
+    with (
+        pytest.warns(DeprecationWarning, match="takes parts now"),
+        pytest.raises(ConfigError, match=r"LifOp\.bias_shift: belongs to a part that is not there"),
+    ):
+        LifOp(**(fields | {"bias_shift": 2}))
 
 
 def test_the_search_stays_a_function_beside_its_former_package() -> None:

@@ -12,7 +12,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_check_of_a_gpu_runs_on_the_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     command = [

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import re
+import secrets
+import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.errors import ConfigError, WriteError
+from qspinn.errors import ArtifactError, ConfigError, WriteError
 from qspinn.records.plain import read_json
 
+LONGEST_HEADER = 100_000_000
+"""Bytes of the longest header that a safetensors file has."""
 
-def remove_parts(folder: Path) -> None:
-    """Removes the half files that `replacing` left in a folder when it was killed, and nothing else."""
+
+def remove_parts(folder: Path, names: Iterable[str] = ("*",)) -> None:
+    """Removes the half files that `replacing` left in a folder when it was killed, and nothing else.
+
+    Args:
+        names: of the files that were being written, as patterns: half files of others are kept.
+    """
     for part in folder.glob(".*.part"):
-        if re.fullmatch(r"\..+\.\d+\.part", part.name) and part.is_file():
+        whole = re.fullmatch(r"\.(.+)\.\d+\.part", part.name)
+        if whole and any(fnmatch.fnmatchcase(whole[1], name) for name in names) and part.is_file():
             part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write under a temporary name beside path, synced and renamed to it at the end of the block; the old
-    file stays whole if anything fails. Where path is a link, the file that it leads to is replaced.
+    file stays whole if anything fails. Where path is a link, the file that it leads to is replaced; the new file has
+    the permissions of the old one. Writers of one path do not disturb each other: the last one stays.
 
     Raises:
         WriteError: the disk is full, the place is not writable, or the name is none, or something else than a
@@ -35,22 +47,45 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """
     where = str(path)
     try:
-        path = _target(Path(path))
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        target = _target(Path(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file, part = _part_beside(target)
     except (TypeError, ValueError, OSError) as error:
         raise _unwritable(where, error) from None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        part.replace(target)
     except OSError as error:
         raise _unwritable(where, error) from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _part_beside(target: Path) -> tuple[BinaryIO, Path]:
+    """A new file that nobody else writes to, with the permissions of the file that it will replace. Its name is short:
+    that of the target may be as long as names can be."""
+    while True:
+        part = target.with_name(f".{target.name[:20]}.{secrets.randbits(64)}.part")
+        with contextlib.suppress(FileExistsError):
+            file = part.open("xb")
+            break
+    try:
+        if target.exists() and (mode := _mode(target)) != _mode(part):
+            part.chmod(mode)
+    except OSError:
+        file.close()
+        part.unlink(missing_ok=True)
+        raise
+    return file, part
+
+
+def _mode(path: Path) -> int:
+    """Who may read, write and execute a file."""
+    return path.stat().st_mode & 0o777
 
 
 def _unwritable(where: str, error: Exception) -> WriteError:
@@ -80,6 +115,54 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     """Writes bytes, all or nothing; see `replacing`, also for errors."""
     with replacing(path) as file:
         file.write(data)
+
+
+def read_file(path: str | Path, *, most: int = 0) -> bytes:
+    """The bytes of a file, after a look at what it is: reading a pipe would wait, and what is larger than memory would
+    end the process.
+
+    Args:
+        most: bytes that the file may have, where that is more than half of the machine's memory.
+
+    Raises:
+        ArtifactError: it cannot be read, is no regular file, or is too large.
+    """
+    with _regular(path) as file:
+        size, most = os.fstat(file.fileno()).st_size, max(most, half_of_memory())
+        if size > most:
+            raise ArtifactError(
+                str(path), "is larger than may be read into memory", got=f"{size} bytes", allowed=f"up to {most} bytes"
+            )
+        return file.read()
+
+
+def read_head(path: str | Path) -> bytes:
+    """The bytes of a safetensors file up to the end of its header, where it has one.
+
+    Raises:
+        ArtifactError: it cannot be read, or is no regular file.
+    """
+    with _regular(path) as file:
+        size = file.read(8)
+        return size + file.read(min(struct.unpack("<Q", size)[0], LONGEST_HEADER) if len(size) == 8 else 0)
+
+
+@contextlib.contextmanager
+def _regular(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to read from."""
+    try:
+        mode = Path(path).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ArtifactError(str(path), "cannot be read", got="no regular file", allowed="a file")
+        with Path(path).open("rb") as file:
+            yield file
+    except (OSError, TypeError, ValueError, MemoryError) as error:
+        raise ArtifactError(str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error)) from None
+
+
+def half_of_memory() -> int:
+    """Half of the machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def metadata_of(data: bytes) -> dict[str, str]:

@@ -78,10 +78,12 @@ class QFormat(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True):
 
     @property
     def code_min(self) -> int:
+        """Smallest code."""
         return -(1 << (self.bits - 1)) if self.signed else 0
 
     @property
     def code_max(self) -> int:
+        """Largest code."""
         return 1 if self.binary else (1 << (self.bits - self.signed)) - 1
 
     @property

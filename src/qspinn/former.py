@@ -113,11 +113,13 @@ MOVED_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
 
 RENAMED: dict[str, dict[str, str]] = {
     "exploration.outcome": {"Judge": "Selection", "conclude": "outcome_of"},
+    "exploration.shipped": {"what_it_is": "summary_of"},
     "exploration.workers": {"Ahead": "Precompilation", "Crew": "Workers"},
     "exploration.competing.measurement": {"Bench": "Measurement", "open_bench": "open_measurement"},
     "exploration.layered.measurement": {"Bench": "Measurement", "open_bench": "open_measurement"},
     "exploration.local.measurement": {"Bench": "Measurement", "open_bench": "open_measurement"},
     "learning.gradients.node": {"Found": "LayerResult"},
+    "learning.gradients.torch_passes.neurons": {"Spent": "ScanResult"},
     "learning.gradients.wiring": {"Entries": "NonZeros", "Room": "Scratch", "entries_of": "non_zeros_of"},
     "learning.local.training": {"said": "predicted_classes"},
 }

@@ -20,11 +20,12 @@ from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError
 from qspinn.networks.competing import Network
 from qspinn.networks.layer_arrays import decay_arrays
-from qspinn.networks.layered import LayeredNetwork, Skip
+from qspinn.networks.layered import Layer, LayeredNetwork, Skip
+from qspinn.networks.tensors import BY_SOURCE, Held, TensorPath, layer_tensors, population_tensors
 from qspinn.program import Program
 from qspinn.program.ops import DenseOp, LifOp
 from qspinn.quantization.paths import layer_paths
-from qspinn.quantization.plan import SHIFT_BITS, Granularity, QuantPlan, chosen_rules
+from qspinn.quantization.plan import SHIFT_BITS, Granularity, QuantPlan, QuantRule, chosen_rules
 
 FLOAT_BITS = 32
 
@@ -99,28 +100,15 @@ def program_account(program: Program, *, batch: int = 1) -> MemoryAccount:
 def float_account(network: Network, *, learning: bool = False, batch: int = 1) -> MemoryAccount:
     """M_0: the tensors of the declared network at 32 bits each; with learning also the traces."""
     need_kind("network", network, Network)
-    rows: list[MemoryRow] = []
+    held = [h for p in network.populations for h in population_tensors(network, p, learning=learning)]
+    n_votes = network.population(network.readout.source).n * network.readout.n_classes
+    held.append(Held(TensorPath("readout", "votes"), "parameter", n_votes))
+    return MemoryAccount(rows=tuple(_row(h, FLOAT_BITS) for h in held), batch=batch)
 
-    def add(path: str, role: str, count: int) -> None:
-        rows.append(MemoryRow(path=path, role=role, count=count, bits=FLOAT_BITS))
 
-    for p in network.populations:
-        n_pre = network.size_of(network.dense_into(p.name).source)
-        add(f"{p.name}.w", "parameter", n_pre * p.n)
-        add(f"{p.name}.v_th", "parameter", 1)
-        add(f"{p.name}.theta", "parameter", p.n)
-        add(f"{p.name}.decay", "parameter", 1)
-        add(f"{p.name}.v_reset", "parameter", 1)
-        if network.lateral_of(p.name):
-            add(f"{p.name}.inhibition", "parameter", 1)
-        add(f"{p.name}.v", "state", p.n)
-        if p.neuron.n_ref_steps:
-            add(f"{p.name}.ref", "state", p.n)
-        if learning and network.dense_into(p.name).stdp is not None:
-            add(f"{p.name}.x_pre", "learning", n_pre)
-            add(f"{p.name}.x_post", "learning", p.n)
-    add("readout.votes", "parameter", network.population(network.readout.source).n * network.readout.n_classes)
-    return MemoryAccount(rows=tuple(rows), batch=batch)
+def _row(held: Held, bits: int, count: int | None = None) -> MemoryRow:
+    """The row of a tensor or state; count: where it is another than the declaration's."""
+    return MemoryRow(path=str(held.path), role=held.role, count=held.count if count is None else count, bits=bits)
 
 
 def learning_account(network: Network, program: Program, bits_of: Mapping[str, int]) -> MemoryAccount:
@@ -131,14 +119,13 @@ def learning_account(network: Network, program: Program, bits_of: Mapping[str, i
     """
     rows = list(program_account(program).rows)
     for p in network.populations:
-        if network.dense_into(p.name).stdp is None:
-            continue
-        n_pre = network.size_of(network.dense_into(p.name).source)
-        for kind, count in (("x_pre", n_pre), ("x_post", p.n)):
-            path = f"{p.name}.{kind}"
+        for held in population_tensors(network, p, learning=True):
+            path = str(held.path)
+            if held.role != "learning":
+                continue
             if path not in bits_of:
                 raise ConfigError(f"bits_of.{path}", "is missing", got=sorted(bits_of), fix=f"add the width of {path}")
-            rows.append(MemoryRow(path=path, role="learning", count=count, bits=bits_of[path]))
+            rows.append(_row(held, bits_of[path]))
     return MemoryAccount(rows=tuple(rows))
 
 
@@ -156,40 +143,11 @@ def float_layers_account(
     """
     need_kind("network", network, LayeredNetwork)
     own = decay_arrays(network, {} if decays is None else decays)
-    rows: list[MemoryRow] = []
-
-    def add(path: str, role: str, count: int) -> None:
-        rows.append(MemoryRow(path=path, role=role, count=count, bits=FLOAT_BITS))
-
+    rows = []
     for layer in network.layers:
-        into, neuron = network.into(layer.name), layer.neuron
-        for c in into:
-            add(network.weight_path(c), "parameter", 1 if isinstance(c, Skip) else math.prod(network.weight_shape(c)))
-        if any(not isinstance(c, Skip) and (c.bias or c.norm) for c in into):
-            add(f"{layer.name}.bias", "parameter", layer.shape[0])
-        for kind, there in (
-            ("v_th", neuron.spiking),
-            ("decay", True),
-            ("v_reset", neuron.spiking),
-            ("i_decay", neuron.current_decay is not None),
-            ("theta_step", neuron.adapts),
-            ("theta_decay", neuron.adapts),
-        ):
-            if there:
-                add(
-                    f"{layer.name}.{kind}",
-                    "parameter",
-                    own[path].size if (path := f"{layer.name}.{kind}") in own else 1,
-                )
-        for kind, there in (
-            ("v", True),
-            ("ref", neuron.n_ref_steps > 0),
-            ("i", neuron.current_decay is not None),
-            ("theta", neuron.adapts),
-            ("s", neuron.looks_back or any(c.source == layer.name for c in into)),
-        ):
-            if there:
-                add(f"{layer.name}.{kind}", "state", layer.n)
+        for held in layer_tensors(network, layer):
+            path = str(held.path)
+            rows.append(_row(held, FLOAT_BITS, own[path].size if path in own else None))
     return MemoryAccount(rows=tuple(rows), batch=batch)
 
 
@@ -273,44 +231,42 @@ def plan_account(network: LayeredNetwork, plan: QuantPlan, *, batch: int = 1) ->
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
     rows: list[MemoryRow] = []
-
-    def add(path: str, role: str, count: int, bits: int) -> None:
-        rows.append(MemoryRow(path=path, role=role, count=count, bits=bits))
-
     for layer in network.layers:
-        name, channels, neuron, into = layer.name, layer.shape[0], layer.neuron, network.into(layer.name)
-        for c in into:
-            path = network.weight_path(c)
-            add(
-                path,
-                "parameter",
-                channels if isinstance(c, Skip) else math.prod(network.weight_shape(c)),
-                rules[path].bits,
-            )
-        each = any(rules[network.weight_path(c)].granularity is Granularity.PER_CHANNEL for c in into)
-        add(
-            f"{name}.v_th",
-            "parameter",
-            channels if each and neuron.spiking else 1,
-            rules[f"{name}.v_th"].bits if neuron.spiking else 1,
-        )
-        v = rules[f"{name}.v"]
-        add(f"{name}.v_reset", "parameter", channels if each and neuron.v_reset else 1, v.accumulator_bits or v.bits)
-        add(f"{name}.decay", "parameter", 1, 1 if neuron.decay == 1 else rules[f"{name}.decay"].bits)
+        held = layer_tensors(network, layer)
+        each = any(rules[str(h.path)].granularity is Granularity.PER_CHANNEL for h in held if h.path.kind in BY_SOURCE)
+        if not layer.neuron.spiking:  # programs have a threshold and a reset all the same
+            held += [Held(TensorPath(layer.name, kind), "parameter", 1) for kind in ("v_th", "v_reset")]
+        rows += [_planned_row(layer, h, rules, each) for h in held]
         if each:
-            add(f"{name}.in_shifts", "parameter", channels, SHIFT_BITS)
-        if f"{name}.bias" in rules:
-            add(f"{name}.bias", "parameter", channels, max(rules[f"{name}.bias"].bits, 2))
-        if neuron.current_decay is not None:
-            add(f"{name}.i_decay", "parameter", 1, rules[f"{name}.i_decay"].bits)
-            add(f"{name}.i", "state", layer.n, rules[f"{name}.i"].bits)
-        add(f"{name}.v", "state", layer.n, v.bits)
-        if neuron.n_ref_steps:
-            add(f"{name}.ref", "state", layer.n, counter_bits(neuron.n_ref_steps))
-        if neuron.adapts:
-            add(f"{name}.theta_step", "parameter", channels if each else 1, rules[f"{name}.theta_step"].bits)
-            add(f"{name}.theta_decay", "parameter", 1, rules[f"{name}.theta_decay"].bits)
-            add(f"{name}.theta", "state", layer.n, rules[f"{name}.theta"].bits)
-        if neuron.looks_back or any(c.source == name for c in into):
-            add(f"{name}.s", "state", layer.n, counter_bits(neuron.max_spikes if neuron.spiking else 1))
+            path = f"{layer.name}.in_shifts"
+            rows.append(MemoryRow(path=path, role="parameter", count=layer.shape[0], bits=SHIFT_BITS))
     return MemoryAccount(rows=tuple(rows), batch=batch)
+
+
+def _planned_row(layer: Layer, held: Held, rules: Mapping[str, QuantRule], each: bool) -> MemoryRow:
+    """The row of what a layer holds in a program that is lowered by these rules.
+
+    Args:
+        each: whether every channel has a unit of its own.
+    """
+    neuron, channels, path = layer.neuron, layer.shape[0], str(held.path)
+    match held.path.kind:
+        case "v_th" if not neuron.spiking:
+            return _row(held, 1)
+        case "v_th" | "theta_step":
+            return _row(held, rules[path].bits, channels if each else 1)
+        case "v_reset":
+            v = rules[f"{layer.name}.v"]
+            return _row(held, v.accumulator_bits or v.bits, channels if each and neuron.v_reset else 1)
+        case "decay":
+            return _row(held, 1 if neuron.decay == 1 else rules[path].bits)
+        case "bias":
+            return _row(held, max(rules[path].bits, 2))
+        case "ref":
+            return _row(held, counter_bits(neuron.n_ref_steps))
+        case "s":
+            return _row(held, counter_bits(neuron.max_spikes if neuron.spiking else 1))
+        case "skip":
+            return _row(held, rules[path].bits, channels)
+        case _:
+            return _row(held, rules[path].bits)

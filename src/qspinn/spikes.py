@@ -51,14 +51,17 @@ class Spikes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def n_samples(self) -> int:
+        """Number of samples."""
         return self.offsets.shape[0]
 
     @property
     def n_steps(self) -> int:
+        """Number of steps of each sample."""
         return self.offsets.shape[1] - 1
 
     @property
     def n_events(self) -> int:
+        """Number of entries of all samples; a source that spikes several times in a step is one entry."""
         start, stop = span(self.offsets)
         return stop - start
 

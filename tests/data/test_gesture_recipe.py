@@ -175,7 +175,7 @@ def test_the_recipe_runs_on_the_published_folder(gestures: tuple[Path, int], tmp
         assert sum(row) == 2, CLASSES[i]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_recipe_runs_on_all_pixels(gestures: tuple[Path, int], tmp_path: Path) -> None:
     """2 x 128 x 128 inputs, 11 classes: float and one PTQ candidate."""
     result = explored(

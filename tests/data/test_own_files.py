@@ -119,9 +119,9 @@ def test_stored_bins_are_merged_where_longer_ones_are_asked_for(tmp_path: Path) 
     arrays = good(split=names_of_splits())
     short, long = events(tmp_path, **arrays), events(tmp_path, **arrays, settings={"bin_ms": 6.0})
     assert (short.n_steps, short.bin_ms, long.n_steps, long.bin_ms) == (6, 2.0, 2, 6.0)
-    assert np.array_equal(
-        long.train.dense(), (short.train.dense().reshape(2, 3, -1).any(axis=1)).reshape(2, -1, 1, 4, 3)
-    )
+    assert np.array_equal(long.train.dense(), short.train.dense().reshape(2, 3, -1).sum(axis=1).reshape(2, -1, 1, 4, 3))
+    present = events(tmp_path, **arrays | {"x": arrays["x"].astype(bool)}, settings={"bin_ms": 6.0})
+    assert np.array_equal(present.train.dense(), long.train.dense() > 0)
     with pytest.raises(DataError, match=r"bin_ms: bin_ms is not a multiple.*got 3\.0.*2\.0 ms"):
         events(tmp_path, **arrays, settings={"bin_ms": 3.0})
 

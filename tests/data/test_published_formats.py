@@ -191,6 +191,10 @@ class Stored(list):
     def shape(self) -> tuple[int, ...]:
         return (len(self),)
 
+    @property
+    def dtype(self) -> np.dtype:
+        return np.asarray(self[0]).dtype
+
 
 def utterances(n: int, n_classes: int, seed: int, dtype: str = "f2") -> Group:
     """The content of a file of so many utterances, two of every class by each of two speakers in turn."""

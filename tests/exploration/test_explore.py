@@ -171,7 +171,7 @@ def test_half_files_of_a_killed_run_are_removed(whole: tuple[Path, Outcome, list
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds orphans through /proc")
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_runs_leave_no_worker_behind(whole: tuple[Path, Outcome, list[Event]], tmp_path: Path) -> None:
     out, rng, sessions = tmp_path / "workers", np.random.default_rng(8), []
     for _ in range(N_KILLS_WITH_WORKERS):

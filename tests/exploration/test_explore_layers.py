@@ -171,7 +171,7 @@ def test_worker_processes_come_to_the_same_result(whole: tuple[Path, Outcome], t
     assert lasting(tmp_path / "run") == lasting(whole[0])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_runs_come_to_the_same_result(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     """Processes die in the float training, among PTQ candidates and in an ITQ training; then one finishes."""
     out, told = tmp_path / "killed", []

@@ -210,7 +210,7 @@ def test_a_finished_run_is_not_done_again(whole: tuple[Path, Outcome]) -> None:
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
-@pytest.mark.slow
+@pytest.mark.soak
 def test_worker_processes_come_to_the_same_result(n_workers: int, whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     explore(EXPERIMENT, tmp_path / "run", n_workers=n_workers)
     assert lasting(tmp_path / "run") == lasting(whole[0])

@@ -9,7 +9,7 @@ import pytest
 
 import qspinn
 from qspinn.errors import ConfigError, WriteError
-from qspinn.exploration.shipped import experiment_file, shipped, what_it_is, write_shipped
+from qspinn.exploration.shipped import experiment_file, shipped, summary_of, write_shipped
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ def test_the_files_are_put_into_the_wheel() -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_every_experiment_is_read_by_its_name_and_says_what_it_is(name: str) -> None:
     assert qspinn.load_experiment(name).name
-    assert 10 < len(what_it_is(shipped()[name])) < 200
+    assert 10 < len(summary_of(shipped()[name])) < 200
 
 
 def test_a_file_wins_over_a_name(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_exceptions_of_other_kinds_are_noticed(monkeypatch: pytest.MonkeyPatch) 
         assert type(error).__name__ in verdict.detail
 
 
-def selection(seed: int, number: int) -> Verdict:
+def judge(seed: int, number: int) -> Verdict:
     """Kills its process at 3, never ends at 5, takes too much memory at 7."""
     if number == 3:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -98,7 +98,7 @@ def bounded() -> None:
 @pytest.mark.slow
 def test_a_trial_outlives_crashes_and_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "STUCK_S", 2.0)
-    verdicts = sorted(soak.soak(0, mutations=12, n_workers=1, selection=selection, prepare=bounded))
+    verdicts = sorted(soak.soak(0, mutations=12, n_workers=1, judge=judge, prepare=bounded))
     assert [v.number for v in verdicts] == list(range(12))
     assert {v.number: v.outcome for v in verdicts if v.outcome.fault} == {
         3: Outcome.CRASH,
@@ -110,6 +110,6 @@ def test_a_trial_outlives_crashes_and_hangs(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_trial_ends_in_time() -> None:
     started = time.monotonic()
-    verdicts = list(soak.soak(0, seconds=0.01, n_workers=1, selection=selection, prepare=bounded))
+    verdicts = list(soak.soak(0, seconds=0.01, n_workers=1, judge=judge, prepare=bounded))
     assert verdicts == []
     assert time.monotonic() - started < 30

@@ -81,7 +81,7 @@ def test_operations_and_their_order(
     assert [type(op) for op in program.ops] == [PoissonOp, DenseOp, LifOp, DenseOp, LifOp, VoteOp]
     a, b = program.ops_of(LifOp)
     assert (a.stream, b.stream) == (16, 32)
-    assert (a.winner, a.inhibition) == (False, "")
+    assert (a.winner, a.inhibition) == (False, None)
     assert a.v_fmt.signed
     assert not b.v_fmt.signed
     assert a.v_min * 4 == -6 * int(program.codes("a.v_th")[0]) << a.threshold.shift, "-6 mV beside a threshold of 4 mV"

@@ -12,7 +12,7 @@ from qspinn.errors import ConfigError, DataError
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.program import Program
 from qspinn.program.ops import ConvOp, DenseOp, EventsOp, LifOp, ReadOp
-from qspinn.program.parts import InputShift, Leak, Reset, Threshold
+from qspinn.program.parts import Inhibition, InputShift, Leak, Reset, Threshold
 from qspinn.quantization.rates import measured_rates, restore_rates
 from qspinn.runtime import run
 from qspinn.spikes import Spikes, from_dense
@@ -161,7 +161,7 @@ def competing(v_th: int) -> Program:
     ops = (
         *of.ops[:-2],
         DenseOp(source="c", target="c", weight="c.back"),
-        msgspec.structs.replace(of.ops[-2], n=8, winner=True, inhibition="c.inhibition"),
+        msgspec.structs.replace(of.ops[-2], n=8, winner=True, inhibition=Inhibition(tensor="c.inhibition")),
         of.ops[-1],
     )
     return msgspec.structs.replace(of, ops=ops, tensors=of.tensors | more)

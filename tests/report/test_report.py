@@ -362,7 +362,7 @@ def test_png_holds_the_pixels() -> None:
 
 
 def test_left_out_inputs_are_transparent_and_zero(tmp_path: Path) -> None:
-    found = source.read_run(make_run(tmp_path), SECTIONS).own
+    found = source.read_run(make_run(tmp_path), SECTIONS).family_facts
     assert not found.kept[:SIDE].any()
     assert found.kept[SIDE:].all()
     assert (found.after[:, :SIDE] == 0).all()
@@ -400,7 +400,7 @@ def test_shared_splits_are_said_before_the_verdict(tmp_path: Path) -> None:
         "sha256": "00",
         "shape": [SIDE, SIDE],
         "labels": ["a", "b", "c"],
-        "n": [10, 20, 3000],
+        "n": [10, 20, 30],
     }
     plain = write_report(make_run(tmp_path / "plain", data=data)).read_text("utf-8")
     assert "Shared splits" not in plain
@@ -409,3 +409,59 @@ def test_shared_splits_are_said_before_the_verdict(tmp_path: Path) -> None:
     text = "train and test share 1,234, validation and test share 2 images"
     assert text in page
     assert page.index("Shared splits") < page.index('class="lead"')
+
+
+FIRST = ("candidates", 0)
+OUT_OF_RANGE: list[tuple[tuple[Any, ...], Any]] = [
+    (("float_bits",), 0),
+    (("float_bits",), 1 << 60),
+    ((*FIRST, "bits"), 0),
+    ((*FIRST, "accuracy"), 1e308),
+    ((*FIRST, "accuracy"), -5.0),
+    ((*FIRST, "learning_bits"), -1),
+    ((*FIRST, "memory", 0, "count"), -1),
+    ((*FIRST, "candidate", "plan", "rules"), []),
+    ((*FIRST, "trained_rates"), {"a": []}),
+    ((*FIRST, "trained_rates"), {"a": [0.1], "b": [0.1, 0.2]}),
+    (("floats", 0, "accuracy"), 2.0),
+    (("floats", 0, "seconds"), -1.0),
+    (("floats",), []),
+    (("float_validation",), 1.5),
+    (("winner_test",), -0.1),
+    (("candidates",), []),
+    (("front",), []),
+    (("front",), ["nobody"]),
+    (("admitted",), []),
+    (("admitted",), ["nobody"]),
+    (("confusion", 0, 0), -9),
+    (("confusion", 0, 0), 8),
+    (("data", "labels"), []),
+    (("data", "n", 2), 31),
+    (("data", "shape", 0), 0),
+    (("significance", 0, "bits"), []),
+    (("significance", 0, "bits", 0), 0),
+    (("significance", 0, "accuracy"), [0.9]),
+    (("significance", 0, "accuracy", 0), 7.0),
+    (("test_difference", "low"), 5000.0),
+    (("test_difference",), {"points": 0.0, "low": 1.0, "high": 2.0}),
+    (("seconds",), -1.0),
+    (("rewards",), {"ptq0": 1e301}),
+    (("model",), "../other/model.qspinn"),
+    (("model",), ""),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), OUT_OF_RANGE, ids=lambda x: repr(x)[:40])
+def test_numbers_out_of_range_are_named_and_not_drawn(tmp_path: Path, path: tuple[Any, ...], value: Any) -> None:
+    run = make_run(tmp_path)
+    plain = msgspec.json.decode((run / "result.json").read_bytes())
+    *heads, last = path
+    place = plain
+    for head in heads:
+        place = place[head]
+    place[last] = value
+    (run / "result.json").write_bytes(msgspec.json.encode(plain))
+    with pytest.raises(RunError, match=r"result\.json: is damaged.*got .*fix: ") as caught:
+        write_report(run)
+    assert str([name for name in path if isinstance(name, str)][-1]) in str(caught.value.got)
+    assert not (run / "report.html").exists()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
 
-from qspinn.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, NO_CANDIDATE
-from qspinn.cli.output import errors_console
+from qspinn.cli.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, NO_CANDIDATE, Interrupted
+from qspinn.cli.output import errors_console, escaped
 from qspinn.cli.verbs import app
 from qspinn.errors import (
     ArtifactError,
@@ -25,6 +26,7 @@ from qspinn.optional import missing
 def main() -> None:
     """Entry point: turns errors into one line and an exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin where compiled passes run
+    _open_streams()
     try:
         try:
             app(standalone_mode=True)
@@ -44,14 +46,30 @@ def main() -> None:
             raise
         _fail(reported, BAD_INPUT)
     except KeyboardInterrupt:
-        errors_console().print("\ninterrupted")
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED and not isinstance(end, Interrupted):  # typer itself ends without a word
+            print("\ninterrupted", file=sys.stderr)
+        raise
     except OSError as error:  # where results are printed to is full or gone
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is flushed there at exit
         _fail(RunError(str(error.filename or "output"), "cannot be read or written", got=error.strerror), FAILED)
 
 
+def _open_streams() -> None:
+    """Opens the standard streams that the caller has closed, so that printing to them does nothing, and has standard
+    output write what its encoding lacks as an escape: no result is lost over the name of a file."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _fail(error: QSpinnError, code: int) -> None:
-    errors_console().print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    line = escaped(f"error: {error}")
+    errors_console().print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)

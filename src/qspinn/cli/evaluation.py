@@ -6,12 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import qspinn
-from qspinn.cli.inputs import check_own_data, data_of_model
-from qspinn.errors import ConfigError
+from qspinn.cli.inputs import check_own_data, data_of_model, data_places, model_family, need_program
+from qspinn.cli.output import note
+from qspinn.cli.places import output_file
+from qspinn.errors import ConfigError, DataError
+
+
+def evaluate_model(
+    model: Path, out: Path | None, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
+) -> tuple[Any, Any]:
+    """Accuracy and predictions of an integer program or of layers that learned locally, by the content of the file.
+
+    Args:
+        out: where predictions will be written; checked not to be among the data.
+
+    Raises:
+        ArtifactError: a float network.
+    """
+    family = model_family(model)
+    if family == "local" or (family is None and model.suffix == ".safetensors"):
+        return evaluate_local(model, out, seed, data, split, dataset, backend, device)
+    need_program(model)
+    return evaluate_program(model, out, seed, data, split, dataset, backend, device)
 
 
 def evaluate_program(
-    model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
+    model: Path, out: Path | None, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
 ) -> tuple[Any, Any]:
     """Accuracy and predictions of an integer program.
 
@@ -37,6 +57,8 @@ def evaluate_program(
         ops = tuple(msgspec.structs.replace(op, seed=seed) if isinstance(op, PoissonOp) else op for op in program.ops)
         program = msgspec.structs.replace(program, ops=ops)
     config = data_of_model(program.provenance, bool(program.ops_of(EventsOp)), dataset, data)
+    if out:
+        output_file(out, model, *data_places(config))
     loaded = qspinn.load_data(config)
     if config.file:
         check_own_data(loaded, program.provenance, program.labels)
@@ -44,12 +66,13 @@ def evaluate_program(
 
 
 def evaluate_local(
-    model: Path, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
+    model: Path, out: Path | None, seed: int | None, data: str, split: str, dataset: str, backend: str, device: str
 ) -> tuple[Any, Any]:
     """Accuracy and predictions of layers that learned locally, which draw nothing and have one engine.
 
     Raises:
         ConfigError: a seed, another engine or another device is given.
+        DataError: the data have other classes than the model, or steps of another length.
     """
     from qspinn.learning.local.model import load_local
 
@@ -58,7 +81,20 @@ def evaluate_local(
             raise ConfigError(name, "does not apply to layers that learn locally", got=value, fix="leave it out")
     trained = load_local(model)
     config = data_of_model(trained.provenance, True, dataset, data)
+    if out:
+        output_file(out, model, *data_places(config))
     loaded = qspinn.load_data(config)
     if config.file:
-        check_own_data(loaded, trained.provenance, ())
+        labels = trained.provenance.get("labels")
+        if not isinstance(labels, list):
+            note("the model does not say the names of its classes: their order is taken as it is in the file")
+        check_own_data(loaded, trained.provenance, tuple(labels) if isinstance(labels, list) else ())
+    if loaded.bin_ms != trained.network.step_ms:
+        raise DataError(
+            "data.bin_ms",
+            "is not the length of a step that the model learned with",
+            got=loaded.bin_ms,
+            allowed=f"{trained.network.step_ms} ms",
+            fix="give the data in steps of this length",
+        )
     return qspinn.evaluate(trained, getattr(loaded, split), split)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import qspinn
 from qspinn.cli.output import note
-from qspinn.errors import ConfigError, DataError
+from qspinn.errors import ArtifactError, ConfigError, DataError
 
 
 def read_experiment(config: Path, seed: int | None, data: str, sets: list[str] | None, synthetic: bool = False) -> Any:
@@ -60,9 +62,7 @@ def data_of_model(provenance: dict[str, Any], events: bool, name: str, folder: s
     from qspinn.data.catalog import names
     from qspinn.records.record import from_plain
 
-    experiment = provenance.get("experiment")
-    stored = experiment.get("data") if isinstance(experiment, dict) else None
-    stored = stored if isinstance(stored, dict) else {}
+    stored = data_of_provenance(provenance)
     known = names("events" if events else "images")
     place = _data_keys(folder) if folder else {}
     name = name or ("npz" if "file" in place else stored.get("name", ""))
@@ -74,6 +74,69 @@ def data_of_model(provenance: dict[str, Any], events: bool, name: str, folder: s
         )
     same = stored if name == stored.get("name") else {}
     return from_plain(qspinn.EventData if events else qspinn.DataConfig, {**same, "name": name, **place}, "data")
+
+
+def data_places(config: Any) -> list[Path]:
+    """Files and folders that the data of a configuration are read from.
+
+    Args:
+        config: a record, or the plain form of one as files hold it.
+    """
+    if not isinstance(config, dict):
+        config = {"folder": config.folder, "file": config.file}
+    folder, file = (config.get(key) if isinstance(config.get(key), str) else "" for key in ("folder", "file"))
+    if file:
+        return [Path(folder) / file]
+    return [Path(place) for place in (folder or os.environ.get("QSPINN_DATA", ""),) if place]
+
+
+def data_of_provenance(provenance: Any) -> Any:
+    """The plain configuration of the data that a model was made from; empty where it does not say."""
+    experiment = provenance.get("experiment") if isinstance(provenance, dict) else None
+    data = experiment.get("data") if isinstance(experiment, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def run_places(run: Path) -> list[Path]:
+    """Files and folders that a report is made from: those of the run, and the data that it names."""
+    import msgspec
+
+    plain: Any = None
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        if (run / "result.json").is_file():
+            plain = msgspec.json.decode((run / "result.json").read_bytes())
+    files = [run / name for name in ("result.json", "journal", "model.qspinn", "model.safetensors")]
+    return [run, *files, *data_places(data_of_provenance(plain))]
+
+
+def model_family(model: Path) -> str | None:
+    """The family of the trained network in a file; None where it holds something else, such as a program.
+
+    Raises:
+        ArtifactError: not a file, such as a pipe, from which nothing may ever come.
+    """
+    from qspinn.networks.checkpoint import family_in
+
+    if model.exists() and not model.is_file() and not model.is_dir():
+        raise ArtifactError(str(model), "is no regular file", fix="name a file")
+    return family_in(model)
+
+
+def need_program(model: Path) -> None:
+    """Checks that a file holds no trained network where a program is asked for.
+
+    Raises:
+        ArtifactError: it holds one.
+    """
+    family = model_family(model)
+    if family == "local":
+        raise ArtifactError(
+            str(model), "holds layers that learn locally, and no program", fix="qspinn evaluate measures them"
+        )
+    if family is not None:
+        raise ArtifactError(
+            str(model), "is a float network, and no integer program", fix="quantize it first: qspinn explore"
+        )
 
 
 def check_own_data(loaded: Any, provenance: dict[str, Any], labels: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qspinn.cli.places import output_path
+from qspinn.cli.places import output_file_path, output_path
 
 Config = Annotated[
     Path,
@@ -22,6 +22,9 @@ Seed = Annotated[
     int | None, typer.Option(min=0, max=(1 << 32) - 1, help="Seed of everything random; overrides the experiment's.")
 ]
 Out = Annotated[Path | None, typer.Option(parser=output_path, metavar="<path>", help="Folder (or file) to write to.")]
+OutFile = Annotated[
+    Path | None, typer.Option("--out", parser=output_file_path, metavar="<path>", help="File to write to.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option(

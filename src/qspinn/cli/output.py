@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import typing
 from collections.abc import Container, Iterable
 from functools import cache
@@ -15,6 +17,10 @@ if typing.TYPE_CHECKING:
     from rich.text import Text
 
 
+WIDEST, NARROWEST = 10_000, 20
+"""Columns of a table where nothing says how many there are, and the fewest that it is printed in."""
+
+
 @cache
 def errors_console() -> Console:
     """The console on standard error: coloured on a terminal, plain text elsewhere."""
@@ -25,7 +31,7 @@ def errors_console() -> Console:
 
 def note(text: str) -> None:
     """Prints a remark beside the result, on standard error."""
-    errors_console().print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+    errors_console().print(escaped(f"note: {text}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def headline(outcome: Any) -> dict[str, Any]:
@@ -66,14 +72,15 @@ def print_outcome(outcome: Any) -> None:
     for pair, n in outcome.data["shared"].items():
         note(f"{pair} share {n:,} samples, as the data set allows")
     by_key = {c["key"]: c for c in outcome.candidates}
-    title, heads = f"Pareto front on {outcome.data['name']} (accuracy on validation)", ("", "candidate", "memory")
+    title = printable(f"Pareto front on {outcome.data['name']} (accuracy on validation)")
+    heads = ("", "candidate", "memory")
     table = table_of(title, *heads, "less", "accuracy", "reward", left=heads[:2])
     table.add_row("", "float", _size(outcome.float_bits), "1.0x", f"{outcome.float_validation * 100:.2f} %", "")
     for key in reversed(outcome.front):
         c = by_key[key]
         table.add_row(
             "*" if key == outcome.winner else "",
-            c["candidate"]["label"],
+            printable(c["candidate"]["label"]),
             _size(c["bits"]),
             f"{outcome.float_bits / c['bits']:.1f}x",
             f"{c['accuracy'] * 100:.2f} %",
@@ -83,7 +90,7 @@ def print_outcome(outcome: Any) -> None:
     print_table(table)
     _print_legend([by_key[key]["candidate"]["label"] for key in outcome.front])
     d, winner = outcome.test_difference, by_key[outcome.winner]
-    print(f"winner: {readable_name(winner['candidate']['label'])}")
+    print(f"winner: {escaped(readable_name(winner['candidate']['label']))}")
     print(
         f"{_size(outcome.float_bits)} -> {_size(winner['bits'])} ({outcome.float_bits / winner['bits']:.1f}x) at "
         f"{d.points:+.2f} points on test (95 % interval {d.low:+.2f} to {d.high:+.2f}): "
@@ -115,22 +122,32 @@ def table_of(title: str | Text, *heads: str, left: Container[str]) -> Table:
 
     table = Table(title=title, title_justify="left")
     for head in heads:
-        table.add_column(head, justify="left" if head in left else "right")
+        table.add_column(head, justify="left" if head in left else "right", overflow="fold")
     return table
 
 
 def print_table(table: Table) -> None:
-    """Prints a table on standard output."""
+    """Prints a table on standard output, as wide as its content; on a terminal at most as wide as that."""
     from rich.console import Console
 
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDEST)
+    elif console.width < NARROWEST:
+        console = Console(width=NARROWEST)
+    console.print(table)
 
 
 def printable(text: str) -> Text:
     """Text from a file as it is: no markup, and nothing that a terminal would obey."""
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+    return Text(escaped(text))
+
+
+def escaped(text: str) -> str:
+    """Text on one line in which what a terminal would obey is written as an escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def accuracy_line(a: Any) -> str:
@@ -159,8 +176,13 @@ def plain(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """Prints plain data as JSON on standard output."""
-    print(json_bytes(value).decode())
+    """Prints plain data as JSON on standard output; in ASCII where its encoding lacks a letter."""
+    text = json_bytes(value).decode()
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)  # only texts hold others
+    print(text)
 
 
 def json_bytes(value: Any) -> bytes:

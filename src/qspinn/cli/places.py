@@ -21,6 +21,18 @@ def output_path(text: str) -> Path:
     return Path(text)
 
 
+def output_file_path(text: str) -> Path:
+    """Path of a file that --out names.
+
+    Raises:
+        ConfigError: it is empty, or it ends as the name of a folder does.
+    """
+    path = output_path(text)
+    if text.endswith((os.sep, f"{os.sep}.", f"{os.sep}..")):
+        raise ConfigError("--out", "is a folder", got=text, allowed="the name of a file")
+    return path
+
+
 def output_folder(path: Path) -> Path:
     """A folder that a command writes to, checked before the work begins.
 
@@ -38,11 +50,16 @@ def output_folder(path: Path) -> Path:
             )
         if not os.access(there, os.W_OK | os.X_OK):
             raise ConfigError("--out", "cannot be written to", got=str(path), fix="choose another place")
+        for part in path.absolute().relative_to(there).parts:
+            _need_length(there, part, part)
     return path
 
 
 def output_file(path: Path, *inputs: Path) -> Path:
     """A file that a command writes, checked before the work begins.
+
+    Args:
+        inputs: files and folders that the command reads. In a folder only files that no reader takes are replaced.
 
     Raises:
         ConfigError: it is one of the command's inputs, there is something else than a file, or nothing can be written.
@@ -52,12 +69,43 @@ def output_file(path: Path, *inputs: Path) -> Path:
             raise ConfigError("--out", "is a folder", got=str(path), allowed="the name of a file")
         if path.exists() and not path.is_file():
             raise ConfigError("--out", "is no regular file", got=str(path), allowed="the name of a file")
-        if path.exists() and any(p.exists() and path.samefile(p) for p in inputs):
+        if path.exists() and any(_is_read(path, place) for place in inputs):
             raise ConfigError(
                 "--out", "is what the command reads, which would be lost", got=str(path), fix="choose another place"
             )
     output_folder(path.parent)
+    with _named_errors():
+        there = next(p for p in path.absolute().parents if p.is_dir())
+        _need_length(there, f"..{path.name}.training.{os.getpid()}.part", path.name)
     return path
+
+
+WRITTEN = (".html", ".json", ".qspinn", ".safetensors")
+"""Ends of the names of files that commands write and no reader of data takes."""
+
+
+def _is_read(path: Path, place: Path) -> bool:
+    """Whether a file is what lies at a place that is read, or lies in that folder and may be read there."""
+    if place.is_dir():
+        return path.suffix not in WRITTEN and path.resolve().is_relative_to(place.resolve())
+    return place.exists() and path.samefile(place)
+
+
+def _need_length(folder: Path, longest: str, name: str) -> None:
+    """Checks that a name, and the longest one of a file that is written on the way to it, fits the file system.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    most = os.pathconf(folder, "PC_NAME_MAX")
+    if (spare := most - len(os.fsencode(longest))) < 0:
+        raise ConfigError(
+            "--out",
+            "cannot be written to: the name is too long",
+            got=name,
+            allowed=f"up to {len(os.fsencode(name)) + spare} bytes",
+            fix="choose a shorter name",
+        )
 
 
 @contextmanager

@@ -6,22 +6,24 @@ What a command needs is imported where it is used: help is shown without any of 
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
 import qspinn
 from qspinn import __version__
-from qspinn.cli.evaluation import evaluate_local, evaluate_program
-from qspinn.cli.exit_codes import CODES, INTERRUPTED
-from qspinn.cli.inputs import read_experiment
-from qspinn.cli.options import Config, Data, Json, Model, Out, Seed, Sets, Synthetic, Workers
+from qspinn.cli.evaluation import evaluate_model
+from qspinn.cli.exit_codes import CODES, INTERRUPTED, Interrupted
+from qspinn.cli.inputs import data_of_provenance, data_places, need_program, read_experiment, run_places
+from qspinn.cli.options import Config, Data, Json, Model, Out, OutFile, Seed, Sets, Synthetic, Workers
 from qspinn.cli.output import (
     accuracy_line,
     errors_console,
+    escaped,
     headline,
     json_bytes,
     nearest_as_data,
@@ -97,14 +99,7 @@ def explore(
         with progress(as_json) as on_event:
             outcome = search(experiment, folder, n_workers=workers, on_event=on_event)
     except KeyboardInterrupt:
-        command = shlex.join(["qspinn", *sys.argv[1:]])
-        errors_console().print(
-            f"\ninterrupted; everything finished is kept. To continue: {command}",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
-        sys.exit(INTERRUPTED)
+        _interrupted("everything finished is kept")
     except TargetError as error:
         if as_json:
             print_json(
@@ -116,19 +111,28 @@ def explore(
                 }
             )
         raise
+    qspinn.write_report(folder)  # before anything is printed: whoever reads it may stop reading
     model, page = (path_text(folder / name) for name in (outcome.model, "report.html"))
     if as_json:
         print_json(headline(outcome) | {"model": model, "report": page})
     else:
         print_outcome(outcome)
-        print(f"model   {model}\nreport  {page}")
-    qspinn.write_report(folder)
+        print(f"model   {escaped(model)}\nreport  {escaped(page)}")
+
+
+def _interrupted(kept: str) -> NoReturn:
+    """Says what an interrupted command has kept, if anything, and how to continue it, and ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do takes no time
+    command = shlex.join(["qspinn", *sys.argv[1:]])
+    line = f"; {kept}. To continue: {escaped(command)}" if kept else ""
+    errors_console().print(f"\ninterrupted{line}", soft_wrap=True, markup=False, highlight=False)
+    raise Interrupted(INTERRUPTED)
 
 
 @_command("qspinn train digits_stdp --out runs/float.safetensors")
 def train(
     config: Config,
-    out: Out = None,
+    out: OutFile = None,
     seed: Seed = None,
     data: Data = "",
     sets: Sets = None,
@@ -141,22 +145,27 @@ def train(
     Training by gradients or locally that was interrupted continues with the same command.
     """
     experiment = read_experiment(config, seed, data, sets, synthetic)
-    path = output_file(out or Path("runs") / f"{experiment.name}.safetensors", config)
+    path = output_file(out or Path("runs") / f"{experiment.name}.safetensors", config, *data_places(experiment.data))
     resume = path.with_name(f".{path.name}.training")
-    with progress(as_json) as on_event:
-        trained, accuracy = qspinn.train(
-            experiment,
-            resume=resume,
-            device=device,
-            progress=lambda done, total: on_event(training_event("training", done, total)),
-        )
+    try:
+        with progress(as_json) as on_event:
+            trained, accuracy = qspinn.train(
+                experiment,
+                resume=resume,
+                device=device,
+                progress=lambda done, total: on_event(training_event("training", done, total)),
+            )
+    except KeyboardInterrupt:
+        goes_on = not isinstance(experiment, qspinn.Experiment) and resume.exists()
+        _interrupted("the finished epochs are kept" if goes_on else "")  # STDP keeps nothing to go on from
     qspinn.save(trained, path)
     if not isinstance(experiment, qspinn.Experiment):  # STDP leaves no such file: one that is there is another's
         resume.unlink(missing_ok=True)
     if as_json:
         print_json(plain(accuracy) | {"data": experiment.data.title, "checkpoint": path_text(path)})
     else:
-        print(f"data        {experiment.data.title}\n{accuracy_line(accuracy)}\ncheckpoint  {path_text(path)}")
+        title, where = escaped(experiment.data.title), escaped(path_text(path))
+        print(f"data        {title}\n{accuracy_line(accuracy)}\ncheckpoint  {where}")
 
 
 @_command("qspinn sensitivity digits_stdp --out runs/digits")
@@ -176,15 +185,18 @@ def sensitivity(
     """
     experiment = read_experiment(config, seed, data, sets, synthetic)
     folder = output_folder(out or Path("runs") / experiment.name)
-    with progress(as_json) as on_event:
-        curves = qspinn.sensitivity(experiment, folder, n_workers=workers, on_event=on_event)
+    try:
+        with progress(as_json) as on_event:
+            curves = qspinn.sensitivity(experiment, folder, n_workers=workers, on_event=on_event)
+    except KeyboardInterrupt:
+        _interrupted("everything finished is kept")
     if as_json:
         print_json(plain(curves))
         return
     heads = ("tensor", "rounding", "harmless at", "points lost per kbit saved")
     table = table_of("significance, most significant first", *heads, left=heads[:2])
     for c in curves:
-        table.add_row(c.path, c.rounding.value, f"{c.harmless_bits} bit", f"{c.significance:.3g}")
+        table.add_row(printable(c.path), c.rounding.value, f"{c.harmless_bits} bit", f"{c.significance:.3g}")
     print_table(table)
 
 
@@ -193,7 +205,7 @@ def evaluate(
     model: Annotated[
         Path, typer.Argument(help="A .qspinn file, or a .safetensors file of local learning.", show_default=False)
     ],
-    out: Out = None,
+    out: OutFile = None,
     seed: Seed = None,
     data: Data = "",
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
@@ -209,8 +221,7 @@ def evaluate(
         raise ConfigError("--split", "unknown split", got=split, allowed=", ".join(SPLITS))
     if out:
         output_file(out, model)
-    measure = evaluate_local if model.suffix == ".safetensors" else evaluate_program
-    accuracy, predicted = measure(model, seed, data, split, dataset, backend, device)
+    accuracy, predicted = evaluate_model(model, out, seed, data, split, dataset, backend, device)
     if out:
         from qspinn.files import write_atomic
 
@@ -222,13 +233,16 @@ def evaluate(
 
 
 @_command("qspinn inspect runs/digits/model.qspinn")
-def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = False) -> None:
+def inspect(model: Model, out: OutFile = None, seed: Seed = None, as_json: Json = False) -> None:
     """Show what is in a model: operations, tensors with their formats, memory to the bit. --seed is not used."""
     from qspinn.memory import program_account
 
     if out:
         output_file(out, model)
+    need_program(model)
     program = qspinn.load(model)
+    if out:
+        output_file(out, model, *data_places(data_of_provenance(program.provenance)))
     account = program_account(program)
     contents = {
         "name": program.name,
@@ -263,34 +277,34 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
 @_command("qspinn report runs/digits")
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of an exploration.", show_default=False)],
-    out: Out = None,
+    out: OutFile = None,
     seed: Seed = None,
     as_json: Json = False,
 ) -> None:
     """Write the report of a finished exploration again. --seed is not used."""
     if out:
-        output_file(out, *(file for file in run.rglob("*") if file.suffix != ".html"))
+        output_file(out, *run_places(run))
     page = qspinn.write_report(run, out)
     if as_json:
         print_json({"report": path_text(page)})
     else:
-        print(f"report  {path_text(page)}")
+        print(f"report  {escaped(path_text(page))}")
 
 
 @_command("qspinn init digits_stdp --out mine.toml")
 def init(
     name: Annotated[str, typer.Argument(help="Name of an experiment that comes with the package.")] = "",
-    out: Out = None,
+    out: OutFile = None,
     listed: Annotated[bool, typer.Option("--list", help="List the experiments that come with the package.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write an experiment that comes with the package as a file to edit; a file that is there is kept."""
-    from qspinn.exploration.shipped import shipped, what_it_is, write_shipped
+    from qspinn.exploration.shipped import shipped, summary_of, write_shipped
 
     if listed:
         if name or out:
             raise ConfigError("--list", "lists all experiments", got=name or str(out), fix="leave the rest out")
-        summaries = {known: what_it_is(file) for known, file in shipped().items()}
+        summaries = {known: summary_of(file) for known, file in shipped().items()}
         if as_json:
             print_json(summaries)
         else:
@@ -303,4 +317,5 @@ def init(
     if as_json:
         print_json({"experiment": path_text(path)})
     else:
-        print(f"experiment  {path_text(path)}\nnext        qspinn explore {shlex.quote(path_text(path))}")
+        where = escaped(path_text(path))
+        print(f"experiment  {where}\nnext        qspinn explore {escaped(shlex.quote(path_text(path)))}")

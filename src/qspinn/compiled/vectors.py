@@ -406,7 +406,7 @@ def stream_floats(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
 
 @intrinsic
 def fence(typingctx: Any) -> Any:
-    """What `stream_floats` has stored is there for every thread."""
+    """Fence after which every thread sees what `stream_floats` has stored."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         builder.fence("seq_cst")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import tokenize
 import zipfile
@@ -20,6 +21,8 @@ LONGEST_MS = 1_000_000
 """Longest bin: beyond, floats no longer hold a millionth of a microsecond."""
 MOST_BYTES = 1 << 32
 """Of all arrays of a user's file, unpacked: 4 GiB. A small damaged file can announce any size."""
+MOST_PACKED = 1 << 28
+"""Of the arrays of a published set, unpacked: 256 MiB, several times the largest."""
 DAMAGED = (
     OSError,
     EOFError,
@@ -30,6 +33,10 @@ DAMAGED = (
     NotImplementedError,
     RuntimeError,
     MemoryError,
+    LookupError,
+    ArithmeticError,
+    SystemError,
+    lzma.LZMAError,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
@@ -42,11 +49,17 @@ def read_npz(path: Path, names: Sequence[str]) -> list[NDArray]:
     """The named arrays.
 
     Raises:
-        DataError: missing or damaged file, an array that is missing or holds Python objects.
+        DataError: missing or damaged file, an array that is missing or holds Python objects, over `MOST_PACKED` bytes.
     """
     try:
-        with path.open("rb") as raw, np.load(raw) as file:
-            return [_array(file, name, path) for name in names]
+        with zipfile.ZipFile(path) as file:
+            members = {info.filename: info for info in file.infolist()}
+            for name in names:
+                if f"{name}.npy" not in members:
+                    raise DataError(str(path), f"holds no array {name!r}", got=sorted(members))
+            found = [members[f"{name}.npy"] for name in names]
+            _need_size(path, found, MOST_PACKED)
+            return [_checked_array(path, file, info) for info in found]
     except DAMAGED as error:
         raise _unreadable(path, error) from None
 
@@ -88,12 +101,17 @@ def _need_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
                 fix="write it with numpy.savez",
             )
         found.add(name)
-    if (size := sum(info.file_size for info in members)) > MOST_BYTES:
+    _need_size(path, members, MOST_BYTES)
+
+
+def _need_size(path: Path, members: list[zipfile.ZipInfo], most: int) -> None:
+    """Refuses arrays of over so many bytes in all, before any is unpacked."""
+    if (size := sum(info.file_size for info in members)) > most:
         raise DataError(
             str(path),
             "is too large, once unpacked",
             got=f"{size:,} bytes",
-            allowed=f"up to {MOST_BYTES:,} bytes",
+            allowed=f"up to {most:,} bytes",
             fix="store events packed (offsets, index) instead of a dense raster",
         )
 
@@ -115,6 +133,8 @@ def _checked_array(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
             allowed="numbers or text",
             fix=f"{name} = numpy.array({name}, dtype=str) for text, or one array of numbers",
         )
+    if not dtype.itemsize and 0 not in shape:
+        raise DataError(f"{path}: {name}", "holds texts of no characters", got=f"{shape} of {dtype}", allowed="text")
     if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
         raise DataError(
             f"{path}: {name}",
@@ -125,12 +145,6 @@ def _checked_array(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
         )
     with file.open(info) as raw:
         return np.asarray(np.lib.format.read_array(raw))
-
-
-def _array(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray:
-    if name not in file:
-        raise DataError(str(path), f"holds no array {name!r}", got=file.files)
-    return np.asarray(file[name])
 
 
 def column(path: Path, name: str, array: NDArray) -> NDArray[np.int64]:
@@ -167,7 +181,7 @@ def multiple(bin_ms: float, base_ms: float, where: str) -> int:
     """Number of stored bins that make one of bin_ms."""
     length = real_of(bin_ms)
     factor = round(length / base_ms) if 0 < length <= LONGEST_MS else 0
-    if factor < 1 or abs(factor * base_ms - length) > 1e-6:
+    if factor < 1 or abs(factor * base_ms - length) > 1e-6 * min(1.0, length):
         raise DataError(
             where,
             "bin_ms is not a multiple of the stored bins",

@@ -18,6 +18,15 @@ def path_of(where: str, path: Any) -> Path:
     return arrays.path_of(where, path, DataError)
 
 
+def files_in(place: Path, pattern: str) -> list[Path]:
+    """The files of a folder whose names are as the pattern says, by name; none where there is no such folder.
+
+    Raises:
+        DataError: as `exists`.
+    """
+    return sorted(place.glob(pattern)) if exists(place) else []
+
+
 def exists(path: Path) -> bool:
     """Whether there is such a file or folder.
 

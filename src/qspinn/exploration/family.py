@@ -80,6 +80,9 @@ class Family(Protocol):
     def open_measurement(self, folder: Path, experiment: Any, labels: tuple[str, ...], files: Files) -> Any:
         """Opens the measurement of a run from its stored splits."""
 
+    def float_path(self, folder: Path, task: Any) -> Path:
+        """File of a task's float network in a run's folder."""
+
     def train_float(self, measurement: Any, task: Any) -> dict[str, Any]:
         """Trains and stores a float network; returns its record without kind and key."""
 

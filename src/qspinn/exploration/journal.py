@@ -25,9 +25,10 @@ HEAD = struct.Struct("<III")
 def scan(data: bytes, where: str) -> tuple[list[dict[str, Any]], int]:
     """Records in a journal's bytes, and the length of the valid part.
 
-    A record cut short at the end of the file is what a crash leaves and is dropped. Damage before the end, where
-    more bytes follow than an interrupted append can leave, is an error, and so is a whole record whose content is no
-    JSON object: no interruption leaves that.
+    A record cut short at the end of the file is what a crash leaves and is dropped; so is one that ends in zeros, which
+    a machine that loses power leaves where the file had grown and the data were not written. Damage before the end,
+    where more bytes follow than an interrupted append can leave, is an error, and so is a whole record whose content is
+    no JSON object: no interruption leaves that.
 
     Raises:
         RunError: not a journal, or damaged.
@@ -75,11 +76,15 @@ def _record(payload: bytes) -> dict[str, Any] | None:
 
 
 def _is_torn_tail(data: bytes, at: int) -> bool:
-    """Whether the bytes from `at` are one append cut short: the announced record reaches beyond the end."""
-    if at + HEAD.size > len(data):
+    """Whether the bytes from `at` are one append cut short: the announced record reaches beyond the end, or to it and
+    ends in zeros, which no JSON does; or there are only zeros."""
+    if at + HEAD.size > len(data) or not any(data[at:]):
         return True
     length, complement, _ = HEAD.unpack_from(data, at)
-    return bool(length ^ complement == 0xFFFFFFFF and at + HEAD.size + length > len(data))
+    end = at + HEAD.size + length
+    return bool(
+        length ^ complement == 0xFFFFFFFF and (end > len(data) or (end == len(data) and length and data[-1] == 0))
+    )
 
 
 class Journal:
@@ -123,6 +128,7 @@ class Journal:
             ) from None
 
     def close(self) -> None:
+        """Closes the file, which frees the run's folder for others."""
         self._file.close()
 
     def __enter__(self) -> Journal:

@@ -105,8 +105,15 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return self.experiment.reward.value(record["accuracy"], record["bits"], self.float_accuracy, self.float_bits)
 
     def winner(self, records: list[dict[str, Any]]) -> str:
-        """Key of the admitted candidate with the largest reward; "" when none is admitted. It is on the front."""
-        best = max(self.admitted(records), key=lambda r: (self.reward(r), -r["bits"], r["key"]), default=None)
+        """Key of the admitted candidate on the front with the largest reward, of equal ones the one of fewest bits; ""
+        when none is admitted. No other candidate beats it: what does so is admitted, too."""
+        admitted = self.admitted(records)
+        on_front = set(self.front(admitted))  # rewards alone may tie: beyond float, accuracy has no reward
+        best = max(
+            (r for r in admitted if r["key"] in on_front),
+            key=lambda r: (self.reward(r), -r["bits"], r["key"]),
+            default=None,
+        )
         return best["key"] if best else ""
 
 
@@ -159,7 +166,9 @@ def outcome_of(
         raise _no_winner(candidates, selection, rejected)
     chosen = next(r for r in candidates if r["key"] == winner)
     stored = family.STORED
-    built = stored.kept(worker.folder, candidate_of(experiment, chosen["candidate"]), chosen["bits"])
+    built = stored.kept(
+        worker.folder, candidate_of(experiment, chosen["candidate"]), chosen["bits"], chosen.get("sha256")
+    )
     float_right, predicted = family.test(worker.measurement, dataset, built)
     truth = dataset.test.labels
     right = predicted == truth

@@ -19,6 +19,8 @@ from qspinn import __version__
 from qspinn.arrays import integer, need_call, path_of
 from qspinn.errors import ArtifactError, ConfigError, LoweringError, QSpinnError, RunError
 from qspinn.exploration import tasks as ev
+from qspinn.exploration.artifacts import need_digest
+from qspinn.exploration.entries import check_entries
 from qspinn.exploration.family import (
     AnyDataset,
     AnyExperiment,
@@ -32,7 +34,16 @@ from qspinn.exploration.family import (
 from qspinn.exploration.journal import Journal
 from qspinn.exploration.outcome import Outcome, Selection, outcome_of, ranked, reasons, versions_of
 from qspinn.exploration.sensitivity import Significance
-from qspinn.exploration.workers import Event, Executors, OnEvent, Precompilation, Workers, is_measured, local_processes
+from qspinn.exploration.workers import (
+    Event,
+    Executors,
+    OnEvent,
+    Precompilation,
+    Workers,
+    is_measured,
+    local_processes,
+    stop,
+)
 from qspinn.files import remove_parts, write_atomic
 from qspinn.records.record import canonical_json, content_key, to_plain
 
@@ -113,14 +124,15 @@ def _opened(
     for name, function in (("on_event", report), ("executors", executors)):
         need_call(name, function)
     folder = Path(out).resolve()
+    _need_own(folder)
     report(Event(stage="data", done=0, total=1))
     family = family_of(experiment)
     dataset = family.load(experiment)
     n_workers = n_workers or os.cpu_count() or 1
     with Journal(folder / "journal") as journal:
         _claim(journal, experiment, dataset, folder)
-        for place in (folder, *(folder / name for name in ("float", "cache", "candidates"))):  # this run holds the lock
-            remove_parts(place)
+        for place, names in WRITTEN.items():  # this run holds the lock
+            remove_parts(folder / place, names)
         files = family.store(folder, experiment, dataset)
         report(Event(stage="data", done=1, total=1))
         arguments = (str(folder), canonical_json(experiment), dataset.labels, files)
@@ -134,8 +146,39 @@ def _opened(
                     folder=folder, experiment=experiment, family=family, dataset=dataset, files=files, workers=workers
                 )
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                stop(pool)
                 raise
+
+
+WRITTEN = {
+    "": ("result.json", "report.html", "model.qspinn", "model.safetensors"),
+    "float": ("*.safetensors", "*.training"),
+    "cache": ("*.npy", "*.sha256.json"),
+    "candidates": ("*.qspinn", "*.safetensors", "*.training"),
+}
+"""Folder within a run's folder -> patterns of the files that a run writes there, beside its journal."""
+
+
+def _need_own(folder: Path) -> None:
+    """Checks that a run does not write over files of others: those of a run lie beside a journal.
+
+    Raises:
+        RunError: a file that a run writes is there and no journal, or a file stands where a run has a folder.
+    """
+    for name in filter(None, WRITTEN):
+        place = folder / name
+        if os.path.lexists(place) and not place.is_dir():
+            raise RunError(str(place), "is no folder", fix="choose another folder with --out, or move it away")
+    if (folder / "journal").exists():
+        return
+    for name, patterns in WRITTEN.items():
+        for found in sorted(file for pattern in patterns for file in (folder / name).glob(pattern)):
+            raise RunError(
+                str(folder),
+                "holds files, and no journal of a run that wrote them; they would be written over",
+                got=str(found.relative_to(folder)),
+                fix="choose another folder with --out, or move them away",
+            )
 
 
 def _rehearsals(
@@ -159,11 +202,29 @@ def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, fol
         "experiment": to_plain(experiment),
         "data": dataset.checksum(),
         "version": __version__,
+        "labels": list(dataset.labels),
+        "shape": list(dataset.shape),
+        "n": [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)],
     }
     if not journal.records:
         journal.append(mine)
         return
+    check_entries(journal.records, str(journal.path))
     first = journal.records[0]
+    for name, what in (
+        ("labels", "other names of classes"),
+        ("shape", "samples of another shape"),
+        ("n", "other sizes of the splits"),
+    ):
+        # journals of earlier versions do not say them
+        if first.get("data") == mine["data"] and first.get(name, mine[name]) != mine[name]:
+            raise RunError(
+                str(folder),
+                f"holds a run of the same data with {what}",
+                got=mine[name],
+                allowed=str(first[name]),
+                fix="choose another folder with --out, or delete this one",
+            )
     same = first.get("data") == mine["data"]  # a folder of data that was moved is another experiment
     if not same or (first.get("key") != mine["key"] and not _reads_as(first.get("experiment"), experiment)):
         raise RunError(
@@ -193,7 +254,7 @@ def _floats_and_sweep(job: _Job) -> tuple[Selection, list[Significance]]:
         "float training",
         "float",
         [(key, msgspec.json.encode(task)) for key, task in tasks],
-        has_file=lambda record: family.has_float(job.folder, by_key[record["key"]]),
+        has_file=lambda record: _has_float(job, by_key[record["key"]], record),
     )
     account = family.account(experiment, job.dataset)
     points = family.points(experiment, job.dataset)
@@ -202,6 +263,15 @@ def _floats_and_sweep(job: _Job) -> tuple[Selection, list[Significance]]:
         experiment=experiment, float_accuracy=floats[tasks[0][0]]["accuracy"], float_bits=account.total_bits
     )
     return selection, ranked(experiment, job.workers.journal.records, account)
+
+
+def _has_float(job: _Job, task: Any, record: dict[str, Any]) -> bool:
+    """Whether the float network of a task is whole, and the one that this run trained."""
+    try:
+        need_digest(job.family.float_path(job.folder, task), record.get("sha256"))
+    except ArtifactError:
+        return False
+    return job.family.has_float(job.folder, task)
 
 
 def _candidates(job: _Job, selection: Selection, curves: list[Significance]) -> Selection:
@@ -221,7 +291,7 @@ def _candidates(job: _Job, selection: Selection, curves: list[Significance]) -> 
 
     def has_file(record: dict[str, Any]) -> bool:
         try:
-            job.family.STORED.kept(job.folder, by_key[record["key"]], record["bits"])
+            job.family.STORED.kept(job.folder, by_key[record["key"]], record["bits"], record.get("sha256"))
         except ArtifactError:
             return False
         return True

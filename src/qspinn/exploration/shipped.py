@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from qspinn import former
 from qspinn.errors import ConfigError, WriteError
 from qspinn.records.words import nearest
 
@@ -19,7 +20,7 @@ def shipped() -> dict[str, Path]:
     return {file.stem: file for file in sorted(FOLDER.glob("*.toml"))}
 
 
-def what_it_is(file: Path) -> str:
+def summary_of(file: Path) -> str:
     """Summary of an experiment: the first sentence of the comment at its top."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
     text = " ".join(line.removeprefix("#").strip() for line in lines)
@@ -74,3 +75,6 @@ def write_shipped(name: str, out: Path | None = None) -> Path:
     except OSError as error:
         raise WriteError(str(path), "cannot be written", got=error.strerror, fix="choose another place") from None
     return path
+
+
+__getattr__ = former.names_of(__name__)

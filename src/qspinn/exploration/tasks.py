@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.errors import QSpinnError, RunError
-from qspinn.exploration.artifacts import PROGRAM
+from qspinn.exploration.artifacts import PROGRAM, digest
 from qspinn.exploration.family import (
     AnyCandidate,
     AnyExperiment,
@@ -105,7 +105,9 @@ def evaluate(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]:
             "memory": [to_plain(row) for row in account.rows],
         }
         _need_numbers(measured)
-        family.STORED.save(built, family.STORED.path(worker.folder, candidate))
+        path = family.STORED.path(worker.folder, candidate)
+        family.STORED.save(built, path)
+        measured["sha256"] = digest(path)
     except Exception as error:
         return record | rejection(error, worker.folder)
     return record | measured | {"seconds": round(time.perf_counter() - start, 3)}
@@ -217,7 +219,8 @@ def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
         raise _worker
     plain = msgspec.json.decode(argument)
     if kind == "float":
-        return {"kind": kind, "key": key, **_worker.family.train_float(_worker.measurement, plain)}
+        trained = _worker.family.train_float(_worker.measurement, plain)
+        return {"kind": kind, "key": key, **trained, "sha256": digest(_worker.family.float_path(_worker.folder, plain))}
     if kind == "rehearsal":
         rehearsal_of(_worker.experiment).rehearse(_worker.measurement, plain)
         return {}

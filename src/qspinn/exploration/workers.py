@@ -5,7 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.context
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterable
@@ -40,21 +42,55 @@ class _WorkerProcess(multiprocessing.context.SpawnProcess):
     def _Popen(process_obj: Any) -> Any:  # the hook's name is multiprocessing's
         main = sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")
+        # Ctrl-C reaches the whole group: a worker that still imports would print where it was interrupted
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return multiprocessing.context.SpawnProcess._Popen(process_obj)
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             sys.modules["__main__"] = main
 
 
 class _WorkerContext(multiprocessing.context.SpawnContext):
-    Process = _WorkerProcess
+    """Context of worker processes, which keeps those that were made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[_WorkerProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]  # the name is multiprocessing's
+        process = _WorkerProcess(*args, **options)
+        self.made.append(process)
+        return process
+
+
+class LocalProcesses(concurrent.futures.ProcessPoolExecutor):
+    """Executor with a fresh Python process per worker on this machine, whose work can be ended at once."""
+
+    def __init__(self, n_workers: int, initializer: Callable[..., None], arguments: tuple) -> None:
+        self.context = _WorkerContext()
+        super().__init__(n_workers, mp_context=self.context, initializer=initializer, initargs=arguments)
+
+    def end(self) -> None:
+        """Ends the processes with the tasks that they are at: files are written whole or not at all."""
+        alive = [process for process in self.context.made if process.pid is not None and process.is_alive()]
+        for process in alive:
+            process.terminate()
+        waiting = {process.sentinel for process in alive}
+        while waiting and (ended := multiprocessing.connection.wait(waiting, timeout=10)):
+            waiting -= {*ended}
 
 
 def local_processes(n_workers: int, initializer: Callable[..., None], arguments: tuple) -> concurrent.futures.Executor:
     """Executor with a fresh Python process per worker on this machine."""
-    return concurrent.futures.ProcessPoolExecutor(
-        n_workers, mp_context=_WorkerContext(), initializer=initializer, initargs=arguments
-    )
+    return LocalProcesses(n_workers, initializer, arguments)
+
+
+def stop(pool: concurrent.futures.Executor) -> None:
+    """Ends the work of an executor without waiting for tasks at which a run that stops would not look."""
+    if isinstance(pool, LocalProcesses):
+        pool.end()
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Precompilation:

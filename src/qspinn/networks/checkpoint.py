@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,15 +15,21 @@ from numpy.typing import NDArray
 
 from qspinn import former
 from qspinn.errors import ArtifactError, ConfigError, QSpinnError
-from qspinn.files import entry_of, write_atomic
+from qspinn.files import entry_of, read_file, read_head, write_atomic
 from qspinn.networks import parameters
 from qspinn.networks.competing import Network
 from qspinn.networks.layered import LayeredNetwork
-from qspinn.networks.parameters import Parameters
+from qspinn.networks.parameters import Expected, Parameters
 from qspinn.records.named import NamedFields
 from qspinn.records.record import canonical_json, from_plain
 
 T = TypeVar("T", bound="AnyTrained")
+FAMILIES = {"": "competing populations", "layers": "a network of layers", "local": "layers that learned locally"}
+"""What the files of each family hold, by the family's word in their entry; those of competing populations have none."""
+KEYS = ("network", "sha256", "family", "provenance", "sha256_all")
+"""What the entry of a file may hold."""
+UNREADABLE = (LookupError, TypeError, ValueError, OverflowError, RecursionError, QSpinnError)
+"""Errors by which something within a file is refused."""
 
 
 class AnyTrained(Protocol):
@@ -50,7 +56,37 @@ class AnyTrained(Protocol):
         """Content key (sha256, hex) of declaration and arrays."""
 
 
-class Trained(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
+class Arrays(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
+    """Base of trained networks: a declaration, its arrays by path, and the checks that both share.
+
+    Attributes:
+        WITH_SHAPES: the content key covers the shapes of the arrays.
+    """
+
+    WITH_SHAPES: ClassVar[bool] = True
+
+    network: Any
+    params: Parameters
+
+    def expected(self) -> dict[str, Expected]:
+        """Requirements on the arrays by path."""
+        raise NotImplementedError
+
+    def need_whole(self) -> Self:
+        """Returns this network after a check that every array is there, of its shape and finite.
+
+        Raises:
+            DataError: names the array.
+        """
+        parameters.need_whole(self.params, self.expected())
+        return self
+
+    def key(self) -> str:
+        """Content key (sha256, hex) of declaration and arrays."""
+        return digest(self.network, self.params, with_shapes=self.WITH_SHAPES)
+
+
+class Trained(Arrays, frozen=True, kw_only=True, eq=False):
     """A network and its learned arrays by tensor path.
 
     `<pop>.w` float32 [N_post, N_pre]; `<pop>.theta` float32 [N], mV; `readout.responses` float64 [N, n_classes], the
@@ -62,9 +98,9 @@ class Trained(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, 
     """
 
     FAMILY: ClassVar[str] = ""
+    WITH_SHAPES: ClassVar[bool] = False
 
     network: Network
-    params: Parameters
 
     def __post_init__(self) -> None:
         if type(self.network) is not Network:  # a file would lose the fields of a derived class
@@ -74,29 +110,20 @@ class Trained(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, 
                 got=type(self.network).__name__,
                 allowed="qspinn.Network",
             )
-        parameters.need_arrays(self.params, parameters.of_competing(self.network))
+        parameters.need_arrays(self.params, self.expected())
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
 
-    def need_whole(self) -> Trained:
-        """Returns this network after a check that every array is there, of its shape and finite.
-
-        Raises:
-            DataError: names the array.
-        """
-        parameters.need_whole(self.params, parameters.of_competing(self.network))
-        return self
+    def expected(self) -> dict[str, Expected]:
+        """Requirements on the arrays by path."""
+        return parameters.of_competing(self.network)
 
     def with_params(self, **changed: NDArray) -> Trained:
         """The same network with some arrays replaced; dots in paths are written as double underscores."""
         new = {k.replace("__", "."): v for k, v in changed.items()}
         return Trained(network=self.network, params={**self.params, **new})
 
-    def key(self) -> str:
-        """Content key (sha256, hex) of declaration and arrays."""
-        return digest(self.network, self.params, with_shapes=False)
 
-
-class TrainedLayers(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
+class TrainedLayers(Arrays, frozen=True, kw_only=True, eq=False):
     """A layered network and the state of the module that was trained, batch normalization with its statistics and not
     folded, so that training can go on from it (`learning.surrogate.restored`).
 
@@ -107,7 +134,6 @@ class TrainedLayers(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=
     FAMILY: ClassVar[str] = "layers"
 
     network: LayeredNetwork
-    params: Parameters
 
     def __post_init__(self) -> None:
         if type(self.network) is not LayeredNetwork:
@@ -117,18 +143,9 @@ class TrainedLayers(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=
         self.need_whole()
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
 
-    def need_whole(self) -> TrainedLayers:
-        """Returns this network after a check that every array is there, of its shape and finite.
-
-        Raises:
-            DataError: names the array.
-        """
-        parameters.need_whole(self.params, parameters.of_module(self.network))
-        return self
-
-    def key(self) -> str:
-        """Content key (sha256, hex) of declaration and arrays."""
-        return digest(self.network, self.params, with_shapes=True)
+    def expected(self) -> dict[str, Expected]:
+        """Requirements on the arrays by path."""
+        return parameters.of_module(self.network)
 
 
 def digest(declaration: Any, params: Parameters, *, with_shapes: bool) -> str:
@@ -160,20 +177,29 @@ def save(trained: AnyTrained, path: str | Path) -> None:
         )
     trained.need_whole()
     arrays = {k: np.require(v, requirements="C") for k, v in trained.params.items()}
-    family: dict[str, Any] = {"family": trained.FAMILY} if trained.FAMILY else {}
+    entry: dict[str, Any] = {"network": msgspec.to_builtins(trained.network), "sha256": trained.key()}
+    if trained.FAMILY:
+        entry["family"] = trained.FAMILY
     if provenance := getattr(trained, "provenance", None):
-        family |= {"provenance": provenance}
-    entry = msgspec.json.encode({"network": msgspec.to_builtins(trained.network), "sha256": trained.key()} | family)
-    write_atomic(path, safetensors.numpy.save(arrays, metadata={"qspinn_float": entry.decode()}))
+        entry["provenance"] = provenance
+    entry["sha256_all"] = _of_all(msgspec.json.decode(msgspec.json.encode(entry)))
+    text = msgspec.json.encode(entry).decode()
+    write_atomic(path, safetensors.numpy.save(arrays, metadata={"qspinn_float": text}))
+
+
+def _of_all(entry: dict[str, Any]) -> str:
+    """sha256 (hex) of all that the entry of a file holds beside it, the family and the provenance included."""
+    rest = {key: value for key, value in entry.items() if key != "sha256_all"}
+    return hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()
 
 
 def family_in(path: str | Path) -> str | None:
     """The family of the trained network in a file, "" for competing populations; None where the file is no checkpoint,
     or cannot be read."""
     try:
-        entry = entry_of(Path(path).read_bytes(), "qspinn_float")
+        entry = entry_of(read_head(path), "qspinn_float")
         return str(entry.get("family", ""))
-    except (OSError, TypeError, ValueError, AttributeError, RecursionError):
+    except (QSpinnError, TypeError, ValueError, AttributeError, RecursionError):
         return None
 
 
@@ -186,8 +212,9 @@ def load(path: str | Path) -> Trained:
     return read(
         path,
         lambda entry, params: Trained(
-            network=from_plain(Network, entry["network"], str(path)), params=params
+            network=from_plain(Network, entry["network"], "network"), params=params
         ).need_whole(),
+        Trained.FAMILY,
     )
 
 
@@ -196,39 +223,70 @@ def load_layers(path: str | Path) -> TrainedLayers:
     return read(
         path,
         lambda entry, params: TrainedLayers(
-            network=from_plain(LayeredNetwork, entry["network"], str(path)), params=params
+            network=from_plain(LayeredNetwork, entry["network"], "network"), params=params
         ),
+        TrainedLayers.FAMILY,
     )
 
 
-def read(path: str | Path, make: Callable[[Any, Parameters], T]) -> T:
-    """The checkpoint of any family at path.
+def read(path: str | Path, make: Callable[[Any, Parameters], T], family: str) -> T:
+    """The checkpoint of a family at path.
 
     Args:
         make: makes the trained network of the file's entry and its arrays.
+        family: its word, a key of `FAMILIES`.
 
     Raises:
         ArtifactError: missing, truncated, altered or not such a checkpoint.
     """
+    data = read_file(path)
+    where = str(path)
     try:
-        data = Path(path).read_bytes()
         params = dict(safetensors.numpy.load(data))
         entry = entry_of(data, "qspinn_float")
+        text = msgspec.json.encode(entry)  # refuses what is nested too deep to be written again
+    except (safetensors.SafetensorError, *UNREADABLE) as error:
+        raise _unreadable(where, error) from None
+    del data, text
+    _need_entry(entry, family, where)
+    try:
         trained = make(entry, params)
-    except (
-        OSError,
-        safetensors.SafetensorError,
-        LookupError,
-        TypeError,
-        ValueError,
-        OverflowError,
-        RecursionError,
-        QSpinnError,
-    ) as error:
-        raise ArtifactError(str(path), "cannot be read as a float checkpoint", got=str(error)[:120]) from None
-    if entry.get("sha256") != digest(entry["network"], params, with_shapes="family" in entry):
-        raise ArtifactError(str(path), "checksum does not match: the file was damaged or edited")
+        whole = entry.get("sha256") == digest(entry["network"], params, with_shapes="family" in entry)
+    except UNREADABLE as error:
+        raise _unreadable(where, error) from None
+    if not whole or entry.get("sha256_all", _of_all(entry)) != _of_all(entry):
+        raise ArtifactError(where, "checksum does not match: the file was damaged or edited")
     return trained
+
+
+def _unreadable(where: str, error: Exception) -> ArtifactError:
+    return ArtifactError(where, "cannot be read as a float checkpoint", got=str(error))
+
+
+def _need_entry(entry: Any, family: str, where: str) -> None:
+    """Refuses an entry of another family, and one with keys that this version does not write; files from before
+    `sha256_all` have no checksum of anything but the network and its arrays."""
+    if not isinstance(entry, dict):
+        raise ArtifactError(where, "cannot be read as a float checkpoint", got=type(entry).__name__, allowed="a table")
+    found = entry.get("family", "")
+    if found not in (*FAMILIES,):
+        raise ArtifactError(
+            where,
+            "holds a trained network of a family that this version does not know",
+            got=found,
+            allowed=", ".join(filter(None, FAMILIES)),
+            fix="upgrade qspinn, or restore the file from a copy",
+        )
+    if found != family:
+        raise ArtifactError(where, f"holds {FAMILIES[found]}", allowed=FAMILIES[family])
+    if unknown := entry.keys() - KEYS:
+        raise ArtifactError(
+            where,
+            "has entries that this version does not know",
+            got=sorted(unknown),
+            allowed=", ".join(KEYS),
+            fix="upgrade qspinn, or restore the file from a copy",
+        )
 
 
 __getattr__ = former.names_of(__name__)

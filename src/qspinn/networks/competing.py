@@ -207,15 +207,19 @@ class Network(Record, frozen=True):
             )
 
     def population(self, name: str) -> Population:
+        """Population of this name."""
         return next(p for p in self.populations if p.name == name)
 
     def dense_into(self, name: str) -> Dense:
+        """Connection into a population."""
         return next(c for c in self.connections if isinstance(c, Dense) and c.target == name)
 
     def lateral_of(self, name: str) -> Lateral | None:
+        """Lateral inhibition of a population; None where it has none."""
         return next((c for c in self.connections if isinstance(c, Lateral) and c.target == name), None)
 
     def size_of(self, name: str) -> int:
+        """Number of neurons of a population, or of inputs."""
         return self.input.n if name == "input" else self.population(name).n
 
 

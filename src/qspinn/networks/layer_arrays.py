@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from qspinn.arrays import LARGEST_SIZE, need_kind, reals
 from qspinn.errors import LoweringError
 from qspinn.networks.layered import Layer, LayeredNetwork, Pool2d, Skip
+from qspinn.networks.tensors import TensorPath
 from qspinn.records.words import nearest
 
 Floats = NDArray[np.float64]
@@ -138,7 +139,7 @@ DECAYS = {"decay": "0..1", "i_decay": "0 <= decay < 1", "theta_decay": "0 <= dec
 
 def _array(path: str, x: NDArray, shapes: Shapes) -> Floats:
     """An array of one of its shapes; one number stands for all channels of a threshold, and for a decay."""
-    kind = path.rpartition(".")[2]
+    kind = TensorPath.of(path).kind
     array = reals(path, x, low=-LARGEST_SIZE, high=LARGEST_SIZE, error=LoweringError)
     if (kind == "v_th" or kind in DECAYS) and array.size == 1:
         array = array.reshape(1)
@@ -155,7 +156,7 @@ def _array(path: str, x: NDArray, shapes: Shapes) -> Floats:
 
 
 def _fix(network: LayeredNetwork, path: str, known: Mapping[str, object]) -> str:
-    layer, _, kind = path.rpartition(".")
-    if kind == "bias" and any(layer == x.name for x in network.layers):
-        return f"declare it (bias = True on a connection into {layer}), or leave it out"
+    tensor = TensorPath.of(path)
+    if tensor.kind == "bias" and any(tensor.layer == x.name for x in network.layers):
+        return f"declare it (bias = True on a connection into {tensor.layer}), or leave it out"
     return nearest(path, known) or "leave it out"

@@ -47,6 +47,7 @@ class EventInput(Record, frozen=True):
 
     @property
     def n(self) -> int:
+        """Number of inputs."""
         return math.prod(self.shape)
 
 
@@ -266,6 +267,7 @@ class Layer(Record, frozen=True):
 
     @property
     def n(self) -> int:
+        """Number of neurons."""
         return math.prod(self.shape)
 
 

@@ -90,14 +90,17 @@ class LayerSize(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fan_in(self) -> int:
+        """Number of inputs of a neuron."""
         return self.source[0] * self.layer.kernel**2
 
     @property
     def n_weights(self) -> int:
+        """Number of weights of the forward pass."""
         return self.target[0] * self.fan_in
 
     @property
     def n_inputs(self) -> int:
+        """Number of inputs of the layer."""
         return math.prod(self.source)
 
     @property

@@ -155,5 +155,6 @@ def need_whole(params: Mapping[str, Any], expected: Mapping[str, Expected]) -> N
 
 
 def native(params: Mapping[str, NDArray]) -> Parameters:
-    """The arrays in a table of their own, in the byte order of this machine, as files hold them."""
-    return {path: array.astype(array.dtype.newbyteorder("="), copy=False) for path, array in params.items()}
+    """Copies of the arrays in a table of their own, in the byte order of this machine, as files hold them: a trained
+    network does not change with the arrays that it was made of."""
+    return {path: array.astype(array.dtype.newbyteorder("=")) for path, array in params.items()}

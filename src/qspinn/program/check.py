@@ -15,6 +15,7 @@ import numpy as np
 
 from qspinn.arrays import integer, need_kind
 from qspinn.errors import ConfigError, QSpinnError
+from qspinn.files import half_of_memory
 from qspinn.program.faults import MAX_COUNT, MAX_SHIFT, MAX_SIZE, Fault, named_tensor, pairs, ranges, shaped, vector
 from qspinn.program.neurons import neuron_faults
 from qspinn.program.ops import (
@@ -104,7 +105,7 @@ def default_limit() -> int:
         if not text.isdecimal() or int(text) == 0:
             raise ConfigError(MEMORY_KEY, "is no number of bytes", got=text, allowed="a positive integer")
         return int(text)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return half_of_memory()
 
 
 def run_bytes(program: Program) -> int:

@@ -62,13 +62,13 @@ def inhibitions(program: Program, op: LifOp) -> Ints:
 
 
 def in_shifts(program: Program, op: LifOp) -> Ints:
-    """By how many bits the input current of every neuron is shifted to the right (negative: to the left), [N]."""
+    """Bits by which the input current of every neuron is shifted to the right (negative: to the left), [N]."""
     shifts = op.input.shifts
     return np.full(op.n, op.input.shift) if shifts is None else spread(program.codes(shifts), op.n)
 
 
 def kept_codes(op: LifOp) -> tuple[int, int, int]:
-    """(bits dropped between steps, least, largest code kept); zeros where potentials stay as they are."""
+    """Bits dropped between steps, and least and largest code kept; zeros where potentials stay as they are."""
     return (0, 0, 0) if op.store is None else (op.store.dropped, op.store.min, op.store.fmt.code_max)
 
 

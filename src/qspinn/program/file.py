@@ -18,9 +18,9 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from qspinn.arrays import integers
+from qspinn.arrays import integer, integers
 from qspinn.errors import ArtifactError, ConfigError, QSpinnError
-from qspinn.files import entry_of, write_atomic
+from qspinn.files import entry_of, read_file, write_atomic
 from qspinn.fixedpoint import QFormat
 from qspinn.program.check import MAX_AXES, check, need_memory
 from qspinn.program.constants import share_factors
@@ -260,16 +260,16 @@ def _parse(data: bytes, where: str) -> tuple[dict[str, NDArray[np.uint8]], dict]
 
 
 def save(program: Program, path: str | Path) -> Path:
-    """Writes the program to path: to a temporary name first, then renamed, so that no half file is ever seen."""
-    path = Path(path)
+    """Writes the program to path: to a temporary name first, then renamed, so that no half file is ever seen.
+
+    Raises:
+        WriteError: the disk is full or the place is not writable; see `files.replacing`.
+    """
     write_atomic(path, to_bytes(program))
-    return path
+    return Path(path)
 
 
 def load(path: str | Path, *, memory_limit: int | None = None) -> Program:
     """The program in the file at path; see `from_bytes` for the limit and the errors."""
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, TypeError, ValueError) as error:
-        raise ArtifactError(str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error)) from None
-    return from_bytes(data, str(path), memory_limit=memory_limit)
+    most = 0 if memory_limit is None else integer("memory_limit", memory_limit, low=1)
+    return from_bytes(read_file(path, most=most), str(path), memory_limit=memory_limit)

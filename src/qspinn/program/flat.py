@@ -117,15 +117,7 @@ def from_flat(op: FlatOp, where: str = "LifOp") -> Op:
                 )
             parts[place] = _part(kind, op)
             used |= set(kind.FLAT.values())
-    for name in op.__struct_fields__:
-        if name not in used and getattr(op, name) != _ABSENT[name]:
-            raise ConfigError(
-                f"{where}.{name}",
-                "belongs to a part that is not there",
-                got=getattr(op, name),
-                allowed=repr(_ABSENT[name]),
-                fix=f"add {_owner_needs(name)}, or leave it out",
-            )
+    _need_owners(op, used, where)
     values: dict[str, Any] = {field: getattr(op, field) for field in _OWN}
     return LifOp(**values, **parts)
 
@@ -157,6 +149,15 @@ def _part(kind: type[Part], op: FlatLif) -> Part:
     return kind(**{f: x for f, x in values.items() if f in always or x != _ABSENT[kind.FLAT[f]]})
 
 
-def _owner_needs(name: str) -> str:
-    """What a file must have for a field to mean something."""
-    return " or ".join(" and ".join(_needed(kind)) for _, kind, _ in KINDS if name in kind.FLAT.values())
+def _need_owners(op: FlatLif, used: set[str], where: str) -> None:
+    """Refuses fields that say something of parts that are not there."""
+    for name in op.__struct_fields__:
+        if name not in used and getattr(op, name) != _ABSENT[name]:
+            owners = (" and ".join(_needed(kind)) for _, kind, _ in KINDS if name in kind.FLAT.values())
+            raise ConfigError(
+                f"{where}.{name}",
+                "belongs to a part that is not there",
+                got=getattr(op, name),
+                allowed=repr(_ABSENT[name]),
+                fix=f"add {' or '.join(owners)}, or leave it out",
+            )

@@ -1,4 +1,4 @@
-"""What engines may rely on of a population of neurons: its parts in range and fit for one another, sums of 32 bits."""
+"""Check of a population of neurons: its parts in range and fit for one another, sums of 32 bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qspinn.program.program import Program
 
 
 def neuron_faults(program: Program, op: LifOp, drive: int) -> Iterable[Fault]:
-    """What is wrong with a population.
+    """Faults of a population, as sentences.
 
     Args:
         drive: largest size of its input current: all sources spike as often as they may.
@@ -100,7 +100,7 @@ def levels(program: Program, op: LifOp) -> NDArray[np.int64]:
 
 
 def bounds(program: Program, op: LifOp, drive: int) -> list[Bound]:
-    """(what, its largest size, the size that it must stay below) of every intermediate of a step.
+    """Bounds of every intermediate of a step: its name, its largest size, and the size that it must stay below.
 
     Args:
         drive: largest size of the input current.

@@ -6,8 +6,10 @@ What each one computes is stated in its docstring; `runtime/reference.py` is the
 from __future__ import annotations
 
 import enum
-from typing import Literal
+import warnings
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -180,6 +182,16 @@ class LifOp(Record, frozen=True, tag="lif"):
     current: Current | None = None
     store: Store | None = None
     spiking: bool = True
+
+    @classmethod
+    def present(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The parts of a population that is described by the fields of former versions, which files still have."""
+        if "decay" not in given:
+            return given
+        from qspinn.program.flat import FlatLif, from_flat
+
+        warnings.warn("LifOp takes parts now: leak=Leak(decay=...), ...", DeprecationWarning, stacklevel=3)
+        return msgspec.structs.asdict(from_flat(FlatLif(**given)))
 
     @property
     def offset(self) -> Offset | None:

@@ -51,7 +51,7 @@ class Part(Record, frozen=True):
         return {field: name for field, name in names.items() if name is not None}
 
     def faults(self, program: Program, n: int) -> Iterable[Fault]:
-        """What is wrong with this part of a population of n neurons, apart from the others."""
+        """Faults of this part of a population of n neurons, apart from the others."""
         yield from ranges(self, **dict.fromkeys(self.SHIFTS, (0, MAX_SHIFT)))
         for field, name in self.tensors.items():
             yield from vector(program, field, name, n)
@@ -64,7 +64,7 @@ class Part(Record, frozen=True):
         yield from self.misfits()
 
     def misfits(self) -> Iterable[Fault]:
-        """What is wrong with how the values of this part fit together."""
+        """Faults in how the values of this part fit together."""
         return ()
 
     def product(self, program: Program, field: str, low: int, high: int) -> int:
@@ -146,7 +146,7 @@ class Threshold(Part, frozen=True):
 
 
 class Reset(Part, frozen=True):
-    """What a spike makes of a potential: the code in `tensor`, or with by = "subtract" the potential without the
+    """Reset of the potential by a spike: to the code in `tensor`, or with by = "subtract" the potential without the
     threshold; with `delayed` in the next step, by the threshold that was reached."""
 
     FLAT: ClassVar[Names] = {"tensor": "v_reset", "by": "reset", "delayed": "reset_delay"}
@@ -200,7 +200,7 @@ class Adaptation(Part, frozen=True, tag="adaptation"):
             yield Fault("fmt", "holds no adaptive thresholds", str(self.fmt), "up to 31 unsigned bits")
 
     def bounds(self, program: Program) -> list[Bound]:
-        """How large its intermediates may become."""
+        """Bounds of its intermediates."""
         return [("decay * theta", self.product(program, "decay", self.fmt.code_min, self.fmt.code_max), UNSIGNED)]
 
 
@@ -215,7 +215,7 @@ class Inhibition(Part, frozen=True):
     shift: int = 0
 
     def bounds(self, program: Program) -> list[Bound]:
-        """How large its intermediates may become."""
+        """Bounds of its intermediates."""
         return [("the inhibition", largest(program, self.tensor) << self.shift, SIGNED)]
 
 
@@ -247,13 +247,13 @@ class Current(Part, frozen=True):
             yield Fault("fmt", "holds no synaptic currents", str(self.fmt), "2..31 bits with a sign")
 
     def bounds(self, program: Program, received: int) -> list[Bound]:
-        """How large its intermediates may become where it receives up to so much in a step."""
+        """Bounds of its intermediates where it receives up to so much in a step."""
         product = self.product(program, "decay", self.fmt.code_min, self.fmt.code_max)
         return [("decay * i", product, SIGNED), ("the synaptic current", received - self.fmt.code_min, SIGNED)]
 
 
 class Store(Part, frozen=True):
-    """What is kept of a potential between two steps: v <- max(min, saturate(requantize(v, dropped))) << dropped, where
+    """Store of a potential between two steps: v <- max(min, saturate(requantize(v, dropped))) << dropped, where
     dropped = -fmt.frac bits."""
 
     FLAT: ClassVar[Names] = {"fmt": "store_fmt", "min": "store_min"}
@@ -263,11 +263,11 @@ class Store(Part, frozen=True):
 
     @property
     def dropped(self) -> int:
-        """How many of the lowest bits are not kept."""
+        """Number of the lowest bits that are not kept."""
         return -self.fmt.frac
 
     def left(self, low: int, high: int) -> tuple[int, int]:
-        """(least, largest) potential that is left of low..high: rounding may go beyond either."""
+        """Least and largest potential that is left of low..high; rounding may go beyond either."""
         return (
             min(low, max(low >> self.dropped, self.min) << self.dropped),
             max(high, min((high >> self.dropped) + 1, self.fmt.code_max) << self.dropped),

@@ -18,6 +18,7 @@ from qspinn.errors import ConfigError, LoweringError
 from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes, thresholds_of
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip
+from qspinn.networks.tensors import TensorPath
 from qspinn.program import CodeTensor, Note, Program
 from qspinn.program.ops import AddOp, ConvOp, DenseOp, EventsOp, LifOp, Op, PoolOp, ReadOp, spread
 from qspinn.program.parts import Adaptation, Bias, Current, InputShift, Leak, Reset, Store, Threshold
@@ -161,7 +162,11 @@ def layer_rules(network: LayeredNetwork, plan: QuantPlan) -> dict[str, QuantRule
     paths = layer_paths(network)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL)
     read = network.readout
-    by_channel = [p for p, r in rules.items() if p.startswith(f"{read.source}.w") and r.granularity is not GLOBAL]
+    by_channel = [
+        path
+        for path, rule in rules.items()
+        if (tensor := TensorPath.of(path)).layer == read.source and tensor.is_weight and rule.granularity is not GLOBAL
+    ]
     if read.of != "spikes" and by_channel:
         raise LoweringError(
             by_channel[0],

@@ -1,14 +1,19 @@
-"""Names (paths) of the tensors of a network, and which of them are weights."""
+"""Paths of the tensors of a network that a plan gives formats to."""
 
 from __future__ import annotations
 
 from qspinn.arrays import need_kind
 from qspinn.networks.competing import Network
-from qspinn.networks.layered import LayeredNetwork, Skip
+from qspinn.networks.layered import LayeredNetwork
+from qspinn.networks.tensors import BY_SOURCE, Held, TensorPath, layer_tensors, population_tensors
 
 INFERENCE_KINDS = ("w", "v", "v_th", "theta", "decay", "inhibition")
 
 LEARNING_KINDS = ("x_pre", "x_post")
+
+LAYER_KINDS = ("w", "skip", "v", "decay", "v_th", "bias", "i", "i_decay", "theta", "theta_step", "theta_decay")
+"""Kinds of a layer's tensors and states that a plan gives a format, in the order of plans; reset values follow the
+potential, counters hold what they count."""
 
 
 def tensor_paths(network: Network, *, learning: bool = False) -> list[str]:
@@ -16,10 +21,7 @@ def tensor_paths(network: Network, *, learning: bool = False) -> list[str]:
     need_kind("network", network, Network)
     paths: list[str] = []
     for population in network.populations:
-        kinds = [k for k in INFERENCE_KINDS if k != "inhibition" or network.lateral_of(population.name)]
-        if learning and network.dense_into(population.name).stdp is not None:
-            kinds += LEARNING_KINDS
-        paths += [f"{population.name}.{kind}" for kind in kinds]
+        paths += _planned(population_tensors(network, population, learning=learning), INFERENCE_KINDS + LEARNING_KINDS)
     return [*paths, "readout.votes"]
 
 
@@ -28,24 +30,20 @@ def layer_paths(network: LayeredNetwork) -> list[str]:
     need_kind("network", network, LayeredNetwork)
     paths: list[str] = []
     for layer in network.layers:
-        into = network.into(layer.name)
-        paths += [network.weight_path(c) for c in into]
-        kinds = ["v", "decay"] + (["v_th"] if layer.neuron.spiking else [])
-        kinds += ["bias"] if any(not isinstance(c, Skip) and (c.bias or c.norm) for c in into) else []
-        kinds += ["i", "i_decay"] if layer.neuron.current_decay is not None else []
-        kinds += ["theta", "theta_step", "theta_decay"] if layer.neuron.adapts else []
-        paths += [f"{layer.name}.{kind}" for kind in kinds]
+        paths += _planned(layer_tensors(network, layer), LAYER_KINDS)
     return paths
+
+
+def _planned(held: list[Held], kinds: tuple[str, ...]) -> list[str]:
+    """Paths of what a layer holds, of these kinds and in their order, weights and skips in that of connections."""
+    place = {kind: 0 if kind in BY_SOURCE else 1 + i for i, kind in enumerate(kinds)}
+    found = [h.path for h in held if h.path.kind in place]
+    return [str(path) for path in sorted(found, key=lambda path: place[path.kind])]
 
 
 def is_weight(path: str) -> bool:
     """Whether a path is that of weights of a connection (`w`, `w_<source>`); skips are not."""
-    return path.split(".")[-1].split("_")[0] == "w"
-
-
-def is_matrix(path: str) -> bool:
-    """Whether a path is that of a connection's weights, skips apart."""
-    return path.split(".")[-1].split("_")[0] == "w"
+    return TensorPath.of(path).is_weight
 
 
 def weight_paths(network: LayeredNetwork) -> list[str]:

@@ -14,7 +14,7 @@ from qspinn import former
 from qspinn.arrays import need_kind
 from qspinn.errors import ConfigError
 from qspinn.fixedpoint import Rounding
-from qspinn.quantization.paths import is_weight
+from qspinn.networks.tensors import TensorPath
 from qspinn.records.record import Record, content_key, need
 from qspinn.records.words import unknown_key
 
@@ -187,7 +187,8 @@ def chosen_rules(
                 f"plan: {path}", "no rule matches this tensor", fix=f"add a rule for {path!r}, or a last rule for '*'"
             )
         chosen[path] = rule = plan.rules[winners[path] or 0]
-        if rule.granularity is not Granularity.GLOBAL and (not is_weight(path) or rule.granularity is not finer):
+        possible = {Granularity.GLOBAL, finer} if TensorPath.of(path).is_weight else {Granularity.GLOBAL}
+        if rule.granularity not in possible:
             what = "neuron" if finer is Granularity.PER_NEURON else "channel"
             raise ConfigError(
                 f"plan: {path}",
@@ -221,9 +222,12 @@ def need_no_options(plan: QuantPlan, what: str) -> None:
 def matches(pattern: str, path: str) -> bool:
     """Whether a rule for `pattern` speaks of a path. A pattern that ends in `.w` means all weights of a layer: `a.w`
     also where several connections feed it and each has a path of its own (`a.w_b`)."""
-    layer, _, kind = path.rpartition(".")
+    own = TensorPath.of(path)
     return fnmatch.fnmatchcase(path, pattern) or (
-        kind.startswith("w_") and pattern.endswith(".w") and fnmatch.fnmatchcase(f"{layer}.w", pattern)
+        own.is_weight
+        and bool(own.source)
+        and TensorPath.of(pattern).name == "w"
+        and fnmatch.fnmatchcase(f"{own.layer}.w", pattern)
     )
 
 
@@ -278,23 +282,23 @@ _EFFECTS = {
 
 def _competing_keys(path: str, rule: QuantRule) -> frozenset[str]:
     """The keys that mean something for a tensor of competing populations."""
-    kind = path.split(".")[-1]
+    kind = TensorPath.of(path).kind
     return frozenset({"rounding"} | {"w": {"granularity", "clip"}, "votes": {"clip"}}.get(kind, set()))
 
 
 def _layer_keys(path: str, rule: QuantRule) -> frozenset[str]:
     """The keys that mean something for a tensor of layers, given the others. Every rule may have a rounding: plans
     round everything alike, where there is anything to round."""
-    kind = path.split(".")[-1]
+    tensor = TensorPath.of(path)
     quantile = {"quantile"} if rule.calibrator is Calibrator.PERCENTILE else set()
-    if is_weight(path):
+    if tensor.is_weight:
         by_range, by_mean = {"clip", "calibrator", *quantile}, {"standardize", "power_of_two"}
         more = by_range if rule.levels is Levels.UNIFORM else by_mean
         return frozenset({"rounding", "granularity", "levels", *more})
-    if kind == "v":
+    if tensor.kind == "v":
         clip = set() if rule.calibrator is Calibrator.THRESHOLD else {"clip"}
         return frozenset({"rounding", "calibrator", "levels", "accumulator_bits", "shared_step", *clip, *quantile})
-    return frozenset({"rounding", "clip"} if kind.startswith("skip_") else {"rounding"})
+    return frozenset({"rounding", "clip"} if tensor.kind == "skip" else {"rounding"})
 
 
 def _check_calibrators(chosen: dict[str, QuantRule], finer: Granularity) -> None:
@@ -304,13 +308,13 @@ def _check_calibrators(chosen: dict[str, QuantRule], finer: Granularity) -> None
         ConfigError: names the tensor.
     """
     for path, rule in chosen.items():
-        kind = path.split(".")[-1].split("_")[0]
+        kind = TensorPath.of(path).kind
         known = {"w": set(Calibrator) - {Calibrator.THRESHOLD}, "v": set(Calibrator) - {Calibrator.MEAN_ABS}}.get(
             kind, {Calibrator.MAX}
         )
-        if path.endswith(".v_th") or finer is Granularity.PER_NEURON:
+        if finer is Granularity.PER_NEURON:
             known = {Calibrator.MAX}
-        _check_levels(path, rule, "" if finer is Granularity.PER_NEURON else path.split(".")[-1])
+        _check_levels(path, rule, "" if finer is Granularity.PER_NEURON else kind)
         if rule.calibrator not in known:
             raise ConfigError(
                 f"plan: {path}",
@@ -327,7 +331,6 @@ def _check_levels(path: str, rule: QuantRule, kind: str) -> None:
     Args:
         kind: of a layer's tensor; empty for competing populations.
     """
-    kind = "w" if kind.split("_")[0] == "w" else kind
     allowed = {"w": set(Levels), "v": {Levels.UNIFORM, Levels.TERNARY}}.get(kind, {Levels.UNIFORM})
     if rule.levels not in allowed:
         raise ConfigError(

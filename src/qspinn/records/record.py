@@ -54,6 +54,7 @@ class RecordType(NamedFields):
     def __call__(cls, *args: Any, **values: Any) -> Any:
         if args:
             need_names(cls, args, values)
+        values = cls.present(values)  # type: ignore[attr-defined]
         old_names = former_names(cls, values)
         values = _with_present_names(old_names, values, cls.__name__)
         values = {**cls.implied(values), **values}  # type: ignore[attr-defined]
@@ -134,6 +135,11 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
             if settled is not value:
                 msgspec.structs.force_setattr(self, field.name, settled)
         self.check()
+
+    @classmethod
+    def present(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The values of a constructor's call as they are now, where a former version of the record took others."""
+        return given
 
     @classmethod
     def implied(cls, given: typing.Mapping[str, Any]) -> dict[str, Any]:
@@ -552,5 +558,10 @@ def _in_words(kind: Any) -> str:
 
 
 def need(ok: bool, where: str, got: object, allowed: str) -> None:
+    """Checks a value of a record.
+
+    Raises:
+        ConfigError: `ok` is false, or the value is a number that is not finite.
+    """
     if not ok or (isinstance(got, float) and not math.isfinite(got)):
         raise ConfigError(where, "value out of range", got=got, allowed=allowed)

@@ -54,7 +54,7 @@ def render(source: Source) -> str:
     )
     environment.filters |= FILTERS
     o, allowed, family = source.outcome, source.experiment.search.max_drop_points, SECTIONS[type(source.experiment)]
-    family_view = family.view(source, source.own)
+    family_view = family.view(source, source.family_facts)
     common = {"o": o, "w": source.winner, "data": source.data}
     section = Markup(environment.from_string(_resource(f"sections/{family.TEMPLATE}")).render(**common, **family_view))
     return environment.from_string(_resource("page.html.j2")).render(

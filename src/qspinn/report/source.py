@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
@@ -15,8 +15,133 @@ from qspinn.exploration.family import AnyCandidate, AnyExperiment, candidate_of,
 from qspinn.exploration.outcome import Outcome
 from qspinn.exploration.sensitivity import Significance
 from qspinn.memory import MemoryRow
-from qspinn.quantization.paths import is_matrix
+from qspinn.quantization.paths import is_weight
 from qspinn.quantization.plan import QuantRule
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 53)]
+Width = Annotated[int, msgspec.Meta(ge=1, le=64)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+Signed = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+Points = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]
+Keys = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of a row of memory."""
+
+    count: Count
+    bits: Count
+
+
+class _Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of a measured candidate."""
+
+    key: str
+    accuracy: Share
+    bits: Size
+    learning_bits: Count
+    memory: tuple[_Row, ...]
+    rates: dict[str, Amount] = {}
+    epochs: Count = 0
+    trained_rates: dict[str, Annotated[tuple[Amount, ...], msgspec.Meta(min_length=1)]] = {}
+    spikes: Amount = 0.0
+
+
+class _Float(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of a float network."""
+
+    accuracy: Share
+    seconds: Amount
+    n_neurons: Count = 0
+    epochs: Count = 0
+    rates: dict[str, Amount] = {}
+    spikes: Amount = 0.0
+
+
+class _Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of a significance curve."""
+
+    bits: Annotated[tuple[Width, ...], msgspec.Meta(min_length=1)]
+    accuracy: Annotated[tuple[Share, ...], msgspec.Meta(min_length=1)]
+    harmless_bits: Width
+    significance: Signed
+
+
+class _Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """A difference in points with its interval."""
+
+    points: Points
+    low: Points
+    high: Points
+
+
+class _Data(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of the data set."""
+
+    shape: tuple[Size, ...]
+    labels: Keys
+    n: tuple[Size, Size, Size]
+    shared: dict[str, Count] = {}
+
+
+class _Numbers(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of a result within their ranges; everything that is drawn or divided by is among them."""
+
+    data: _Data
+    float_bits: Size
+    float_memory: tuple[_Row, ...]
+    floats: Annotated[tuple[_Float, ...], msgspec.Meta(min_length=1)]
+    significance: tuple[_Curve, ...]
+    candidates: Annotated[tuple[_Candidate, ...], msgspec.Meta(min_length=1)]
+    front: Keys
+    admitted: Keys
+    winner: str
+    rewards: dict[str, Signed]
+    float_validation: Share
+    winner_validation: Share
+    float_test: Share
+    winner_test: Share
+    test_difference: _Difference
+    confusion: tuple[tuple[Count, ...], ...]
+    seconds: Amount
+    model: str = "model.qspinn"
+
+
+def _check_numbers(plain: bytes) -> None:
+    """Checks the numbers of a result, and that its parts fit each other.
+
+    Raises:
+        ConfigError, msgspec.ValidationError: names the path of what is out of range.
+    """
+    result = msgspec.json.decode(plain, type=_Numbers)
+    keys, n_classes = {c.key for c in result.candidates}, len(result.data.labels)
+    if len(keys) < len(result.candidates):
+        raise ConfigError("candidates", "hold a key twice", got=len(result.candidates), allowed=str(len(keys)))
+    for name, used in (
+        ("front", result.front),
+        ("admitted", result.admitted),
+        ("winner", (result.winner,)),
+        ("rewards", result.rewards),
+    ):
+        if unknown := sorted({*used} - keys):
+            raise ConfigError(name, "names no measured candidate", got=unknown[0])
+    if [len(row) for row in result.confusion] != [n_classes] * n_classes:
+        raise ConfigError("confusion", "does not fit the labels", allowed=f"{n_classes} rows of {n_classes} numbers")
+    if (n := sum(map(sum, result.confusion))) != result.data.n[2]:
+        raise ConfigError("confusion", "does not count the test samples", got=n, allowed=str(result.data.n[2]))
+    for i, curve in enumerate(result.significance):
+        if len(curve.bits) != len(curve.accuracy):
+            raise ConfigError(f"significance[{i}]", "has not one accuracy for each width", got=len(curve.accuracy))
+    for i, c in enumerate(result.candidates):
+        if len({len(line) for line in c.trained_rates.values()}) > 1:
+            raise ConfigError(f"candidates[{i}].trained_rates", "are not of as many epochs in each layer")
+    if not result.test_difference.low <= result.test_difference.points <= result.test_difference.high:
+        d = result.test_difference
+        raise ConfigError("test_difference", "is no interval around the points", got=[d.low, d.points, d.high])
+    if Path(result.model).name != result.model or result.model in ("", ".", ".."):
+        raise ConfigError("model", "is no name of a file in the run's folder", got=result.model)
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +168,14 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
+        """Label of the candidate."""
         return self.candidate.label
 
     @property
     def weights(self) -> QuantRule:
         """The rule for the weights: the one of fewest bits, where layers differ."""
         rules = self.candidate.plan.rules
-        return min((r for r in rules if is_matrix(r.tensor)), key=lambda r: r.bits, default=rules[0])
+        return min((r for r in rules if is_weight(r.tensor)), key=lambda r: r.bits, default=rules[0])
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +208,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Content of a report.
 
     Attributes:
-        own: facts that only the run's family of networks has.
+        family_facts: facts that only the run's family of networks has.
         notes: values of the winner's tensors that lowering could not keep, one sentence each.
     """
 
@@ -95,7 +221,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     float_networks: tuple[FloatNetwork, ...]
     float_memory: tuple[MemoryRow, ...]
     float_learning_bits: int
-    own: Any
+    family_facts: Any
     notes: tuple[str, ...] = ()
 
 
@@ -112,7 +238,7 @@ class Section(Protocol):
         """Facts that only this family has, and bits that learning takes in float, from a run's folder, the facts of all
         families (fields of `Source`) and the winner's file."""
 
-    def view(self, source: Source, own: Any) -> dict[str, Any]:
+    def view(self, source: Source, family_facts: Any) -> dict[str, Any]:
         """Variables of the templates besides those of all families."""
 
 
@@ -125,15 +251,16 @@ def read_run(folder: Path, sections: Mapping[type, Section]) -> Source:
     Raises:
         RunError: the folder, or a file of it, is missing, damaged or does not fit the others.
     """
-    outcome = _outcome(folder / "result.json")
+    outcome, plain = _outcome(folder / "result.json")
     try:
+        _check_numbers(plain)
         facts = _facts(outcome)
     except (ConfigError, msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
         raise _broken(folder / "result.json", f"{type(error).__name__}: {error}") from None
     read = sections[type(facts["experiment"])].read
     try:
         model = folder / outcome.model
-        own, learning_bits = read(folder, facts, model)
+        family_facts, learning_bits = read(folder, facts, model)
         notes = program_file.load(model).notable() if model.suffix == PROGRAM.suffix else []
     except ArtifactError as error:
         raise RunError(
@@ -145,7 +272,11 @@ def read_run(folder: Path, sections: Mapping[type, Section]) -> Source:
     except (ConfigError, LookupError, ValueError, TypeError) as error:
         raise _broken(folder / outcome.model, f"does not fit the float network: {error}") from None
     return Source(
-        outcome=outcome, own=own, **facts, float_learning_bits=learning_bits, notes=tuple(str(note) for note in notes)
+        outcome=outcome,
+        family_facts=family_facts,
+        **facts,
+        float_learning_bits=learning_bits,
+        notes=tuple(str(note) for note in notes),
     )
 
 
@@ -154,8 +285,6 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
     experiment = read_experiment(outcome.experiment, "result.json.experiment")
     points = tuple(_point(outcome, experiment, r) for r in outcome.candidates)
     data = msgspec.convert(outcome.data, Data)
-    if [len(row) for row in outcome.confusion] != [len(data.labels)] * len(data.labels):
-        raise ValueError("the confusion matrix does not fit the labels")
     return {
         "experiment": experiment,
         "data": data,
@@ -167,9 +296,13 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _outcome(path: Path) -> Outcome:
+def _outcome(path: Path) -> tuple[Outcome, bytes]:
+    """A result, and the JSON that it is read from."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Outcome)
+        if path.exists() and not path.is_file():
+            raise _broken(path, "is no regular file")
+        plain = path.read_bytes()
+        return msgspec.json.decode(plain, type=Outcome), plain
     except OSError as error:
         raise RunError(
             str(path),
@@ -192,9 +325,12 @@ def _broken(path: Path, got: str) -> RunError:
 
 def _point(outcome: Outcome, experiment: AnyExperiment, record: dict[str, Any]) -> Point:
     key = record["key"]
+    candidate = candidate_of(experiment, record["candidate"], key)
+    if not candidate.plan.rules:
+        raise ConfigError(f"{key}.plan.rules", "is empty", allowed="a rule for every tensor")
     return Point(
         key=key,
-        candidate=candidate_of(experiment, record["candidate"], key),
+        candidate=candidate,
         accuracy=float(record["accuracy"]),
         bits=int(record["bits"]),
         learning_bits=int(record["learning_bits"]),

@@ -50,10 +50,12 @@ def join(parts: Iterable[Markup]) -> Markup:
 
 
 def text(x: float, y: float, content: str, class_: str = "", anchor: str = "start") -> Markup:
+    """Text at a place."""
     return tag("text", content, x=float(x), y=float(y), class_=class_ or None, text_anchor=anchor)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    """Line between two places."""
     return tag("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=class_)
 
 

@@ -18,6 +18,7 @@ from qspinn.learning.local import model
 from qspinn.learning.local.formats import DEFAULT_PLAN
 from qspinn.learning.local.model import TrainedLocal
 from qspinn.learning.local.settings import LocalLearning
+from qspinn.learning.local.start import need_presence
 from qspinn.networks.local import LocalNetwork
 from qspinn.optional import module
 from qspinn.quantization.plan import QuantPlan
@@ -83,9 +84,12 @@ def _trained(
     resume: Path | None,
     provenance: dict[str, Any],
 ) -> tuple[TrainedLocal, Accuracy]:
+    for name, events in dataset.parts():  # before training, which takes longer
+        need_presence(events, f"{dataset.name}.{name}")
     layers, declaration = model.trained_layers(dataset, network, learning, plan, seed, progress=progress, resume=resume)
     predicted, n_spikes = model.predictions(layers, dataset.validation, declaration)
-    trained = TrainedLocal(network=declaration, params=layers.state(), provenance=provenance)
+    of_data = {"labels": list(dataset.labels), "data": dataset.checksum()}
+    trained = TrainedLocal(network=declaration, params=layers.state(), provenance=provenance | of_data)
     return trained, share("validation", predicted == dataset.validation.labels, n_spikes)
 
 

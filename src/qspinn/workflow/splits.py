@@ -17,6 +17,11 @@ BLOCK = 2000  # samples encoded and run at once when nothing is stored
 
 
 def need_samples(split: Any, name: str) -> None:
+    """Checks that a split has samples.
+
+    Raises:
+        DataError: it has none, or is no split.
+    """
     if not isinstance(split, data.Split | data.EventSet):
         raise DataError(name, "is no split of a data set", got=type(split).__name__, allowed="a Split or an EventSet")
     if len(split.labels) == 0:

@@ -138,7 +138,7 @@ def test_the_global_generator_is_left_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(mine, torch.rand(3))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_training_loses_the_running_epoch_only(tmp_path: Path) -> None:
     """Processes die at a later write or renaming each, until one comes through; 0, 0, 1, 2, 4 epochs are kept."""
     path, out, told = tmp_path / "training", tmp_path / "done.safetensors", []

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import integer
 from qspinn.data.events.clock import LONGEST_US, Remedies
-from qspinn.data.events.recording import Events, assembled, checked, crop_time
+from qspinn.data.events.recording import Events, assembled, checked, crop_time, each
 from qspinn.data.paths import path_of
 from qspinn.errors import ConfigError, DataError, WriteError
 from qspinn.files import replacing
@@ -269,13 +269,13 @@ def write_aedat(
         DataError: a coordinate over 15 bits, a time outside 0..2^62 - 1, disorder, within a block or from one to the
             next, a pause of over 2^30 us, which readers take for damage, or a file that cannot be written.
     """
-    path = Path(path)
+    path = path_of("write_aedat.path", path)
     packet_events = integer("write_aedat.packet_events", packet_events, low=1, high=MOST_EVENTS)
     if not isinstance(source, str) or not re.fullmatch(r"[ -~]{1,1000}", source):
         raise ConfigError(
             "write_aedat.source", "is no name of a camera", got=source, allowed="1 to 1000 printable ASCII characters"
         )
-    blocks = [events] if isinstance(events, np.ndarray) else events
+    blocks = [events] if isinstance(events, np.ndarray) else each("write_aedat.events", events)
     header = (VERSION, b"#Format: RAW", f"#Source 1: {source}".encode("ascii"), END)
     try:
         with replacing(path) as file:

@@ -17,12 +17,12 @@ import numpy as np
 from qspinn.arrays import integer
 from qspinn.data.events.aedat import OTHERS
 from qspinn.data.events.clock import Remedies
-from qspinn.data.events.dataset import EventDataset
+from qspinn.data.events.dataset import EventDataset, Kept
 from qspinn.data.events.dvs_gesture import bins_of, microseconds
 from qspinn.data.events.event_set import EventSet, pack
 from qspinn.data.events.recording import Binned, Events, Sensor, assembled, bin_events, checked, downsample
 from qspinn.data.npz import need
-from qspinn.data.paths import path_of
+from qspinn.data.paths import files_in, path_of
 from qspinn.errors import DataError
 
 SENSOR: Sensor = (128, 128)
@@ -115,8 +115,9 @@ def load(
     n_test = integer("cifar10_dvs.n_test", n_test, low=1)
     n_validation = integer("cifar10_dvs.n_validation", n_validation, low=1)
     files = {name: _files(path_of("data.folder", folder) / name, n_test + n_validation) for name in CLASSES}
+    kept = {part: Kept(bin_us, n_bins) for part in ("train", "validation", "test")}
     parts = {
-        part: _set([files[name][which] for name in CLASSES], bin_us, n_bins, to)
+        part: _set([files[name][which] for name in CLASSES], bin_us, n_bins, to, kept[part])
         for part, which in (
             ("train", slice(n_test, -n_validation)),
             ("validation", slice(-n_validation, None)),
@@ -129,8 +130,13 @@ def load(
         n_steps=n_bins,
         bin_ms=bin_ms,
         labels=CLASSES,
-        split_rule=f"CIFAR10-DVS has no published split: of each class, the first {n_test} recordings (by number) for "
-        f"test, the last {n_validation} for validation, the others for training",
+        split_rule="; ".join(
+            [
+                f"CIFAR10-DVS has no published split: of each class, the first {n_test} recordings (by number) for "
+                f"test, the last {n_validation} for validation, the others for training",
+                *(note for part, of in kept.items() for note in of.notes("cifar10_dvs", part)),
+            ]
+        ),
         allow_shared=allow_shared,
         train=parts["train"],
         validation=parts["validation"],
@@ -140,8 +146,16 @@ def load(
 
 def _files(place: Path, most_held_out: int) -> list[Path]:
     """The recordings of a class in the order of their numbers."""
-    numbered = {path: re.fullmatch(r"cifar10_\w+_(\d+)\.aedat", path.name) for path in place.glob("*.aedat")}
-    found = sorted((int(match[1]), path) for path, match in numbered.items() if match)
+    known: dict[int, Path] = {}
+    for path in files_in(place, "*.aedat"):
+        match = re.fullmatch(r"cifar10_(\w+)_(\d+)\.aedat", path.name)
+        if match is None:
+            continue
+        need(match[1] == place.name, path, "is a recording of another class than its folder", match[1], place.name)
+        n = int(match[2])
+        need(n not in known, path, "has the number of another recording", known.get(n, path).name, "each number once")
+        known[n] = path
+    found = sorted(known.items())
     need(
         len(found) > most_held_out,
         place,
@@ -152,12 +166,13 @@ def _files(place: Path, most_held_out: int) -> list[Path]:
     return [path for _, path in found]
 
 
-def _set(files: list[list[Path]], bin_us: int, n_bins: int, to: Sensor) -> EventSet:
+def _set(files: list[list[Path]], bin_us: int, n_bins: int, to: Sensor, kept: Kept) -> EventSet:
     """The recordings of all classes in bins."""
 
     def binned(path: Path) -> Binned:
         events = read_aedat2(path)
         start = int(events["t"][0]) if events.size else 0
+        kept.add(events["t"], start)
         return bin_events(downsample(events, SENSOR, to), to, bin_us, n_bins, start_us=start)
 
     return pack(((binned(path), label) for label, own in enumerate(files) for path in own), n_bins, to)

@@ -21,14 +21,16 @@ CLOCK_BITS = range(16, 41)
 NEAR = 5
 """A wrap goes from the last to the first 2^-NEAR of a clock's period: less than round times leave (1 s is 95 % of
 2^20 us)."""
-_FACTORS = {"us": 1, "ms": 1000, "s": 1_000_000}
+FACTORS = {"us": 1, "ms": 1000, "s": 1_000_000}
+"""Microseconds of each unit of time."""
 
 
 class Remedies(NamedTuple):
-    """Advice in an error: against disorder, and against a wrap ("{}" is the period)."""
+    """Advice in an error: against disorder, against a wrap ("{}" is the period), and where the period is not known."""
 
     disorder: str = 'order="sort"'
     wrap: str = 'order="unwrap", which adds {} us from here on; or clock_bits=0, if the clock does not wrap here'
+    unknown: str = "add the counter's period from here on, or clock_bits=0, if the clock does not wrap"
 
 
 def microseconds_of(where: str, t: Any, unit: str | None, longest: int = LONGEST_US) -> NDArray[np.int64]:
@@ -37,9 +39,9 @@ def microseconds_of(where: str, t: Any, unit: str | None, longest: int = LONGEST
     Raises:
         DataError: another kind of number, floats without a unit, NaN, or a time further from 0 than `longest`.
     """
-    if unit is not None and not (isinstance(unit, str) and unit in _FACTORS):
-        raise ConfigError("time_unit", "is no unit of time", got=unit, allowed=", ".join(_FACTORS))
-    factor, given = _FACTORS[unit or "us"], numbers(where, t, (None,), DataError)
+    if unit is not None and not (isinstance(unit, str) and unit in FACTORS):
+        raise ConfigError("time_unit", "is no unit of time", got=unit, allowed=", ".join(FACTORS))
+    factor, given = FACTORS[unit or "us"], numbers(where, t, (None,), DataError)
     if given.dtype.kind != "f" or not given.size:
         whole = integers(where, t, shape=(None,), low=-(longest // factor), high=longest // factor)
         return whole * factor if factor > 1 else whole
@@ -136,11 +138,7 @@ def _refuse_wrap(t: NDArray[np.int64], bits: int, i: int, where: str, remedies: 
     problem = (
         f"timestamps wrapped around: the clock wraps at 2^{bits} microseconds" if bits else "timestamps wrapped around"
     )
-    fix = (
-        remedies.wrap.format(f"2^{bits}")
-        if bits
-        else "add the counter's period from here on, or clock_bits=0, if the clock does not wrap"
-    )
+    fix = remedies.wrap.format(f"2^{bits}") if bits else remedies.unknown
     raise DataError(f"{where}[{i}]", problem, got=int(t[i]), allowed=f"{int(t[i - 1])} us or later", fix=fix)
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import HIGHEST, LARGEST_SIZE, integer, integers, need_kind, need_words, real_of
 from qspinn.data.events.event_set import EventSet, Shape, shape_of
+from qspinn.data.events.recording import MOST_BINS
 from qspinn.data.own.naming import need_file, own_name, title_of
-from qspinn.data.shared import check_classes, check_shared, class_counts, hashes, refuse_shared, shared
+from qspinn.data.shared import Contents, check_classes, check_shared, class_counts, hashes, refuse_shared, shared
 from qspinn.errors import ConfigError, DataError
 from qspinn.records.record import Record, need
 from qspinn.spikes import MAX_COUNT, span
@@ -234,9 +235,14 @@ def _same(a: EventSet, b: EventSet) -> bool:
     )
 
 
-def alike_once_merged(name: str, merged: Sequence[EventSet], stored: Callable[[], Sequence[EventSet]]) -> bool:
+def alike_once_merged(
+    name: str, merged: Sequence[EventSet], stored: Callable[[], Sequence[EventSet | list[bytes]]]
+) -> bool:
     """Whether splits (training, validation, test) share recordings in merged bins, and none in the stored ones: they
     are different recordings, then, which the bins do not tell apart.
+
+    Args:
+        stored: makes the splits in the stored bins, or the hashes of what they were made from.
 
     Raises:
         DataError: they share recordings in the stored bins, too.
@@ -247,15 +253,58 @@ def alike_once_merged(name: str, merged: Sequence[EventSet], stored: Callable[[]
     return False
 
 
-def contents(splits: Sequence[EventSet]) -> list[tuple[str, list[bytes]]]:
-    """Name of each of the three splits and the hashes of its recordings."""
-    return [(part, hashes(recordings(events))) for part, events in zip(PARTS, splits, strict=True)]
+def contents(splits: Sequence[EventSet | list[bytes]]) -> Contents:
+    """Name of each of the three splits and the hashes of its recordings, made here where they are not given."""
+    return [
+        (part, hashes(recordings(events)) if isinstance(events, EventSet) else events)
+        for part, events in zip(PARTS, splits, strict=True)
+    ]
 
 
 def recordings(events: EventSet) -> list[tuple[NDArray, ...]]:
     """Content of each recording: ends of its rows, its addresses, and the count of each."""
     count = np.ones(len(events.index), np.uint8) if events.count is None else events.count
     return [(row - row[0], events.index[row[0] : row[-1]], count[row[0] : row[-1]]) for row in events.offsets]
+
+
+class Kept:
+    """Number of events of a split before the end of the last step, and of all, counted while they are read."""
+
+    def __init__(self, bin_us: int, n_bins: int) -> None:
+        self._stop_us = bin_us * integer("data.n_bins", n_bins, low=1, high=MOST_BINS)
+        self._kept = self._all = 0
+
+    def counted(self, events: NDArray[np.void], start_us: int = 0) -> NDArray[np.void]:
+        """The events of a recording, in order of time, whose first step begins at start_us."""
+        self.add(events["t"], start_us)
+        return events
+
+    def add(self, times: NDArray[np.int64], start_us: int = 0) -> None:
+        """Counts the events at some times [us]."""
+        self._kept += int(np.count_nonzero(times < start_us + self._stop_us))
+        self._all += len(times)
+
+    def notes(self, name: str, part: str) -> list[str]:
+        """Sentence of a report on the events that are dropped.
+
+        Args:
+            part: of the data set; "train" for training, "" for all recordings together.
+
+        Raises:
+            DataError: all events for training are.
+        """
+        if self._kept == self._all:
+            return []
+        if not self._kept and part in ("train", ""):
+            raise DataError(
+                f"{name}: {part or 'recordings'}",
+                "has no event before the end of the last step",
+                got=f"0 of {self._all:,} events",
+                allowed="times from the start of each recording, in their unit",
+                fix="correct the times, or take longer steps or more of them (data.bin_ms, data.n_bins)",
+            )
+        share = (self._all - self._kept) / self._all
+        return [f"{share:.2%} of the events of {part or 'all'} are after the last step, and left out"]
 
 
 def split_off(

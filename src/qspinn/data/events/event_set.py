@@ -65,10 +65,12 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def n_samples(self) -> int:
+        """Number of recordings."""
         return self.offsets.shape[0]
 
     @property
     def n_steps(self) -> int:
+        """Number of bins of each recording."""
         return self.offsets.shape[1] - 1
 
     @property
@@ -89,6 +91,18 @@ class EventSet(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def graded(self) -> Spikes:
         """All recordings as spikes, a source as often as its count says, sharing memory."""
         return unchecked(offsets=self.offsets, index=self.index, n=self.n, count=self.count)
+
+    def counted(self) -> EventSet:
+        """The same recordings with a count of each entry, so that they add up where entries meet."""
+        count = np.ones(len(self.index), np.uint8) if self.count is None else self.count
+        return _assembled(self.offsets, self.index, count, self.shape, self.labels)
+
+    def least(self) -> EventSet:
+        """The same recordings, without counts where none is over 1."""
+        start, stop = span(self.offsets)
+        if self.count is None or self.count[start:stop].max(initial=1) > 1:
+            return self
+        return _assembled(self.offsets, self.index, None, self.shape, self.labels)
 
     def slice(self, start: int, stop: int | None = None) -> EventSet:
         """Recordings start..stop-1 (fewer where there are fewer), sharing memory."""
@@ -366,7 +380,8 @@ def _columns(
 
 
 def from_dense(raster: NDArray, labels: ArrayLike, *, order: Literal["TB", "BT"] | None = None) -> EventSet:
-    """The store of a raster of numbers of events 0..255; it has counts where a number is over 1.
+    """The store of a raster of numbers of events 0..255; it has counts where a number is over 1. Without
+    counts, entries that meet in merged bins are one event; `counted` makes them add up.
 
     Args:
         raster: [T, B, channels, height, width] with order "TB" (time first, as `spikes.from_dense`), or [B, T,

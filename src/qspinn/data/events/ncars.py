@@ -18,12 +18,12 @@ from typing import Literal
 import numpy as np
 
 from qspinn.data.events.clock import Remedies
-from qspinn.data.events.dataset import EventDataset, split_off
+from qspinn.data.events.dataset import EventDataset, Kept, split_off
 from qspinn.data.events.dvs_gesture import bins_of, microseconds
 from qspinn.data.events.event_set import EventSet, pack
-from qspinn.data.events.recording import LARGEST_SIDE, Events, Sensor, assembled, bin_events, checked
+from qspinn.data.events.recording import LARGEST_SIDE, Events, Sensor, assembled, bin_events, checked, sensor_of
 from qspinn.data.npz import need
-from qspinn.data.paths import path_of
+from qspinn.data.paths import files_in, path_of
 from qspinn.errors import DataError
 
 SENSOR: Sensor = (100, 120)
@@ -32,6 +32,8 @@ DURATION_MS = 100
 VALIDATION_SHARE = 0.1
 EVENT_SIZE = 8
 MAX_LINES, MAX_LINE = 1 << 10, 1 << 12
+TYPES = (0, 12)
+"""Types of events that are changes of a pixel: of the first cameras, and of later ones (CD)."""
 BITS = {1: (9, 8), 2: (14, 14)}
 """Bits of x and of y in an address, by version."""
 REMEDIES = Remedies("the file is damaged: copy it anew", "the file is damaged: copy it anew")
@@ -47,6 +49,8 @@ def read_dat(path: str | Path, sensor: Sensor | None = None) -> Events:
         DataError: no such file, truncated, an event outside the sensor, disorder; names the file and the byte.
     """
     path = path_of("read_dat.path", path)
+    if sensor is not None:
+        sensor = sensor_of(sensor, "read_dat.sensor")
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:
@@ -54,7 +58,15 @@ def read_dat(path: str | Path, sensor: Sensor | None = None) -> Events:
             str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error), fix="copy the file anew"
         ) from None
     at, header = _header(data, path)
-    version = 1 if 0 < header.get("Version", 2) < 2 else 2
+    version = header.get("Version", 2)
+    if len(data) > at and data[at] not in TYPES:
+        raise DataError(
+            str(path),
+            f"byte {at}: holds events of another type than changes of pixels",
+            got=data[at],
+            allowed=", ".join(map(str, TYPES)),
+            fix="export the events of changes (CD) alone",
+        )
     if len(data) < at + 2 or data[at + 1] != EVENT_SIZE:
         raise DataError(
             str(path),
@@ -89,9 +101,10 @@ def _header(data: bytes, path: Path) -> tuple[int, dict[str, int]]:
         end = data.find(b"\n", at, at + MAX_LINE)
         if end < 0:
             raise DataError(str(path), f"byte {at}: text header is damaged or cut short", got=data[at : at + 20])
-        found = re.fullmatch(rb"%\s*(\w+)\s+(\d{1,9})\s*", data[at:end])
+        found = re.fullmatch(rb"%\s*(version|height|width)\b\s*(.*?)\s*", data[at:end], re.IGNORECASE)
         if found:
-            header[found[1].decode()] = int(found[2])
+            name = found[1].decode().capitalize()
+            header[name] = _stated(path, at, name, found[2])
         at = end + 1
     raise DataError(
         str(path),
@@ -100,6 +113,20 @@ def _header(data: bytes, path: Path) -> tuple[int, dict[str, int]]:
         allowed="text lines that begin with '%', then events",
         fix="copy the file anew",
     )
+
+
+def _stated(path: Path, at: int, name: str, text: bytes) -> int:
+    """The number that a line of the header states."""
+    allowed = BITS if name == "Version" else range(1, LARGEST_SIDE + 1)
+    if not re.fullmatch(rb"\d{1,9}", text) or int(text) not in allowed:
+        raise DataError(
+            str(path),
+            f"byte {at}: {name} is none that can be read",
+            got=text[:20],
+            allowed="1, 2" if name == "Version" else f"1..{LARGEST_SIDE}",
+            fix="copy the file anew",
+        )
+    return int(text)
 
 
 def _events(raw: np.ndarray, version: int, path: Path, start: int, sensor: Sensor) -> Events:
@@ -128,7 +155,7 @@ def ncars_recordings(folder: str | Path, part: Literal["train", "test"]) -> Iter
     """
     for label, name in enumerate(CLASSES):
         place = path_of("data.folder", folder) / f"n-cars_{part}" / name
-        files = sorted(place.glob("*.dat"))
+        files = files_in(place, "*.dat")
         need(bool(files), place, "holds no .dat files", 0, "n-cars_train/ and n-cars_test/, each cars/ and background/")
         for path in files:
             yield read_dat(path, SENSOR), label
@@ -148,9 +175,14 @@ def load(
     bin_us = microseconds(bin_ms)
     n_bins = bins_of(DURATION_MS, bin_ms) if n_bins is None else n_bins
 
+    notes: list[str] = []
+
     def part(name: Literal["train", "test"]) -> EventSet:
-        read = ncars_recordings(folder, name)
-        return pack(((bin_events(events, SENSOR, bin_us, n_bins), label) for events, label in read), n_bins, SENSOR)
+        kept = Kept(bin_us, n_bins)
+        read = ((kept.counted(events), label) for events, label in ncars_recordings(folder, name))
+        made = pack(((bin_events(events, SENSOR, bin_us, n_bins), label) for events, label in read), n_bins, SENSOR)
+        notes.extend(kept.notes("ncars", name))
+        return made
 
     whole, test = part("train"), part("test")
     chosen = split_off(whole.labels, fraction=VALIDATION_SHARE)
@@ -163,7 +195,12 @@ def load(
         train=whole.take(~chosen),
         validation=whole.take(chosen),
         test=test,
-        split_rule="N-CARS: n-cars_test for test; of each class of n-cars_train, the last tenth (by file name) for "
-        "validation, the others for training",
+        split_rule="; ".join(
+            [
+                "N-CARS: n-cars_test for test; of each class of n-cars_train, the last tenth (by file name) for "
+                "validation, the others for training",
+                *notes,
+            ]
+        ),
         allow_shared=allow_shared,
     )

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.arrays import integer
-from qspinn.data.events.dataset import EventDataset, alike_once_merged, largest_count, split_off
+from qspinn.data.events.dataset import EventDataset, Kept, alike_once_merged, largest_count, split_off
 from qspinn.data.events.dvs_gesture import bins_of, microseconds
 from qspinn.data.events.event_set import EventSet, concatenate, pack
 from qspinn.data.events.recording import Events, Sensor, assembled, bin_events
 from qspinn.data.npz import column, find, multiple, need, read_npz
-from qspinn.data.paths import path_of
+from qspinn.data.paths import files_in, path_of
 from qspinn.errors import DataError
 
 SENSOR: Sensor = (34, 34)
@@ -95,7 +95,7 @@ def nmnist_recordings(folder: str | Path, part: Literal["Train", "Test"]) -> Ite
     """
     for digit in range(10):
         place = path_of("data.folder", folder) / part / str(digit)
-        files = sorted(place.glob("*.bin"))
+        files = files_in(place, "*.bin")
         need(bool(files), place, "holds no .bin files", 0, "the folders of N-MNIST: Train/0..9, Test/0..9")
         for path in files:
             yield read_nmnist(path), digit
@@ -108,11 +108,13 @@ def nmnist_set(
     bin_ms: float = 5.0,
     n_bins: int = PACKED_STEPS,
     binary: bool = True,
+    kept: Kept | None = None,
 ) -> EventSet:
-    """All recordings of a part in bins; events after the last bin are dropped."""
+    """All recordings of a part in bins; events after the last bin are dropped, which `kept` counts."""
     bin_us = microseconds(bin_ms)
+    kept = Kept(bin_us, n_bins) if kept is None else kept
     binned = (
-        (bin_events(events, SENSOR, bin_us, n_bins, binary=binary), digit)
+        (bin_events(kept.counted(events), SENSOR, bin_us, n_bins, binary=binary), digit)
         for events, digit in nmnist_recordings(folder, part)
     )
     return pack(binned, n_bins, SENSOR)
@@ -126,7 +128,11 @@ def load(folder: str | Path, *, bin_ms: float = 5.0, n_bins: int | None = None, 
     """
     folder = path_of("data.folder", folder)
     n_bins = bins_of(DURATION_MS, bin_ms) if n_bins is None else n_bins
-    whole, test = (nmnist_set(folder, part, bin_ms=bin_ms, n_bins=n_bins, binary=binary) for part in ("Train", "Test"))
+    kept = {part: Kept(microseconds(bin_ms), n_bins) for part in ("Train", "Test")}
+    whole, test = (
+        nmnist_set(folder, part, bin_ms=bin_ms, n_bins=n_bins, binary=binary, kept=kept[part])
+        for part in ("Train", "Test")
+    )
     chosen = split_off(whole.labels, fraction=VALIDATION_SHARE)
     return EventDataset(
         name="nmnist",
@@ -138,8 +144,13 @@ def load(folder: str | Path, *, bin_ms: float = 5.0, n_bins: int | None = None, 
         train=whole.take(~chosen),
         validation=whole.take(chosen),
         test=test,
-        split_rule="N-MNIST: Test for test; of each digit of Train, the last tenth (by file name) for validation, the "
-        "others for training",
+        split_rule="; ".join(
+            [
+                "N-MNIST: Test for test; of each digit of Train, the last tenth (by file name) for validation, the "
+                "others for training",
+                *(note for part, of in kept.items() for note in of.notes("nmnist", part.lower())),
+            ]
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec.structs import force_setattr
 from numpy.typing import NDArray
 
-from qspinn.arrays import integer, numbers, sealed
+from qspinn.arrays import integer, need_kind, need_words, numbers, sealed
 from qspinn.data.events.recording import sensor_of
 from qspinn.data.own.naming import need_file, own_name, title_of
 from qspinn.data.shared import check_classes, check_shared, class_counts, hashes, refuse_shared, shared
@@ -71,6 +71,11 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     allow_shared: bool = False
 
     def __post_init__(self) -> None:
+        for field in ("name", "split_rule"):
+            need_kind(f"dataset.{field}", getattr(self, field), str, DataError)
+        need_words(f"{self.name}.labels", self.labels, distinct=True)
+        for part, split in self.parts():
+            need_kind(f"{self.name}.{part}", split, Split, DataError)
         check_shared(self.name, self.allow_shared)
         shape = sensor_of(self.shape, f"{self.name}.shape")
         for part, split in self.parts():

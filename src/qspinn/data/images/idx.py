@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qspinn.data.images.dataset import Dataset, Split
 from qspinn.data.images.mnist import read_idx
 from qspinn.data.own.labels import absences, classes_of
-from qspinn.data.own.splits import SEED, by_content
+from qspinn.data.own.splits import SEED, by_content, need_one_label
 from qspinn.data.paths import exists, path_of
 from qspinn.data.shared import hashes
 from qspinn.errors import DataError
@@ -43,7 +43,10 @@ def load(folder: str | Path, *, allow_shared: bool = False) -> Dataset:
     flat = images.reshape(len(images), -1)
     labels, test_labels = classes.labels.values()
     shares = {"train": 1 - VALIDATION_SHARE, "validation": VALIDATION_SHARE}
-    chosen = by_content(str(place), labels, hashes([(image,) for image in flat]), classes.names, shares)
+    known = hashes([(image,) for image in flat])
+    if not allow_shared:
+        need_one_label(str(place), labels, known, classes.names, "training images")
+    chosen = by_content(str(place), labels, known, classes.names, shares)
     found = {part: labels[which] for part, which in chosen.items()} | {"test": test_labels}
     edge = len(chosen["train"])
     return Dataset(

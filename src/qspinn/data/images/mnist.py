@@ -28,6 +28,8 @@ FILES = {
 """MD5 of the gzip files as published."""
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 N_VALIDATION = 10_000
+MOST_AXES = 8
+"""Of an idx file; images have three, with colours four."""
 MOST_BYTES = 1 << 30
 """Of an idx file, unpacked: 1.3 million images of 28 x 28. A small damaged gzip file can unpack to any length."""
 
@@ -134,6 +136,8 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
         )
     rank = data[3]
     header = 4 + 4 * rank
+    if rank > MOST_AXES:
+        raise DataError(str(path), "byte 3: announces too many axes", got=rank, allowed=f"1..{MOST_AXES}")
     if rank == 0 or len(data) < header:
         raise DataError(str(path), "header is cut short", got=f"{len(data)} bytes", allowed=f"{header} bytes or more")
     shape = struct.unpack(f">{rank}I", data[4:header])

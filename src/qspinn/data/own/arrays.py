@@ -10,55 +10,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qspinn.arrays import integers
-from qspinn.data.events.dataset import EventDataset, alike_once_merged, largest_count, recordings
+from qspinn.data.events.dataset import EventDataset, alike_once_merged, largest_count
 from qspinn.data.images.dataset import Dataset, Split
-from qspinn.data.own.binned import event_sets
+from qspinn.data.own.binned import event_sets, named
 from qspinn.data.own.forms import Arrays, ArraySet, Settings, arranged, classes_in, counts_of, need_as_many
 from qspinn.data.own.labels import Classes, absences
-from qspinn.data.own.splits import PARTS, Numbers, by_content, by_name, rule_of
+from qspinn.data.own.splits import PARTS, Numbers, by_content, by_name, need_one_label, rule_of
 from qspinn.data.shared import hashes
 from qspinn.errors import DataError
 
 AS_STORED = "splits as the file says"
 
 
-def events_of(named: Arrays, settings: Settings) -> EventDataset:
+def events_of(given: Arrays, settings: Settings) -> EventDataset:
     """The event data set in arrays.
 
     Raises:
         DataError: names the place, the value, what is allowed and the fix.
     """
-    arrays = arranged(named, settings.where)
+    arrays = arranged(given, settings.where)
     classes = classes_in(arrays, settings.where)
-    stored, bin_ms, factor = event_sets(arrays, classes, settings)
+    stored = event_sets(arrays, classes, settings)
     sets, rule = _three_splits(
-        arrays, stored, classes, settings, lambda s: hashes(recordings(s)), lambda s, which: s.take(which)
+        arrays, stored.parts, classes, settings, lambda s: s.contents(), lambda s, which: s.take(which)
     )
-    merged = [s.rebinned(factor) for s in sets]
-    alike = factor > 1 and not settings.allow_shared and alike_once_merged(settings.name, merged, lambda: sets)
+    merged = [named(settings.where, lambda s=s: stored.merged(s.events)) for s in sets]  # type: ignore[misc]
+    known = stored.factor > 1 or sets[0].raw is not None
+    alike = (
+        known
+        and not settings.allow_shared
+        and alike_once_merged(settings.name, merged, lambda: [s.contents() for s in sets])
+    )
     train, validation, test = merged
     return EventDataset(
         name=settings.name,
         shape=train.shape,
         n_steps=train.n_steps,
-        bin_ms=bin_ms,
+        bin_ms=stored.bin_ms,
         labels=classes.names,
         train=train,
         validation=validation,
         test=test,
-        split_rule=rule,
+        split_rule="; ".join([rule, *stored.notes]),
         max_count=largest_count(*merged),
         allow_shared=settings.allow_shared or alike,
     )
 
 
-def images_of(named: Arrays, settings: Settings) -> Dataset:
+def images_of(given: Arrays, settings: Settings) -> Dataset:
     """The image data set in arrays.
 
     Raises:
         DataError: names the place, the value, what is allowed and the fix.
     """
-    arrays = arranged(named, settings.where, images=True)
+    for field in ("bin_ms", "n_bins"):
+        if getattr(settings, field):
+            raise DataError(
+                f"{settings.where}: {field}",
+                "is for recordings, and images have no steps",
+                got=getattr(settings, field),
+                fix="leave it out",
+            )
+    arrays = arranged(given, settings.where, images=True)
     classes = classes_in(arrays, settings.where)
     pixels = {
         part: _images(f"{settings.where}: x{arrays.suffix(part)}", own["x"], settings.scale)
@@ -122,7 +135,11 @@ def _chosen(
     """(numbers of the recordings of each split, the rule that chose them)."""
     if "split" in arrays.parts[""]:
         return by_name(f"{settings.where}: split", arrays.parts[""]["split"], len(whole.labels)), AS_STORED
-    return by_content(settings.where, whole.labels, contents(whole), classes.names), rule_of()
+    known = contents(whole)
+    if not settings.allow_shared:
+        noun = "images" if arrays.form == "images" else "recordings"
+        need_one_label(settings.where, whole.labels, known, classes.names, noun)
+    return by_content(settings.where, whole.labels, known, classes.names), rule_of()
 
 
 def _images(where: str, x: Any, scale: float) -> NDArray[np.uint8]:

@@ -20,6 +20,8 @@ from qspinn.records.words import nearest
 from qspinn.spikes import MAX_COUNT
 
 Arrays = Mapping[str, NDArray]
+BLOCK = 1 << 20
+"""Values that are scaled at once."""
 
 
 class Form(NamedTuple):
@@ -139,6 +141,17 @@ def classes_in(arrays: ArraySet, where: str) -> Classes:
     return classes_of(where, labels, arrays.common.get("class_names"))
 
 
+def need_no_scale(settings: Settings, noun: str) -> None:
+    """Refuses a scale where there are no values to scale."""
+    if settings.scale:
+        raise DataError(
+            "data.scale",
+            f"is for dense rasters and images, and {settings.where} holds {noun}",
+            got=settings.scale,
+            fix="leave it out",
+        )
+
+
 def need_as_many(where: str, name: str, n: int, labels: NDArray) -> None:
     """Refuses labels that are not one for each recording."""
     if n != len(labels):
@@ -151,6 +164,23 @@ def need_as_many(where: str, name: str, n: int, labels: NDArray) -> None:
         )
 
 
+def _scaled(where: str, x: NDArray, scale: float) -> NDArray[np.uint8]:
+    """Values times the scale, rounded, block by block: floats of 64 bits of all of them would take many times the
+    memory of what is stored."""
+    out = np.empty(x.shape, np.uint8)
+    rows = max(1, BLOCK // max(1, x[:1].size)) if x.ndim else 1
+    for start in range(0, len(x) if x.ndim else 0, rows):
+        block = x[start : start + rows]
+        try:
+            values = reals(where, block, low=0.0, high=MAX_COUNT / scale)
+        except DataError as error:  # which names the place within the block
+            first, comma, others = error.where.removeprefix(f"{where}[").partition("," if x.ndim > 1 else "]")
+            place = f"{where}[{start + int(first)}{comma}{others}" if first.isdigit() else error.where
+            raise DataError(place, error.problem, got=error.got, allowed=error.allowed, fix=error.fix) from None
+        out[start : start + rows] = np.floor(values * scale + 0.5)
+    return out
+
+
 def counts_of(where: str, x: Any, scale: float, *, pixels: bool = False) -> NDArray[np.uint8]:
     """Values 0..255 as bytes: counts as they are, anything else only where a scale says what it means.
 
@@ -159,8 +189,15 @@ def counts_of(where: str, x: Any, scale: float, *, pixels: bool = False) -> NDAr
     """
     array = numbers(where, x, None, DataError)
     if scale:
-        high = MAX_COUNT / scale
-        return np.floor(reals(where, array, low=0.0, high=high) * scale + 0.5).astype(np.uint8)
+        return _scaled(where, array.view(np.uint8) if array.dtype.kind == "b" else array, scale)
+    if pixels and array.dtype.kind == "b":
+        raise DataError(
+            where,
+            "holds booleans where pixels 0..255 are asked",
+            got=str(array.dtype),
+            allowed="integers 0..255",
+            fix="say what True is worth: scale = 255 takes x * 255",
+        )
     if array.dtype.kind == "f":
         reals(where, array, low=0.0)
         if pixels or (array != np.floor(array)).any():

@@ -14,6 +14,8 @@ from qspinn.records.words import nearest
 
 MOST_CLASSES = 4096
 """A larger number is a measured quantity or a running number, not a class."""
+LAST_CODE, SURROGATES = 0x10FFFF, range(0xD800, 0xE000)
+"""Code points of text: up to the last, without those that stand for halves of others."""
 SHOWN = 20
 """Classes that a report names one by one."""
 
@@ -57,8 +59,12 @@ def text_of(where: str, array: NDArray) -> NDArray[np.str_]:
     """An array of text, of text in bytes (UTF-8), or as it is.
 
     Raises:
-        DataError: bytes that are no text.
+        DataError: bytes that are no text, or code points that no character has.
     """
+    if array.dtype.kind == "U" and array.dtype.itemsize and array.size:
+        codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.str[0]}u4")
+        if ((codes > LAST_CODE) | ((codes >= SURROGATES[0]) & (codes <= SURROGATES[-1]))).any():
+            raise DataError(where, "holds code points that no character has", allowed="text (Unicode)")
     if array.dtype.kind != "S":
         return array
     try:
@@ -164,7 +170,8 @@ def absences(where: str, parts: Mapping[str, NDArray[np.int64]], names: tuple[st
             raise DataError(
                 f"{where}: {part}", "holds no recordings", got=0, allowed="one or more", fix=f"put some into {part}"
             )
-        missing = [name for k, name in enumerate(names) if k not in set(labels.tolist())]
+        present = set(labels.tolist())
+        missing = [name for k, name in enumerate(names) if k not in present]
         if missing and part == "train":
             raise DataError(
                 f"{where}: train",

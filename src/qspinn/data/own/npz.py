@@ -17,9 +17,17 @@ def path_in(folder: str, file: str) -> Path:
     """The place of a user's file: in the folder, where its own path is relative.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or a folder is named that an absolute path would not be looked for in.
     """
     path = Path(folder) / file
+    if folder and Path(file).is_absolute() and path.parent != Path(folder):
+        raise DataError(
+            "data.file",
+            "is an absolute path, so that nothing is looked for in data.folder (--data)",
+            got=file,
+            allowed=f"a path in {folder}, or no folder",
+            fix=f"name the file itself: --data {Path(folder) / path.name}",
+        )
     if not exists(path):
         raise DataError(
             "data.file",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import integer, numbers
+from qspinn.arrays import integer, numbers, real_of
 from qspinn.data.events.clock import TimeUnit
 from qspinn.data.events.dataset import EventDataset
+from qspinn.data.events.recording import LARGEST_SIDE
 from qspinn.data.images.dataset import Dataset
+from qspinn.data.npz import LONGEST_MS, MOST_BYTES
 from qspinn.data.own.arrays import events_of, images_of
 from qspinn.data.own.forms import Settings
 from qspinn.data.own.splits import PARTS
@@ -20,7 +23,7 @@ from qspinn.errors import ConfigError, DataError
 from qspinn.files import replacing
 
 Pair = tuple[Any, Any]
-MOST_ITEMS = 1 << 24
+MOST_ITEMS = 1 << 22
 """Items that a source is asked for; one that goes on gives them without end."""
 
 
@@ -81,7 +84,7 @@ class Recordings:
         if split is not None:
             self._arrays["split"] = _array("split", split)
         if class_names is not None:
-            self._arrays["class_names"] = _array("class_names", list(class_names))
+            self._arrays["class_names"] = _array("class_names", _in_order("Recordings.class_names", class_names))
         self._about_events(sensor_size, time_unit)
 
     def _about_events(self, sensor_size: Any, time_unit: str | None) -> None:
@@ -116,8 +119,10 @@ class Recordings:
         `scale` and `allow_shared` are not stored: they are settings of `[data]`, too.
 
         Raises:
+            DataError: the arrays are neither recordings nor images, as `events` and `images` say.
             WriteError: the file cannot be written.
         """
+        self._need_readable()
         stored = dict(self._arrays)
         if self._settings.bin_ms:
             stored["bin_ms"] = np.array(self._settings.bin_ms)
@@ -126,13 +131,33 @@ class Recordings:
         with replacing(path) as file:
             np.savez_compressed(file, **stored)  # type: ignore[arg-type]
 
+    def _need_readable(self) -> None:
+        """Refuses arrays that a reader of the file would refuse, whatever it takes them for."""
+        settings = msgspec.structs.replace(self._settings, allow_shared=True)
+        ranks = {x.ndim for name, x in self._arrays.items() if name.partition("_")[0] == "x"}
+        if not (settings.bin_ms or settings.n_bins) and ranks <= {2, 3} and "sensor" not in self._arrays:
+            try:
+                images_of(self._arrays, settings)
+                return
+            except DataError:  # then they are recordings, or neither
+                pass
+        events_of(self._arrays, settings if settings.bin_ms else msgspec.structs.replace(settings, bin_ms=LONGEST_MS))
+
 
 def _number(field: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
+    number = real_of(value)
+    if not 0 <= number < 1e15:
         raise ConfigError(
             f"Recordings.{field}", "is no number of 0 or more", got=value, allowed="0 for none, or over 0"
         )
-    return value
+    return number
+
+
+def _in_order(where: str, words: Any) -> list[Any]:
+    """Several words in an order that means something."""
+    if isinstance(words, str | bytes | set | frozenset | Mapping) or not isinstance(words, Iterable):
+        raise ConfigError(where, "are no list of names", got=words, allowed='("a", "b", ...), in the order of classes')
+    return list(words)
 
 
 def _parts(train: Any, validation: Any, test: Any, split: Any) -> dict[str, Any]:
@@ -159,30 +184,71 @@ def _sensor(sensor_size: Any) -> tuple[int, int]:
             got=sensor_size,
             allowed="(width, height) or (width, height, 2)",
         )
-    return sensor_size[1], sensor_size[0]
+    width, height = (
+        integer(f"Recordings.sensor_size[{i}]", side, low=1, high=LARGEST_SIDE)
+        for i, side in enumerate(sensor_size[:2])
+    )
+    return height, width
 
 
 def _array(where: str, values: Any) -> NDArray:
-    """A NumPy array of an array, a tensor of torch on any device, or a list."""
+    """A NumPy array of an array, a tensor of torch on any device, or a list: a copy, since others may write to theirs.
+
+    Raises:
+        DataError: Python objects other than text, or text and numbers in one list.
+    """
     if type(values).__module__.partition(".")[0] == "torch" and hasattr(values, "detach"):
         try:
             values = values.detach().cpu().numpy()
         except (TypeError, RuntimeError) as error:  # sparse, or of a type that NumPy lacks
             raise DataError(where, "is no tensor that NumPy can hold", got=str(error)[:120]) from None
-    return numbers(where, values, None, DataError)
+    if isinstance(values, list | tuple):
+        _need_one_kind(where, values)
+    array = numbers(where, values, None, DataError)
+    if array.dtype.kind != "O":
+        return np.array(array)
+    words = array.ravel().tolist()
+    if not words or not all(isinstance(word, str) for word in words):  # as pandas holds text
+        kinds = sorted({type(word).__name__ for word in words})
+        raise DataError(where, "holds Python objects", got=kinds[:4], allowed="an array of numbers or of text")
+    _need_one_kind(where, words)
+    return array.astype(str)
+
+
+def _need_one_kind(where: str, values: Sequence[Any]) -> None:
+    """Refuses what NumPy makes the same text: numbers and text in one list, and text that ends in NUL."""
+    kinds = {next((k for k in (str, bytes) if isinstance(value, k)), object) for value in values}
+    if len(kinds) > 1:
+        raise DataError(
+            where,
+            "holds text and numbers, or text and bytes",
+            got=sorted({type(value).__name__ for value in values}),
+            allowed="one kind",
+            fix=f"{where.rpartition(' ')[2]} = [str(k) for k in ...], where all are meant as text",
+        )
+    for i, value in enumerate(values if kinds <= {str, bytes} else ()):
+        if value.endswith("\0" if isinstance(value, str) else b"\0"):
+            raise DataError(
+                f"{where}[{i}]", "ends in a NUL, which arrays of text do not keep", got=value, allowed="text"
+            )
 
 
 def _columns(where: str, source: Any) -> dict[str, NDArray]:
     """The arrays of a source: x and labels, or x, y, t, p, offsets and labels."""
-    if _is_two_arrays(source):
+    if _is_two_arrays(where, source):
         return {"x": _array(f"{where}: x", source[0]), "labels": _array(f"{where}: labels", source[1])}
-    xs, labels = [], []
+    xs, labels, size = [], [], 0
     for x, label in _items(where, source):
         xs.append(x)
         labels.append(label)
+        size += x.nbytes
+        if size > MOST_BYTES:
+            raise DataError(
+                where, "holds too much, or does not end", got=f"over {size:,} bytes", allowed=f"{MOST_BYTES:,}"
+            )
     if not xs:
         raise DataError(where, "holds no recordings", got=0, allowed="one or more")
-    classes = _array(f"{where}: labels", [_plain(label) for label in labels])
+    classes = _array(f"{where}: labels", labels)
     if _has_fields(xs[0]):
         return _of_events(where, xs) | {"labels": classes}
     kinds = sorted({f"{x.dtype} {x.shape}" for x in xs})
@@ -197,9 +263,13 @@ def _columns(where: str, source: Any) -> dict[str, NDArray]:
     return {"x": np.stack(xs), "labels": classes}
 
 
-def _is_two_arrays(source: Any) -> bool:
+def _is_two_arrays(where: str, source: Any) -> bool:
     """Whether a source is (x, labels), and no collection of two pairs."""
-    return isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "shape") and not _has_fields(source[0])
+    if not isinstance(source, tuple) or len(source) != 2:
+        return False
+    if getattr(source[0], "is_nested", False) is True:
+        raise DataError(where, "is a nested tensor", allowed="recordings of one shape", fix="pad or cut them")
+    return hasattr(source[0], "shape") and not _has_fields(source[0])
 
 
 def _plain(label: Any) -> Any:
@@ -223,9 +293,20 @@ def _items(where: str, source: Any) -> Iterator[Pair]:
                     got=labels.shape,
                     allowed=f"{x.shape[:1]}",
                 )
-            yield from zip(x, labels, strict=True)
+            yield from zip(x, labels.tolist(), strict=True)
         else:
-            yield np.asarray(pair[0]) if _has_fields(pair[0]) else _array(f"{where}[{i}]", pair[0]), pair[1]
+            yield _recording(f"{where}[{i}]", pair[0]), _plain(pair[1])
+
+
+def _recording(where: str, x: Any) -> NDArray:
+    """A recording or image as an array of its own: a source may write the next one into the same memory."""
+    if not _has_fields(x):
+        return _array(where, x)
+    if isinstance(x, np.ma.MaskedArray):
+        raise DataError(
+            where, "is a masked array", allowed="a plain array of events", fix="leave out the masked events"
+        )
+    return np.array(x)
 
 
 def _has_fields(x: Any) -> bool:
@@ -241,12 +322,13 @@ def _is_loader(source: Any) -> bool:
 
 def _each(where: str, source: Any) -> Iterator[Any]:
     """The items of a source: by number where it has a length and no own way to be gone through, as torch's Dataset."""
+    # of a class that says that it can be iterated over, items by number need not exist (torch's IterableDataset)
     if isinstance(source, Mapping | str | bytes) or hasattr(source, "shape"):
         raise DataError(
             where, "is no source of pairs", got=type(source).__name__, allowed="(x, labels), or pairs (x, label)"
         )
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        yield from (source[i] for i in range(len(source)))
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not hasattr(source, "__iter__"):
+        yield from (source[i] for i in range(_length(where, source)))
     elif isinstance(source, Iterable):
         for i, item in enumerate(source):
             if i >= MOST_ITEMS:
@@ -259,6 +341,17 @@ def _each(where: str, source: Any) -> Iterator[Any]:
             got=type(source).__name__,
             allowed="(x, labels), or whatever gives pairs (x, label)",
         )
+
+
+def _length(where: str, source: Any) -> int:
+    """How many items a source says that it has."""
+    try:
+        n = len(source)
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+        raise DataError(where, "does not know its length", got=str(error)[:120]) from None
+    if n > MOST_ITEMS:
+        raise DataError(where, "has too many items", got=n, allowed=f"up to {MOST_ITEMS:,}")
+    return n
 
 
 def _of_events(where: str, recordings: list[NDArray]) -> dict[str, NDArray]:

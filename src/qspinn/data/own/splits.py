@@ -55,7 +55,8 @@ def by_content(
 
     Args:
         labels: class of each recording [N].
-        contents: a hash of each recording; empty where it holds nothing, which then counts by its number.
+        contents: a hash of each recording; empty where it holds nothing. Those are told apart by their number within
+            the class, and are spread over the splits like the others.
         shares: of each split, in 0..1; the first takes what remains.
 
     Raises:
@@ -63,8 +64,8 @@ def by_content(
     """
     shares = shares or dict(zip(PARTS, SHARES, strict=True))
     ranks = [
-        hashlib.blake2b(SEED.to_bytes(8, "little") + (content or str(i).encode()), digest_size=16).digest()
-        for i, content in enumerate(contents)
+        hashlib.blake2b(SEED.to_bytes(8, "little") + known, digest_size=16).digest()
+        for known in _distinct(labels, contents)
     ]
     chosen: dict[str, list[int]] = {part: [] for part in shares}
     for label in np.unique(labels):
@@ -79,6 +80,41 @@ def by_content(
             )
         _deal(own, ranks, shares, chosen)
     return {part: np.array(sorted(own, key=lambda i: ranks[i]), np.int64) for part, own in chosen.items()}
+
+
+def _distinct(labels: NDArray[np.int64], contents: Sequence[bytes]) -> list[bytes]:
+    """The hash of each recording; of one without content its class and its number within the class, so that it does not
+    matter where in the file it is."""
+    seen: dict[int, int] = {}
+    named = []
+    for label, content in zip(labels.tolist(), contents, strict=True):
+        if not content:
+            seen[label] = seen.get(label, 0) + 1
+        named.append(content or f"{label} {seen[label]}".encode())
+    return named
+
+
+def need_one_label(
+    where: str, labels: NDArray[np.int64], contents: Sequence[bytes], names: Sequence[str], noun: str = "recordings"
+) -> None:
+    """Refuses recordings of the same content and different labels, which no split by content can keep together.
+
+    Args: as `by_content`.
+
+    Raises:
+        DataError: names the first two and their labels.
+    """
+    known: dict[bytes, int] = {}
+    for i, content in enumerate(contents):
+        first = known.setdefault(content, i) if content else i
+        if labels[first] != labels[i]:
+            raise DataError(
+                f"{where}: labels",
+                f"{noun} {first} and {i} are the same and have different labels",
+                got=[names[labels[first]], names[labels[i]]],
+                allowed="one label for each content",
+                fix="leave one of them out, or pass allow_shared=True (for data of your own data.allow_shared)",
+            )
 
 
 def _deal(own: list[int], ranks: list[bytes], shares: dict[str, float], chosen: dict[str, list[int]]) -> None:

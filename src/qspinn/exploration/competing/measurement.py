@@ -79,24 +79,29 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.float_cache[n_neurons]
 
     def ranges(self, n_neurons: int) -> Ranges:
+        """Ranges of the float network of a size on the first training samples, for lowering."""
         if n_neurons not in self.ranges_cache:
             self.ranges_cache[n_neurons] = calibrate(self.float_network(n_neurons), self.train.spikes)
         return self.ranges_cache[n_neurons]
 
 
 def float_path(folder: Path, n_neurons: int) -> Path:
+    """Checkpoint of the float network of a size in a run's folder."""
     return folder / "float" / f"n{n_neurons}.safetensors"
 
 
 def load(experiment: Experiment) -> datasets.Dataset:
+    """Data set of an experiment."""
     return datasets.load(experiment.data)
 
 
 def describe(dataset: datasets.Dataset) -> dict[str, Any]:
+    """Facts on the images for a report: their shape."""
     return {"shape": list(dataset.shape)}
 
 
 def account(experiment: Experiment, dataset: datasets.Dataset) -> MemoryAccount:
+    """Memory of the float baseline."""
     return float_account(_network(experiment, dataset))
 
 
@@ -111,14 +116,17 @@ def float_tasks(experiment: Experiment) -> list[tuple[str, Any]]:
 
 
 def points(experiment: Experiment, dataset: datasets.Dataset) -> list[Candidate]:
+    """Points of the significance sweep as candidates."""
     return proposal.sweep_points(experiment, _network(experiment, dataset))
 
 
 def curves(experiment: Experiment, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
+    """Significance curves, most significant first."""
     return sensitivity.significance(experiment.search.sweep, accuracy, account)
 
 
 def propose(experiment: Experiment, dataset: datasets.Dataset, curves: list[Significance]) -> list[Candidate]:
+    """Candidates to try, given the significance curves."""
     swept = {(s.path, s.rounding) for s in curves}
     paths, roundings = tensor_paths(_network(experiment, dataset)), experiment.search.ptq.roundings
     for path, rounding in itertools.product(paths, roundings):
@@ -262,10 +270,12 @@ def _grid_model(measurement: Measurement, candidate: Candidate, trained: Trained
 def measure(
     measurement: Measurement, candidate: Candidate, program: Program
 ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """Correctness of each validation sample; there are no further facts."""
     return correct(program, measurement.validation), {}
 
 
 def has_float(folder: Path, task: int) -> bool:
+    """Whether the float network of a size is stored and can be read."""
     trained = readable(checkpoint.load, float_path(folder, task))
     return trained is not None and trained.network.size_of("exc") == task
 
@@ -280,6 +290,7 @@ def sweep_accuracy(measurement: Measurement, candidate: Candidate) -> float:
 def test(
     measurement: Measurement, dataset: datasets.Dataset, program: Program
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Correctness of the float baseline and predictions of the winner on each test sample."""
     split = dataset.test
     spikes = poisson(split.images, program.ops_of(PoissonOp)[0], program.n_steps, first_sample=split.first)
     trained = measurement.float_network(measurement.experiment.network.n_neurons)

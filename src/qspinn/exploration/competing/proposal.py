@@ -9,6 +9,7 @@ from qspinn.exploration.scheme import Scheme
 from qspinn.exploration.sensitivity import Significance, sweep_bits
 from qspinn.fixedpoint import Rounding
 from qspinn.networks.competing import Network
+from qspinn.networks.tensors import TensorPath
 from qspinn.quantization.competing import wide_plan
 from qspinn.quantization.paths import tensor_paths
 from qspinn.quantization.plan import Granularity
@@ -72,7 +73,7 @@ def lean_widths(curve_of: dict[str, Significance]) -> dict[str, int]:
 
 def learning_widths(lean: dict[str, int]) -> dict[str, int]:
     """Lean widths, raised to what learning on the grid needs, and traces."""
-    raised = {path: max(bits, LEARNING_BITS.get(path.split(".")[-1], 0)) for path, bits in lean.items()}
+    raised = {path: max(bits, LEARNING_BITS.get(TensorPath.of(path).kind, 0)) for path, bits in lean.items()}
     raised["exc.v"] = min(raised["exc.v"], 15)  # up to 15 bits the engine keeps potentials in 16-bit lanes
     return raised | {"exc.x_pre": TRACE_BITS, "exc.x_post": TRACE_BITS}
 

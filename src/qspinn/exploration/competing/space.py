@@ -171,6 +171,7 @@ class Candidate(Record, frozen=True):
     label: str
 
     def key(self) -> str:
+        """First 16 characters of the content key."""
         return content_key(self)[:16]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qspinn import former
 from qspinn.data import EventDataset, EventSet, load_recordings
 from qspinn.exploration import event_splits
-from qspinn.exploration.artifacts import PROGRAM, readable
+from qspinn.exploration.artifacts import PROGRAM, from_start_if_damaged, readable
 from qspinn.exploration.event_splits import mapped
 from qspinn.exploration.family import Files
 from qspinn.exploration.layered import proposal as layered_proposal
@@ -97,15 +97,18 @@ class Measurement(msgspec.Struct, kw_only=True, eq=False):
         return rates
 
 
-def float_path(folder: Path) -> Path:
+def float_path(folder: Path, task: None = None) -> Path:
+    """Checkpoint of the float network in a run's folder."""
     return folder / "float" / "layers.safetensors"
 
 
 def load(experiment: LayeredExperiment) -> EventDataset:
+    """Data set of an experiment."""
     return load_recordings(experiment.data)
 
 
 def account(experiment: LayeredExperiment, dataset: EventDataset) -> MemoryAccount:
+    """Memory of the float baseline."""
     return float_layers_account(declared(experiment, dataset))
 
 
@@ -122,26 +125,32 @@ def declared(experiment: LayeredExperiment, dataset: EventDataset) -> LayeredNet
 
 
 def float_tasks(experiment: LayeredExperiment) -> list[tuple[str, Any]]:
+    """Float networks to train: one."""
     return [("float", None)]
 
 
 def points(experiment: LayeredExperiment, dataset: EventDataset) -> list[LayeredCandidate]:
+    """Points of the significance sweep as candidates."""
     return layered_proposal.points(experiment, declared(experiment, dataset))
 
 
 def curves(experiment: LayeredExperiment, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
+    """Significance curves, most significant first."""
     return significance(experiment.search.sweep, accuracy, account)
 
 
 def propose(experiment: LayeredExperiment, dataset: EventDataset, curves: list[Significance]) -> list[LayeredCandidate]:
+    """Candidates to try, given the significance curves."""
     return layered_proposal.propose(experiment, declared(experiment, dataset), curves)
 
 
 def store(folder: Path, experiment: LayeredExperiment, dataset: EventDataset) -> Files:
+    """Files of the training and validation splits in a run's folder."""
     return event_splits.store(folder, experiment.data, dataset)
 
 
 def open_measurement(folder: Path, experiment: LayeredExperiment, labels: tuple[str, ...], files: Files) -> Measurement:
+    """Measurement from the files of a run, which are mapped, not read."""
     train, validation = (mapped(files[name]) for name in ("train", "validation"))
     learned = mapped(files["learned"]) if "learned" in files else train
     return Measurement(
@@ -163,12 +172,14 @@ def train_float(measurement: Measurement, task: None) -> dict[str, Any]:
     """Trains the float network, going on where an interrupted run was, and stores it; returns its record."""
     start, experiment = time.perf_counter(), measurement.experiment
     path = float_path(measurement.folder)
-    net = trained_net(
-        experiment, measurement.network(), measurement.learned, measurement.per_step, path.with_suffix(".training")
+    resumed = path.with_suffix(".training")
+    net = from_start_if_damaged(
+        resumed,
+        lambda: trained_net(experiment, measurement.network(), measurement.learned, measurement.per_step, resumed),
     )
     checkpoint.save(frozen(net), path)
     outputs, rates = responses(net, measurement.validation)
-    path.with_suffix(".training").unlink(missing_ok=True)
+    resumed.unlink(missing_ok=True)
     return {
         "accuracy": float((outputs.argmax(axis=1) == measurement.validation.labels).mean()),
         "rates": rates,
@@ -178,6 +189,7 @@ def train_float(measurement: Measurement, task: None) -> dict[str, Any]:
 
 
 def has_float(folder: Path, task: None) -> bool:
+    """Whether the float network is stored and can be read."""
     return readable(checkpoint.load_layers, float_path(folder)) is not None
 
 
@@ -197,6 +209,7 @@ def trained_net(
 
 
 def sweep_accuracy(measurement: Measurement, candidate: LayeredCandidate) -> float:
+    """Validation accuracy of a point of the sweep, on the samples of the sweep."""
     n = measurement.experiment.search.sweep.samples
     data = measurement.validation.slice(0, min(n or measurement.validation.n_samples, measurement.validation.n_samples))
     result = measurement.reuse.run(_quantized(measurement, candidate), data.graded(), f"validation {data.n_samples}")
@@ -222,6 +235,7 @@ def _provenance(measurement: Measurement, candidate: LayeredCandidate) -> dict[s
 
 
 def build(measurement: Measurement, candidate: LayeredCandidate) -> tuple[Program, MemoryAccount | None]:
+    """Program of a candidate, quantized or trained; nothing is learned on the device."""
     return (
         _trained_in(measurement, candidate) if candidate.scheme is Scheme.ITQ else _quantized(measurement, candidate)
     ), None
@@ -238,25 +252,30 @@ def _trained_in(measurement: Measurement, candidate: LayeredCandidate) -> Progra
         distillation=search.itq.distillation,
         temperature=search.itq.temperature,
     )
-    module = quantized.prepare(
-        net.network,
-        candidate.plan,
-        net.params(),
-        measurement.ranges(),
-        seed=candidate.seed,
-        estimator=search.itq.estimator,
-    )
     resumed = STORED.path(measurement.folder, candidate).with_suffix(".training")
-    with one_thread():
-        epochs = fit(
-            module,
-            measurement.learned,
-            training,
+
+    def trained() -> tuple[quantized.QuantNet, Any]:
+        module = quantized.prepare(
+            net.network,
+            candidate.plan,
+            net.params(),
+            measurement.ranges(),
             seed=candidate.seed,
-            per_step=measurement.per_step,
-            checkpoint=resumed,
-            teacher=net if training.distillation else None,
+            estimator=search.itq.estimator,
         )
+        with one_thread():
+            epochs = fit(
+                module,
+                measurement.learned,
+                training,
+                seed=candidate.seed,
+                per_step=measurement.per_step,
+                checkpoint=resumed,
+                teacher=net if training.distillation else None,
+            )
+        return module, epochs
+
+    module, epochs = from_start_if_damaged(resumed, trained)
     measurement.known["epochs"] = {candidate.key(): epochs}
     program = quantized.convert(module, labels=measurement.labels, provenance=_provenance(measurement, candidate))
     resumed.unlink(missing_ok=True)
@@ -281,6 +300,7 @@ def measure(
 def test(
     measurement: Measurement, dataset: EventDataset, program: Program
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Correctness of the float baseline and predictions of the winner on each test sample."""
     float_predicted = scores(measurement.float_net(), dataset.test).argmax(axis=1)
     return float_predicted == dataset.test.labels, run(program, dataset.test.graded()).predictions()
 

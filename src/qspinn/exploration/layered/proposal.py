@@ -20,7 +20,8 @@ from qspinn.exploration.scheme import Scheme
 from qspinn.exploration.sensitivity import Significance, sweep_bits
 from qspinn.fixedpoint import Rounding
 from qspinn.networks.layered import LayeredNetwork
-from qspinn.quantization.paths import is_matrix, layer_paths, state_paths
+from qspinn.networks.tensors import TensorPath
+from qspinn.quantization.paths import is_weight, layer_paths, state_paths
 from qspinn.quantization.plan import WIDE_BITS, Granularity
 
 
@@ -93,7 +94,7 @@ def _hopeless(curve_of: dict[str, Significance], weights: Widths, limit: float) 
     return any(
         curve_of[path].drop_at(bits) * 100 > limit
         for path, bits in weights.items()
-        if path in curve_of and is_matrix(path)
+        if path in curve_of and is_weight(path)
     )
 
 
@@ -105,7 +106,7 @@ def _as_swept(experiment: LayeredExperiment, granularity: Granularity) -> bool:
 def lean_widths(curve_of: dict[str, Significance], known: Widths) -> Widths:
     """The harmless width of everything but the weights; currents stay as wide as their sums need."""
     return {
-        path: bits if path.endswith(".i") or path not in curve_of else curve_of[path].harmless_bits
+        path: bits if TensorPath.of(path).kind == "i" or path not in curve_of else curve_of[path].harmless_bits
         for path, bits in known.items()
     }
 

@@ -26,7 +26,7 @@ class Reuse:
         self._kept: OrderedDict[str, Spikes] = OrderedDict()
 
     def run(self, program: Program, spikes: Spikes, which: str, *, n_threads: int = 1) -> Result:
-        """What `runtime.run` returns, bit for bit; layers that an earlier program had in common are not run again.
+        """Result of `runtime.run`, bit for bit; layers that an earlier program had in common are not run again.
 
         Args:
             which: names the input: the same name must mean the same spikes.

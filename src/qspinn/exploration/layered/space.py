@@ -17,7 +17,8 @@ from qspinn.learning.gradients.settings import Supervision
 from qspinn.networks.layered import LayeredNetwork, Leaky, Shape
 from qspinn.networks.models import Link, Of, chain
 from qspinn.networks.published import ARCHITECTURES, NEURON, Architecture, Variant
-from qspinn.quantization.paths import is_matrix, layer_paths, state_paths
+from qspinn.networks.tensors import TensorPath
+from qspinn.quantization.paths import is_weight, layer_paths, state_paths
 from qspinn.quantization.plan import WIDE_BITS, Calibrator, Granularity, Levels, QuantPlan, QuantRule
 from qspinn.records.record import Record, content_key, need
 
@@ -331,6 +332,7 @@ class LayeredCandidate(Record, frozen=True):
     label: str
 
     def key(self) -> str:
+        """First 16 characters of the content key."""
         return content_key(self)[:16]
 
 
@@ -352,11 +354,11 @@ def layers_plan(
     of_weights = search.itq.calibrator if in_training else search.ptq.weight_calibrator
     rules = []
     for path in layer_paths(network):
-        kind, bits = path.split(".")[-1], weights[path] if path in weights else states[path]
-        levels = _levels(path, bits, search)
+        tensor, bits = TensorPath.of(path), weights[path] if path in weights else states[path]
+        levels = _levels(tensor, bits, search)
         uniform = levels.get("levels", Levels.UNIFORM) is Levels.UNIFORM
-        calibrator = of_weights if is_matrix(path) and uniform else Calibrator.MAX
-        calibrator = search.ptq.state_calibrator if kind == "v" else calibrator
+        calibrator = of_weights if tensor.is_weight and uniform else Calibrator.MAX
+        calibrator = search.ptq.state_calibrator if tensor.kind == "v" else calibrator
         if calibrator is Calibrator.PERCENTILE:
             levels["quantile"] = search.itq.quantile if in_training else search.ptq.quantile
         rules.append(
@@ -364,24 +366,24 @@ def layers_plan(
                 tensor=path,
                 bits=bits,
                 **levels,
-                rounding=Rounding.NEAREST if in_training and kind not in ("v", "i") else rounding,
-                granularity=step_of(network, path, granularity),
+                rounding=Rounding.NEAREST if in_training and tensor.kind not in ("v", "i") else rounding,
+                granularity=step_of(network, tensor, granularity),
                 calibrator=calibrator,
             )
         )
     return QuantPlan(rules=tuple(rules))
 
 
-def _levels(path: str, bits: int, search: LayeredSearch) -> dict[str, Any]:
+def _levels(tensor: TensorPath, bits: int, search: LayeredSearch) -> dict[str, Any]:
     """The keys of a rule that only some weights and potentials have."""
-    if is_matrix(path):
+    if tensor.is_weight:
         levels = Levels.BINARY if bits == 1 else Levels.TERNARY if bits == 2 and search.ternary_weights else None
         return (
             {}
             if levels is None
             else {"levels": levels, "standardize": search.standardize, "power_of_two": search.power_of_two}
         )
-    if not path.endswith(".v"):
+    if tensor.kind != "v":
         return {}
     levels = Levels.TERNARY if bits == 2 and search.ternary_states else Levels.UNIFORM
     return {
@@ -391,10 +393,10 @@ def _levels(path: str, bits: int, search: LayeredSearch) -> dict[str, Any]:
     }
 
 
-def step_of(network: LayeredNetwork, path: str, granularity: Granularity) -> Granularity:
+def step_of(network: LayeredNetwork, tensor: TensorPath, granularity: Granularity) -> Granularity:
     """The granularity that weights can have: one step for all where potentials are compared, and of skips."""
-    compared = network.readout.of != "spikes" and path.startswith(f"{network.readout.source}.")
-    return Granularity.GLOBAL if compared or not is_matrix(path) else granularity
+    compared = network.readout.of != "spikes" and tensor.layer == network.readout.source
+    return Granularity.GLOBAL if compared or not tensor.is_weight else granularity
 
 
 def wide_weights(network: LayeredNetwork) -> Widths:
@@ -415,7 +417,7 @@ def weight_widths(network: LayeredNetwork, bits: int, search: LayeredSearch) -> 
         for layer in network.layers
         for c in network.into(layer.name)
     }
-    return {path: SKIP_BITS if width == 1 and not is_matrix(path) else width for path, width in widths.items()}
+    return {path: SKIP_BITS if width == 1 and not is_weight(path) else width for path, width in widths.items()}
 
 
 def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_bits: int) -> Widths:
@@ -426,11 +428,11 @@ def state_widths(network: LayeredNetwork, bits: int, weights: Widths, constant_b
     }
     widths = dict.fromkeys(state_paths(network), max(bits, constant_bits))
     for path in widths:
-        name, _, kind = path.partition(".")
-        if kind == "v":
+        tensor = TensorPath.of(path)
+        if tensor.kind == "v":
             widths[path] = bits
-        if kind == "i":
-            widths[path] = min(WIDE_BITS, max(bits, widest[name] + CURRENT_BITS))
+        if tensor.kind == "i":
+            widths[path] = min(WIDE_BITS, max(bits, widest[tensor.layer] + CURRENT_BITS))
     return widths
 
 

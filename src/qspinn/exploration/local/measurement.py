@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qspinn import former
 from qspinn.data import EventDataset, EventSet, load_recordings
 from qspinn.exploration import event_splits
-from qspinn.exploration.artifacts import Stored, readable
+from qspinn.exploration.artifacts import Stored, from_start_if_damaged, readable
 from qspinn.exploration.event_splits import mapped
 from qspinn.exploration.family import Files
 from qspinn.exploration.local import proposal as local_proposal
@@ -74,29 +74,35 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.known["start"]
 
 
-def float_path(folder: Path) -> Path:
+def float_path(folder: Path, task: None = None) -> Path:
+    """Checkpoint of the float layers in a run's folder."""
     return folder / "float" / "local.safetensors"
 
 
 def load(experiment: LocalExperiment) -> EventDataset:
+    """Data set of an experiment."""
     return load_recordings(experiment.data)
 
 
 def account(experiment: LocalExperiment, dataset: EventDataset) -> MemoryAccount:
+    """Memory of the float baseline."""
     return local_account(experiment.network, dataset.shape, len(dataset.labels), None)
 
 
 def float_tasks(experiment: LocalExperiment) -> list[tuple[str, Any]]:
+    """Float networks to train: one."""
     return [("float", None)]
 
 
 def points(experiment: LocalExperiment, dataset: EventDataset) -> list[LocalCandidate]:
+    """Points of the significance sweep as candidates."""
     return local_proposal.points(experiment, _names(experiment, dataset))
 
 
 def propose(
     experiment: LocalExperiment, dataset: EventDataset, significances: list[Significance]
 ) -> list[LocalCandidate]:
+    """Candidates to try, given the significance curves."""
     return local_proposal.propose(experiment, _names(experiment, dataset), significances)
 
 
@@ -105,10 +111,12 @@ def _names(experiment: LocalExperiment, dataset: EventDataset) -> list[str]:
 
 
 def store(folder: Path, experiment: LocalExperiment, dataset: EventDataset) -> Files:
+    """Files of the training and validation splits in a run's folder."""
     return event_splits.store(folder, experiment.data, dataset)
 
 
 def open_measurement(folder: Path, experiment: LocalExperiment, labels: tuple[str, ...], files: Files) -> Measurement:
+    """Measurement from the files of a run, which are mapped, not read."""
     train, validation = (mapped(files[name]) for name in ("train", "validation"))
     return Measurement(
         folder=folder,
@@ -126,7 +134,9 @@ def train_float(measurement: Measurement, task: None) -> dict[str, Any]:
     begin, path = time.perf_counter(), float_path(measurement.folder)
     resumed = path.with_suffix(".training")
     learning = _learning(measurement.experiment, "float")
-    trained = _trained(measurement, learning, measurement.experiment.plan, measurement.train, resumed)
+    trained = from_start_if_damaged(
+        resumed, lambda: _trained(measurement, learning, measurement.experiment.plan, measurement.train, resumed)
+    )
     checkpoint.save(trained, path)
     predicted, n_spikes = _answers(trained, measurement.validation)
     resumed.unlink(missing_ok=True)
@@ -139,6 +149,7 @@ def train_float(measurement: Measurement, task: None) -> dict[str, Any]:
 
 
 def has_float(folder: Path, task: None) -> bool:
+    """Whether the float layers are stored and can be read."""
     return readable(load_local, float_path(folder)) is not None
 
 
@@ -155,10 +166,18 @@ def sweep_accuracy(measurement: Measurement, candidate: LocalCandidate) -> float
 
 
 def build(measurement: Measurement, candidate: LocalCandidate) -> tuple[TrainedLocal, MemoryAccount | None]:
+    """Layers of a candidate, trained by its plan; the memory of learning is part of their account."""
     resumed = STORED.path(measurement.folder, candidate).with_suffix(".training")
-    trained = _trained(measurement, _learning(measurement.experiment), candidate.plan, measurement.train, resumed)
+    learning = _learning(measurement.experiment)
+    trained = from_start_if_damaged(
+        resumed, lambda: _trained(measurement, learning, candidate.plan, measurement.train, resumed)
+    )
     resumed.unlink(missing_ok=True)
-    provenance = {"candidate": to_plain(candidate), "experiment": to_plain(measurement.experiment)}
+    provenance = {
+        "candidate": to_plain(candidate),
+        "experiment": to_plain(measurement.experiment),
+        "labels": list(measurement.labels),
+    }
     return msgspec.structs.replace(trained, provenance=provenance), None
 
 
@@ -173,6 +192,7 @@ def measure(
 def test(
     measurement: Measurement, dataset: EventDataset, built: TrainedLocal
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Correctness of the float baseline and predictions of the winner on each test sample."""
     real, _ = _answers(load_local(float_path(measurement.folder)), dataset.test)
     return real == dataset.test.labels, _answers(built, dataset.test)[0]
 

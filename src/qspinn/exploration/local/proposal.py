@@ -11,6 +11,7 @@ from qspinn.exploration.local.space import GROUPS, LocalCandidate, LocalExperime
 from qspinn.exploration.sensitivity import Significance, significance
 from qspinn.learning.local.formats import DEFAULTS, SPANS, local_rules
 from qspinn.memory import MemoryAccount, MemoryRow
+from qspinn.networks.tensors import TensorPath
 from qspinn.quantization.plan import QuantPlan, QuantRule
 
 KINDS = tuple(kind for kind in DEFAULTS if kind != "activation")
@@ -61,7 +62,7 @@ def points(experiment: LocalExperiment, names: list[str]) -> list[LocalCandidate
 
 def curves(experiment: LocalExperiment, accuracy: dict[str, float], account: MemoryAccount) -> list[Significance]:
     """The curve of every kind of tensor that was swept, the plan's width first; none where the plan is not possible."""
-    names = list(dict.fromkeys(row.path.split(".")[0] for row in account.rows))
+    names = list(dict.fromkeys(TensorPath.of(row.path).layer for row in account.rows))
     narrowed = {label: value for label, value in accuracy.items() if label != BASE}
     if BASE not in accuracy:
         return []

@@ -131,4 +131,5 @@ class LocalCandidate(Record, frozen=True):
     scheme: Scheme = Scheme.ITQ
 
     def key(self) -> str:
+        """First 16 characters of the content key."""
         return content_key(self)[:16]

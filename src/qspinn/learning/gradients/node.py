@@ -57,6 +57,7 @@ class Plan(NamedTuple):
 
     @property
     def places(self) -> int:
+        """Number of places of a map."""
         return self.shape[1] * self.shape[2]
 
 
@@ -131,7 +132,7 @@ def _advance_by_torch(
         if plan.norm is not None:
             current = _unshaped(plan.norm(images(shaped(current, plan.shape))), current)
         received.append(current)
-    spent = torch_neurons.neurons(
+    scanned = torch_neurons.neurons(
         plan.scan,
         sum(received[1:], start=received[0]),
         rows,
@@ -140,7 +141,7 @@ def _advance_by_torch(
         decay,
         outer_numbers(plan.shape[0], plan.places),
     )
-    return _layer_result(plan, *spent)
+    return _layer_result(plan, *scanned)
 
 
 def _unshaped(pictures: Tensor, like: Tensor) -> Tensor:

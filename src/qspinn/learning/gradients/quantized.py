@@ -47,6 +47,7 @@ from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
 from qspinn.learning.gradients.wiring import Scratch, flat, images, shaped, wiring_of
 from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Skip
+from qspinn.networks.tensors import TensorPath
 from qspinn.program import Program
 from qspinn.quantization.grid import (
     LayerGrid,
@@ -219,7 +220,7 @@ class QuantNet(nn.Module):
     def _steps(self, name: str) -> Tensor:
         """Weight step of each channel, [C]."""
         step = torch.tensor(self.grids[name].step) * torch.exp(self._real(f"{name}.log_step"))
-        powers = [r.power_of_two for path, r in self.rules.items() if path.startswith(f"{name}.w")]
+        powers = [r.power_of_two for path, r in self.rules.items() if TensorPath.of(path)[:2] == (name, "w")]
         return to_power(step) if any(powers) else step
 
     def grid(self, name: str) -> LayerGrid:

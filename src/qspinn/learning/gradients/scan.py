@@ -63,6 +63,7 @@ class Scan(NamedTuple):
 
     @property
     def adapts(self) -> bool:
+        """Whether thresholds adapt."""
         return self.theta_step.size > 0
 
     @property

@@ -30,6 +30,7 @@ from qspinn.learning.gradients.wiring import Scratch, flat, images, wiring_of
 from qspinn.networks.checkpoint import TrainedLayers
 from qspinn.networks.layer_arrays import DECAYS, decay_arrays, decay_of, decay_paths, has_bias
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
+from qspinn.networks.tensors import TensorPath
 from qspinn.spikes import largest
 
 Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
@@ -213,6 +214,7 @@ class SurrogateNet(nn.Module):
                     self.norms[network.weight_path(c).replace(".", "__")] = nn.BatchNorm2d(shape[0])
 
     def weight(self, c: Weighted) -> Tensor:
+        """Weights of a connection, as the parameter that is trained."""
         return getattr(self, self.network.weight_path(c).replace(".", "__"))
 
     def params(self) -> dict[str, np.ndarray]:
@@ -541,7 +543,7 @@ def in_single(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
                 got=float(x[beyond].flat[0]),
                 allowed=f"0, or sizes from {limits.tiny:.3g} to {limits.max:.3g}",
             )
-        arrays[path] = np.where(x < 1.0, np.minimum(x, below), x) if path.rpartition(".")[2] in DECAYS else x
+        arrays[path] = np.where(x < 1.0, np.minimum(x, below), x) if TensorPath.of(path).kind in DECAYS else x
     return arrays
 
 

@@ -256,6 +256,7 @@ class Wiring(NamedTuple):
 
     @property
     def n_places(self) -> int:
+        """Number of places of the target."""
         return self.target[1] * self.target[2]
 
     def _matrix(self, w: Tensor) -> Tensor:

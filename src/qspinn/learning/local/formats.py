@@ -31,6 +31,7 @@ from qspinn.fixedpoint import QFormat, Rounding, encode
 from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import LayerStart, gains
 from qspinn.networks.local import LayerSize, LocalNetwork
+from qspinn.networks.tensors import TensorPath
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule, chosen_rules, need_no_options
 
 DEFAULTS = {
@@ -95,7 +96,7 @@ def local_rules(plan: QuantPlan, names: list[str]) -> dict[str, QuantRule]:
     paths = local_paths(names)
     rules = chosen_rules(plan, paths, paths, Granularity.PER_CHANNEL, keys=lambda path, rule: frozenset({"rounding"}))
     for path, rule in rules.items():
-        kind = path.split(".")[-1]
+        kind = TensorPath.of(path).kind
         low, high = SPANS[kind]
         if not low <= rule.bits <= high:
             raise ConfigError(f"plan: {path}", "width is not possible here", got=rule.bits, allowed=f"{low}..{high}")

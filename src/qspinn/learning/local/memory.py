@@ -8,6 +8,7 @@ has 14,400; the right number gives -74.52 %.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -17,7 +18,8 @@ from qspinn.learning.local.formats import DEFAULT_PLAN, DEFAULTS, local_rules
 from qspinn.memory import FLOAT_BITS, MemoryAccount, MemoryRow, counter_bits, float_account
 from qspinn.networks.competing import Network
 from qspinn.networks.layered import Shape
-from qspinn.networks.local import LayerSize, LocalLayer, LocalNetwork, sizes_of
+from qspinn.networks.local import LocalLayer, LocalNetwork, sizes_of
+from qspinn.networks.tensors import TensorPath, local_tensors
 from qspinn.quantization.competing import resolve
 from qspinn.quantization.plan import QuantPlan
 from qspinn.records.words import unknown_key
@@ -70,28 +72,11 @@ def local_account(
             if rules is None
             else {kind: rules[f"{size.name}.{kind}"].bits for kind in DEFAULTS}
         )
-        counts = _counts(size, n_classes, (outputs or {}).get(size.name, size.n_outputs), network.bias, before_pooling)
-        rows += [MemoryRow(path=f"{size.name}.{kind}", role=role, count=n, bits=bits[kind]) for kind, role, n in counts]
+        n_outputs = (outputs or {}).get(size.name, size.n_outputs)
+        n_states = math.prod(size.target) if before_pooling else n_outputs
+        held = local_tensors(size, n_classes, n_outputs, n_states, bias=network.bias)
+        rows += [MemoryRow(path=str(h.path), role=h.role, count=h.count, bits=bits[h.path.kind]) for h in held]
     return MemoryAccount(rows=tuple(rows))
-
-
-def _counts(
-    size: LayerSize, n_classes: int, n_outputs: int, bias: bool, before_pooling: bool
-) -> list[tuple[str, str, int]]:
-    """(kind, role, count) of every tensor of a layer."""
-    n_weights = size.n_weights + (size.target[0] if bias else 0)
-    n_states = size.target[0] * size.target[1] * size.target[2] if before_pooling else n_outputs
-    return [
-        ("w", "parameter", n_weights),
-        ("gradient", "learning", n_weights),
-        ("q_trace", "state", size.n_inputs),
-        ("p_trace", "state", size.n_inputs),
-        ("r", "state", n_states),
-        ("u", "state", n_states),
-        ("readout", "parameter", 2 * n_classes * n_outputs),
-        ("read", "learning", n_classes),
-        ("error", "learning", n_classes + n_outputs),
-    ]
 
 
 def stdp_accounts(network: Network, plan: QuantPlan) -> tuple[MemoryAccount, MemoryAccount]:
@@ -104,10 +89,10 @@ def stdp_accounts(network: Network, plan: QuantPlan) -> tuple[MemoryAccount, Mem
     rules = resolve(plan, network, learning=True)
 
     def width(row: MemoryRow) -> int:
-        name, kind = row.path.split(".")
-        if kind == "ref":
-            return counter_bits(network.population(name).neuron.n_ref_steps)
-        return rules[f"{name}.v" if kind == "v_reset" else row.path].bits
+        tensor = TensorPath.of(row.path)
+        if tensor.kind == "ref":
+            return counter_bits(network.population(tensor.layer).neuron.n_ref_steps)
+        return rules[f"{tensor.layer}.v" if tensor.kind == "v_reset" else row.path].bits
 
     rows = tuple(msgspec.structs.replace(row, bits=width(row)) for row in real.rows)
     return real, MemoryAccount(rows=rows)

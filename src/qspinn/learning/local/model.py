@@ -17,12 +17,11 @@ from qspinn.learning.local.settings import LocalLearning
 from qspinn.learning.local.start import LayerStart, drawn_layers, start_of
 from qspinn.learning.local.training import Layers, Progress, answers, fit, layers_of
 from qspinn.networks import parameters
-from qspinn.networks.checkpoint import digest, read
+from qspinn.networks.checkpoint import Arrays, read
 from qspinn.networks.layered import Shape
 from qspinn.networks.local import LocalNetwork, sizes_of
-from qspinn.networks.parameters import SPAN_64, Expected, Parameters
+from qspinn.networks.parameters import SPAN_64, Expected
 from qspinn.quantization.plan import QuantPlan
-from qspinn.records.named import NamedFields
 from qspinn.records.record import Record, content_key, from_plain, need, plain_table
 
 
@@ -141,7 +140,7 @@ class LocalDeclaration(Record, frozen=True):
         need(len(self.scales) == len(self.network.layers), "scales", self.scales, "one for each layer")
 
 
-class TrainedLocal(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
+class TrainedLocal(Arrays, frozen=True, kw_only=True, eq=False):
     """Layers that learned locally and the arrays that learning changed: float32, or integer codes of the plan.
 
     Attributes:
@@ -155,8 +154,7 @@ class TrainedLocal(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=T
     FAMILY: ClassVar[str] = "local"
 
     network: LocalDeclaration
-    params: Parameters
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if type(self.network) is not LocalDeclaration:
@@ -170,20 +168,10 @@ class TrainedLocal(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=T
         msgspec.structs.force_setattr(self, "params", parameters.native(self.params))
         msgspec.structs.force_setattr(self, "provenance", plain_table(self.provenance, "provenance"))
 
-    def need_whole(self) -> TrainedLocal:
-        """Returns these layers after a check that every array is there, of its shape and within its range.
-
-        Raises:
-            DataError: names the array.
-        """
+    def expected(self) -> dict[str, Expected]:
+        """Requirements on the arrays by path."""
         declared = self.network
-        shapes = of_local(declared.network, declared.learning, declared.plan, declared.shape)
-        parameters.need_whole(self.params, shapes)
-        return self
-
-    def key(self) -> str:
-        """Content key (sha256, hex) of declaration and arrays."""
-        return digest(self.network, self.params, with_shapes=True)
+        return of_local(declared.network, declared.learning, declared.plan, declared.shape)
 
 
 def load_local(path: str | Path) -> TrainedLocal:
@@ -191,10 +179,11 @@ def load_local(path: str | Path) -> TrainedLocal:
     return read(
         path,
         lambda entry, params: TrainedLocal(
-            network=from_plain(LocalDeclaration, entry["network"], str(path)),
+            network=from_plain(LocalDeclaration, entry["network"], "network"),
             params=params,
             provenance=dict(entry.get("provenance", {})),
         ),
+        TrainedLocal.FAMILY,
     )
 
 

@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from qspinn.arrays import integer, integers
+from qspinn.data.events.dataset import largest_count
 from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ConfigError, DataError
 from qspinn.networks.layered import Shape
@@ -40,8 +41,25 @@ class LayerStart(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def raster_of(data: EventSet) -> NDArray[np.uint8]:
-    """Whether there was an event, uint8 [T, B, height, width, channels]."""
+    """Whether there was an event, uint8 [T, B, height, width, channels]; errors as of `need_presence`."""
+    need_presence(data, "recordings")
     return np.ascontiguousarray((data.dense() > 0).transpose(0, 1, 3, 4, 2)).view(np.uint8)
+
+
+def need_presence(data: EventSet, where: str) -> None:
+    """Checks that no address occurs several times in a step, which these layers could not tell from once.
+
+    Raises:
+        DataError: one does.
+    """
+    if (most := largest_count(data)) > 1:
+        raise DataError(
+            where,
+            "hold several events of an address in a step, and local learning takes whether there was one",
+            got=most,
+            allowed="0 and 1",
+            fix="store presence: x > 0 as booleans, or packed events without count",
+        )
 
 
 def need_raster(raster: NDArray[np.uint8], shape: Shape) -> None:
@@ -91,6 +109,7 @@ def start_of(
         raise DataError("training data", "are no recordings", got=type(data).__name__, allowed="an EventSet")
     if data.n_samples == 0:
         raise DataError("training data", "holds no samples")
+    need_presence(data, "training data")
     spikes = raster_of(data.slice(0, min(CALIBRATION, data.n_samples))).astype(bool)
     layers = []
     for layer in drawn_layers(network, data.shape, n_classes, step_ms, seed):

@@ -30,15 +30,15 @@ SCHEME_MEANING = {
 }
 
 
-def view(source: Source, own: Fields) -> dict[str, Any]:
+def view(source: Source, family_facts: Fields) -> dict[str, Any]:
     """Variables of the template besides those of all families."""
     experiment = source.experiment
     assert isinstance(experiment, Experiment)
-    before, after = grids(own, source.data.labels)
+    before, after = grids(family_facts, source.data.labels)
     n_neurons = source.winner.candidate.n_neurons  # type: ignore[union-attr]
     return {
         "noun": "images",
-        "winner_text": winner_text(source, own, n_neurons),
+        "winner_text": winner_text(source, family_facts, n_neurons),
         "caution": caution(source, experiment.network.n_neurons, n_neurons),
         "sizes": (experiment.network.n_neurons, n_neurons),
         "n_swept": experiment.search.sweep.samples,
@@ -52,16 +52,16 @@ def view(source: Source, own: Fields) -> dict[str, Any]:
         "own_title": "Receptive fields",
         "fields_before": before,
         "fields_after": after,
-        "n_kept": int(own.kept.sum()),
-        "n_inputs": own.kept.size,
+        "n_kept": int(family_facts.kept.sum()),
+        "n_inputs": family_facts.kept.size,
         "n_neurons": n_neurons,
     }
 
 
-def winner_text(source: Source, own: Fields, n_neurons: int) -> str:
+def winner_text(source: Source, family_facts: Fields, n_neurons: int) -> str:
     """Sentence that describes the winner."""
     p, w = source.winner, source.winner.weights
-    n_kept, n_inputs = int(own.kept.sum()), own.kept.size
+    n_kept, n_inputs = int(family_facts.kept.sum()), family_facts.kept.size
     inputs = "all inputs kept" if n_kept == n_inputs else f"{n_kept} of {n_inputs} inputs kept"
     bit = f"{w.bits}‑bit weights ({words.GRANULARITIES[w.granularity]})"
     return (

@@ -17,8 +17,9 @@ from qspinn.memory import MemoryRow
 from qspinn.networks import checkpoint
 from qspinn.networks.checkpoint import TrainedLayers
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork
+from qspinn.networks.tensors import TensorPath
 from qspinn.program import Program
-from qspinn.quantization.paths import layer_paths
+from qspinn.quantization.paths import is_weight, layer_paths
 from qspinn.quantization.plan import Granularity, QuantPlan, chosen_rules
 from qspinn.report import svg, words
 from qspinn.report.images import Field, image, shown
@@ -33,41 +34,41 @@ SCHEME_MEANING = {
 }
 
 
-def view(source: Source, own: Layers) -> dict[str, Any]:
+def view(source: Source, family_facts: Layers) -> dict[str, Any]:
     """Variables of the template besides those of all families."""
-    before, after = kernel_images(own)
+    before, after = kernel_images(family_facts)
     return {
         "noun": "recordings",
-        "winner_text": winner_text(source, own),
+        "winner_text": winner_text(source, family_facts),
         "caution": caution(source),
-        "sizes": (own.n_neurons, own.n_neurons),
+        "sizes": (family_facts.n_neurons, family_facts.n_neurons),
         "float_texts": [words.float_text(f) for f in source.float_networks],
         "n_swept": source.experiment.search.sweep.samples,
         "cost": "inference",
         "swept_text": words.SWEPT,
         "own_title": "Layer by layer",
-        "rows": [_row(f) for f in own.facts],
-        "kinds": _kinds(own.facts),
+        "rows": [_row(f) for f in family_facts.facts],
+        "kinds": _kinds(family_facts.facts),
         "kernels_before": before,
         "kernels_after": after,
-        "n_kernels": len(own.before),
+        "n_kernels": len(family_facts.before),
         "rates": Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(
-            rates(own.facts, WIDE), rates(own.facts, NARROW)
+            rates(family_facts.facts, WIDE), rates(family_facts.facts, NARROW)
         ),
         "training": history(source.winner.trained_rates),
     }
 
 
-def winner_text(source: Source, own: Layers) -> str:
+def winner_text(source: Source, family_facts: Layers) -> str:
     """Sentence that describes the winner."""
     p = source.winner
-    weights = [bits for f in own.facts for kind, bits in f.widths.items() if kind.split("_")[0] == "w"]
-    states = [f.widths["v"] for f in own.facts]
+    weights = [bits for f in family_facts.facts for name, bits in f.widths.items() if is_weight(name)]
+    states = [f.widths["v"] for f in family_facts.facts]
     return (
         f"The winner is {words.SCHEMES[p.candidate.scheme]}, {SCHEME_MEANING[p.candidate.scheme]}: "
         f"{words.width_text(weights)} weights ({words.GRANULARITIES[p.weights.granularity]}), "
         f"{words.width_text(states)} potentials, {words.ROUNDINGS[p.weights.rounding]} rounding, "
-        f"{words.count_text(own.n_neurons)} neurons in {len(own.facts)} layers."
+        f"{words.count_text(family_facts.n_neurons)} neurons in {len(family_facts.facts)} layers."
     )
 
 
@@ -158,10 +159,13 @@ def history(rates: Mapping[str, Sequence[float]]) -> Markup:
     return svg.picture(width, height, "Spikes per neuron and step of each layer in every epoch of training", *content)
 
 
-def kernel_images(own: Layers) -> tuple[list[Field], list[Field]]:
+def kernel_images(family_facts: Layers) -> tuple[list[Field], list[Field]]:
     """The first layer's kernels before and after, the same ones in the same order."""
-    chosen = shown(len(own.before)) if len(own.before) else []
-    return [[image(signed_grey(kernels[k]), own.names[k]) for k in chosen] for kernels in (own.before, own.after)]  # type: ignore[return-value]
+    chosen = shown(len(family_facts.before)) if len(family_facts.before) else []
+    return [
+        [image(signed_grey(kernels[k]), family_facts.names[k]) for k in chosen]
+        for kernels in (family_facts.before, family_facts.after)
+    ]  # type: ignore[return-value]
 
 
 def signed_grey(weights: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -226,6 +230,7 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def n_neurons(self) -> int:
+        """Number of neurons of all layers."""
         return sum(layer.n for layer in self.network.layers)
 
 
@@ -254,7 +259,9 @@ def layers_of(
             float_bits=old[layer.name],
             bits=new[layer.name],
             widths={
-                path.partition(".")[2]: rule.bits for path, rule in rules.items() if path.startswith(f"{layer.name}.")
+                tensor.name: rule.bits
+                for path, rule in rules.items()
+                if (tensor := TensorPath.of(path)).layer == layer.name
             },
             float_rate=float_rates[layer.name] if layer.neuron.spiking else None,
             rate=rates[layer.name] if layer.neuron.spiking else None,
@@ -267,7 +274,7 @@ def layers_of(
 def _by_layer(rows: Iterable[MemoryRow]) -> dict[str, int]:
     totals: dict[str, int] = {}
     for row in rows:
-        name = row.path.partition(".")[0]
+        name = TensorPath.of(row.path).layer
         totals[name] = totals.get(name, 0) + row.total_bits
     return totals
 

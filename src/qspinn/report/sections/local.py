@@ -34,15 +34,15 @@ MEANINGS = {
 ROLES = {"parameter": "parameters", "state": "states", "learning": "learning"}
 
 
-def view(source: Source, own: Local) -> dict[str, Any]:
+def view(source: Source, family_facts: Local) -> dict[str, Any]:
     """Variables of the template besides those of all families."""
-    experiment, declared = source.experiment, own.declared
+    experiment, declared = source.experiment, family_facts.declared
     assert isinstance(experiment, LocalExperiment)
     search = experiment.search
     return {
         "noun": "recordings",
-        "winner_text": winner_text(own),
-        "sizes": (own.n_neurons, own.n_neurons),
+        "winner_text": winner_text(family_facts),
+        "sizes": (family_facts.n_neurons, family_facts.n_neurons),
         "caution": "The difference is not the effect of precision alone: both learn from the same start, but the "
         f"baseline by Adamax at a rate of its own ({declared.learning.float_learning_rate:g}, integers "
         f"{declared.learning.learning_rate:g}).",
@@ -51,21 +51,21 @@ def view(source: Source, own: Local) -> dict[str, Any]:
         "cost": "learning",
         "swept_text": swept_text(search, source.data.n[0]),
         "own_title": "Learning on the device",
-        "rows": [_row(f) for f in own.facts],
-        "roles": [_role(role, own.facts) for role in ROLES],
+        "rows": [_row(f) for f in family_facts.facts],
+        "roles": [_role(role, family_facts.facts) for role in ROLES],
         "spikes": (source.float_networks[0].spikes, source.winner.spikes),
         "epochs": source.winner.epochs,
     }
 
 
-def winner_text(own: Local) -> str:
+def winner_text(family_facts: Local) -> str:
     """Sentence that describes the winner."""
-    facts = {f.kind: f for f in own.facts}
+    facts = {f.kind: f for f in family_facts.facts}
     return (
         f"The winner learned in integers alone, from fresh weights to the last update: {_bit(facts['w'])} weights, "
         f"{_bit(facts['gradient'])} learned weights ({facts['gradient'].rounding} rounding), "
         f"{_bit(facts['q_trace'])} synaptic and {_bit(facts['p_trace'])} membrane traces, "
-        f"{words.count_text(own.n_neurons)} neurons in {len(facts['w'].widths)} layers."
+        f"{words.count_text(family_facts.n_neurons)} neurons in {len(facts['w'].widths)} layers."
     )
 
 
@@ -141,6 +141,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def n_neurons(self) -> int:
+        """Number of neurons of all layers."""
         return sum(math.prod(size.target) for size in sizes_of(self.declared.network, self.declared.shape))
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qspinn import former
 from qspinn.compiled.scalars import NEAREST, STOCHASTIC, TOWARD_ZERO, TRUNCATE
 from qspinn.errors import ConfigError
 from qspinn.learning.gradients.kernels.backward import ARCTAN, FAST_SIGMOID, TRIANGLE
@@ -98,7 +99,7 @@ def check(scan: Scan) -> None:
         )
 
 
-class Spent(NamedTuple):
+class ScanResult(NamedTuple):
     """Results of a layer over all steps, [B, T, N]: spikes, potentials after the step, synaptic currents and adaptive
     thresholds, or nothing; mean of spikes."""
 
@@ -111,7 +112,7 @@ class Spent(NamedTuple):
 
 def neurons(
     scan: Scan, total: Tensor, rows: Tensor | None, level: Tensor, bias: Tensor, decay: Tensor, outer: NDArray[np.int64]
-) -> Spent:
+) -> ScanResult:
     """The neurons of a layer over all steps.
 
     Args:
@@ -124,7 +125,7 @@ def neurons(
     """
     check(scan)
     apply: Any = _Neurons.apply
-    return Spent(*apply(total, rows, level, bias, decay, scan, outer))
+    return ScanResult(*apply(total, rows, level, bias, decay, scan, outer))
 
 
 class _Neurons(torch.autograd.Function):
@@ -224,3 +225,6 @@ def _by_factor(x: Tensor, k: Constants, shape: tuple[int, ...]) -> Tensor:
 def _by_channel(x: Tensor, k: Constants) -> Tensor:
     """[N], channel-last, as sums [C]."""
     return x.double().view(k.places, -1).sum(dim=0)
+
+
+__getattr__ = former.names_of(__name__)
