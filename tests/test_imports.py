@@ -42,7 +42,7 @@ MAY_USE = {
     "records": "errors former",
     "arrays": "errors",
     "files": "errors records",
-    "fixedpoint": "arrays errors",
+    "fixedpoint": "arrays errors records",
     "optional": "errors",
     "spikes": "arrays errors",
     "networks": GROUND,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,6 +143,40 @@ def flag(where: str, x: Any, error: type[QSpinnError] = ConfigError) -> bool:
     if not isinstance(x, bool | np.bool_):
         raise error(where, "is neither true nor false", got=x, allowed="True, False")
     return bool(x)
+
+
+def text(where: str, x: Any, error: type[QSpinnError] = ConfigError) -> str:
+    """Text as given.
+
+    Raises:
+        QSpinnError: of kind `error`.
+    """
+    if not isinstance(x, str):
+        raise error(where, "is of the wrong type", got=type(x).__name__, allowed="text")
+    return str(x)
+
+
+def path_of(where: str, x: Any, error: type[QSpinnError] = ConfigError) -> Path:
+    """The path of a file or folder, given as text or as a path.
+
+    Raises:
+        QSpinnError: of kind `error`: neither, or one with a null character, which no file has.
+    """
+    if not isinstance(x, str | os.PathLike) or not isinstance(os.fspath(x), str):
+        raise error(where, "is no path", got=x, allowed="text, or a pathlib.Path")
+    if "\0" in os.fspath(x):
+        raise error(where, "is no path", got=x, allowed="a name without a null character")
+    return Path(x)
+
+
+def need_call(where: str, x: Any, error: type[QSpinnError] = ConfigError) -> None:
+    """Checks that x, which a caller passed to be called later, is a function or None.
+
+    Raises:
+        QSpinnError: of kind `error`.
+    """
+    if x is not None and not callable(x):
+        raise error(where, "is no function", got=x, allowed="a function, or None")
 
 
 def real_of(x: Any) -> float:

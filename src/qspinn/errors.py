@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable, Iterable
+from typing import Any
+
 LONGEST = 400
 """Characters of a value that an error shows."""
+DEEPEST = 8
+"""Lists and tables within one another that an error shows."""
+MOST_ENTRIES = 10_000
+"""Of an array that an error shows as a list."""
+
+
+class _Nothing(enum.Enum):
+    """The mark of an error that shows no value; None is a value."""
+
+    NOTHING = "nothing"
 
 
 class QSpinnError(Exception):
@@ -17,10 +31,12 @@ class QSpinnError(Exception):
         fix: what the reader can do about it.
     """
 
-    def __init__(self, where: str, problem: str, *, got: object = None, allowed: str = "", fix: str = "") -> None:
+    def __init__(
+        self, where: str, problem: str, *, got: object = _Nothing.NOTHING, allowed: str = "", fix: str = ""
+    ) -> None:
         self.where, self.problem, self.got, self.allowed, self.fix = where, problem, got, allowed, fix
         parts = [f"{where}: {problem}"]
-        if got is not None:
+        if got is not _Nothing.NOTHING:
             parts.append(f"got {_shown(got)}")
         if allowed:
             parts.append(f"allowed: {allowed}")
@@ -32,19 +48,45 @@ class QSpinnError(Exception):
         return _rebuild, (type(self), self.where, self.problem, self.got, self.allowed, self.fix)
 
 
-def _shown(got: object) -> str:
-    """The text of a value: NumPy's numbers as plain ones, the middle of long ones left out."""
-    if type(got).__module__ == "numpy" and callable(plain := getattr(got, "tolist", None)):
-        got = plain()
+def _shown(got: object, depth: int = 0) -> str:
+    """The text of a value: NumPy's numbers as plain ones, the middle of long ones left out, and what lies too deep."""
+    if type(got).__module__ == "numpy" and getattr(got, "size", 0) <= MOST_ENTRIES:
+        got = plain() if callable(plain := getattr(got, "tolist", None)) else got
+    if isinstance(got, str | bytes) and len(got) > 4 * LONGEST:
+        got = got[:LONGEST] + got[-LONGEST:]  # type: ignore[operator]
     if isinstance(got, tuple | list):
-        parts = [_shown(item) for item in got]
-        text = f"[{', '.join(parts)}]" if isinstance(got, list) else f"({', '.join(parts)}{',' * (len(parts) == 1)})"
+        left, right = "[]" if isinstance(got, list) else "()"
+        comma = "," * (isinstance(got, tuple) and len(got) == 1)
+        text = f"{left}{_joined(got, lambda item: _shown(item, depth + 1), depth)}{comma}{right}"
+    elif type(got) is dict:
+        text = f"{{{_joined(got, lambda key: f'{_shown(key, depth + 1)}: {_shown(got[key], depth + 1)}', depth)}}}"
     else:
         try:
             text = repr(got)
         except Exception:  # an integer of over 4,300 digits, an object of another library
             text = f"an integer of {got.bit_length()} bits" if isinstance(got, int) else f"a {type(got).__name__}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
+
+
+def _joined(items: Any, shown: Callable[[Any], str], depth: int) -> str:
+    """The texts of as many items as an error shows, from the front and from the back; the rest is not looked at."""
+    if depth >= DEEPEST and items:
+        return "..."
+    front = _up_to(LONGEST, items, shown)
+    n_left = len(items) - len(front)
+    back = _up_to(LONGEST // 4, reversed(items), shown)[:n_left]
+    return ", ".join([*front, *reversed(back)])
+
+
+def _up_to(room: int, items: Iterable[Any], shown: Callable[[Any], str]) -> list[str]:
+    """The texts of the first items that together fill so many characters."""
+    texts: list[str] = []
+    for item in items:
+        if room <= 0:
+            break
+        texts.append(shown(item))
+        room -= len(texts[-1]) + 2
+    return texts
 
 
 def _rebuild(kind: type[QSpinnError], where: str, problem: str, got: object, allowed: str, fix: str) -> QSpinnError:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qspinn.arrays import integer, integers, need_kind, reals
 from qspinn.errors import ConfigError
+from qspinn.records.named import NamedFields
 
 Ints = NDArray[np.int64]
 E = TypeVar("E", bound=enum.Enum)
@@ -49,7 +50,7 @@ class Overflow(enum.Enum):
     WRAP = "wrap"
 
 
-class QFormat(msgspec.Struct, frozen=True, kw_only=True):
+class QFormat(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True):
     """A fixed-point grid: value = code * 2**-frac, with `bits` bits in all (sign included when signed).
 
     Printed as ``Q<i>.<f> (<bits> bit)`` with the sign bit counted apart from the i integer bits

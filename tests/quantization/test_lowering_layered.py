@@ -218,7 +218,7 @@ def test_several_spikes_count_downstream() -> None:
         name="s",
         input=EventInput(shape=(1, 1, 1)),
         n_steps=3,
-        readout=NeuronReadout(source="out"),
+        readout=NeuronReadout(source="out", of="v_last"),
         layers=(
             Layer(name="a", shape=(70_000, 1, 1), neuron=Leaky(max_spikes=9)),
             Layer(name="out", shape=(1, 1, 1), neuron=Leaky(spiking=False, max_spikes=9)),
@@ -327,8 +327,10 @@ def test_arrays_that_do_not_fit() -> None:
 
 
 def test_unlike_units_are_not_compared() -> None:
-    network, params = tiny([[1.0], [2.0]], spiking=False)
-    network = msgspec.structs.replace(network, readout=NeuronReadout(source="out", of="v_last"))
+    network, params = tiny([[1.0], [2.0]])
+    layer = msgspec.structs.replace(network.layers[0], neuron=Leaky(decay=0.5, spiking=False))
+    readout = NeuronReadout(source="out", of="v_last")
+    network = msgspec.structs.replace(network, layers=(layer,), readout=readout)
     with pytest.raises(LoweringError, match="one unit for all"):
         lower_layers(network, params, plan_of(), LayerRanges(v={"out": 1.0}))
     program = lower_layers(network, params, plan_of(granularity=Granularity.GLOBAL), LayerRanges(v={"out": 9.0}))

@@ -15,6 +15,7 @@ from qspinn.data.events.event_set import from_dense
 from qspinn.errors import ArtifactError, ConfigError, DataError
 from qspinn.exploration.statistics import Accuracy
 from qspinn.fixedpoint import Rounding
+from qspinn.learning.gradients.surrogate import SurrogateNet
 from qspinn.learning.stdp.grid import GridModel
 from qspinn.networks.checkpoint import Trained, TrainedLayers
 from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
@@ -22,6 +23,7 @@ from qspinn.networks.local import LocalLayer, LocalNetwork
 from qspinn.program import Program, to_bytes
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 from qspinn.quantization.ranges import LayerRanges, Ranges
+from qspinn.spikes import from_dense as spikes_from_dense
 from samples import COMPETING, trained_competing, trained_layers, trained_local
 
 FEW = QuantRule(tensor="*.w", bits=4, granularity=Granularity.PER_NEURON, rounding=Rounding.STOCHASTIC)
@@ -148,6 +150,13 @@ def test_foreign_files_are_refused(content: bytes, tmp_path: Path) -> None:
 
 
 EXPERIMENT = qspinn.Experiment(name="e")
+LOCAL = LocalNetwork(layers=(LocalLayer(channels=2),))
+LOCAL_EXPERIMENT = qspinn.LocalExperiment(
+    name="e", family="local", data=qspinn.EventData(name="nmnist8"), network=LOCAL
+)
+SPIKES = spikes_from_dense(np.ones((COMPETING.n_steps, 2, COMPETING.input.n), np.uint8))
+PROGRAM = qspinn.quantize(SurrogateNet(LAYERS), LAYERS_PLAN, LayerRanges(v={"a": 2.0, "out": 2.0}))
+NO_PATHS: tuple[Any, ...] = (5, None, b"x", True, "a\0b")
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: qspinn.train(3), ConfigError, r"^train: does not take such an object; got 'int'; allowed: Experiment"),
     (lambda: qspinn.train(trained_competing(), IMAGES), ConfigError, r"^train: .*got 'Trained'"),
@@ -173,7 +182,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: qspinn.quantize(trained_local(), PLAN, RECORDINGS), ConfigError, r"^quantize: .*got 'TrainedLocal'"),
     (lambda: qspinn.quantize(trained_competing(), "4 bits", IMAGES), ConfigError, r"^plan: is of the wrong type"),
     (lambda: qspinn.quantize(trained_layers(), LAYERS_PLAN, IMAGES), DataError, r"^data: "),
-    (lambda: qspinn.prepare(NETWORK, PLAN, IMAGES, width=3), ConfigError, r"^prepare\.width: is an option of layers"),
+    (lambda: qspinn.prepare(NETWORK, PLAN, IMAGES, width=3), ConfigError, r"^prepare\.width: is no .* of layered"),
     (lambda: qspinn.prepare(LAYERS, LAYERS_PLAN, widht=3), ConfigError, r"^prepare\.widht: is no option here"),
     (
         lambda: qspinn.prepare(LAYERS, LAYERS_PLAN, RECORDINGS, LayerRanges(v={"a": 1.0, "out": 1.0})),
@@ -192,6 +201,61 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: qspinn.evaluate(trained_layers(), RECORDINGS.test, backend="torch"), ConfigError, r"^evaluate\.backend"),
     (lambda: qspinn.evaluate(LAYERS, RECORDINGS.test), ConfigError, r"^evaluate: .*got 'LayeredNetwork'"),
     (lambda: qspinn.save(LAYERS, "x"), ConfigError, r"^trained: is no trained network; got 'LayeredNetwork'"),
+    (lambda: qspinn.train(NETWORK, IMAGES, progress=5), ConfigError, r"^progress: is no function; got 5"),
+    (lambda: qspinn.train(EXPERIMENT, progress="x"), ConfigError, r"^progress: is no function"),
+    (lambda: qspinn.train(EXPERIMENT, resume="nowhere"), ConfigError, r"^resume: STDP keeps nothing"),
+    (lambda: qspinn.train(EXPERIMENT, resume=5), ConfigError, r"^resume: is no path; got 5"),
+    (lambda: qspinn.train(LAYERS, RECORDINGS, resume=True), ConfigError, r"^resume: is no path; got True"),
+    (lambda: qspinn.train(LAYERS, RECORDINGS, resume="a\0"), ConfigError, r"^resume: is no path"),
+    (lambda: qspinn.train(LOCAL, RECORDINGS, resume=b"x"), ConfigError, r"^resume: is no path; got b'x'"),
+    (lambda: qspinn.train(EXPERIMENT, foo=None), ConfigError, r"^train\.foo: is no option here"),
+    (lambda: qspinn.train(LOCAL_EXPERIMENT, plan=None), ConfigError, r"^train\.plan: is said by the experiment"),
+    (lambda: qspinn.train(LAYERS, RECORDINGS, plan=PLAN), ConfigError, r"^train\.plan: is no .* of local networks"),
+    (lambda: qspinn.train(LAYERS, RECORDINGS, device=None), ConfigError, r"^device: is of the wrong type; got 'None"),
+    (lambda: qspinn.train(LAYERS, RECORDINGS, device=np.ones(2)), ConfigError, r"^device: is of the wrong type"),
+    (lambda: qspinn.train(NETWORK, IMAGES, seed=1.5), ConfigError, r"^train\.seed: is no integer; got 1\.5"),
+    (
+        lambda: qspinn.train(LAYERS, RECORDINGS, teacher=SurrogateNet(LAYERS)),
+        ConfigError,
+        r"^train\.teacher: is not asked: the training has no distillation",
+    ),
+    (
+        lambda: qspinn.train(LOCAL, RECORDINGS, qspinn.LocalLearning(arithmetic="float"), plan=LAYERS_PLAN),
+        ConfigError,
+        r"^train\.plan: has widths of integers",
+    ),
+    (lambda: qspinn.calibrate(trained_layers(), RECORDINGS, seed="x"), ConfigError, r"^calibrate\.seed: is no int"),
+    (lambda: qspinn.calibrate(trained_layers(), RECORDINGS, seed=3), ConfigError, r"^calibrate\.seed: .*: 0 here"),
+    (lambda: qspinn.calibrate(trained_competing(), SPIKES, seed=3), ConfigError, r"^calibrate\.seed: .*: 0 here"),
+    (lambda: qspinn.calibrate(trained_competing(), IMAGES, seed=-1), ConfigError, r"^calibrate\.seed: is out of range"),
+    (lambda: qspinn.quantize(trained_layers(), LAYERS_PLAN, RECORDINGS, seed=None), ConfigError, r"^quantize\.seed"),
+    (lambda: qspinn.prepare(LAYERS, LAYERS_PLAN, seed=2**32), ConfigError, r"^prepare\.seed: is out of range"),
+    (
+        lambda: qspinn.prepare(trained_layers(), LAYERS_PLAN, RECORDINGS, params={}),
+        ConfigError,
+        r"^prepare\.params: is no option here; .*allowed: learn_steps, surrogate, width, estimator",
+    ),
+    (lambda: qspinn.evaluate(trained_layers(), RECORDINGS.test, 5), ConfigError, r"^evaluate\.name: .*got 'int'"),
+    (lambda: qspinn.evaluate(trained_layers(), RECORDINGS.test, seed=np.ones(2)), ConfigError, r"^evaluate\.seed"),
+    (
+        lambda: qspinn.evaluate(trained_layers(), RECORDINGS.test, backend=np.ones(2)),
+        ConfigError,
+        r"^evaluate\.backend",
+    ),
+    (lambda: qspinn.evaluate(trained_layers(), RECORDINGS.test, device=None), ConfigError, r"^evaluate\.device"),
+    (
+        lambda: qspinn.convert(qspinn.prepare(LAYERS, LAYERS_PLAN), labels=np.array(["a", "b"])),
+        DataError,
+        r"^convert\.labels: is no tuple of texts",
+    ),
+    (lambda: qspinn.sensitivity(EXPERIMENT, "x", foo=1), ConfigError, r"^sensitivity\.foo: unknown key"),
+    (lambda: qspinn.sensitivity(EXPERIMENT, None), ConfigError, r"^out: is no path; got None"),
+    (lambda: qspinn.explore(EXPERIMENT, 5), ConfigError, r"^out: is no path; got 5"),
+    (lambda: qspinn.explore(EXPERIMENT, "a\0"), ConfigError, r"^out: is no path"),
+    (lambda: qspinn.explore(EXPERIMENT, "x", on_event=5), ConfigError, r"^on_event: is no function"),
+    (lambda: qspinn.explore(EXPERIMENT, "x", executors=5), ConfigError, r"^executors: is no function"),
+    *((lambda path=path: qspinn.save(trained_layers(), path), ConfigError, r"^path: is no path") for path in NO_PATHS),
+    *((lambda path=path: qspinn.save(PROGRAM, path), ConfigError, r"^path: is no path") for path in NO_PATHS),
 ]  # fmt: skip
 
 
@@ -206,6 +270,60 @@ def test_grid_models_need_labelled_images() -> None:
     assert isinstance(model, GridModel)
     with pytest.raises(DataError, match=r"^data: "):
         qspinn.convert(model)
+
+
+def test_a_model_on_the_grid_keeps_its_seed() -> None:
+    """Samples and roundings are drawn by the seed that `prepare` got: another one would say nothing."""
+    once = qspinn.StdpTraining(n_passes=1)
+    with pytest.raises(ConfigError, match=r"^train\.seed: .*got 7; allowed: 3; fix: give the seed to qspinn\.prepare"):
+        qspinn.train(qspinn.prepare(NETWORK, PLAN, IMAGES, seed=3), IMAGES, once, seed=7)
+    models = [qspinn.prepare(NETWORK, PLAN, IMAGES, seed=seed) for seed in (3, np.int64(3), 4)]
+    for model, given in zip(models, ({}, {"seed": 3}, {}), strict=True):
+        qspinn.train(model, IMAGES, once, **given)
+    same, different = (np.array_equal(models[0].w, model.w) for model in models[1:])
+    assert (same, different) == (True, False)
+
+
+def test_numbers_of_numpy_are_seeds() -> None:
+    programs = [
+        qspinn.convert(qspinn.prepare(LAYERS, LAYERS_PLAN, RECORDINGS, seed=seed)) for seed in (np.int64(2), 2, 3)
+    ]
+    assert [to_bytes(program) == to_bytes(programs[0]) for program in programs] == [True, True, False]
+    weights = [SurrogateNet(LAYERS, seed=seed).params()["a.w"] for seed in (np.int64(2), 2)]
+    assert np.array_equal(*weights)
+    for seed in (-1, 2**32, 1.5, None):
+        with pytest.raises(ConfigError, match=r"^seed: is"):
+            SurrogateNet(LAYERS, seed=seed)  # type: ignore[arg-type]
+
+
+def test_names_of_classes_come_from_data_that_the_network_takes() -> None:
+    net = qspinn.prepare(LAYERS, LAYERS_PLAN)
+    assert qspinn.convert(net, RECORDINGS).labels == ("on", "off")
+    assert qspinn.convert(net, RECORDINGS.train).labels == ()
+    longer = from_dense(np.zeros((2, 6, 2, 3, 3), np.uint8), np.array([0, 1]), order="BT")
+    wider = from_dense(np.zeros((2, 5, 2, 3, 4), np.uint8), np.array([0, 1]), order="BT")
+    more = from_dense(np.zeros((2, 5, 2, 3, 3), np.uint8), np.array([0, 2]), order="BT")
+    for data, words in (
+        (longer, r"^data: does not fit the network; got 'events \(2, 3, 3\) over 6 steps'"),
+        (wider, r"^data: does not fit the network"),
+        (more, r"^data: labels: has classes that the model does not know"),
+    ):
+        with pytest.raises(DataError, match=words):
+            qspinn.convert(net, data)
+
+
+@pytest.mark.parametrize("make", [trained_competing, trained_layers])
+def test_limits_of_memory_are_numbers_of_bytes(make: Callable[[], Any], tmp_path: Path) -> None:
+    path = qspinn.save(make(), tmp_path / "f")
+    assert qspinn.load(path, memory_limit=1 << 20).key() == make().key()
+    for limit in ("x", 0, 1.5):
+        with pytest.raises(ConfigError, match="memory_limit"):
+            qspinn.load(path, memory_limit=limit)  # type: ignore[arg-type]
+
+
+def test_switches_of_numpy_are_switches() -> None:
+    spikes = spikes_from_dense(np.ones((5, 1, 18), np.uint8))
+    assert qspinn.run(PROGRAM, spikes, record=np.bool_(True)).v.keys() == {"a", "out"}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("former", "present"), [("fit", "train"), ("layer_ranges", "calibrate")])

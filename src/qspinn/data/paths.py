@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from qspinn import arrays
 from qspinn.errors import DataError
 
 
@@ -12,11 +13,9 @@ def path_of(where: str, path: Any) -> Path:
     """A path given as text or as a `Path`.
 
     Raises:
-        DataError: neither.
+        DataError: neither, or one with a null character.
     """
-    if not isinstance(path, str | Path):
-        raise DataError(where, "is no path", got=path, allowed="text, or a pathlib.Path")
-    return Path(path)
+    return arrays.path_of(where, path, DataError)
 
 
 def files_in(place: Path, pattern: str) -> list[Path]:

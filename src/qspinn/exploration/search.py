@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from qspinn import __version__
+from qspinn.arrays import integer, need_call, path_of
 from qspinn.errors import ArtifactError, ConfigError, LoweringError, QSpinnError, RunError
 from qspinn.exploration import tasks as ev
 from qspinn.exploration.artifacts import need_digest
@@ -119,8 +120,9 @@ def _opened(
 ) -> Iterator[_Job]:
     """Loads and encodes the data, opens the journal and starts the workers; stops them again whatever happens."""
     experiment = checked(experiment)
-    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or not 0 <= n_workers <= 1024:
-        raise ConfigError("n_workers", "is no number of processes", got=n_workers, allowed="0 (one per core) to 1024")
+    out, n_workers = path_of("out", out), integer("n_workers", n_workers, low=0, high=1024)
+    for name, function in (("on_event", report), ("executors", executors)):
+        need_call(name, function)
     folder = Path(out).resolve()
     _need_own(folder)
     report(Event(stage="data", done=0, total=1))

@@ -20,6 +20,7 @@ from qspinn.networks import parameters
 from qspinn.networks.competing import Network
 from qspinn.networks.layered import LayeredNetwork
 from qspinn.networks.parameters import Expected, Parameters
+from qspinn.records.named import NamedFields
 from qspinn.records.record import canonical_json, from_plain
 
 T = TypeVar("T", bound="AnyTrained")
@@ -55,7 +56,7 @@ class AnyTrained(Protocol):
         """Content key (sha256, hex) of declaration and arrays."""
 
 
-class Arrays(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Arrays(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
     """Base of trained networks: a declaration, its arrays by path, and the checks that both share.
 
     Attributes:
@@ -102,7 +103,7 @@ class Trained(Arrays, frozen=True, kw_only=True, eq=False):
     network: Network
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, Network):
+        if type(self.network) is not Network:  # a file would lose the fields of a derived class
             raise ConfigError(
                 "network",
                 "is no network of competing populations",
@@ -135,7 +136,7 @@ class TrainedLayers(Arrays, frozen=True, kw_only=True, eq=False):
     network: LayeredNetwork
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, LayeredNetwork):
+        if type(self.network) is not LayeredNetwork:
             raise ConfigError(
                 "network", "is no network of layers", got=type(self.network).__name__, allowed="qspinn.LayeredNetwork"
             )

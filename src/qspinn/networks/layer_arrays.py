@@ -105,14 +105,16 @@ def decay_arrays(network: LayeredNetwork, decays: Mapping[str, NDArray]) -> dict
 
 def most_spikes(network: LayeredNetwork, signal: str) -> int:
     """Largest number of spikes of a source of a signal in one step."""
+    pools = {c.target: c for c in network.connections if isinstance(c, Pool2d)}
+    windows = 1
+    while signal in pools:
+        pool = pools[signal]
+        windows *= 1 if pool.of == "max" else pool.kernel[0] * pool.kernel[1]
+        signal = pool.source
     if signal == "input":
-        return network.input.max_count
-    pool = next((c for c in network.connections if isinstance(c, Pool2d) and c.target == signal), None)
-    if pool is None:
-        neuron = next(layer.neuron for layer in network.layers if layer.name == signal)
-        return neuron.max_spikes if neuron.spiking else 1
-    windows = 1 if pool.of == "max" else pool.kernel[0] * pool.kernel[1]
-    return windows * most_spikes(network, pool.source)
+        return windows * network.input.max_count
+    neuron = next(layer.neuron for layer in network.layers if layer.name == signal)
+    return windows * (neuron.max_spikes if neuron.spiking else 1)
 
 
 def _shapes(network: LayeredNetwork) -> tuple[dict[str, Shapes], dict[str, Shapes]]:

@@ -314,6 +314,7 @@ class LayeredNetwork(Record, frozen=True):
                 allowed=", ".join(x.name for x in self.layers),
             )
         self._check_twins()
+        self._check_silent()
         shapes: dict[str, Shape] = {"input": self.input.shape}
         for layer in self.layers:
             self._add_pools(shapes)
@@ -346,6 +347,31 @@ class LayeredNetwork(Record, frozen=True):
                 allowed="one weighted and one residual connection between two layers",
                 fix="add their weights up, or give the second one a layer of its own",
             )
+
+    def _check_silent(self) -> None:
+        """Spikes are taken from layers that spike: others would be read as the first class for ever, and feed nothing.
+
+        Raises:
+            ConfigError: names the read-out, or the connection.
+        """
+        silent = {layer.name for layer in self.layers if not layer.neuron.spiking}
+        if self.readout.of == "spikes" and self.readout.source in silent:
+            raise ConfigError(
+                "network.readout.of",
+                f"counts spikes of {self.readout.source}, which does not spike",
+                got=self.readout.of,
+                allowed="v_last, v_sum",
+                fix='of = "v_last", or spiking = true',
+            )
+        for c in self.connections:
+            if c.source in silent:
+                raise ConfigError(
+                    f"network.connections: {c.source} -> {c.target}",
+                    f"takes spikes from {c.source}, which does not spike",
+                    got=f"{c.source}.neuron.spiking = false",
+                    allowed="a source that spikes",
+                    fix=f"spiking = true for {c.source}, or leave the connection out",
+                )
 
     def _add_pools(self, shapes: dict[str, Shape]) -> None:
         """Notes the pooled signals whose sources are known by now."""

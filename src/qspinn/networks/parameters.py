@@ -130,7 +130,18 @@ def need_arrays(
     for path, array in params.items():
         if type(array) is not np.ndarray or array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
             kind = str(array.dtype) if type(array) is np.ndarray else type(array).__name__
-            raise error(path, "is no NumPy array of real numbers", got=kind, fix=f"np.asarray({path.split('.')[-1]})")
+            raise error(path, "is no NumPy array of real numbers", got=kind, fix=_as_array(array, path.split(".")[-1]))
+
+
+def _as_array(x: Any, name: str) -> str:
+    """The advice by which what is no plain array of real numbers becomes one, nothing of it lost unsaid."""
+    if isinstance(x, np.ma.MaskedArray):
+        return f"fill or leave out the masked entries of {name}"
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biufO":
+        return f"np.asarray({name}, np.float32)" if x.dtype.kind in "bO" else f"np.asarray({name}, np.float64)"
+    if isinstance(x, np.ndarray):
+        return "give real numbers"
+    return f"{name}.detach().cpu().numpy()" if hasattr(x, "detach") else f"np.asarray({name})"
 
 
 def need_whole(params: Mapping[str, Any], expected: Mapping[str, Expected]) -> None:

@@ -77,22 +77,7 @@ def lower(
         need_kind(where, x, kind)
     integer("seed", seed, low=0, high=(1 << 32) - 1)
     network, rules = trained.network, resolve(plan, trained.network)
-    if len(ranges.input_rate) != network.input.n:
-        raise LoweringError(
-            "ranges.input_rate",
-            "does not match the network's inputs",
-            got=len(ranges.input_rate),
-            allowed=str(network.input.n),
-            fix="calibrate this network on samples of its own",
-        )
-    strangers = sorted(ranges.threshold_max_mv.keys() - {p.name for p in network.populations})
-    if strangers:
-        raise LoweringError(
-            f"ranges.threshold_max_mv.{strangers[0]}",
-            "is no population of this network",
-            allowed=", ".join(p.name for p in network.populations),
-            fix="calibrate this network on samples of its own",
-        )
+    need_ranges(network, ranges)
     parts = Parts.beginning(poisson_op(network, seed))
     source = "input"
     kept = kept_inputs(plan, ranges)
@@ -131,6 +116,33 @@ def quantize(trained: Trained, plan: QuantPlan, spikes: Spikes, *, seed: int = 0
     This is post-training quantization in one call; see `lower` for the errors.
     """
     return lower(trained, plan, calibrate(trained, spikes), seed=seed)
+
+
+def need_ranges(network: Network, ranges: Ranges) -> None:
+    """Checks that ranges speak of the inputs and the populations of a network, and of all of them.
+
+    Raises:
+        LoweringError: names the entry that is not there, or too many.
+    """
+    fix = "calibrate this network on samples of its own"
+    if len(ranges.input_rate) != network.input.n:
+        raise LoweringError(
+            "ranges.input_rate",
+            "does not match the network's inputs",
+            got=len(ranges.input_rate),
+            allowed=str(network.input.n),
+            fix=fix,
+        )
+    names = [p.name for p in network.populations]
+    given = ranges.threshold_max_mv.keys()
+    for strange in sorted(given ^ set(names)):
+        raise LoweringError(
+            f"ranges.threshold_max_mv.{strange}",
+            "is no population of this network" if strange in given else "is missing",
+            got=sorted(given),
+            allowed=", ".join(names),
+            fix=fix,
+        )
 
 
 def kept_inputs(plan: QuantPlan, ranges: Ranges) -> NDArray[np.bool_]:

@@ -126,10 +126,14 @@ class QuantPlan(Record, frozen=True):
     """Plan by which a network becomes integers.
 
     Attributes:
-        rules: ordered; first match wins. A rule without a tensor and a tensor without a rule are errors.
-        fold_theta: store v_th + theta as one tensor of thresholds (possible once learning is over).
+        rules: ordered; first match wins. A rule without a tensor and a tensor without a rule are errors. One plan
+            serves learning and inference: a rule of a trace (`x_pre`, `x_post`) counts while learning alone, one of
+            `theta` changes nothing where thresholds are folded.
+        fold_theta: store v_th + theta as one tensor of thresholds (possible once learning is over), in the format of
+            v_th.
         keep_sum: after rounding, choose each neuron's unit so that the sum of its weights is what it was
-            (needs PER_NEURON weights; in integers this only moves the thresholds).
+            (of PER_NEURON weights, in integers this only moves the thresholds; GLOBAL weights have one step, and it
+            changes nothing for them).
         min_input_rate: inputs that spike less often than this (per step, on the calibration data) are left out.
     """
 

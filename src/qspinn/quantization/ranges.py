@@ -12,6 +12,7 @@ from qspinn.arrays import LARGEST_SIZE, frozen, integers, need_kind, reals, seal
 from qspinn.errors import DataError
 from qspinn.networks.checkpoint import Trained
 from qspinn.networks.competing import Population
+from qspinn.records.named import NamedFields
 from qspinn.spikes import Spikes
 
 BINS = 2048
@@ -21,7 +22,7 @@ MOST_VALUES = 1 << 48
 """In a bin of a histogram, so that sums of bins and of histograms fit into 64 bits."""
 
 
-class Ranges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Ranges(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
     """Observed on calibration data.
 
     Attributes:
@@ -99,7 +100,7 @@ def _largest_theta(trained: Trained, population: Population) -> float:
     return float(reals(path, trained.params[path], shape=(population.n,), low=0.0, high=LARGEST_SIZE).max())
 
 
-class Sizes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Sizes(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
     """A histogram of the sizes |x| of a tensor: BINS bins of equal width over 0..limit.
 
     Attributes:
@@ -162,7 +163,7 @@ def _widened(sizes: Sizes, limit: float) -> NDArray[np.int64]:
     return np.concatenate([merged, np.zeros(BINS - len(merged), np.int64)])
 
 
-class LayerRanges(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class LayerRanges(msgspec.Struct, metaclass=NamedFields, frozen=True, kw_only=True, eq=False):
     """Observed on calibration data, by layer: the largest size of potentials, synaptic currents, adaptive thresholds.
 
     Potentials are those that a step leaves, after resets; codes saturate at the range that follows from them. Currents

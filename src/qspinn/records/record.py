@@ -12,19 +12,21 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import itertools
 import json
 import math
 import re
 import types
 import typing
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 import numpy as np
 
 from qspinn.errors import ConfigError
+from qspinn.records.named import NamedFields, need_complete, need_names
 from qspinn.records.plain import MAX_DEPTH
 from qspinn.records.words import nearest, unknown_key
 
@@ -32,9 +34,13 @@ T = TypeVar("T")
 
 
 _LARGEST = (1 << 63) - 1
+_SINGLE = (types.NoneType, bool, int, float, str, enum.Enum, msgspec.Struct, np.generic, np.ndarray)
+"""Types of values that are no tables and no lists."""
+MOST_ENTRIES = 1 << 22
+"""Values in a field that may hold anything; a list that is there many times counts as often."""
 
 
-class RecordType(msgspec.StructMeta):
+class RecordType(NamedFields):
     """Metaclass of records: constructors take values by name, refuse names that they do not know as files do, and take
     former names.
 
@@ -47,17 +53,12 @@ class RecordType(msgspec.StructMeta):
 
     def __call__(cls, *args: Any, **values: Any) -> Any:
         if args:
-            names = ", ".join(f"{name}=" for name in cls.__struct_fields__[: len(args)])
-            raise ConfigError(cls.__name__, "takes its values by name", got=args, fix=f"{cls.__name__}({names}...)")
+            need_names(cls, args, values)
         values = cls.present(values)  # type: ignore[attr-defined]
         old_names = former_names(cls, values)
         values = _with_present_names(old_names, values, cls.__name__)
         values = {**cls.implied(values), **values}  # type: ignore[attr-defined]
-        try:
-            record = super().__call__(**values)
-        except TypeError:
-            _check_names(cls, values)
-            raise
+        record = super().__call__(**values)
         for old, new in old_names:
             warnings.warn(f"{cls.__name__}: {old} is called {new} now", DeprecationWarning, stacklevel=2)
         return record
@@ -90,8 +91,8 @@ def _with_present_names(old_names: list[tuple[str, str]], values: dict[str, Any]
     values = dict(values)
     for old, new in old_names:
         table, _, name = new.rpartition(".")
-        within = dict(values.get(table, {})) if table and isinstance(values.get(table, {}), dict) else {}
-        given = values.get(table) is not None and not isinstance(values[table], dict) if table else False
+        within = dict(values.get(table, {})) if table and isinstance(values.get(table, {}), Mapping) else {}
+        given = values.get(table) is not None and not isinstance(values[table], Mapping) if table else False
         if given or name in (within if table else values):
             raise ConfigError(
                 f"{where}.{old}", f"is the former name of {new}, which is given, too", fix=f"leave out {old}"
@@ -102,27 +103,6 @@ def _with_present_names(old_names: list[tuple[str, str]], values: dict[str, Any]
         else:
             values[name] = value
     return values
-
-
-def _check_names(kind: Any, values: dict[str, Any]) -> None:
-    """Refuses values of names that a record does not have, and a record without what it must have."""
-    known = list(kind.__struct_fields__)
-    for key in values:
-        if key not in known:
-            raise unknown_key(f"{kind.__name__}.{key}", key, known, kind.RENAMED)
-    _check_complete(kind, values, kind.__name__)
-
-
-def _check_complete(kind: Any, values: dict[str, Any], where: str) -> None:
-    missing = [name for name in _required(kind) if name not in values]
-    if missing:
-        raise ConfigError(
-            where,
-            "a required key is missing",
-            got=sorted(values),
-            allowed=f"with {', '.join(missing)}",
-            fix=f"add {missing[0]}",
-        )
 
 
 class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,12 +158,6 @@ class Record(msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, fo
 def _hints(kind: type) -> dict[str, Any]:
     """The declared type of every field of a record."""
     return typing.get_type_hints(kind)
-
-
-@functools.cache
-def _required(kind: Any) -> tuple[str, ...]:
-    """The fields of a record that have no default."""
-    return tuple(f.name for f in msgspec.structs.fields(kind) if f.required)
 
 
 @functools.cache
@@ -343,7 +317,7 @@ def _settled(kind: Any, value: Any, where: str, base: Any = None) -> Any:
         return {_text(key, where): _settled(item, entry, f"{where}.{key}") for key, entry in value.items()}
     if kind is Any:
         return _any(value, where)
-    if origin is tuple:  # sets, too, which have no order
+    if origin is tuple or not isinstance(value, _SINGLE):  # sets, which have no order; what msgspec takes for a table
         raise _refusal(kind, value, where)
     try:
         if isinstance(value, np.generic | np.ndarray) or (isinstance(value, enum.Enum) and not _is_enum(kind)):
@@ -364,7 +338,8 @@ def _settled(kind: Any, value: Any, where: str, base: Any = None) -> Any:
 
 def _without_wrapping(value: Any) -> Any:
     """A NumPy number, text or array of them, or a value of a type derived from numbers or text, as the plain value that
-    it holds; members of enums stay what they are, and so do times and masked arrays, which are no numbers."""
+    it holds, and a table of any kind as a dict; members of enums stay what they are, and so do times and masked arrays,
+    which are no numbers."""
     if (
         isinstance(value, np.generic | np.ndarray)
         and value.dtype.kind in "biufU"
@@ -376,6 +351,8 @@ def _without_wrapping(value: Any) -> Any:
     for base in (int, float, str):
         if isinstance(value, base) and type(value) is not base:
             return base(value)
+    if not isinstance(value, (dict, int, float, str, list, tuple)) and isinstance(value, Mapping):
+        return dict(value)
     return value
 
 
@@ -406,14 +383,17 @@ def plain_table(value: Any, where: str) -> dict[str, Any]:
     Raises:
         ConfigError: not a table, or names the path of what cannot be written.
     """
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise ConfigError(where, "is no table", got=type(value).__name__, allowed="a dict of plain data")
     return typing.cast(dict[str, Any], _any(value, where))
 
 
-def _any(value: Any, where: str, depth: int = 0) -> Any:
+def _any(value: Any, where: str, depth: int = 0, entries: Iterator[int] | None = None) -> Any:
     """A value of a field that may hold anything which JSON can hold, up to MAX_DEPTH tables and lists within one
-    another."""
+    another, and MOST_ENTRIES in all; `entries` counts them."""
+    entries = itertools.count() if entries is None else entries
+    if next(entries) > MOST_ENTRIES:
+        raise ConfigError(where[:120], "is one value too many", allowed=f"{MOST_ENTRIES} values in all")
     if depth > MAX_DEPTH:
         raise ConfigError(
             where[:120], "holds tables or lists too deep within one another", allowed=f"{MAX_DEPTH} levels"
@@ -424,9 +404,10 @@ def _any(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise ConfigError(where, "has a key that is no text", got=[k for k in value if not isinstance(k, str)][:3])
-        return {_text(key, where): _any(entry, f"{where}.{key}", depth + 1) for key, entry in value.items()}
+        return {_text(key, where): _any(entry, f"{where}.{key}", depth + 1, entries) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_any(entry, f"{where}[{i}]", depth + 1) for i, entry in enumerate(value))
+        plain = [_any(entry, f"{where}[{i}]", depth + 1, entries) for i, entry in enumerate(value)]
+        return tuple(plain) if isinstance(value, tuple) else plain
     if value is None or isinstance(value, (bool, int, float, str)):
         return _finite(Any, value, where)
     raise ConfigError(
@@ -475,7 +456,7 @@ def _record(kind: Any, data: dict, where: str, base: Any = None) -> Any:
         for key, value in data.items()
         if key in hints
     }
-    _check_complete(kind, values, where)
+    need_complete(kind, values, where)
     try:
         return kind(**values)
     except ConfigError as error:

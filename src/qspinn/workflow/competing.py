@@ -14,7 +14,7 @@ from qspinn import data as datasets
 from qspinn.arrays import need_kind
 from qspinn.data import Split
 from qspinn.data.images.encoders import poisson
-from qspinn.errors import ConfigError, DataError
+from qspinn.errors import DataError
 from qspinn.exploration.competing.space import Experiment
 from qspinn.exploration.statistics import Accuracy, summary
 from qspinn.learning.stdp import grid
@@ -61,8 +61,6 @@ def train(
     device: str,
 ) -> tuple[Trained | grid.GridModel, Accuracy]:
     """STDP in float32 from fresh weights, with classes assigned; or of a model on the grid, in place."""
-    if resume is not None:
-        raise ConfigError("resume", "STDP keeps nothing to go on from", got=str(resume), allowed="None")
     training = stdp.StdpTraining() if training is None else training
     if isinstance(network, grid.GridModel):
         split = training_split("data", data, Split)
@@ -131,18 +129,9 @@ def _assigned(draft: Program, trained: Trained, plan: QuantPlan, data: Any, seed
     return msgspec.structs.replace(draft, tensors={**draft.tensors, "readout.votes": voting.tensors["readout.votes"]})
 
 
-def prepare(
-    what: Network | Trained, plan: QuantPlan, data: Any, ranges: Any, seed: int, **options: Any
-) -> grid.GridModel:
+def prepare(what: Network | Trained, plan: QuantPlan, data: Any, ranges: Any, seed: int) -> grid.GridModel:
     """The population on the integer grid, to be trained there (quantization-aware training, ITQ): from fresh weights
     for a network, else from the trained ones."""
-    if options:
-        raise ConfigError(
-            f"prepare.{next(iter(options))}",
-            "is an option of layers",
-            got=options,
-            allowed="none for competing populations",
-        )
     network = what.network if isinstance(what, Trained) else what
     if ranges is None:
         start = what if isinstance(what, Trained) else Trained(network=network, params=stdp.init_params(network, seed))

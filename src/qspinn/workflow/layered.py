@@ -62,11 +62,20 @@ def train(
     net = SurrogateNet(what, seed=seed).to(str(device_of(device))) if isinstance(what, LayeredNetwork) else what
     if not fresh and device != "cpu":
         raise ConfigError("device", "a module trains where it lies", got=device, fix="module.to(device)")
+    settings = Supervision() if training is None else training
+    need_kind("training", settings, Supervision)
+    if teacher is not None and not settings.distillation:
+        raise ConfigError(
+            "train.teacher",
+            "is not asked: the training has no distillation",
+            got=type(teacher).__name__,
+            fix="Supervision(distillation=...) above 0, or leave it out",
+        )
     learned = data.learned() if isinstance(data, EventDataset) else (split, 1)
     fit(
         net,
         learned[0],
-        Supervision() if training is None else training,
+        settings,
         seed=seed,
         per_step=learned[1],
         progress=_of_loss(progress),
@@ -123,8 +132,26 @@ def prepare(
 def convert(module: QuantNet, data: Any, labels: tuple[str, ...], provenance: dict[str, Any] | None) -> Program:
     """The integer program that a module of `prepare` computes; `data` gives the class names."""
     if data is not None:
-        training_split("data", data, EventSet)
+        _need_fit(module.network, data)
     return quantized.convert(module, labels=labels or labels_of(data), provenance=provenance)
+
+
+def _need_fit(network: LayeredNetwork, data: Any) -> None:
+    """Checks that recordings are some that a network takes, and that it has all their classes.
+
+    Raises:
+        DataError: they have another shape, other steps, or more classes.
+    """
+    split = training_split("data", data, EventSet)
+    if (split.shape, split.n_steps) != (network.input.shape, network.n_steps):
+        raise DataError(
+            "data",
+            "does not fit the network",
+            got=f"events {split.shape} over {split.n_steps} steps",
+            allowed=f"events {network.input.shape} over {network.n_steps} steps",
+            fix="choose the data set the network was made for",
+        )
+    need_classes(split, next(layer.n for layer in network.layers if layer.name == network.readout.source), "data")
 
 
 def evaluate_trained(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qspinn.arrays import need_kind
 from qspinn.data import EventDataset, EventSet, load_recordings
-from qspinn.errors import DataError
+from qspinn.errors import ConfigError, DataError
 from qspinn.exploration.local.space import LocalExperiment
 from qspinn.exploration.statistics import Accuracy, share
 from qspinn.learning.local import model
@@ -56,13 +56,21 @@ def train(
     resume: Path | None,
     device: str,
     *,
-    plan: QuantPlan = DEFAULT_PLAN,
+    plan: QuantPlan | None = None,
 ) -> tuple[TrainedLocal, Accuracy]:
     """Local learning from fresh weights; `plan` has the widths, where the arithmetic is that of integers."""
     need_kind("data", data, EventDataset, DataError)
-    need_kind("plan", plan, QuantPlan)
+    need_kind("plan", plan, QuantPlan | None)
     learning = LocalLearning() if training is None else training
     need_kind("training", learning, LocalLearning)
+    if plan is not None and learning.arithmetic == "float":
+        raise ConfigError(
+            "train.plan",
+            "has widths of integers, and the arithmetic is that of floats",
+            got=type(plan).__name__,
+            fix="leave it out, or choose the arithmetic of integers",
+        )
+    plan = DEFAULT_PLAN if plan is None else plan
     return _trained(data, network, learning, plan, seed, progress, resume, {})
 
 

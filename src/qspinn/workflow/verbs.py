@@ -15,6 +15,7 @@ The family is that of the first argument's type: competing populations that lear
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -23,14 +24,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qspinn.arrays import integer, need_kind
-from qspinn.errors import ConfigError
+from qspinn.arrays import integer, need_call, need_kind, need_words, path_of, text
+from qspinn.errors import ArtifactError, ConfigError
 from qspinn.exploration.family import checked
 from qspinn.exploration.statistics import Accuracy
 from qspinn.networks import checkpoint
 from qspinn.optional import module
 from qspinn.program import Program, file
 from qspinn.quantization.plan import QuantPlan
+from qspinn.records.words import unknown_key
+from qspinn.spikes import Spikes
 from qspinn.workflow import programs
 
 FAMILIES = {
@@ -39,6 +42,11 @@ FAMILIES = {
     "local": ("LocalExperiment", "LocalNetwork", "TrainedLocal"),
 }
 """Family -> the types of this package that belong to it. By name, since torch is loaded only where it is needed."""
+OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": {"layered": ("teacher",), "local": ("plan",)},
+    "prepare": {"layered": ("learn_steps", "surrogate", "width", "estimator")},
+}
+"""Verb -> family -> the options that it has beside those of all families."""
 EXPERIMENTS = ("Experiment", "LayeredExperiment", "LocalExperiment")
 
 
@@ -62,6 +70,30 @@ def _family(verb: str, what: Any, *kinds: str) -> ModuleType:
     return module(f"qspinn.workflow.{name}", f"qspinn.{verb}")
 
 
+def _need_options(verb: str, what: Any, options: Mapping[str, Any]) -> None:
+    """Refuses options that the verb does not have for the family of an object.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    family = next(family for family, members in FAMILIES.items() if _kind(what) in members)
+    for name in options:
+        if name not in OPTIONS[verb].get(family, ()):
+            others = [other for other, own in OPTIONS[verb].items() if name in own]
+            raise ConfigError(
+                f"{verb}.{name}",
+                f"is no option here, but of {others[0]} networks" if others else "is no option here",
+                got=options[name],
+                allowed=", ".join(OPTIONS[verb].get(family, ())) or "none",
+                fix="leave it out",
+            )
+
+
+def _seed(where: str, seed: Any) -> int:
+    """A seed of random draws."""
+    return integer(where, seed, low=0, high=(1 << 32) - 1)
+
+
 def train(
     what: Any,
     data: Any = None,
@@ -82,11 +114,11 @@ def train(
         data: a data set with its splits. A `Split` or an `EventSet` alone will do except for local learning; the
             accuracy is then that on the training data.
         training: `StdpTraining`, `Supervision` or `LocalLearning`; None for the usual.
-        seed: of every random draw, 0 unless given.
+        seed: of every random draw, 0 unless given; a `GridModel` has that of `prepare`.
         progress: called with (done, total): samples of STDP, epochs of the others.
         resume: for all but STDP, the file that is written after every epoch and from which an interrupted call goes on.
         device: "cpu"; for layers that learn by gradients also "cuda" or "cuda:<i>".
-        options: `plan` of local learning (widths); `teacher` of a module that learns by distillation.
+        options: `plan` of local learning in integers (widths); `teacher` of layers that learn by distillation.
 
     Returns:
         (`Trained`, `TrainedLayers`, `TrainedLocal` or the model itself, `Accuracy`).
@@ -107,13 +139,17 @@ def train(
         "QuantNet",
         "SurrogateNet",
     )
-    if device != "cpu" and not family.__name__.endswith(".layered"):
+    need_call("progress", progress)
+    if text("device", device) != "cpu" and not family.__name__.endswith(".layered"):
         raise ConfigError("device", "only gradients train elsewhere than on the CPU", got=device, allowed="cpu")
-    resume = None if resume is None else Path(resume)
+    resume = None if resume is None else path_of("resume", resume)
+    if resume is not None and family.__name__.endswith(".competing"):
+        raise ConfigError("resume", "STDP keeps nothing to go on from", got=str(resume), allowed="None")
+    _need_options("train", what, options)
     if _kind(what) in EXPERIMENTS:
         given = {"data": data, "training": training, "seed": seed, **options}
         for name, value in given.items():
-            if value is not None:
+            if value is not None or name in options:
                 raise ConfigError(
                     f"train.{name}",
                     "is said by the experiment itself",
@@ -121,17 +157,17 @@ def train(
                     fix="change the experiment",
                 )
         return family.train_experiment(checked(what), progress, resume, device)
-    seed = integer("train.seed", 0 if seed is None else seed, low=0, high=(1 << 32) - 1)
-    try:
-        return family.train(what, data, training, seed, progress, resume, device, **options)
-    except TypeError as error:
-        raise _unknown_option("train", options, error) from None
-
-
-def _unknown_option(verb: str, options: dict[str, Any], error: TypeError) -> Exception:
-    """The error for an option that the family does not have; any other error as it is."""
-    unknown = [name for name in options if f"unexpected keyword argument '{name}'" in str(error)]
-    return ConfigError(f"{verb}.{unknown[0]}", "is no option here", fix="leave it out") if unknown else error
+    own = what.seed if _kind(what) == "GridModel" else 0
+    seed = _seed("train.seed", own if seed is None else seed)
+    if _kind(what) == "GridModel" and seed != own:
+        raise ConfigError(
+            "train.seed",
+            "a model on the grid draws by the seed that it was prepared with",
+            got=seed,
+            allowed=str(own),
+            fix="give the seed to qspinn.prepare",
+        )
+    return family.train(what, data, training, seed, progress, resume, device, **options)
 
 
 def calibrate(trained: Any, data: Any, *, seed: int = 0) -> Any:
@@ -140,7 +176,7 @@ def calibrate(trained: Any, data: Any, *, seed: int = 0) -> Any:
     Args:
         trained: `Trained`, `TrainedLayers` or a `SurrogateNet`.
         data: a data set, whose training split is taken, or a split; for `Trained` also `Spikes`.
-        seed: of the Poisson spikes that images become.
+        seed: of the Poisson spikes that images become; recordings, and spikes, are what they are.
 
     Returns:
         `Ranges` of competing populations, `LayerRanges` of layers.
@@ -148,7 +184,13 @@ def calibrate(trained: Any, data: Any, *, seed: int = 0) -> Any:
     Raises:
         ConfigError, DataError: an argument of another kind, or data that do not fit the network.
     """
-    return _family("calibrate", trained, "Trained", "TrainedLayers", "SurrogateNet").calibrate(trained, data, seed)
+    family = _family("calibrate", trained, "Trained", "TrainedLayers", "SurrogateNet")
+    seed = _seed("calibrate.seed", seed)
+    if seed != 0 and (_kind(trained) != "Trained" or isinstance(data, Spikes)):
+        raise ConfigError(
+            "calibrate.seed", "is of the spikes that images become", got=seed, allowed="0 here", fix="leave it out"
+        )
+    return family.calibrate(trained, data, seed)
 
 
 def quantize(trained: Any, plan: QuantPlan, data: Any, *, seed: int = 0) -> Program:
@@ -167,7 +209,8 @@ def quantize(trained: Any, plan: QuantPlan, data: Any, *, seed: int = 0) -> Prog
         LoweringError: an accumulator could overflow, or a constant cannot be kept; names the tensor and what would fit.
     """
     need_kind("plan", plan, QuantPlan)
-    return _family("quantize", trained, "Trained", "TrainedLayers", "SurrogateNet").quantize(trained, plan, data, seed)
+    family = _family("quantize", trained, "Trained", "TrainedLayers", "SurrogateNet")
+    return family.quantize(trained, plan, data, _seed("quantize.seed", seed))
 
 
 def prepare(what: Any, plan: QuantPlan, data: Any = None, ranges: Any = None, *, seed: int = 0, **options: Any) -> Any:
@@ -188,6 +231,8 @@ def prepare(what: Any, plan: QuantPlan, data: Any = None, ranges: Any = None, *,
     """
     need_kind("plan", plan, QuantPlan)
     family = _family("prepare", what, "Network", "Trained", "LayeredNetwork", "TrainedLayers", "SurrogateNet")
+    _need_options("prepare", what, options)
+    seed = _seed("prepare.seed", seed)
     arrays = _kind(what) == "LayeredNetwork" and isinstance(data, Mapping)
     if data is not None and ranges is not None and not arrays:
         raise ConfigError(
@@ -196,10 +241,7 @@ def prepare(what: Any, plan: QuantPlan, data: Any = None, ranges: Any = None, *,
             got=type(ranges).__name__,
             fix="leave one of the two out",
         )
-    try:
-        return family.prepare(what, plan, data, ranges, seed, **options)
-    except TypeError as error:
-        raise _unknown_option("prepare", options, error) from None
+    return family.prepare(what, plan, data, ranges, seed, **options)
 
 
 def convert(
@@ -209,14 +251,16 @@ def convert(
 
     Args:
         data: labelled images, by which the classes of competing populations are assigned; for layers only the source
-            of the class names, if given.
+            of the class names, if given, and then recordings that the network takes.
         labels: names of the classes; those of the data set unless given.
         provenance: plain data that the file keeps.
 
     Raises:
         ConfigError, DataError, LoweringError: not such a model, or one that cannot be kept as integers.
     """
-    return _family("convert", model, "GridModel", "QuantNet").convert(model, data, labels, provenance)
+    family = _family("convert", model, "GridModel", "QuantNet")
+    need_words("convert.labels", labels, distinct=True)
+    return family.convert(model, data, labels, provenance)
 
 
 def evaluate(
@@ -235,6 +279,9 @@ def evaluate(
         DataError: the split holds no samples, or they do not fit the model's inputs or classes.
         ConfigError: an argument of another kind, no such backend or device, or one where it means nothing.
     """
+    for option, value in (("name", name), ("backend", backend), ("device", device)):
+        text(f"evaluate.{option}", value)
+    seed = _seed("evaluate.seed", seed)
     if seed != 0 and _kind(model) != "Trained":
         raise ConfigError("evaluate.seed", "is for competing populations in float", got=seed, fix="leave it out")
     if isinstance(model, Program):
@@ -250,6 +297,10 @@ def sensitivity(experiment: Any, out: str | Path, **options: Any) -> Any:
     """The ranked significance curves of an experiment; same folder, journal and options as `qspinn.explore`."""
     from qspinn.exploration.search import sweep
 
+    known = [name for name in inspect.signature(sweep).parameters if name not in ("experiment", "out")]
+    for name in options:
+        if name not in known:
+            raise unknown_key(f"sensitivity.{name}", name, known)
     return sweep(experiment, out, **options)
 
 
@@ -257,13 +308,14 @@ def save(model: Any, path: str | Path) -> Path:
     """Writes a program (`.qspinn`) or a trained network (`.safetensors`), whole or not at all; returns its path.
 
     Raises:
-        ConfigError: neither of them, or arrays that could not be read again.
+        ConfigError: neither of them, arrays that could not be read again, or no path.
         WriteError: the disk is full or the place is not writable.
     """
+    path = path_of("path", path)
     if isinstance(model, Program):
         return file.save(model, path)
     checkpoint.save(model, path)
-    return Path(path)
+    return path
 
 
 def trained_family(path: str | Path) -> str | None:
@@ -278,10 +330,14 @@ def load(path: str | Path, *, memory_limit: int | None = None) -> Any:
 
     Args:
         memory_limit: bytes that a run of one sample of a program may take; None for half of the machine's memory.
+            Trained networks have no such limit.
 
     Raises:
         ArtifactError: missing, truncated, altered, foreign, or written by a newer version.
     """
+    path = path_of("path", path, ArtifactError)
+    if memory_limit is not None:
+        integer("memory_limit", memory_limit, low=1)
     family = checkpoint.family_in(path)
     if family is None:
         return file.load(path, memory_limit=memory_limit)

@@ -104,7 +104,7 @@ def prepare(
         raise ConfigError("learn_steps", "is no switch", got=learn_steps, allowed="True, False")
     if params is not None:
         params = in_single(layer_arrays(network, params))
-    integer("seed", seed, low=0, high=(1 << 32) - 1)
+    seed = integer("seed", seed, low=0, high=(1 << 32) - 1)
     if params is None:
         params = SurrogateNet(network, seed=seed).params()
     if ranges is None:

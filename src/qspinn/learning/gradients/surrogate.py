@@ -192,7 +192,7 @@ class SurrogateNet(nn.Module):
     ) -> None:
         super().__init__()
         check_trainable(network)
-        integer("seed", seed, low=-(1 << 63), high=(1 << 63) - 1)
+        seed = integer("seed", seed, low=0, high=(1 << 32) - 1)
         need_positive("gain", gain)
         self.network, self.kind, self.width = network, kind_of(surrogate), need_positive("width", width)
         self.norms, self._scratch = nn.ModuleDict(), Scratch()

@@ -158,7 +158,7 @@ class TrainedLocal(Arrays, frozen=True, kw_only=True, eq=False):
     provenance: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, LocalDeclaration):
+        if type(self.network) is not LocalDeclaration:
             raise ConfigError(
                 "network",
                 "is no declaration of local layers",

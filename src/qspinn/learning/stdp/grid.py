@@ -44,7 +44,7 @@ from qspinn.networks.competing import Network, decay_factor
 from qspinn.program import CodeTensor, Note, Program
 from qspinn.program.ops import DenseOp, LifOp, Op, SelectOp, VoteOp
 from qspinn.program.parts import Inhibition, InputShift, Leak, Reset, Threshold
-from qspinn.quantization.competing import inhibition_code, kept_inputs, poisson_op, resolve, unsigned_codes
+from qspinn.quantization.competing import inhibition_code, kept_inputs, need_ranges, poisson_op, resolve, unsigned_codes
 from qspinn.quantization.plan import Granularity, QuantPlan, QuantRule
 from qspinn.quantization.ranges import Ranges
 from qspinn.quantization.units import LOWERING_STREAM, STREAMS_PER_POPULATION, decay_codes, fitting_shift
@@ -53,6 +53,8 @@ from qspinn.spikes import Spikes
 Codes = NDArray[np.int64]
 TYPICAL_FILL = 0.3  # share of the largest possible column sum that thresholds are laid out for
 HEADROOM = 1.2  # thresholds on the grid may end this much above those of the float network
+ROUNDING = 1e-6
+"""Share by which ranges may lie below what they were measured from: thresholds may have been floats of 32 bits."""
 STREAM = STREAMS_PER_POPULATION
 
 
@@ -127,9 +129,9 @@ def prepare(
             weights, the network is not one STDP trains, the seed is no 32-bit
             number, or `start` is another network.
         DataError: an array of `start` is missing, misshapen or not finite.
-        LoweringError: potentials are signed, or widths do not fit together.
+        LoweringError: potentials are signed, widths do not fit together, or the ranges are those of another network.
     """
-    arrays.integer("seed", seed, low=0, high=(1 << 32) - 1)
+    seed = arrays.integer("seed", seed, low=0, high=(1 << 32) - 1)
     arrays.need_kind("ranges", ranges, Ranges)
     arrays.need_kind("start", start, Trained | None)
     if start is not None and parameters.of_competing(start.network) != parameters.of_competing(network):
@@ -149,6 +151,7 @@ def prepare(
             allowed="False while learning",
         )
     name, neuron = population.name, population.neuron
+    need_ranges(network, ranges)
     rule = {kind: rules[f"{name}.{kind}"] for kind in ("w", "v", "v_th", "theta", "decay", "inhibition")}
     if neuron.v_min_mv < 0:
         raise LoweringError(
@@ -161,6 +164,7 @@ def prepare(
     params = start.need_whole().params if start else init_params(network, seed)
     w_float = np.asarray(params[f"{name}.w"], dtype=np.float64)[:, kept]
     theta_float = np.asarray(params[f"{name}.theta"], dtype=np.float64)
+    _need_reach(name, ranges, neuron.v_th_mv + float(theta_float.max()))
     per_neuron = rule["w"].granularity is Granularity.PER_NEURON
     if per_neuron and not plan.keep_sum:
         raise ConfigError(
@@ -251,6 +255,24 @@ def prepare(
         x_post=_trace(stdp.tau_post_ms, dt, network.n_steps, rules[f"{name}.x_post"], rule["decay"]),
         **layout,
     )
+
+
+def _need_reach(name: str, ranges: Ranges, threshold_mv: float) -> None:
+    """Checks that ranges reach to the thresholds that learning starts from: formats are laid out for them, and lower
+    ones would leave every threshold at its largest code.
+
+    Raises:
+        LoweringError: they do not, as those of another network.
+    """
+    reach = ranges.threshold_max_mv[name]
+    if reach < threshold_mv * (1 - ROUNDING):
+        raise LoweringError(
+            f"ranges.threshold_max_mv.{name}",
+            "lies below a threshold of the network",
+            got=reach,
+            allowed=f"{threshold_mv:.6g} mV or more",
+            fix="calibrate this network on samples of its own",
+        )
 
 
 def _initial_codes(w: NDArray, rule: QuantRule, w_max: float, *, fresh: bool, seed: int) -> Codes:
