@@ -47,7 +47,6 @@ from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
 from qspinn.learning.gradients.wiring import Scratch, flat, images, shaped, wiring_of
 from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Skip
-from qspinn.networks.tensors import TensorPath
 from qspinn.program import Program
 from qspinn.quantization.grid import (
     LayerGrid,
