@@ -55,7 +55,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save(msgspec.structs.replace(single([[1, 2]]), provenance={"experiment": experiment}), "m.qspinn")
     Path("run").mkdir()
     Path("run/result.json").write_text(json.dumps({"experiment": experiment}))
-    for place in ("run/journal", "run/cache"):
+    for place in ("run/journal", "run/cache", "run/a.qspinn", "run/a.json"):
         Path(place).write_text("x")
     return tmp_path
 
@@ -70,6 +70,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ["inspect", "m.qspinn", "--out", "mine.npz"],
         ["report", "run", "--out", "mine.npz"],
         ["report", "run", "--out", "run/cache"],
+        ["report", "run", "--out", "run/a.qspinn"],
+        ["report", "run", "--out", "run/a.json"],
     ],
 )
 def test_data_are_not_written_over(

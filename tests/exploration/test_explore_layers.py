@@ -165,6 +165,19 @@ def test_a_finished_run_is_not_done_again(whole: tuple[Path, Outcome]) -> None:
     assert all(e.done == e.total for e in events if e.stage in ("float training", "significance", "candidates"))
 
 
+def test_damaged_interrupted_trainings_start_again(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    """That of the float network and that of a candidate: neither stops the run, nor costs more than time."""
+    (folder, outcome), out = whole, tmp_path / "damaged"
+    shutil.copytree(folder, out)
+    key = next(r["key"] for r in outcome.candidates if r["candidate"]["scheme"] == "itq")
+    for trained in (out / "float" / "layers.safetensors", out / "candidates" / f"{key}.qspinn"):
+        trained.unlink()
+        trained.with_suffix(".training").write_bytes(b"damaged")
+    explore(EXPERIMENT, out, executors=inline)
+    assert lasting(out) == lasting(folder)
+    assert not list(out.rglob("*.training"))
+
+
 @pytest.mark.slow
 def test_worker_processes_come_to_the_same_result(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     explore(EXPERIMENT, tmp_path / "run", n_workers=2)

@@ -209,6 +209,19 @@ def test_a_finished_run_is_not_done_again(whole: tuple[Path, Outcome]) -> None:
     assert all(e.done == e.total for e in events if e.stage in ("float training", "significance", "candidates"))
 
 
+def test_damaged_interrupted_trainings_start_again(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    """That of the float network and that of a candidate: neither stops the run, nor costs more than time."""
+    (folder, outcome), out = whole, tmp_path / "damaged"
+    shutil.copytree(folder, out)
+    key = outcome.candidates[0]["key"]
+    for trained in (out / "float" / "local.safetensors", out / "candidates" / f"{key}.safetensors"):
+        trained.unlink()
+        trained.with_suffix(".training").write_bytes(b"damaged")
+    explore(EXPERIMENT, out, executors=inline)
+    assert lasting(out) == lasting(folder)
+    assert not list(out.rglob("*.training"))
+
+
 @pytest.mark.parametrize("n_workers", [1, 2])
 @pytest.mark.soak
 def test_worker_processes_come_to_the_same_result(n_workers: int, whole: tuple[Path, Outcome], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Seed = Annotated[
     int | None, typer.Option(min=0, max=(1 << 32) - 1, help="Seed of everything random; overrides the experiment's.")
 ]
-Out = Annotated[Path | None, typer.Option(parser=output_path, metavar="<path>", help="Folder (or file) to write to.")]
+Out = Annotated[Path | None, typer.Option(parser=output_path, metavar="<path>", help="Folder to write to.")]
 OutFile = Annotated[
     Path | None, typer.Option("--out", parser=output_file_path, metavar="<path>", help="File to write to.")
 ]

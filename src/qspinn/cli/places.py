@@ -55,11 +55,16 @@ def output_folder(path: Path) -> Path:
     return path
 
 
-def output_file(path: Path, *inputs: Path) -> Path:
+WRITTEN = (".html", ".json", ".qspinn", ".safetensors")
+"""Ends of the names of files that commands write and no reader of data takes."""
+
+
+def output_file(path: Path, *inputs: Path, written: tuple[str, ...] = WRITTEN) -> Path:
     """A file that a command writes, checked before the work begins.
 
     Args:
-        inputs: files and folders that the command reads. In a folder only files that no reader takes are replaced.
+        inputs: files and folders that the command reads.
+        written: ends of the names of files in these folders that may be replaced, since nothing reads them.
 
     Raises:
         ConfigError: it is one of the command's inputs, there is something else than a file, or nothing can be written.
@@ -69,7 +74,7 @@ def output_file(path: Path, *inputs: Path) -> Path:
             raise ConfigError("--out", "is a folder", got=str(path), allowed="the name of a file")
         if path.exists() and not path.is_file():
             raise ConfigError("--out", "is no regular file", got=str(path), allowed="the name of a file")
-        if path.exists() and any(_is_read(path, place) for place in inputs):
+        if path.exists() and any(_is_read(path, place, written) for place in inputs):
             raise ConfigError(
                 "--out", "is what the command reads, which would be lost", got=str(path), fix="choose another place"
             )
@@ -80,14 +85,10 @@ def output_file(path: Path, *inputs: Path) -> Path:
     return path
 
 
-WRITTEN = (".html", ".json", ".qspinn", ".safetensors")
-"""Ends of the names of files that commands write and no reader of data takes."""
-
-
-def _is_read(path: Path, place: Path) -> bool:
+def _is_read(path: Path, place: Path, written: tuple[str, ...]) -> bool:
     """Whether a file is what lies at a place that is read, or lies in that folder and may be read there."""
     if place.is_dir():
-        return path.suffix not in WRITTEN and path.resolve().is_relative_to(place.resolve())
+        return path.suffix not in written and path.resolve().is_relative_to(place.resolve())
     return place.exists() and path.samefile(place)
 
 

@@ -283,7 +283,7 @@ def report(
 ) -> None:
     """Write the report of a finished exploration again. --seed is not used."""
     if out:
-        output_file(out, *run_places(run))
+        output_file(out, *run_places(run), written=(".html",))
     page = qspinn.write_report(run, out)
     if as_json:
         print_json({"report": path_text(page)})

@@ -25,7 +25,6 @@ class RunEntry(_Entry, frozen=True, kw_only=True, tag="run"):
 
     labels: list[str] | None = None
     shape: list[int] | None = None
-    n: list[int] | None = None
 
 
 class FloatEntry(_Entry, frozen=True, kw_only=True, tag="float"):

@@ -204,18 +204,13 @@ def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, fol
         "version": __version__,
         "labels": list(dataset.labels),
         "shape": list(dataset.shape),
-        "n": [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)],
     }
     if not journal.records:
         journal.append(mine)
         return
     check_entries(journal.records, str(journal.path))
     first = journal.records[0]
-    for name, what in (
-        ("labels", "other names of classes"),
-        ("shape", "samples of another shape"),
-        ("n", "other sizes of the splits"),
-    ):
+    for name, what in (("labels", "other names of classes"), ("shape", "samples of another shape")):
         # journals of earlier versions do not say them
         if first.get("data") == mine["data"] and first.get(name, mine[name]) != mine[name]:
             raise RunError(
