@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -154,6 +155,7 @@ def _regular(path: str | Path) -> Iterator[BinaryIO]:
         raise ArtifactError(str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error)) from None
 
 
+@functools.cache
 def half_of_memory() -> int:
     """Half of the machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -229,6 +229,10 @@ def inspect(model: Model, out: Out = None, seed: Seed = None, as_json: Json = Fa
     if out:
         output_file(out, model)
     program = qspinn.load(model)
+    if not isinstance(program, qspinn.Program):
+        raise ConfigError(
+            str(model), "holds a float network", got=type(program).__name__, allowed="a program (.qspinn)"
+        )
     account = program_account(program)
     contents = {
         "name": program.name,
