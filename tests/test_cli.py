@@ -16,11 +16,12 @@ import pytest
 from qspinn.cli import main
 from qspinn.cli.progress import progress
 from qspinn.exploration.workers import Event, Precompilation
+from qspinn.networks import checkpoint
 from qspinn.program import Note, save
 from qspinn.program.ops import EventsOp
 from qspinn.testing.programs import single
 from running import at
-from samples import command_line
+from samples import command_line, trained_layers
 
 N_BEFORE_INTERRUPT = 20  # syncs and renamings, of 39 in the whole run
 EXPERIMENT = """
@@ -155,6 +156,15 @@ def test_a_state_does_not_take_the_format_of_a_tensor_of_the_same_name(tmp_path:
     save(msgspec.structs.replace(made, tensors=tensors, ops=ops), tmp_path / "m.qspinn")
     rows = [x for x in command_line("inspect", "m.qspinn", cwd=tmp_path).stdout.splitlines() if "p0.v " in x]
     assert [str(tensors["p0.v"].fmt) in row for row in rows] == ["parameter" in row for row in rows] == [True, False]
+
+
+def test_inspect_says_what_a_float_network_is(tmp_path: Path) -> None:
+    checkpoint.save(trained_layers(), tmp_path / "m.safetensors")
+    done = command_line("inspect", "m.safetensors", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "m.safetensors: holds a float network; got 'TrainedLayers'; allowed: a program" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_a_seed_for_programs_that_draw_no_spikes_is_refused(tmp_path: Path) -> None:

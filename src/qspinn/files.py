@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import os
 import re
 import secrets
@@ -21,6 +22,9 @@ from qspinn.records.plain import read_json
 
 LONGEST_HEADER = 100_000_000
 """Bytes of the longest header that a safetensors file has."""
+
+LONGEST_NAME = 200
+"""Bytes of a name that leave room for the rest of a temporary name: 255 is what file systems have."""
 
 
 def remove_parts(folder: Path, names: Iterable[str] = ("*",)) -> None:
@@ -66,10 +70,11 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _part_beside(target: Path) -> tuple[BinaryIO, Path]:
-    """A new file that nobody else writes to, with the permissions of the file that it will replace. Its name is short:
-    that of the target may be as long as names can be."""
+    """A new file that nobody else writes to, with the permissions of the file that it will replace. Its name holds the
+    target's, by which `remove_parts` knows it, unless that is nearly as long as names can be."""
+    name = target.name if len(os.fsencode(target.name)) <= LONGEST_NAME else target.name[:20]
     while True:
-        part = target.with_name(f".{target.name[:20]}.{secrets.randbits(64)}.part")
+        part = target.with_name(f".{name}.{secrets.randbits(64)}.part")
         with contextlib.suppress(FileExistsError):
             file = part.open("xb")
             break
@@ -160,6 +165,7 @@ def _regular(path: str | Path) -> Iterator[BinaryIO]:
         raise ArtifactError(str(path), "cannot be read", got=getattr(error, "strerror", None) or str(error)) from None
 
 
+@functools.cache
 def half_of_memory() -> int:
     """Half of the machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

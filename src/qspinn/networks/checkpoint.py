@@ -239,22 +239,21 @@ def read(path: str | Path, make: Callable[[Any, Parameters], T], family: str) ->
     Raises:
         ArtifactError: missing, truncated, altered or not such a checkpoint.
     """
-    data = read_file(path)
-    where = str(path)
+    data, where = read_file(path), str(path)
     try:
         params = dict(safetensors.numpy.load(data))
         entry = entry_of(data, "qspinn_float")
-        text = msgspec.json.encode(entry)  # refuses what is nested too deep to be written again
+        msgspec.json.encode(entry)  # refuses what is nested too deep to be written again
     except (safetensors.SafetensorError, *UNREADABLE) as error:
         raise _unreadable(where, error) from None
-    del data, text
     _need_entry(entry, family, where)
     try:
         trained = make(entry, params)
         whole = entry.get("sha256") == digest(entry["network"], params, with_shapes="family" in entry)
     except UNREADABLE as error:
         raise _unreadable(where, error) from None
-    if not whole or entry.get("sha256_all", _of_all(entry)) != _of_all(entry):
+    all_of_it = _of_all(entry)
+    if not whole or entry.get("sha256_all", all_of_it) != all_of_it:
         raise ArtifactError(where, "checksum does not match: the file was damaged or edited")
     return trained
 
