@@ -98,7 +98,7 @@ class Plain:
             level = exact >> m.post_shift if m.post_shift >= 0 else exact << -m.post_shift
         else:
             level = m.v_th + (self.theta << m.theta_shift)
-        return np.minimum(level, m.v_fmt.code_max)
+        return np.clip(level, 1, m.v_fmt.code_max)  # silence never reaches a threshold
 
     def bound(self, c: np.ndarray, up: np.ndarray | bool) -> np.ndarray:
         rule, top = self.model.network.dense_into("exc").stdp.bound, self.model.c_max
