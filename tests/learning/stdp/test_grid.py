@@ -210,7 +210,7 @@ def test_training_equals_a_plain_implementation(
     before = prepare(network, plan_of(4, granularity, rounding), ranges_of(network), seed=3).w
     model, plain, n_spikes = both(network, plan_of(4, granularity, rounding), make_spikes(13, 40, 7))
     check_same(model, plain)
-    assert n_spikes > 20
+    assert n_spikes > 10  # truncation takes all weights from some neurons, which are then silent
     assert (model.w != before).any()
 
 
