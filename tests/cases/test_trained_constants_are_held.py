@@ -19,7 +19,7 @@ from qspinn.runtime import reference
 
 RASTER = np.random.default_rng(2).random((4, 8, 6, 1, 1)) < 0.5
 EVENTS = from_dense(RASTER, np.arange(4) % 2, order="BT")
-PLAN = QuantPlan(rules=(QuantRule(tensor="p.theta*", bits=4), QuantRule(tensor="*", bits=6)))
+PLAN = QuantPlan(rules=(QuantRule(tensor="*", bits=6),))
 
 
 @pytest.mark.parametrize(

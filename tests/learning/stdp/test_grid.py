@@ -98,7 +98,7 @@ class Plain:
             level = exact >> m.post_shift if m.post_shift >= 0 else exact << -m.post_shift
         else:
             level = m.v_th + (self.theta << m.theta_shift)
-        return np.minimum(level, m.v_fmt.code_max)
+        return np.clip(level, 1, m.v_fmt.code_max)  # silence never reaches a threshold
 
     def bound(self, c: np.ndarray, up: np.ndarray | bool) -> np.ndarray:
         rule, top = self.model.network.dense_into("exc").stdp.bound, self.model.c_max
@@ -210,7 +210,7 @@ def test_training_equals_a_plain_implementation(
     before = prepare(network, plan_of(4, granularity, rounding), ranges_of(network), seed=3).w
     model, plain, n_spikes = both(network, plan_of(4, granularity, rounding), make_spikes(13, 40, 7))
     check_same(model, plain)
-    assert n_spikes > 20
+    assert n_spikes > 10  # truncation takes all weights from some neurons, which are then silent
     assert (model.w != before).any()
 
 
