@@ -162,9 +162,8 @@ def test_inspect_says_what_a_float_network_is(tmp_path: Path) -> None:
     checkpoint.save(trained_layers(), tmp_path / "m.safetensors")
     done = command_line("inspect", "m.safetensors", cwd=tmp_path)
     assert done.returncode == 2
-    assert "m.safetensors: holds a float network; got 'TrainedLayers'; allowed: a program" in " ".join(
-        done.stderr.split()
-    )
+    words = " ".join(done.stderr.split())
+    assert "m.safetensors: is a float network, and no integer program; fix: quantize it first: qspinn explore" in words
 
 
 def test_a_seed_for_programs_that_draw_no_spikes_is_refused(tmp_path: Path) -> None:

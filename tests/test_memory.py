@@ -159,8 +159,10 @@ def test_states_of_every_switch(settings: dict, states: dict) -> None:
 def test_neurons_that_never_spike_have_no_state_that_spikes_change() -> None:
     """A refractory counter, an adaptive threshold or the spikes of the step before stay 0."""
     settings: dict = {"n_ref_steps": 7, "reset_delay": True, "theta_step": 0.1, "max_spikes": 9, "spiking": False}
-    network = chain((3, 1, 1), (DenseLink(),), n_classes=5, n_steps=3, neuron=Leaky(**settings))
-    network = msgspec.structs.replace(network, readout=NeuronReadout(source="out", of="v_last"))
+    network = chain((3, 1, 1), (DenseLink(),), n_classes=5, n_steps=3)
+    silent = msgspec.structs.replace(network.layers[0], neuron=Leaky(**settings))
+    readout = NeuronReadout(source="out", of="v_last")
+    network = msgspec.structs.replace(network, layers=(silent,), readout=readout)
     rules = (QuantRule(tensor="*.v", bits=8), QuantRule(tensor="*.w", bits=4), QuantRule(tensor="*", bits=7))
     program = lower_layers(network, {"out.w": np.ones((5, 3))}, QuantPlan(rules=rules), LayerRanges(v={"out": 2.0}))
     for account in (

@@ -43,6 +43,8 @@ class Family:
 
     def _save(self, built: Any, path: Path) -> None:
         self._at("save")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"built")
 
     def build(self, measurement: Any, candidate: Any) -> tuple[Any, None]:
         self._at("build")
@@ -117,8 +119,8 @@ def test_numbers_that_are_none_reject_the_candidate(facts: dict, right: list, pa
     assert "accuracy" not in record
 
 
-def test_a_candidate_that_succeeds_is_measured() -> None:
-    record = record_of(Family(facts={"rates": {"a": 0.25}}))
+def test_a_candidate_that_succeeds_is_measured(tmp_path: Path) -> None:
+    record = record_of(Family(facts={"rates": {"a": 0.25}}), tmp_path)
     assert (record["accuracy"], record["bits"], record["rates"]) == (0.5, 40, {"a": 0.25})
     assert not {"rejected", "error"} & set(record)
 

@@ -40,7 +40,7 @@ def test_a_layer_with_everything_by_hand() -> None:
         name="n",
         input=EventInput(shape=(2, 1, 1)),
         n_steps=3,
-        readout=NeuronReadout(source="out"),
+        readout=NeuronReadout(source="out", of="v_last"),
         layers=(
             Layer(name="a", shape=(3, 1, 1)),
             Layer(name="b", shape=(3, 1, 1), neuron=neuron),

@@ -379,7 +379,7 @@ PER_NEURON = (QuantRule(tensor="*.w", bits=8, granularity=Granularity.PER_NEURON
         (lambda: lowered(seed=1.5), "^seed"),
         (lambda: lowered(ranges={"v": 1}), "^ranges"),
         (
-            lambda: lowered(ranges=ranges_of(threshold_max_mv={"q": 1.0})),
+            lambda: lowered(ranges=ranges_of(threshold_max_mv={"p": 1.0, "q": 1.0})),
             r"^ranges\.threshold_max_mv\.q: is no population",
         ),
         (lambda: lowered(ranges=ranges_of(input_rate=np.full(3, 0.1))), r"^ranges\.input_rate: does not match"),

@@ -226,7 +226,8 @@ def test_several_spikes_count_downstream() -> None:
         connections=(Linear(source="input", target="a"), Linear(source="a", target="out")),
     )
     params = {"a.w": np.ones((70_000, 1)), "out.w": np.ones((1, 70_000))}
-    plan, ranges = plan_of(13, 16), LayerRanges(v={"a": 2.0, "out": 2.0})
+    plan = plan_of(13, 16, granularity=Granularity.GLOBAL)
+    ranges = LayerRanges(v={"a": 2.0, "out": 2.0})
     with pytest.raises(LoweringError, match="accumulator of the input current"):
         lower_layers(network, params, plan, ranges)
     once = msgspec.structs.replace(network, layers=(Layer(name="a", shape=(70_000, 1, 1)), network.layers[1]))

@@ -146,20 +146,20 @@ def train(
     """
     experiment = read_experiment(config, seed, data, sets, synthetic)
     path = output_file(out or Path("runs") / f"{experiment.name}.safetensors", config, *data_places(experiment.data))
+    keeps_epochs = not isinstance(experiment, qspinn.Experiment)  # STDP leaves no such file: one there is another's
     resume = path.with_name(f".{path.name}.training")
     try:
         with progress(as_json) as on_event:
             trained, accuracy = qspinn.train(
                 experiment,
-                resume=resume,
+                resume=resume if keeps_epochs else None,
                 device=device,
                 progress=lambda done, total: on_event(training_event("training", done, total)),
             )
     except KeyboardInterrupt:
-        goes_on = not isinstance(experiment, qspinn.Experiment) and resume.exists()
-        _interrupted("the finished epochs are kept" if goes_on else "")  # STDP keeps nothing to go on from
+        _interrupted("the finished epochs are kept" if keeps_epochs and resume.exists() else "")
     qspinn.save(trained, path)
-    if not isinstance(experiment, qspinn.Experiment):  # STDP leaves no such file: one that is there is another's
+    if keeps_epochs:
         resume.unlink(missing_ok=True)
     if as_json:
         print_json(plain(accuracy) | {"data": experiment.data.title, "checkpoint": path_text(path)})

@@ -97,7 +97,7 @@ def need_digest(path: Path, sha256: str | None) -> None:
 
 
 def from_start_if_damaged(interrupted: Path, train: Callable[[], T]) -> T:
-    """What training returns: going on from the file of an interrupted one, or from the start where that file is damaged
+    """Result of a training: going on from the file of an interrupted one, or from the start where that file is damaged
     or of another training. It costs time and nothing else, so that it need not stop a whole run."""
     try:
         return train()

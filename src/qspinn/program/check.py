@@ -159,12 +159,12 @@ WINDOW_BYTES = 12
 
 
 def n_windows(op: ConvOp, weight: tuple[int, ...]) -> int:
-    """How many sources the neurons of a convolution see of an image, all windows together."""
+    """Number of sources that the neurons of a convolution see of an image, all windows together."""
     return math.prod(conv_shape(op, weight)[1:]) * op.shape[0] * weight[2] * weight[3]
 
 
 def n_sums(program: Program, op: LifOp, feeds: list[Feed]) -> int:
-    """How many sums a population has in each step before it runs: several connections with others are added up first,
+    """Number of sums that a population has in each step before it runs: several connections with others are added up first,
     with the margins of `field`."""
     return field_of(program, op, feeds).size if sum(feed.source != op.name for feed in feeds) > 1 else 0
 

@@ -253,33 +253,12 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
         step = nearest_power(step)
     if 0 < step.max() < 1 / LARGEST_SIZE:
         raise LoweringError(path, "a clip this small leaves no step", got=rules[path].clip, fix="a larger clip")
-    repaired: Floats = np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
-    if len(weights) > 1:
-        _check_shared(weights, rules, repaired, max(steps, key=lambda path: float(steps[path].max())))
-    return repaired
+    return np.where(step > 0, step, step.max() if step.max() > 0 else 1.0)
 
 
 def steps_are_powers(name: str, rules: Mapping[str, QuantRule]) -> bool:
     """Whether the weight steps of a layer are powers of two: lowering and training ask here."""
     return any(rule.power_of_two for path, rule in rules.items() if path.startswith(f"{name}.w"))
-
-
-def _check_shared(weights: dict[str, Floats], rules: dict[str, QuantRule], step: Floats, coarse: str) -> None:
-    """The step that several connections into a layer share leaves something of each; `coarse` needs the largest one.
-
-    Raises:
-        LoweringError: names the connection of which all codes would be 0, and the one that needs so large a step.
-    """
-    for path, w in weights.items():
-        if not w.any() or weight_codes(path, w, rules[path], step).any():
-            continue
-        raise LoweringError(
-            path,
-            f"all codes are 0: the connections into a layer share one step, and {coarse} needs a larger one",
-            got=f"weights up to {float(np.abs(w).max()):.4g} beside a step of {float(step.min()):.4g}",
-            allowed=f"weights of at least half a step, on {rules[coarse].bits} bits of {coarse}",
-            fix=f"more bits for {coarse}",
-        )
 
 
 def _check_tops(path: str, largest: Floats, tops: Floats, rule: QuantRule) -> None:

@@ -145,8 +145,14 @@ def _current_notes(network: LayeredNetwork, tensors: dict[str, CodeTensor], op: 
 
 
 def _unused_notes(path: str, w: Floats, tensor: CodeTensor, *, alone: bool) -> list[Note]:
-    """Whether half the width of a connection's weights or more is unused, since it shares a step with others."""
-    if alone or not is_weight(path) or not w.any() or tensor.fmt.bits < 3:
+    """Whether half the width of a connection's weights or more is unused, or all codes are 0, since it shares a step
+    with others."""
+    if alone or not w.any():
+        return []
+    if not tensor.codes.any():
+        problem = "the step shared by the connections into a layer is too large, so all codes are 0 for"
+        return [Note(path=path, problem=problem, count=w.size, total=w.size)]
+    if not is_weight(path) or tensor.fmt.bits < 3:
         return []
     used = int(np.abs(tensor.codes).max()).bit_length() + 1
     if 2 * used > tensor.fmt.bits:

@@ -282,7 +282,7 @@ def test_cudnn_repeats_while_training_only() -> None:
 
 
 def test_weights_that_are_no_numbers_are_noticed(forced: None) -> None:
-    test_supervised.test_a_loss_that_is_not_finite_stops_and_keeps_the_weights()
+    test_supervised.test_weights_that_are_not_finite_are_not_trained()
 
 
 @pytest.mark.parametrize("settings", [{"current_decay": 0.6, "n_ref_steps": 1}, {"reset": "value"}], ids=str)

@@ -565,7 +565,8 @@ def test_starting_from_a_trained_network(
 ) -> None:
     network = network_of()
     trained = make_trained(network)
-    model = prepare(network, plan_of(8, GLOBAL), ranges_of(network), start=trained)
+    wide = msgspec.structs.replace(ranges_of(network), threshold_max_mv={"exc": 6.0})
+    model = prepare(network, plan_of(8, GLOBAL), wide, start=trained)
     np.testing.assert_array_equal(model.w, np.minimum(np.floor(trained.params["exc.w"] * 256.0 + 0.5), 255))
     theta = model.theta * model.theta_delta
     np.testing.assert_allclose(theta, trained.params["exc.theta"], atol=0.51 * model.theta_delta)

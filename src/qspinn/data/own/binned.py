@@ -46,7 +46,7 @@ class Held(NamedTuple):
         return self.events.labels
 
     def contents(self) -> list[bytes]:
-        """What tells the recordings apart, empty for one without events."""
+        """Bytes that tell the recordings apart, empty for one without events."""
         return hashes(recordings(self.events)) if self.raw is None else list(self.raw)
 
     def take(self, which: NDArray[np.int64]) -> Held:
@@ -118,7 +118,7 @@ def _merging(arrays: ArraySet, settings: Settings) -> tuple[float, int]:
 
 
 def named(where: str, made: Callable[[], T], suffix: str = "") -> T:
-    """What a call makes of arrays; its errors name the file, and the array with the suffix of its split."""
+    """Result of a call with arrays; errors name the file, and the array with the suffix of its split."""
     try:
         return made()
     except QSpinnError as error:
