@@ -164,8 +164,8 @@ def n_windows(op: ConvOp, weight: tuple[int, ...]) -> int:
 
 
 def n_sums(program: Program, op: LifOp, feeds: list[Feed]) -> int:
-    """Number of sums that a population has in each step before it runs: several connections with others are added up first,
-    with the margins of `field`."""
+    """Number of sums that a population has in each step before it runs: several connections with others are added up
+    first, with the margins of `field`."""
     return field_of(program, op, feeds).size if sum(feed.source != op.name for feed in feeds) > 1 else 0
 
 

@@ -21,7 +21,7 @@ from qspinn.quantization.calibrators import Floats, potential_top
 from qspinn.quantization.plan import Calibrator, Levels, QuantRule
 from qspinn.quantization.ranges import LayerRanges
 from qspinn.quantization.units import fitting_shift
-from qspinn.quantization.weights import channel_tops, nearest_power, weight_codes, weight_format
+from qspinn.quantization.weights import channel_tops, nearest_power, weight_format
 
 MOST_SHIFT = 31
 """Bits by which an input current may be shifted on its way to the potential."""
