@@ -409,7 +409,7 @@ def _call(
     """One call of the compiled kernel."""
     from qspinn.compiled.competing import narrow_settings
     from qspinn.compiled.scalars import MODE
-    from qspinn.learning.stdp.kernels import grid as kernels
+    from qspinn.learning.stdp.kernels.grid import run_grid
 
     population, _, _, stdp = plastic(model.network)
     name = population.name
@@ -427,7 +427,6 @@ def _call(
     total_kind = np.int16 if (busiest * model.c_max) << left < 1 << 15 else np.int32
     settings = narrow_settings(model.v_fmt, model.in_shift, model.decay, model.decay_shift)
     v_rounding, w_rounding = (model.rules[f"{name}.{kind}"].rounding for kind in ("v", "w"))
-    theta = model.rules[f"{name}.theta"]
     fused = (
         model.c_max < 256
         and v_kind is np.int16
@@ -437,59 +436,56 @@ def _call(
     )
     largest = max(rates.post, rates.pre) * (max(model.x_pre.top, model.x_post.top) << rates.fine) * model.c_max
     small = w_rounding is Rounding.STOCHASTIC and largest < 1 << 30 and 1 <= rates.shift <= 30
-    kernels.run_grid(
+    run_grid(
         spikes.offsets,
         spikes.index,
         order,
         rows,
+        np.zeros(1, total_kind),
         cols,
         model.theta,
         model.sums,
-        kernels.Neurons(
-            settings=settings,
-            mode=MODE[v_rounding],
-            left=left,
-            n_ref=population.neuron.n_ref_steps,
-            reset=np.int32(model.reset[0]),
-            strength=np.int32(min(int(model.inhibition[0]), model.v_fmt.code_max)),
-        ),
-        kernels.Thresholds(
-            v_th=model.v_th,
-            never=model.v_fmt.code_max,
-            per_neuron=model.per_neuron,
-            pre_shift=model.pre_shift,
-            post_shift=model.post_shift,
-            theta_shift=model.theta_shift,
-            theta_max=(1 << theta.bits) - 1,
-            step=rates.theta,
-            step_shift=THETA_SHIFT,
-            mode=MODE[theta.rounding],
-        ),
-        kernels.Rule(
-            learns=learn_weights,
-            post=rates.post,
-            pre=rates.pre,
-            shift=rates.shift,
-            fine=rates.fine,
-            offset=rates.offset,
-            bound=BOUNDS[stdp.bound],
-            c_max=model.c_max,
-            mode=MODE[w_rounding],
-            norm=model.norm_code,
-        ),
-        _decaying(model.x_pre),
-        _decaying(model.x_post),
-        kernels.Draws(seed=np.uint32(model.seed), stream=STREAM, first=model.samples_seen),
-        kernels.Paths(v=np.zeros(1, v_kind), total=np.zeros(1, total_kind), fused=fused, small=small),
+        model.v_th,
+        np.int32(model.reset[0]),
+        np.int32(min(int(model.inhibition[0]), model.v_fmt.code_max)),
+        np.zeros(1, v_kind),
+        *settings,
+        population.neuron.n_ref_steps,
+        MODE[model.rules[f"{name}.v"].rounding],
+        model.per_neuron,
+        model.pre_shift,
+        model.post_shift,
+        model.theta_shift,
+        (1 << model.rules[f"{name}.theta"].bits) - 1,
+        model.v_fmt.code_max,
+        rates.theta,
+        THETA_SHIFT,
+        MODE[model.rules[f"{name}.theta"].rounding],
+        np.uint32(model.seed),
+        STREAM,
+        model.samples_seen,
+        rates.post,
+        rates.pre,
+        rates.shift,
+        rates.fine,
+        rates.offset,
+        BOUNDS[stdp.bound],
+        model.c_max,
+        MODE[model.rules[f"{name}.w"].rounding],
+        *_trace_arguments(model.x_pre),
+        *_trace_arguments(model.x_post),
+        model.norm_code,
+        learn_weights,
+        left,
+        fused,
+        small,
     )
 
 
-def _decaying(trace: Trace) -> Any:
-    """A trace as the compiled kernel takes it."""
+def _trace_arguments(trace: Trace) -> tuple:
     from qspinn.compiled.scalars import MODE
-    from qspinn.learning.stdp.kernels.grid import Decaying
 
-    return Decaying(trace.table, trace.top, trace.m, trace.shift, MODE[trace.rounding])
+    return trace.table, trace.top, trace.m, trace.shift, MODE[trace.rounding]
 
 
 def to_program(

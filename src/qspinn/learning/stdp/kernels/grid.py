@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
-from qspinn.compiled.competing import Settings, advance, advance_lanes, clear_resting, draw_winner, sum_rows
+from qspinn.compiled.competing import advance, advance_lanes, clear_resting, draw_winner, sum_rows
 from qspinn.compiled.drive import drive_bytes, find_places, steps_at_once
 from qspinn.compiled.jit import kernel, piece
 from qspinn.compiled.scalars import _U, STOCHASTIC, random_word, requantize, step_key, stream_base
@@ -36,142 +33,6 @@ POST_UPDATE, PRE_UPDATE = int(Stream.POST_UPDATE), int(Stream.PRE_UPDATE)
 X_PRE, X_POST, N_STREAMS = int(Stream.X_PRE), int(Stream.X_POST), int(Stream.LOWERING)
 
 
-class Neurons(NamedTuple):
-    """Constants of the forward step of a population.
-
-    Attributes:
-        settings: leak, input shift and largest potential; mode: rounding of potentials.
-        left: left shift of input sums.
-        n_ref: refractory steps; reset: potential after a spike.
-        strength: how much a spike takes from the potentials of all others.
-    """
-
-    settings: Settings
-    mode: int
-    left: int
-    n_ref: int
-    reset: np.int32
-    strength: np.int32
-
-
-class Thresholds(NamedTuple):
-    """Constants of the thresholds; see `neuron_level`.
-
-    Attributes:
-        never: code of the potential that no threshold exceeds.
-        theta_max: largest code of theta; step: increase of theta at a spike, over 2**step_shift; mode: its rounding.
-    """
-
-    v_th: int
-    never: int
-    per_neuron: bool
-    pre_shift: int
-    post_shift: int
-    theta_shift: int
-    theta_max: int
-    step: int
-    step_shift: int
-    mode: int
-
-
-class Rule(NamedTuple):
-    """Constants of STDP, see `grid_rates.Rates`.
-
-    Attributes:
-        learns: whether weights change; bound: HARD, SOFT or TWO_SIDED; c_max: largest code of a weight; mode: rounding.
-        norm: code of the sum of weights that a sample's spiking neurons are rescaled to, or 0.
-    """
-
-    learns: bool
-    post: int
-    pre: int
-    shift: int
-    fine: int
-    offset: int
-    bound: int
-    c_max: int
-    mode: int
-    norm: int
-
-
-class Decaying(NamedTuple):
-    """Trace after a spike: `top`, then each step requantize(x * m, shift, mode); table has it by age."""
-
-    table: NDArray[np.int64]
-    top: int
-    m: int
-    shift: int
-    mode: int
-
-
-class Draws(NamedTuple):
-    """Where random words come from: the seed, the first stream, and the number of samples that were trained before."""
-
-    seed: np.uint32
-    stream: int
-    first: int
-
-
-class Paths(NamedTuple):
-    """Fast paths that the caller has proved to give the same codes, and element types of scratch arrays.
-
-    Attributes:
-        v, total: arrays of one element of the types of potentials and of input sums.
-        fused: the forward step runs in explicit 16-bit lanes; small: updates run in 32-bit lanes.
-    """
-
-    v: NDArray[Any]
-    total: NDArray[Any]
-    fused: bool
-    small: bool
-
-
-class Lit(NamedTuple):
-    """Inputs that spike in the present sample, in ascending order, and scratch for them.
-
-    Attributes:
-        inputs, inputs32: their numbers; place: of each input among them, or -1; last: step of their last spike.
-        trace: of each; codes, part: scratch of `update_lit`; all_traces: of every input, by its number.
-        spiking: inputs that spike in the present step; rows: where their rows of the hot table begin.
-        seen: how much of the log the rows of each input hold.
-    """
-
-    inputs: NDArray[np.int64]
-    inputs32: NDArray[np.int32]
-    place: NDArray[np.int64]
-    last: NDArray[np.int64]
-    trace: NDArray[np.int32]
-    codes: NDArray[np.int32]
-    part: NDArray[np.int32]
-    all_traces: NDArray[np.int32]
-    spiking: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    seen: NDArray[np.int64]
-
-
-class Hot(NamedTuple):
-    """Neurons that spiked in the present sample, in the order of their first spikes, and their state.
-
-    Attributes:
-        table: weights [lit input, hot neuron], rows `stride` apart; neurons, neurons32: their numbers.
-        v, total, level: potentials, input sums, thresholds; until: last refractory step, exclusive; fired: step of the
-            last spike; resting: places of refractory neurons.
-        changes: of their column sums by presynaptic updates; pull: push of a presynaptic update.
-    """
-
-    table: NDArray[np.int32]
-    neurons: NDArray[np.int64]
-    neurons32: NDArray[np.int32]
-    v: NDArray[np.int32]
-    total: NDArray[np.int32]
-    level: NDArray[np.int32]
-    until: NDArray[np.int64]
-    fired: NDArray[np.int64]
-    resting: NDArray[np.int64]
-    changes: NDArray[np.int32]
-    pull: NDArray[np.int32]
-
-
 @piece
 def redrawn_trace(age, top, m, shift, keys_base, spike_clock, source):
     """Trace code `age` steps after a spike under stochastic rounding; other roundings have a table."""
@@ -194,15 +55,15 @@ def grid_bound(c, c_max, rule, up):
 
 
 @piece
-def neuron_level(threshold, theta, total):
+def neuron_level(v_th, theta, total, per_neuron, pre_shift, post_shift, theta_shift, never):
     """Threshold code of one neuron from its learned codes, at least 1, so that silence does not reach it; per neuron it
     is proportional to the sum of its weights."""
-    if threshold.per_neuron:
-        level = (np.int64(threshold.v_th) + np.int64(theta)) * (total >> threshold.pre_shift)
-        level = level >> threshold.post_shift if threshold.post_shift >= 0 else level << -threshold.post_shift
+    if per_neuron:
+        level = (np.int64(v_th) + np.int64(theta)) * (total >> pre_shift)
+        level = level >> post_shift if post_shift >= 0 else level << -post_shift
     else:
-        level = np.int64(threshold.v_th) + (np.int64(theta) << threshold.theta_shift)
-    return max(min(level, np.int64(threshold.never)), np.int64(1))
+        level = np.int64(v_th) + (np.int64(theta) << theta_shift)
+    return max(min(level, np.int64(never)), np.int64(1))
 
 
 @piece
@@ -296,341 +157,303 @@ def update_lit(table, q, stride, lit, n_lit, x, eta, shift, key, c_max, rule, co
     return total
 
 
-@piece
-def begin_sample(rows, cols, spikes, n_steps, log, n_log, lit):
-    """Notes the lit inputs of a sample, whose spikes are given, and brings their rows up to date; returns how many."""
-    n_lit = find_lit(spikes, 0, spikes.size, lit.place, lit.inputs)
-    for a in range(n_lit):
-        refresh(rows, cols, lit.inputs[a], log, n_log, lit.seen)
-        lit.last[a] = -1 - n_steps
-        lit.inputs32[a] = lit.inputs[a]
-    lit.trace[n_lit : n_lit + LANES] = 0
-    return n_lit
-
-
-@piece
-def sum_inputs(rows, index, offsets, begin, end, width, left, drive):
-    """Input sums of steps begin..end of a sample, one row of drive each; offsets are the sample's."""
-    for step in range(begin, end):
-        total = drive[(step - begin) * width : (step - begin + 1) * width]
-        sum_rows(rows, index, offsets[step], offsets[step + 1], total)
-        if left > 0:
-            for j in range(width):
-                total[j] = total[j] << left
-
-
-@piece
-def note_spikes(spikes, t, stride, lit):
-    """Notes the inputs that spike in step t."""
-    for e in range(spikes.size):
-        i = np.int64(spikes[e])
-        lit.spiking[e] = i
-        lit.rows[e] = lit.place[i] * stride
-        lit.last[lit.place[i]] = t
-
-
-@piece
-def sum_hot(hot, rows, n_spikes, lanes, left):
-    """Input sums of the hot neurons in whole registers, from the rows of the table that begin at `rows`."""
-    for q in range(0, lanes, LANES):
-        one = ints_splat(np.int64(0))
-        two = ints_splat(np.int64(0))
-        for e in range(0, n_spikes - 1, 2):
-            one = ints_add(one, load_ints(hot.table, rows[e] + q))
-            two = ints_add(two, load_ints(hot.table, rows[e + 1] + q))
-        if n_spikes % 2 == 1:
-            one = ints_add(one, load_ints(hot.table, rows[n_spikes - 1] + q))
-        store_ints(hot.total, q, ints_add(one, two))
-    if left > 0:
-        for q in range(lanes):
-            hot.total[q] = hot.total[q] << left
-
-
-@piece
-def inhibit(v, hot, lanes, strength):
-    """A spike takes from every potential, which stays at rest or above."""
-    for j in range(v.size):
-        v[j] = max(_I32(_I32(v[j]) - strength), _I32(0))
-    for j in range(lanes):
-        hot.v[j] = max(_I32(hot.v[j] - strength), _I32(0))
-
-
-@piece
-def become_hot(k, n_hot, cols, level, until, n_steps, stride, n_lit, lit, hot):
-    """Neuron k spikes for the first time in this sample: its state moves to the hot ones, whose last it is."""
-    hot.neurons[n_hot] = k
-    hot.neurons32[n_hot] = k
-    until[k] = n_steps
-    level[k] = np.iinfo(level.dtype).max
-    hot.changes[n_hot] = 0
-    for a in range(n_lit):
-        hot.table[a * stride + n_hot] = cols[k, lit.inputs[a]]
-
-
-@piece
-def depress_all(lit, hot, n_spikes, n_hot, t, clock, n, post_push, trace, rule, small, trace_base, key):
-    """Presynaptic updates of step t: weights from the inputs that spike to the hot neurons, by the neurons' traces."""
-    for p in range(n_hot):
-        hot.pull[p] = post_push[t - hot.fired[p]]
-    if trace.mode == STOCHASTIC:
-        for p in range(n_hot):
-            age = t - hot.fired[p]
-            x = redrawn_trace(age, trace.top, trace.m, trace.shift, trace_base, clock + hot.fired[p], hot.neurons[p])
-            hot.pull[p] = -rule.pre * (x << rule.fine)
-    if small:
-        for p in range(0, n_hot, LANES):
-            pull = load_ints(hot.pull, p)
-            names = load_ints(hot.neurons32, p)
-            depress(
-                hot.table,
-                lit.rows,
-                n_spikes,
-                p,
-                pull,
-                lit.spiking,
-                names,
-                n,
-                rule.shift,
-                key,
-                rule.c_max,
-                rule.bound,
-                hot.changes,
-            )
-        return
-    for e in range(n_spikes):
-        for p in range(n_hot):
-            at = lit.rows[e] + p
-            c = np.int64(hot.table[at])
-            push = hot.pull[p] * grid_bound(c, rule.c_max, rule.bound, False)
-            c_new = c + requantize(push, rule.shift, rule.mode, key, lit.spiking[e] * n + hot.neurons[p])
-            new = min(max(c_new, 0), rule.c_max)
-            hot.changes[p] += new - c
-            hot.table[at] = new
-
-
-@piece
-def trace_inputs(lit, n_lit, t, clock, pre_codes, trace, fine, trace_base):
-    """Traces of the lit inputs at step t."""
-    for a in range(n_lit):
-        lit.trace[a] = pre_codes[t - lit.last[a]]
-    if trace.mode == STOCHASTIC:
-        for a in range(n_lit):
-            last = lit.last[a]
-            lit.trace[a] = (
-                0
-                if last < 0
-                else redrawn_trace(t - last, trace.top, trace.m, trace.shift, trace_base, clock + last, lit.inputs[a])
-                << fine
-            )
-
-
-@piece
-def potentiate(q, col, total, lit, n_lit, hot, stride, rule, small, key):
-    """Postsynaptic update of the hot neuron at q, whose weights are also in column col; returns their new sum."""
-    if rule.offset == 0 and small:
-        return total + update_lit(
-            hot.table,
-            q,
-            stride,
-            lit.inputs32,
-            n_lit,
-            lit.trace,
-            rule.post,
-            rule.shift,
-            key,
-            rule.c_max,
-            rule.bound,
-            lit.codes,
-            lit.part,
-        )
-    for a in range(n_lit):
-        lit.all_traces[lit.inputs[a]] = lit.trace[a]
-        col[lit.inputs[a]] = hot.table[a * stride + q]
-    if small:
-        total = update_column(col, lit.all_traces, rule.offset, rule.post, rule.shift, key, rule.c_max, rule.bound)
-    else:
-        total = np.int64(0)
-        for i in range(col.size):
-            d = np.int64(lit.all_traces[i]) - rule.offset
-            c = np.int64(col[i])
-            push = rule.post * d * grid_bound(c, rule.c_max, rule.bound, d > 0)
-            new = min(max(c + requantize(push, rule.shift, rule.mode, key, i), 0), rule.c_max)
-            total += new
-            col[i] = new
-    for a in range(n_lit):
-        hot.table[a * stride + q] = col[lit.inputs[a]]
-    return total
-
-
-@piece
-def normalize(col, total, rule, key, first):
-    """Rescales a column of weights to the declared sum; returns the sum that rounding left. `first` numbers the random
-    words of weight 0."""
-    factor = (rule.norm << 12) // total
-    new_sum = np.int64(0)
-    for i in range(col.size):
-        c = min(requantize(np.int64(col[i]) * factor, 12, rule.mode, key, first + i), rule.c_max)
-        col[i] = c
-        new_sum += c
-    return new_sum
-
-
 @kernel
-def run_grid(offsets, index, order, rows, cols, theta, sums, neuron, threshold, rule, pre, post, draws, path):
+def run_grid(
+    offsets,
+    index,
+    order,
+    rows,
+    room,
+    cols,
+    theta,
+    sums,
+    v_th,
+    reset,
+    strength,
+    v_kind,
+    decay,
+    gain,
+    decay_scale,
+    in_shift,
+    v_max,
+    n_ref,
+    v_mode,
+    per_neuron,
+    pre_shift,
+    post_shift,
+    theta_shift,
+    theta_max,
+    never,
+    theta_step,
+    theta_step_shift,
+    theta_mode,
+    seed,
+    stream,
+    first,
+    eta_post,
+    eta_pre,
+    eta_shift,
+    x_fine,
+    x_offset,
+    rule,
+    c_max,
+    w_mode,
+    pre_table,
+    pre_top,
+    pre_m,
+    pre_k,
+    pre_mode,
+    post_table,
+    post_top,
+    post_m,
+    post_k,
+    post_mode,
+    norm_code,
+    learn_weights,
+    left,
+    fused,
+    small,
+):
     """Trains samples `order` on the grid: weights, potentials, thresholds and traces are integers throughout; see
-    `active` for the data structures.
+    `_active` for the data structures.
 
     rows uint8 / uint16 [n_pre, width], their transpose cols [N, n_pre], theta int64 [N] and sums int64 [N] (column
-    sums) change in place. The forward step is that of `numba_engine.kernels.narrow`. Random streams: those of learning
-    on the grid in `Stream`; their step is the clock (first + m) * T + t.
+    sums) change in place. The forward step is that of `runtime._kernels.narrow`; with `fused` it runs in explicit
+    16-bit lanes, with `small` updates run in 32-bit lanes: the caller has proved that both give the same codes.
+    Random streams: those of learning on the grid in `Stream`; their step is the clock (first + m) * T + t.
     """
     n_steps, n_pre, width, n = offsets.shape[1] - 1, rows.shape[0], rows.shape[1], theta.size
     stride = hot_stride(n, n_steps)
-    block = steps_at_once(width, path.total.itemsize, n_steps)
-    drive = aligned_zeros(block * width, path.total.dtype)
+    block = steps_at_once(width, room.itemsize, n_steps)
+    drive = aligned_zeros(block * width, room.dtype)
     flat = rows.reshape(rows.size)
-    places = np.empty(block * n_pre if path.fused else 0, np.int64)
-    v = aligned_zeros(width, path.v.dtype)
-    level = aligned_zeros(width, path.v.dtype)
-    level[:] = np.iinfo(path.v.dtype).max
+    places = np.empty(block * n_pre if fused else 0, np.int64)
+    v = aligned_zeros(width, v_kind.dtype)
+    level = aligned_zeros(width, v_kind.dtype)
+    level[:] = np.iinfo(v_kind.dtype).max
     until = np.zeros(width, np.int64)  # of neurons that are not hot: zero; hot ones never cross there
     names = np.arange(width)
-    lit = Lit(
-        np.empty(n_pre, np.int64),
-        aligned_zeros(n_pre + LANES, np.int32),
-        np.full(n_pre, -1, np.int64),
-        np.empty(n_pre, np.int64),
-        aligned_zeros(n_pre + LANES, np.int32),
-        aligned_zeros(n_pre + LANES, np.int32),
-        aligned_zeros(LANES, np.int32),
-        np.zeros(n_pre, np.int32),
-        np.empty(n_pre, np.int64),
-        np.empty(n_pre, np.int64),
-        np.zeros(n_pre, np.int64),
-    )
-    hot = Hot(
-        aligned_zeros(n_pre * stride + LANES, np.int32),
-        np.zeros(stride + 32, np.int64),
-        aligned_zeros(stride + 32, np.int32),
-        aligned_zeros(stride + 32, np.int32),
-        aligned_zeros(stride + 32, np.int32),
-        aligned_zeros(stride + 32, np.int32),
-        np.zeros(stride + 32, np.int64),
-        np.zeros(stride + 32, np.int64),
-        np.empty(neuron.n_ref + 1, np.int64),
-        aligned_zeros(stride + 32, np.int32),
-        aligned_zeros(stride + 32, np.int32),
-    )
-    hot.level[:] = np.iinfo(np.int32).max
+    lit = np.empty(n_pre, np.int64)
+    place = np.full(n_pre, -1, np.int64)
+    last = np.empty(n_pre, np.int64)
+    x_pre = aligned_zeros(n_pre + LANES, np.int32)  # of lit inputs, by their place
+    lit32 = aligned_zeros(n_pre + LANES, np.int32)
+    codes = aligned_zeros(n_pre + LANES, np.int32)
+    part = aligned_zeros(LANES, np.int32)
     pre_codes = np.zeros(2 * n_steps + 2, np.int32)  # trace by age; none for inputs that did not spike yet
     post_push = np.zeros(n_steps + 1, np.int32)
     for age in range(n_steps + 1):
-        pre_codes[age] = pre.table[age] << rule.fine
-        post_push[age] = -rule.pre * (post.table[age] << rule.fine)
+        pre_codes[age] = pre_table[age] << x_fine
+        post_push[age] = -eta_pre * (post_table[age] << x_fine)
+    x_all = np.zeros(n_pre, np.int32)
     log = np.empty(LOG + n_steps, np.int64)
+    seen = np.zeros(n_pre, np.int64)
     n_log = 0
+    table = aligned_zeros(n_pre * stride + LANES, np.int32)
+    hot_places = np.empty(n_pre, np.int64)
+    inputs = np.empty(n_pre, np.int64)
+    hot = np.zeros(stride + 32, np.int64)
+    hot_names = aligned_zeros(stride + 32, np.int32)
+    v_hot = aligned_zeros(stride + 32, np.int32)
+    total_hot = aligned_zeros(stride + 32, np.int32)
+    level_hot = aligned_zeros(stride + 32, np.int32)
+    level_hot[:] = np.iinfo(np.int32).max
+    until_hot = np.zeros(stride + 32, np.int64)
+    fired_at = np.zeros(stride + 32, np.int64)
+    resting = np.empty(n_ref + 1, np.int64)
+    pull = aligned_zeros(stride + 32, np.int32)
+    changes = aligned_zeros(stride + 32, np.int32)
     for j in range(n):
-        level[j] = neuron_level(threshold, theta[j], sums[j])
+        level[j] = neuron_level(v_th, theta[j], sums[j], per_neuron, pre_shift, post_shift, theta_shift, never)
     base = np.empty(N_STREAMS, np.uint32)
     for b in range(N_STREAMS):
-        base[b] = stream_base(draws.seed, draws.stream + b)
-    decay, gain, decay_scale, in_shift, v_max = neuron.settings
-    mode, left, small = neuron.mode, neuron.left, path.small
+        base[b] = stream_base(seed, stream + b)
     for m in range(order.size):
         s = order[m]
-        n_lit = begin_sample(rows, cols, index[offsets[s, 0] : offsets[s, n_steps]], n_steps, log, n_log, lit)
+        n_lit = find_lit(index, offsets[s, 0], offsets[s, n_steps], place, lit)
+        for a in range(n_lit):
+            refresh(rows, cols, lit[a], log, n_log, seen)
+            last[a] = -1 - n_steps
+            lit32[a] = lit[a]
+        x_pre[n_lit : n_lit + LANES] = 0
         v[:] = 0
         n_hot = 0
         n_resting = 0
-        clock = (draws.first + m) * n_steps
+        clock = (first + m) * n_steps
         for t in range(n_steps):
             now = clock + t
             start, stop = offsets[s, t], offsets[s, t + 1]
             begin = t - t % block
             if t == begin:
                 end = min(begin + block, n_steps)
-                if path.fused:
+                if fused:
                     find_places(index, offsets[s, begin], offsets[s, end], width, places)
                     drive_bytes(flat, places, offsets[s, begin : end + 1], width, drive)
                 else:
-                    sum_inputs(rows, index, offsets[s], begin, end, width, left, drive)
-            note_spikes(index[start:stop], t, stride, lit)
+                    for step in range(begin, end):
+                        total = drive[(step - begin) * width : (step - begin + 1) * width]
+                        sum_rows(rows, index, offsets[s, step], offsets[s, step + 1], total)
+                        if left > 0:
+                            for j in range(width):
+                                total[j] = total[j] << left
+            for e in range(start, stop):
+                i = np.int64(index[e])
+                inputs[e - start] = i
+                hot_places[e - start] = place[i] * stride
+                last[place[i]] = t
             total = drive[(t - begin) * width : (t - begin + 1) * width]
             k1 = step_key(base[DECAY], now)
             k2 = step_key(base[INPUT], now)
-            if path.fused:
-                crossed = advance_lanes(v, total, level, decay, gain, in_shift, v_max, mode)
+            if fused:
+                crossed = advance_lanes(v, total, level, decay, gain, in_shift, v_max, v_mode)
             else:
-                crossed = advance(v, total, level, names, decay, gain, decay_scale, in_shift, v_max, mode, k1, k2)
+                crossed = advance(v, total, level, names, decay, gain, decay_scale, in_shift, v_max, v_mode, k1, k2)
             lanes = -(-n_hot // LANES) * LANES
-            sum_hot(hot, lit.rows, stop - start, lanes, left)
-            n_resting = clear_resting(hot.resting, n_resting, hot.until, t, hot.total)
+            for q in range(0, lanes, LANES):
+                one = ints_splat(np.int64(0))
+                two = ints_splat(np.int64(0))
+                for e in range(0, stop - start - 1, 2):
+                    one = ints_add(one, load_ints(table, hot_places[e] + q))
+                    two = ints_add(two, load_ints(table, hot_places[e + 1] + q))
+                if (stop - start) % 2 == 1:
+                    one = ints_add(one, load_ints(table, hot_places[stop - start - 1] + q))
+                store_ints(total_hot, q, ints_add(one, two))
+            if left > 0:
+                for q in range(lanes):
+                    total_hot[q] = total_hot[q] << left
+            n_resting = clear_resting(resting, n_resting, until_hot, t, total_hot)
             crossed |= advance(
-                hot.v[:lanes],
-                hot.total,
-                hot.level,
-                hot.neurons,
-                decay,
-                gain,
-                decay_scale,
-                in_shift,
-                v_max,
-                mode,
-                k1,
-                k2,
+                v_hot[:lanes], total_hot, level_hot, hot, decay, gain, decay_scale, in_shift, v_max, v_mode, k1, k2
             )
             k = np.int64(-1)
             q = np.int64(-1)
             if crossed:
                 key = step_key(base[WINNER], now)
-                k = draw_winner(v, level, until, t, key)
-                k, q = stronger(k, hot.v, hot.level, hot.neurons, n_hot, hot.until, t, key)
+                k, q = stronger(draw_winner(v, level, until, t, key), v_hot, level_hot, hot, n_hot, until_hot, t, key)
             if k >= 0:
-                inhibit(v, hot, lanes, neuron.strength)
-                key = step_key(base[THETA], now)
-                raised = theta[k] + requantize(threshold.step, threshold.step_shift, threshold.mode, key, k)
-                theta[k] = min(raised, threshold.theta_max)
+                for j in range(width):
+                    v[j] = max(_I32(_I32(v[j]) - strength), _I32(0))
+                for j in range(lanes):
+                    v_hot[j] = max(_I32(v_hot[j] - strength), _I32(0))
+                raised = theta[k] + requantize(theta_step, theta_step_shift, theta_mode, step_key(base[THETA], now), k)
+                theta[k] = min(raised, theta_max)
                 if q < 0:
                     q = n_hot
-                    become_hot(k, n_hot, cols, level, until, n_steps, stride, n_lit, lit, hot)
                     n_hot += 1
-                hot.v[q] = neuron.reset
-                hot.until[q] = t + neuron.n_ref + 1
-                if neuron.n_ref > 0:
-                    hot.resting[n_resting] = q
+                    hot[q] = k
+                    hot_names[q] = k
+                    until[k] = n_steps
+                    level[k] = np.iinfo(level.dtype).max
+                    changes[q] = 0
+                    for a in range(n_lit):
+                        table[a * stride + q] = cols[k, lit[a]]
+                v_hot[q] = reset
+                until_hot[q] = t + n_ref + 1
+                if n_ref > 0:
+                    resting[n_resting] = q
                     n_resting += 1
-                hot.fired[q] = t
-            if rule.learns and rule.pre > 0:
+                fired_at[q] = t
+            if learn_weights and eta_pre > 0:
                 key = step_key(base[PRE_UPDATE], now)
-                depress_all(lit, hot, stop - start, n_hot, t, clock, n, post_push, post, rule, small, base[X_POST], key)
+                for p in range(n_hot):
+                    pull[p] = post_push[t - fired_at[p]]
+                if post_mode == STOCHASTIC:
+                    for p in range(n_hot):
+                        x = redrawn_trace(
+                            t - fired_at[p], post_top, post_m, post_k, base[X_POST], clock + fired_at[p], hot[p]
+                        )
+                        pull[p] = -eta_pre * (x << x_fine)
+                if small:
+                    for p in range(0, n_hot, LANES):
+                        depress(
+                            table,
+                            hot_places,
+                            stop - start,
+                            p,
+                            load_ints(pull, p),
+                            inputs,
+                            load_ints(hot_names, p),
+                            n,
+                            eta_shift,
+                            key,
+                            c_max,
+                            rule,
+                            changes,
+                        )
+                for e in range(start, start if small else stop):
+                    i = np.int64(index[e])
+                    for p in range(n_hot):
+                        at = hot_places[e - start] + p
+                        c = np.int64(table[at])
+                        push = pull[p] * grid_bound(c, c_max, rule, False)
+                        new = min(max(c + requantize(push, eta_shift, w_mode, key, i * n + hot[p]), 0), c_max)
+                        changes[p] += new - c
+                        table[at] = new
             if k < 0:
                 continue
-            if rule.learns:
+            if learn_weights:
                 key = step_key(base[POST_UPDATE], now)
-                sums[k] += hot.changes[q]
-                hot.changes[q] = 0
-                trace_inputs(lit, n_lit, t, clock, pre_codes, pre, rule.fine, base[X_PRE])
-                sums[k] = potentiate(q, cols[k], sums[k], lit, n_lit, hot, stride, rule, small, key)
-            hot.level[q] = neuron_level(threshold, theta[k], sums[k])
-        for q in range(n_hot):
-            k = hot.neurons[q]
-            if rule.learns:
                 col = cols[k]
-                sums[k] += hot.changes[q]
-                hot.changes[q] = 0
+                sums[k] += changes[q]
+                changes[q] = 0
                 for a in range(n_lit):
-                    col[lit.inputs[a]] = hot.table[a * stride + q]
-                if rule.norm > 0 and sums[k] > 0:
-                    sums[k] = normalize(col, sums[k], rule, step_key(base[PRE_UPDATE], clock + n_steps - 1), n_pre * n)
+                    x_pre[a] = pre_codes[t - last[a]]
+                if pre_mode == STOCHASTIC:
+                    for a in range(n_lit):
+                        x_pre[a] = (
+                            0
+                            if last[a] < 0
+                            else redrawn_trace(t - last[a], pre_top, pre_m, pre_k, base[X_PRE], clock + last[a], lit[a])
+                            << x_fine
+                        )
+                if x_offset == 0 and small:
+                    sums[k] += update_lit(
+                        table, q, stride, lit32, n_lit, x_pre, eta_post, eta_shift, key, c_max, rule, codes, part
+                    )
+                else:
+                    for a in range(n_lit):
+                        x_all[lit[a]] = x_pre[a]
+                        col[lit[a]] = table[a * stride + q]
+                    if small:
+                        sums[k] = update_column(col, x_all, x_offset, eta_post, eta_shift, key, c_max, rule)
+                    else:
+                        sums[k] = 0
+                        for i in range(n_pre):
+                            d = np.int64(x_all[i]) - x_offset
+                            c = np.int64(col[i])
+                            push = eta_post * d * grid_bound(c, c_max, rule, d > 0)
+                            new = min(max(c + requantize(push, eta_shift, w_mode, key, i), 0), c_max)
+                            sums[k] += new
+                            col[i] = new
+                    for a in range(n_lit):
+                        table[a * stride + q] = col[lit[a]]
+            level_hot[q] = neuron_level(v_th, theta[k], sums[k], per_neuron, pre_shift, post_shift, theta_shift, never)
+        for q in range(n_hot):
+            k = hot[q]
+            if learn_weights:
+                col = cols[k]
+                sums[k] += changes[q]
+                changes[q] = 0
+                for a in range(n_lit):
+                    col[lit[a]] = table[a * stride + q]
+                if norm_code > 0 and sums[k] > 0:
+                    factor = (norm_code << 12) // sums[k]
+                    key = step_key(base[PRE_UPDATE], clock + n_steps - 1)
+                    new_sum = np.int64(0)
+                    for i in range(n_pre):
+                        c = min(requantize(np.int64(col[i]) * factor, 12, w_mode, key, n_pre * n + i), c_max)
+                        col[i] = c
+                        new_sum += c
+                    sums[k] = new_sum
                 log[n_log] = k
                 n_log += 1
-            level[k] = neuron_level(threshold, theta[k], sums[k])
-            hot.level[q] = np.iinfo(np.int32).max
+            level[k] = neuron_level(v_th, theta[k], sums[k], per_neuron, pre_shift, post_shift, theta_shift, never)
+            level_hot[q] = np.iinfo(np.int32).max
             until[k] = 0
-            hot.until[q] = 0
+            until_hot[q] = 0
         for a in range(n_lit):
-            lit.place[lit.inputs[a]] = -1
-            lit.all_traces[lit.inputs[a]] = 0
+            place[lit[a]] = -1
+            x_all[lit[a]] = 0
         if n_log >= LOG or m + 1 == order.size:
-            refresh_all(rows, cols, log, n_log, lit.seen)
+            refresh_all(rows, cols, log, n_log, seen)
             n_log = 0
