@@ -43,7 +43,7 @@ def test_the_check_of_a_gpu_runs_on_the_cpu(tmp_path: Path) -> None:
     assert said["cpu, batch of 8: the program of the speed check differs from the compiled engine"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_check_of_a_gpu_leaves_out_what_its_budget_does_not_hold(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     command = [

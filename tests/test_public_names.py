@@ -73,7 +73,7 @@ def python(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(s, marks=pytest.mark.soak) for s in (2, 3))])
 @pytest.mark.slow
 def test_names_stay_the_same_objects_in_every_order_of_imports(seed: int) -> None:
     kinds = json.loads(python(ORDERS, str(seed)))

@@ -184,7 +184,7 @@ def test_switches_by_hand() -> None:
         assert {n: x.tolist() for n, x in result.theta.items()} == ({} if theta is None else {"p": [[theta]]}), settings
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_several_spikes_reach_every_kind_of_connection() -> None:
     """A population that spikes 3, 2, 3, ... times in a step feeds a matrix, a pool and itself; nothing is recorded."""
     first = lone([[10]], n_steps=8, v_th=3, max_spikes=9, reset="subtract", feedback=[[-1]])
