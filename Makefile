@@ -13,9 +13,8 @@ SOURCES := src tests benchmarks examples docs
 # Folders of tests that need no compiled kernels, or few; the others are for `make test`.
 QUICK := tests/ground tests/networks tests/quantization tests/program tests/data tests/compiled tests/test_imports.py \
          tests/test_public_names.py tests/test_former_names.py tests/test_memory.py tests/test_benchmarks.py
-# One process more than there are cores, up to four: while one waits for a kernel that another compiles, the third works.
-# Each takes about 1 GiB.
-PYTEST := $(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))') --dist loadfile
+# Files of tests in as many processes as there are cores, up to four: each takes about 1 GiB.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install demo test quick check lint docs docs-serve figures soak wheel bench bench-table gpu peers clean
 
