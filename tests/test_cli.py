@@ -87,7 +87,7 @@ def test_explore_again_continues_and_says_the_same(place: Path) -> None:
     assert (place / "run" / "journal").read_bytes() == journal
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_evaluate_repeats_the_test_accuracy_on_every_engine(place: Path) -> None:
     expected = json.loads((place / "explore.json").read_text())["winner_test"]
     accuracies = set()
@@ -378,7 +378,7 @@ def test_without_torch_every_family_says_what_to_install_before_it_reads_data(
     assert "needs torch, which is not installed; fix: pip install qspinn[torch]" in line
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_without_torch_everything_else_works(place: Path, layers: Path) -> None:
     for folder, arguments in (
         (place, ["evaluate", "run/model.qspinn"]),
@@ -494,7 +494,7 @@ def test_a_model_of_layers_is_evaluated_on_what_it_was_made_for(layers: Path) ->
     assert found["provenance"]["experiment"]["data"]["name"] == "synthetic_gestures"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_layers_have_curves_and_a_checkpoint(layers: Path) -> None:
     done = command_line("sensitivity", "gestures.toml", "--synthetic", "--out", "run", "--json", cwd=layers)
     assert {c["path"] for c in json.loads(done.stdout)} >= {"conv1.w", "conv1.v", "out.w", "out.bias"}

@@ -178,7 +178,7 @@ def test_damaged_interrupted_trainings_start_again(whole: tuple[Path, Outcome], 
     assert not list(out.rglob("*.training"))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_worker_processes_come_to_the_same_result(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     explore(EXPERIMENT, tmp_path / "run", n_workers=2)
     assert lasting(tmp_path / "run") == lasting(whole[0])

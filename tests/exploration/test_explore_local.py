@@ -435,7 +435,7 @@ def qspinn(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     done = qspinn(tmp_path, "explore", "tiny.toml", "--json", "--workers", "1")

@@ -125,6 +125,7 @@ NEEDED = [
 
 
 @pytest.mark.parametrize(("bits", "name"), NEEDED, ids=str)
+@pytest.mark.soak
 def test_vectors_need_every_condition_under_which_lanes_are_narrow(
     bits: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,8 @@ ALL_CASES = CASES | {
     "large": ({}, {"max_count": 255}, {"w": 16, "v": 16, "others": 16, "granularity": Granularity.GLOBAL})
 }
 
+pytestmark = pytest.mark.soak
+
 
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,6 +216,7 @@ def test_training_equals_a_plain_implementation(
 
 @pytest.mark.parametrize("granularity", [GLOBAL, PER_NEURON], ids=lambda g: g.value)
 @pytest.mark.parametrize(("w", "v", "x", "others"), [(1, 8, 8, 8), (2, 5, 1, 4), (8, 14, 10, 16), (12, 14, 8, 12)])
+@pytest.mark.soak
 def test_widths(
     granularity: Granularity, w: int, v: int, x: int, others: int, make_spikes: Callable[..., Spikes]
 ) -> None:
