@@ -248,7 +248,7 @@ def test_a_damaged_interrupted_training_starts_again(kind: type[Exception], tmp_
     def train() -> str:
         tries.append(path.exists())
         if path.exists():
-            raise kind(str(path), "is damaged")  # type: ignore[call-arg]
+            raise kind(str(path), "is damaged")
         return "trained"
 
     path.write_text("damaged")

@@ -60,7 +60,7 @@ class Family:
 
 
 def record_of(family: Family, folder: Path = Path("/run")) -> dict[str, Any]:
-    worker: Any = ev.Worker(folder=folder, experiment=None, family=family, measurement=None)  # type: ignore[arg-type]
+    worker: Any = ev.Worker(folder=folder, experiment=None, family=family, measurement=None)
     return ev.evaluate(worker, Candidate())  # type: ignore[arg-type]
 
 
@@ -97,7 +97,7 @@ def test_a_candidate_that_fails_is_recorded_with_its_reason(name: str, where: st
 @pytest.mark.parametrize("name", FAILURES)
 def test_so_is_a_point_of_the_sweep(name: str) -> None:
     error, reason, _ = FAILURES[name]
-    worker: Any = ev.Worker(folder=Path("/run"), experiment=None, family=Family(error), measurement=None)  # type: ignore
+    worker: Any = ev.Worker(folder=Path("/run"), experiment=None, family=Family(error), measurement=None)
     record = ev.sensitivity_point(worker, Candidate("p"))  # type: ignore[arg-type]
     assert record["label"] == "p"
     assert record["rejected"].startswith(reason)

@@ -87,7 +87,7 @@ def test_what_is_kept_is_counted_from_the_start_of_a_recording() -> None:
     assert Kept(1000, 3).notes("x", "train") == []
     for n_bins in (0, 10**40, "x"):
         with pytest.raises(ConfigError, match=r"data\.n_bins"):
-            Kept(1000, n_bins)  # type: ignore[arg-type]
+            Kept(1000, n_bins)
 
 
 def test_recordings_of_another_class_or_of_one_number_are_refused(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def write(path: Path, bin_ms: float = 5.0, **arrays: np.ndarray) -> None:
         np.random.default_rng(3).random((60, 10, 4, 1, 1))
         < np.where(WORDS == "low", 0.1, 0.4)[:, None, None, None, None]
     )
-    np.savez(path, **{"x": x, "labels": WORDS, "bin_ms": np.array(bin_ms)} | arrays)  # type: ignore[arg-type]
+    np.savez(path, **{"x": x, "labels": WORDS, "bin_ms": np.array(bin_ms)} | arrays)
 
 
 @pytest.fixture(scope="module")

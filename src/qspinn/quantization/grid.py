@@ -17,6 +17,7 @@ from qspinn.errors import LoweringError
 from qspinn.fixedpoint import QFormat, Rounding
 from qspinn.networks.layer_arrays import has_bias, layer_arrays, thresholds_of
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Leaky, Linear, Pool2d, Skip
+from qspinn.networks.tensors import TensorPath
 from qspinn.quantization.calibrators import Floats, potential_top
 from qspinn.quantization.plan import Calibrator, Levels, QuantRule
 from qspinn.quantization.ranges import LayerRanges
@@ -258,7 +259,7 @@ def _step(layer: Layer, weights: dict[str, Floats], rules: dict[str, QuantRule])
 
 def steps_are_powers(name: str, rules: Mapping[str, QuantRule]) -> bool:
     """Whether the weight steps of a layer are powers of two: lowering and training ask here."""
-    return any(rule.power_of_two for path, rule in rules.items() if path.startswith(f"{name}.w"))
+    return any(rule.power_of_two for path, rule in rules.items() if TensorPath.of(path)[:2] == (name, "w"))
 
 
 def _check_tops(path: str, largest: Floats, tops: Floats, rule: QuantRule) -> None:
