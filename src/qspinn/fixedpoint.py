@@ -300,7 +300,8 @@ def encode(
             y = values / steps * 2.0**fmt.frac
     except ValueError:
         raise ConfigError("scale", "does not broadcast against x", got=steps.shape, allowed=str(values.shape)) from None
-    if not np.all(np.isfinite(y)):
+    if y.size and not (np.isfinite(y.min()) and np.isfinite(y.max())):  # NaN is both of them
+        reals("x", values, error=ConfigError)
         raise ConfigError("encode", "values must be finite", got="NaN or infinity", fix="look at the tensor's origin")
     if fmt.binary:
         return _signs(y), 0
@@ -313,6 +314,8 @@ def encode(
         floor = floor + (part > u)
     elif rounding is Rounding.TOWARD_ZERO:
         floor = np.trunc(y)
+    if not y.size or (floor.min() >= fmt.code_min and floor.max() <= fmt.code_max):
+        return floor.astype(np.int64), 0
     code = np.clip(floor, -(2.0**62), 2.0**62).astype(np.int64)
     outside = int(np.count_nonzero((code < fmt.code_min) | (code > fmt.code_max)))
     if overflow is Overflow.SATURATE:
@@ -335,9 +338,9 @@ def decode(codes: ArrayLike, fmt: QFormat, *, scale: ArrayLike = 1.0) -> NDArray
 
 
 def _real(where: str, x: ArrayLike) -> NDArray[np.float64]:
-    """x as float64; arrays of float64 pass as they are, NaN and infinity are for the caller to refuse."""
-    if type(x) is np.ndarray and x.dtype == np.float64:
-        return x
+    """x as float64; arrays of floats pass as they are, NaN and infinity are for the caller to refuse."""
+    if type(x) is np.ndarray and x.dtype in (np.float64, np.float32):
+        return x.astype(np.float64, copy=False)
     return reals(where, x, error=ConfigError)
 
 

@@ -23,6 +23,7 @@ from qspinn.errors import ConfigError, DataError, LoweringError
 from qspinn.learning.device import device_of, need_single, need_together
 from qspinn.learning.gradients.convolution import convolved
 from qspinn.learning.gradients.kernels.backward import ARCTAN, FAST_SIGMOID, TRIANGLE
+from qspinn.learning.gradients.kernels.counts import holds_counts
 from qspinn.learning.gradients.kernels.forward import PLAIN
 from qspinn.learning.gradients.node import LayerResult, Plan, advance
 from qspinn.learning.gradients.scan import Scan
@@ -47,7 +48,6 @@ NUMERIC = (
     torch.float64,
 )
 """Types that spikes may have."""
-_PIECE = 1 << 16
 KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
 
 
@@ -373,6 +373,8 @@ def need_counts(network: LayeredNetwork, spikes: Tensor) -> None:
     if spikes.dtype is torch.bool or spikes.device.type == "meta":  # the latter has no values
         return
     with torch.no_grad():
+        if _compiled(spikes) and holds_counts(spikes.numpy().reshape(-1), np.float32(most)):
+            return
         low, high = (x.item() for x in torch.aminmax(spikes))
         if not (low >= 0 and high <= most):  # NaN is neither
             raise DataError(
@@ -382,8 +384,7 @@ def need_counts(network: LayeredNetwork, spikes: Tensor) -> None:
                 allowed=f"whole numbers, 0..{most}: network.input.max_count",
                 fix="declare a larger max_count, if sources spike several times in a step",
             )
-        if spikes.is_floating_point() and not _whole(spikes):
-            part = spikes[spikes != spikes.round()]
+        if spikes.is_floating_point() and (part := spikes[spikes != spikes.round()]).numel():
             raise DataError(
                 "spikes",
                 "holds a value that is no whole number",
@@ -392,10 +393,9 @@ def need_counts(network: LayeredNetwork, spikes: Tensor) -> None:
             )
 
 
-def _whole(x: Tensor) -> bool:
-    """Whether floats 0..255 are whole numbers; on the CPU in pieces that stay in its cache."""
-    pieces = x.reshape(-1).split(_PIECE) if x.device.type == "cpu" else (x,)
-    return all(torch.equal(piece, piece.to(torch.uint8).to(x.dtype)) for piece in pieces)
+def _compiled(x: Tensor) -> bool:
+    """Whether the compiled check reads these numbers as they lie."""
+    return x.device.type == "cpu" and x.dtype is torch.float32 and x.is_contiguous() and not x.requires_grad
 
 
 def need_events(network: LayeredNetwork, data: Any, per_step: int = 1) -> None:
