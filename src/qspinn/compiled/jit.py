@@ -20,6 +20,7 @@ import numba as nb
 import numba.core.config
 
 from qspinn.compiled.machine_code import keep
+from qspinn.compiled.parts import OPTIONS
 from qspinn.errors import ConfigError
 
 BOUNDS_KEY = "QSPINN_BOUNDSCHECK"
@@ -57,10 +58,10 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def part(function: Callable[..., Any]) -> Any:
     """Compiles a part of kernels that may make arrays."""
-    return nb.njit(nogil=True, error_model="numpy", boundscheck=BOUNDS_CHECKED)(function)
+    return nb.njit(nogil=True, error_model="numpy", boundscheck=BOUNDS_CHECKED, **OPTIONS)(function)
 
 
 def piece(function: Callable[..., Any]) -> Any:
     """Compiles a part of kernels that is inlined; it may not make arrays."""
-    options: dict[str, Any] = {"forceinline": True, "error_model": "numpy", "_nrt": False}
+    options: dict[str, Any] = {"forceinline": True, "error_model": "numpy", "_nrt": False, **OPTIONS}
     return nb.njit(boundscheck=BOUNDS_CHECKED, **options)(function)

@@ -32,6 +32,10 @@ from numba.misc.appdirs import AppDirs
 from qspinn.compiled.one_at_a_time import alone
 
 
+HOW = tuple(Path(__file__).with_name(name) for name in ("jit.py", "parts.py"))
+"""Source files that set the options and the steps of compiling."""
+
+
 class MachineCode(IndexDataCacheFile):
     """The files of one function, in place of Numba's: `BASE.SOURCES.SIGNATURE.nbc`, digests in hexadecimal digits."""
 
@@ -169,9 +173,10 @@ def sources_digest(function: Callable[..., Any]) -> str:
     """A digest of all that a function is compiled from.
 
     Of the function's module, and of each module whose jitted functions it can call, these are the file and the numbers
-    that the module knows by name, which Numba compiles in as constants.
+    that the module knows by name, which Numba compiles in as constants. The files that say how Numba compiles belong to
+    it, too.
     """
-    known: dict[str, bytes] = {}
+    known = {str(file): hashlib.sha256(file.read_bytes()).digest() for file in HOW}
     _collect(function, known)
     return _digest(b"".join(known[file] for file in sorted(known)))
 
