@@ -63,6 +63,12 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    """Reported: FileNotFoundError, which named a half file. Right: the file is written where it was asked for."""
+    write_aedat(tmp_path / "no" / "such" / "a", at(1, 2))
+    assert join(read_aedat(tmp_path / "no" / "such" / "a"))["t"].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("t", [[2**62, 2**62 + 1], [2**63 - 1], [-1, 2], [-(2**62), 0]])
 def test_times_outside_of_the_format(tmp_path: Path, t: list[int]) -> None:
     with pytest.raises(DataError, match=r"events\.t\[0\]"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qspinn.data.events.recording import bin_events, check, make
+from qspinn.data.events.recording import bin_events, check, downsample, flip, make
 from qspinn.errors import DataError
 
 ADDRESSES = np.array([1, 10, 100])
@@ -54,6 +54,23 @@ def test_coordinates_are_integers(values: list) -> None:
     z = np.zeros(1, int)
     with pytest.raises(DataError, match=r"events\.y: "):
         make(z, np.array(values), z, z)
+
+
+@pytest.mark.parametrize("values", [[np.nan, 3.7, 0.0], [0.0, 1.0, 2.0]])
+@pytest.mark.parametrize("field", ["x", "y"])
+def test_coordinates_of_structured_arrays_are_integers(field: str, values: list[float]) -> None:
+    """Reported: pixels of NaN and 3.7 became 0 and 3. Right: floats are no coordinates for any function."""
+    kinds = {"x": "i2", "y": "i2", "t": "i8", "p": "?"} | {field: "f4"}
+    events = np.zeros(3, list(kinds.items()))
+    events[field], events["t"] = values, T
+    for function in (
+        lambda: check(events, (5, 5)),
+        lambda: bin_events(events, (5, 5), 10, 1),
+        lambda: flip(events, (5, 5)),
+        lambda: downsample(events, (5, 5), (1, 1)),
+    ):
+        with pytest.raises(DataError, match=rf"events\.{field}: holds no integers"):
+            function()
 
 
 def test_columns_are_of_one_length() -> None:

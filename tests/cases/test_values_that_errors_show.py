@@ -72,6 +72,12 @@ def test_short_values_are_shown_whole() -> None:
     assert shown == f"{str(long)[: LONGEST // 2]} ... {str(long)[-LONGEST // 4 :]}"
 
 
+@pytest.mark.parametrize("value", [np.float64(131068.0), np.float32(0.5), np.int16(-3), np.bool_(True)], ids=repr)
+def test_numbers_of_numpy_are_shown_as_plain_ones(value: Any) -> None:
+    """Reported: `got np.float64(131068.0)`."""
+    assert str(ConfigError("a", "is wrong", got=value)) == f"a: is wrong; got {value.item()!r}"
+
+
 def test_none_is_shown_and_no_value_is_not() -> None:
     assert str(ConfigError("a", "is wrong", got=None)) == "a: is wrong; got None"
     assert str(ConfigError("a", "is wrong")) == "a: is wrong"

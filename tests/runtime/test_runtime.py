@@ -395,6 +395,16 @@ def test_wrong_input_width_and_backend_are_named() -> None:
         run(program, constant(2), backend="cuda")
 
 
+@pytest.mark.parametrize("backend", ["reference", "numba", "torch"])
+@pytest.mark.parametrize("shape", [(4, 2, 2), (6, 2, 2), (2, 5, 2)], ids=["fewer", "more", "samples first"])
+def test_spikes_of_another_number_of_steps_are_refused(shape: tuple[int, int, int], backend: str) -> None:
+    """Reported: they ran for as many steps as they had. Right: the program says how many steps a sample has."""
+    program = single([[1, 2]], winner=False, n_steps=5)
+    with pytest.raises(DataError, match=rf"spikes\..*got {shape[0]}; allowed: 5"):
+        run(program, from_dense(np.ones(shape)), backend=backend)
+    assert run(program, from_dense(np.ones((5, 2, 2))), backend=backend).scores.shape[0] == 2
+
+
 def with_codes(program: program.Program, **tensors: np.ndarray) -> program.Program:
     """The program with other codes in some tensors, __ for the dot in a name; as wide as they need."""
     new = {name.replace("__", "."): codes(x, QFormat(bits=32, signed=True)) for name, x in tensors.items()}
