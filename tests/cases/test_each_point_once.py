@@ -20,7 +20,7 @@ TASKS = [(f"bits-{n}", str(n).encode()) for n in (2, 4, 8)]
 
 def run(path: Path, n_workers: int = 3, tasks: Any = TASKS) -> dict[str, dict[str, Any]]:
     with Journal(path) as journal, concurrent.futures.ThreadPoolExecutor(n_workers) as pool:
-        workers = Workers(journal=journal, pool=pool, report=lambda event: None, max_running=2 * n_workers)
+        workers = Workers(journal=journal, pool=pool, inputs=b"", report=lambda event: None, max_running=2 * n_workers)
         return workers.run("candidates", "candidate", tasks)
 
 
@@ -29,7 +29,7 @@ def test_three_points_and_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     calls: Counter[str] = Counter()
     together = threading.Barrier(3, timeout=20)
 
-    def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
+    def work(kind: str, key: str, argument: bytes, inputs: bytes) -> dict[str, Any]:
         calls[key] += 1
         if n_workers >= 3:
             together.wait()  # all three at the same time
@@ -45,7 +45,7 @@ def test_three_points_and_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_point_whose_worker_died_is_taken_up_again_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
 
-    def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
+    def work(kind: str, key: str, argument: bytes, inputs: bytes) -> dict[str, Any]:
         calls[key] += 1
         if key == "bits-8" and calls[key] == 1:
             raise concurrent.futures.BrokenExecutor("killed")
@@ -64,7 +64,7 @@ def test_a_failed_point_is_not_tried_again_and_does_not_stop_the_others(
 ) -> None:
     calls: Counter[str] = Counter()
 
-    def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
+    def work(kind: str, key: str, argument: bytes, inputs: bytes) -> dict[str, Any]:
         calls[key] += 1
         if key == "bits-4":
             return {"kind": kind, "key": key, **ev.rejection(ValueError("nan"), None)}
@@ -90,11 +90,11 @@ def test_a_worker_that_could_not_be_opened_says_why(tmp_path: Path) -> None:
     """Its initializer must not die: the pool would only know that a process is gone."""
     before = ev._worker
     try:
-        ev.start_worker(str(tmp_path), b'{"name": "x", "family": "nonsense"}', ("a",), {})
+        ev.start_worker(str(tmp_path), b'{"name": "x", "family": "nonsense"}')
         with pytest.raises(ConfigError, match=r"family: unknown family of networks; got 'nonsense'"):
-            ev.work("candidate", "k", b"{}")
-        ev.start_worker(str(tmp_path), b'{"name": "x"}', ("a",), {})
+            ev.work("candidate", "k", b"{}", b'[["a"], {}]')
+        ev.start_worker(str(tmp_path), b'{"name": "x"}')
         with pytest.raises(RunError, match=r"worker: could not be started; got .KeyError"):
-            ev.work("float", "k", b"{}")
+            ev.work("float", "k", b"{}", b'[["a"], {}]')
     finally:
         ev._worker = before

@@ -48,7 +48,7 @@ def test_nothing_is_rehearsed_where_kernels_are_kept(measurement: Any, monkeypat
 def test_pieces_follow_the_first_tasks_and_leave_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
 
-    def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
+    def work(kind: str, key: str, argument: bytes, inputs: bytes) -> dict[str, Any]:
         order.append(key)
         if key == "bad":
             raise ZeroDivisionError
@@ -57,8 +57,10 @@ def test_pieces_follow_the_first_tasks_and_leave_no_record(tmp_path: Path, monke
     monkeypatch.setattr(ev, "work", work)
     told: list[Event] = []
     with Journal(tmp_path / "journal") as journal, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        precompilation = Precompilation([("good", b"1"), ("bad", b"2")])
-        workers = Workers(journal=journal, pool=pool, report=told.append, max_running=1, precompilation=precompilation)
+        precompilation = Precompilation(lambda: [("good", b"1"), ("bad", b"2")])
+        workers = Workers(
+            journal=journal, pool=pool, inputs=b"", report=told.append, max_running=1, precompilation=precompilation
+        )
         workers.run("float training", "float", [("first", b"0")])
         workers.run("significance", "sensitivity", [("second", b"0"), ("third", b"0")])
         assert order == ["first", "good", "bad", "second", "third"]

@@ -31,7 +31,6 @@ from numba.misc.appdirs import AppDirs
 
 from qspinn.compiled.one_at_a_time import alone
 
-
 HOW = tuple(Path(__file__).with_name(name) for name in ("jit.py", "parts.py"))
 """Source files that set the options and the steps of compiling."""
 

@@ -6,6 +6,7 @@ command after an interruption continues. Work goes to anything with the `concurr
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import time
@@ -37,6 +38,7 @@ from qspinn.exploration.sensitivity import Significance
 from qspinn.exploration.workers import (
     Event,
     Executors,
+    LocalProcesses,
     OnEvent,
     Precompilation,
     Workers,
@@ -127,27 +129,38 @@ def _opened(
     _need_own(folder)
     report(Event(stage="data", done=0, total=1))
     family = family_of(experiment)
-    dataset = family.load(experiment)
     n_workers = n_workers or os.cpu_count() or 1
-    with Journal(folder / "journal") as journal:
-        _claim(journal, experiment, dataset, folder)
-        for place, names in WRITTEN.items():  # this run holds the lock
-            remove_parts(folder / place, names)
-        files = family.store(folder, experiment, dataset)
-        report(Event(stage="data", done=1, total=1))
-        arguments = (str(folder), canonical_json(experiment), dataset.labels, files)
-        with executors(n_workers, ev.start_worker, arguments) as pool:
-            precompilation = Precompilation(_rehearsals(experiment, folder, dataset.labels, files))
+    with executors(n_workers, ev.start_worker, (str(folder), canonical_json(experiment))) as pool, _stopping(pool):
+        if isinstance(pool, LocalProcesses) and not (folder / "journal").exists():
+            pool.start()  # a run that is continued may have no task left
+        dataset = family.load(experiment)
+        with Journal(folder / "journal") as journal, _stopping(pool):
+            _claim(journal, experiment, dataset, folder)
+            for place, names in WRITTEN.items():  # this run holds the lock
+                remove_parts(folder / place, names)
+            files = family.store(folder, experiment, dataset)
+            report(Event(stage="data", done=1, total=1))
             workers = Workers(
-                journal=journal, pool=pool, report=report, max_running=2 * n_workers, precompilation=precompilation
+                journal=journal,
+                pool=pool,
+                inputs=canonical_json([dataset.labels, files]),
+                report=report,
+                max_running=2 * n_workers,
+                precompilation=Precompilation(lambda: _rehearsals(experiment, folder, dataset.labels, files)),
             )
-            try:
-                yield _Job(
-                    folder=folder, experiment=experiment, family=family, dataset=dataset, files=files, workers=workers
-                )
-            except BaseException:
-                stop(pool)
-                raise
+            yield _Job(
+                folder=folder, experiment=experiment, family=family, dataset=dataset, files=files, workers=workers
+            )
+
+
+@contextlib.contextmanager
+def _stopping(pool: concurrent.futures.Executor) -> Iterator[None]:
+    """Ends the work of an executor where the block is left by an exception: none of it outlives the run's lock."""
+    try:
+        yield
+    except BaseException:
+        stop(pool)
+        raise
 
 
 WRITTEN = {

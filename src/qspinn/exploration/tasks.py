@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -176,12 +176,22 @@ def sensitivity_point(worker: Worker, candidate: AnyCandidate) -> dict[str, Any]
     return record | measured
 
 
-_worker: Worker | QSpinnError | None = None
-"""Worker of this process, or the error with which it could not be opened."""
+class _Started(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Folder and experiment of a worker that waits for its first task, which names the files of the splits."""
+
+    folder: Path
+    experiment: AnyExperiment
 
 
-def start_worker(folder: str, experiment: bytes, labels: tuple[str, ...], files: Files) -> None:
-    """Prepares a worker process: opens the shared files, and makes sure it ends when its parent is killed."""
+_worker: Worker | _Started | QSpinnError | None = None
+"""Worker of this process, before and after its first task, or the error with which it could not be opened."""
+
+
+def start_worker(folder: str, experiment: bytes) -> None:
+    """Prepares a worker process: imports what the family needs, and makes sure it ends when its parent is killed.
+
+    The data of the run need not be there yet.
+    """
     global _worker
     parent = multiprocessing.parent_process()  # known from birth: os.getppid() is already another one if it died since
 
@@ -192,12 +202,28 @@ def start_worker(folder: str, experiment: bytes, labels: tuple[str, ...], files:
     if parent is not None:
         threading.Thread(target=watch, args=(parent,), daemon=True).start()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    _worker = _or_error(_started, folder, experiment)
+
+
+def _started(folder: str, experiment: bytes) -> _Started:
+    found = read_experiment(msgspec.json.decode(experiment))
+    family_of(found)
+    return _Started(folder=Path(folder), experiment=found)
+
+
+def _or_error(step: Callable[..., Any], *arguments: Any) -> Any:
+    """What a step of starting returns, or its error: it is raised where a task asks for the worker, since a process
+    that dies at its start cannot say why."""
     try:
-        _worker = open_worker(Path(folder), read_experiment(msgspec.json.decode(experiment)), labels, files)
-    except QSpinnError as error:  # raised where the first task is: a process that dies at its start cannot say why
-        _worker = error
+        return step(*arguments)
+    except QSpinnError as error:
+        return error
     except Exception as error:
-        _worker = RunError("worker", "could not be started", got=f"{type(error).__name__}: {error}"[:200])
+        return RunError("worker", "could not be started", got=f"{type(error).__name__}: {error}"[:200])
+
+
+def idle() -> None:
+    """Does nothing: a process that takes this task has started."""
 
 
 def open_worker(folder: Path, experiment: AnyExperiment, labels: tuple[str, ...], files: Files) -> Worker:
@@ -211,18 +237,28 @@ def open_worker(folder: Path, experiment: AnyExperiment, labels: tuple[str, ...]
     )
 
 
-def work(kind: str, key: str, argument: bytes) -> dict[str, Any]:
-    """Runs a task in a worker process."""
-    if _worker is None:
-        raise RunError("worker", "was not started")
-    if isinstance(_worker, QSpinnError):
-        raise _worker
+def work(kind: str, key: str, argument: bytes, inputs: bytes) -> dict[str, Any]:
+    """Runs a task in a worker process; inputs are names of classes and files of splits, as JSON, see `open_worker`."""
+    worker = _opened(inputs)
     plain = msgspec.json.decode(argument)
     if kind == "float":
-        trained = _worker.family.train_float(_worker.measurement, plain)
-        return {"kind": kind, "key": key, **trained, "sha256": digest(_worker.family.float_path(_worker.folder, plain))}
+        trained = worker.family.train_float(worker.measurement, plain)
+        return {"kind": kind, "key": key, **trained, "sha256": digest(worker.family.float_path(worker.folder, plain))}
     if kind == "rehearsal":
-        rehearsal_of(_worker.experiment).rehearse(_worker.measurement, plain)
+        rehearsal_of(worker.experiment).rehearse(worker.measurement, plain)
         return {}
     measure = {"candidate": evaluate, "sensitivity": sensitivity_point}[kind]
-    return {"kind": kind, **measure(_worker, candidate_of(_worker.experiment, plain))}
+    return {"kind": kind, **measure(worker, candidate_of(worker.experiment, plain))}
+
+
+def _opened(inputs: bytes) -> Worker:
+    """The worker of this process, opened if this is its first task."""
+    global _worker
+    if isinstance(_worker, _Started):
+        labels, files = msgspec.json.decode(inputs)
+        _worker = _or_error(open_worker, _worker.folder, _worker.experiment, tuple(labels), files)
+    if isinstance(_worker, QSpinnError):
+        raise _worker
+    if not isinstance(_worker, Worker):
+        raise RunError("worker", "was not started")
+    return _worker

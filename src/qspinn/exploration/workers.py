@@ -32,6 +32,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 OnEvent = Callable[[Event], None]
 Executors = Callable[..., concurrent.futures.Executor]
+Submit = Callable[[str, str, bytes], concurrent.futures.Future]
+"""Hands out a task: kind, key, argument."""
 
 
 class _WorkerProcess(multiprocessing.context.SpawnProcess):
@@ -68,8 +70,13 @@ class LocalProcesses(concurrent.futures.ProcessPoolExecutor):
     """Executor with a fresh Python process per worker on this machine, whose work can be ended at once."""
 
     def __init__(self, n_workers: int, initializer: Callable[..., None], arguments: tuple) -> None:
-        self.context = _WorkerContext()
+        self.context, self.n_workers = _WorkerContext(), n_workers
         super().__init__(n_workers, mp_context=self.context, initializer=initializer, initargs=arguments)
+
+    def start(self) -> None:
+        """Starts the processes now, which otherwise the first task does: they import while the caller goes on."""
+        for _ in range(self.n_workers):
+            self.submit(ev.idle)
 
     def end(self) -> None:
         """Ends the processes with the tasks that they are at: files are written whole or not at all."""
@@ -97,22 +104,24 @@ class Precompilation:
     """Compilation of kernels beside the tasks of a run, before the kernels are called.
 
     Args:
-        pieces: (key, argument) of each; they are handed out behind the first tasks of the run.
+        pieces: gives (key, argument) of each; asked for and handed out behind the first tasks of the run.
     """
 
     STAGE = "compiling kernels, once per machine"
 
-    def __init__(self, pieces: Iterable[tuple[str, bytes]] = ()) -> None:
-        self.waiting = list(pieces)
-        self.total, self.running = len(self.waiting), set[concurrent.futures.Future]()
+    def __init__(self, pieces: Callable[[], Iterable[tuple[str, bytes]]] = tuple) -> None:
+        self.pieces: Callable[[], Iterable[tuple[str, bytes]]] | None = pieces
+        self.total, self.running = 0, set[concurrent.futures.Future]()
 
-    def start(self, pool: concurrent.futures.Executor, report: OnEvent) -> None:
-        """Hands out the pieces that wait."""
-        if self.waiting:
+    def start(self, submit: Submit, report: OnEvent) -> None:
+        """Hands out the pieces, the first time it is called."""
+        if self.pieces is None:
+            return
+        pieces, self.pieces = list(self.pieces()), None
+        self.total = len(pieces)
+        if pieces:
             report(Event(stage=self.STAGE, done=0, total=self.total))
-        for key, argument in self.waiting:
-            self.running.add(pool.submit(ev.work, "rehearsal", key, argument))
-        self.waiting = []
+        self.running = {submit("rehearsal", key, argument) for key, argument in pieces}
 
     def note(self, ready: set[concurrent.futures.Future], report: OnEvent) -> None:
         """Reports pieces that have ended, failed ones too: the run itself compiles their kernels when it calls them."""
@@ -125,12 +134,14 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Worker processes of a run: take tasks, and their records go to the journal.
 
     Attributes:
+        inputs: names of classes and files of the splits, as JSON, which every task names.
         max_running: tasks that are handed out at a time.
         precompilation: kernels to compile beside the tasks.
     """
 
     journal: Journal
     pool: concurrent.futures.Executor
+    inputs: bytes
     report: OnEvent
     max_running: int
     precompilation: Precompilation = msgspec.field(default_factory=Precompilation)
@@ -165,8 +176,8 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         while waiting or running:
             while waiting and len(running) < self.max_running:
                 key, argument = waiting.pop(0)
-                running[self.pool.submit(ev.work, kind, key, argument)] = key
-            self.precompilation.start(self.pool, self.report)
+                running[self._submit(kind, key, argument)] = key
+            self.precompilation.start(self._submit, self.report)
             ready, _ = concurrent.futures.wait(
                 {*running, *self.precompilation.running}, return_when=concurrent.futures.FIRST_COMPLETED
             )
@@ -177,6 +188,9 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 finished += 1
                 self.report(Event(stage=stage, done=finished, total=total, best=best()))
         return {k: r for k, r in self.done(kind).items() if k in wanted}
+
+    def _submit(self, kind: str, key: str, argument: bytes) -> concurrent.futures.Future:
+        return self.pool.submit(ev.work, kind, key, argument, self.inputs)
 
 
 def is_measured(record: dict[str, Any]) -> bool:

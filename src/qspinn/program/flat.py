@@ -6,6 +6,7 @@ them. What a part's fields are called in files stands with the part (`Part.FLAT`
 
 from __future__ import annotations
 
+import functools
 import typing
 from typing import Any, Literal
 
@@ -122,10 +123,17 @@ def from_flat(op: FlatOp, where: str = "LifOp") -> Op:
     return LifOp(**values, **parts)
 
 
-def _needed(kind: type[Part]) -> list[str]:
+@functools.cache
+def _required(kind: type[Part]) -> frozenset[str]:
+    """The fields of a part that have no default."""
+    return frozenset(f.name for f in msgspec.structs.fields(kind) if f.required)
+
+
+@functools.cache
+def _needed(kind: type[Part]) -> tuple[str, ...]:
     """The fields of files without which a part is not there."""
-    names = [kind.FLAT[f.name] for f in msgspec.structs.fields(kind) if f.required]
-    return [name for name in names if _ABSENT[name] in ("", None)]
+    names = [kind.FLAT[name] for name in kind.__struct_fields__ if name in _required(kind)]
+    return tuple(name for name in names if _ABSENT[name] in ("", None))
 
 
 def _is_there(kind: type[Part], op: FlatLif, where: str) -> bool:
@@ -145,8 +153,7 @@ def _is_there(kind: type[Part], op: FlatLif, where: str) -> bool:
 def _part(kind: type[Part], op: FlatLif) -> Part:
     """A part from its fields in a file; those that are absent stay at their defaults."""
     values: dict[str, Any] = {field: getattr(op, name) for field, name in kind.FLAT.items()}
-    always = {f.name for f in msgspec.structs.fields(kind) if f.required}
-    return kind(**{f: x for f, x in values.items() if f in always or x != _ABSENT[kind.FLAT[f]]})
+    return kind(**{f: x for f, x in values.items() if f in _required(kind) or x != _ABSENT[kind.FLAT[f]]})
 
 
 def _need_owners(op: FlatLif, used: set[str], where: str) -> None:
