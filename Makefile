@@ -16,7 +16,7 @@ QUICK := tests/ground tests/networks tests/quantization tests/program tests/data
 # Files of tests in as many processes as there are cores, up to four: each takes about 1 GiB.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help install demo test quick check lint docs docs-serve figures soak wheel bench bench-table gpu peers clean
+.PHONY: help install demo test quick check lint docs docs-look docs-serve figures soak wheel bench bench-table gpu peers clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -55,6 +55,9 @@ docs: install  ## Build the documentation into build/site; a warning or a broken
 
 docs-serve: docs  ## The documentation at http://localhost:8000.
 	$(BIN)/python -m http.server --directory build/site --bind localhost 8000
+
+docs-look: docs  ## Pictures of every page in light and dark, wide and as on a telephone, in build/look (Node, Chromium).
+	node --experimental-websocket docs/look.mjs build/site build/look
 
 figures: install  ## Renew the measured figures in README and documentation from benchmarks/results.
 	$(BIN)/python docs/measured.py

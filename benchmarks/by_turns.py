@@ -6,13 +6,14 @@
 with the package and the benchmark cases of that version; the two processes answer in turn, call by call, on one core,
 so that both see the machine as it is at that moment. A ratio is the median processor time of this version's calls
 within a round, divided by the earlier version's. Needs QSPINN_DATA; run it on a machine that does nothing else.
-Stores benchmarks/results/by_turns.json; with --work nothing is stored.
+Stores benchmarks/results/by_turns.json; with --work the records of that work are replaced and the others stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from claims import ROOT, claim, commit, write
+from claims import RESULTS, ROOT, claim, write
 
 COMMAND = "python benchmarks/by_turns.py --before CHECKOUT"
 ROUNDS, ROUND_S, FEWEST_CALLS = 5, 4.0, 3
@@ -154,8 +155,15 @@ def main() -> None:
                 met = median(found) <= SLOWER
                 made.append(claim(text, found, "x", f"<= {SLOWER}", met, command=COMMAND, digits=3))
                 print(f"{text}: {made[-1]['value']} {made[-1]['spread']}", flush=True)
-    if len(arguments.work) == len(names):
-        print(write("by_turns", made), commit())
+    print(write("by_turns", merged(made)))
+
+
+def merged(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records of now, in place of those that were stored of the same work."""
+    path = RESULTS / "by_turns.json"
+    stored = json.loads(path.read_text()) if path.exists() else []
+    now = {record["claim"]: record for record in made}
+    return [now.pop(record["claim"], record) for record in stored] + list(now.values())
 
 
 if __name__ == "__main__":

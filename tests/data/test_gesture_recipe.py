@@ -149,7 +149,7 @@ def check_run(out: Path, result: dict[str, Any]) -> None:
     assert all(part in page for part in ("dvs_gesture", DAMAGED, by_key[result["winner"]]["candidate"]["label"]))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_recipe_runs_on_the_published_folder(gestures: tuple[Path, int], tmp_path: Path) -> None:
     """At 32 x 32 with all its bins: PTQ and ITQ, the damaged file left out by name."""
     folder, at = gestures

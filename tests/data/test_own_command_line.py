@@ -148,7 +148,9 @@ def test_a_file_may_be_named_on_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "text"), [("local", LOCAL), ("competing", IMAGES)])
+@pytest.mark.parametrize(
+    ("family", "text"), [pytest.param("local", LOCAL, marks=pytest.mark.soak), ("competing", IMAGES)]
+)
 def test_every_family_takes_a_file(family: str, text: str, tmp_path: Path) -> None:
     x, labels = rasters(120)
     if family == "competing":

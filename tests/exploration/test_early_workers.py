@@ -30,7 +30,9 @@ def test_processes_start_before_the_data_are_there(tmp_path: Path, monkeypatch: 
     with pytest.raises(DataError, match="cannot be read"):
         explore(Experiment(name="e"), tmp_path / "run", n_workers=2, executors=Watched)
     assert started == [2]
-    assert not any(process.is_alive() for process in pools[0].context.made)
+    for process in pools[0].context.made:
+        process.join(10)  # it was ended; the system may take a moment to say so
+        assert not process.is_alive()
 
 
 def test_a_run_that_is_continued_starts_none_before_it_has_a_task(

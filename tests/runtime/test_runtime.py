@@ -76,6 +76,10 @@ class TestReference(BackendContract):
     backend = staticmethod(reference.run)
     n_random = 2
 
+    @pytest.mark.soak
+    def test_adversarial_layered_vectors(self) -> None:
+        super().test_adversarial_layered_vectors()
+
 
 class Small(BackendContract):
     n_random = 80

@@ -204,7 +204,7 @@ def test_train_from_the_command_line(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.safetensors", "tiny.toml"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_training_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(EXPERIMENT)
     more = ("--set", "learning.n_epochs=60")
