@@ -4,8 +4,9 @@
 
 `--before` is a checkout of the version to compare with. Each piece of work lives in a process of its own per version,
 with the package and the benchmark cases of that version; the two processes answer in turn, call by call, on one core,
-so that both see the machine as it is at that moment. A ratio is the median processor time of this version's calls
-within a round, divided by the earlier version's. Needs QSPINN_DATA; run it on a machine that does nothing else.
+so that both see the machine as it is at that moment. Every round is a pair of new processes, since where a process
+finds its memory moves its times by several per cent; a round's ratio is the median processor time of this version's
+calls, divided by the earlier version's. Needs QSPINN_DATA; run it on a machine that does nothing else.
 Stores benchmarks/results/by_turns.json; with --work the records of that work are replaced and the others stay.
 """
 
@@ -120,17 +121,14 @@ def versions(name: str, checkouts: tuple[Path, Path]) -> Iterator[tuple[Version,
             version.process.communicate()
 
 
-def ratios(both: tuple[Version, Version], work: str, rounds: int) -> list[float]:
-    """Processor time of the second version / the first, a figure per round."""
-    found = []
-    for _ in range(rounds):
-        times: tuple[list[float], list[float]] = ([], [])
-        end = time.perf_counter() + ROUND_S
-        while time.perf_counter() < end or len(times[0]) < FEWEST_CALLS:
-            for version, seconds in zip(both, times, strict=True):
-                seconds.append(version.seconds(work))
-        found.append(median(times[1]) / median(times[0]))
-    return found
+def ratio(both: tuple[Version, Version], work: str) -> float:
+    """Processor time of the second version / the first, call by call by turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    end = time.perf_counter() + ROUND_S
+    while time.perf_counter() < end or len(times[0]) < FEWEST_CALLS:
+        for version, seconds in zip(both, times, strict=True):
+            seconds.append(version.seconds(work))
+    return median(times[1]) / median(times[0])
 
 
 def main() -> None:
@@ -148,13 +146,15 @@ def main() -> None:
     old = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     made = []
     for name in arguments.work:
-        with versions(name, (before, ROOT)) as both:
-            for work in COMPETING if name == "competing" else LAYERED:
-                found = ratios(both, work, arguments.rounds)
-                text = f"{name}: {work}, processor time of this version / {old}"
-                met = median(found) <= SLOWER
-                made.append(claim(text, found, "x", f"<= {SLOWER}", met, command=COMMAND, digits=3))
-                print(f"{text}: {made[-1]['value']} {made[-1]['spread']}", flush=True)
+        found: dict[str, list[float]] = {work: [] for work in (COMPETING if name == "competing" else LAYERED)}
+        for _ in range(arguments.rounds):
+            with versions(name, (before, ROOT)) as both:
+                for work, values in found.items():
+                    values.append(ratio(both, work))
+        for work, values in found.items():
+            text = f"{name}: {work}, processor time of this version / {old}"
+            made.append(claim(text, values, "x", f"<= {SLOWER}", median(values) <= SLOWER, command=COMMAND, digits=3))
+            print(f"{text}: {made[-1]['value']} {made[-1]['spread']}", flush=True)
     print(write("by_turns", merged(made)))
 
 
