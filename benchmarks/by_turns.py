@@ -88,12 +88,12 @@ class Version(NamedTuple):
 
     def line(self) -> str:
         assert self.process.stdout is not None
-        found = self.process.stdout.readline().strip()
-        while found.startswith("left out"):
-            found = self.process.stdout.readline().strip()
-        if not found:
+        answer = self.process.stdout.readline().strip()
+        while answer.startswith("left out"):
+            answer = self.process.stdout.readline().strip()
+        if not answer:
             raise RuntimeError("a version ended before it answered; its message stands above")
-        return found
+        return answer
 
     def seconds(self, work: str) -> float:
         """Processor seconds of one call."""
@@ -138,7 +138,9 @@ def main() -> None:
     names = ["competing", *(case.name for case in CASES)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, help="a checkout of the version to compare with")
-    parser.add_argument("--work", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument(
+        "--work", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names).replace("%", "%%")
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     before = arguments.before.resolve()
@@ -146,12 +148,12 @@ def main() -> None:
     old = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     made = []
     for name in arguments.work:
-        found: dict[str, list[float]] = {work: [] for work in (COMPETING if name == "competing" else LAYERED)}
+        ratios: dict[str, list[float]] = {work: [] for work in (COMPETING if name == "competing" else LAYERED)}
         for _ in range(arguments.rounds):
             with versions(name, (before, ROOT)) as both:
-                for work, values in found.items():
+                for work, values in ratios.items():
                     values.append(ratio(both, work))
-        for work, values in found.items():
+        for work, values in ratios.items():
             text = f"{name}: {work}, processor time of this version / {old}"
             made.append(claim(text, values, "x", f"<= {SLOWER}", median(values) <= SLOWER, command=COMMAND, digits=3))
             print(f"{text}: {made[-1]['value']} {made[-1]['spread']}", flush=True)

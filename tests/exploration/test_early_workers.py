@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.connection
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +14,41 @@ from qspinn.exploration.competing import measurement
 from qspinn.exploration.workers import LocalProcesses
 
 
-def test_processes_start_before_the_data_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pools: list[LocalProcesses] = []
-    started: list[int] = []
-
-    class Watched(LocalProcesses):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            pools.append(self)
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[LocalProcesses]:
+    """The executors that are made; the data cannot be read, which is noted with the processes that run by then."""
 
     def load(experiment: Experiment) -> Any:
-        started.append(len(pools[0].context.made))
+        started.append(len(made[0].context.made))
         raise DataError("digits", "cannot be read")
 
+    made: list[LocalProcesses] = []
+    started.clear()
     monkeypatch.setattr(measurement, "load", load)
+    return made
+
+
+started: list[int] = []
+
+
+def run(folder: Path, pools: list[LocalProcesses]) -> None:
+    def executors(*arguments: Any) -> LocalProcesses:
+        pools.append(LocalProcesses(*arguments))
+        return pools[-1]
+
     with pytest.raises(DataError, match="cannot be read"):
-        explore(Experiment(name="e"), tmp_path / "run", n_workers=2, executors=Watched)
+        explore(Experiment(name="e"), folder, n_workers=2, executors=executors)
+
+
+def test_processes_start_before_the_data_are_there(tmp_path: Path, pools: list[LocalProcesses]) -> None:
+    run(tmp_path / "run", pools)
     assert started == [2]
-    for process in pools[0].context.made:
-        process.join(10)  # it was ended; the system may take a moment to say so
-        assert not process.is_alive()
+    for process in pools[0].context.made:  # is_alive() stays true where a thread of the executor has reaped it
+        assert multiprocessing.connection.wait([process.sentinel], timeout=10)
 
 
-def test_a_run_that_is_continued_starts_none_before_it_has_a_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pools: list[LocalProcesses] = []
-
-    class Watched(LocalProcesses):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            pools.append(self)
-
-    def load(experiment: Experiment) -> Any:
-        raise DataError("digits", "cannot be read")
-
-    monkeypatch.setattr(measurement, "load", load)
+def test_a_run_that_is_continued_starts_none_before_it_has_a_task(tmp_path: Path, pools: list[LocalProcesses]) -> None:
     (tmp_path / "journal").write_bytes(b"")
-    with pytest.raises(DataError, match="cannot be read"):
-        explore(Experiment(name="e"), tmp_path, n_workers=2, executors=Watched)
+    run(tmp_path, pools)
+    assert started == [0]
     assert pools[0].context.made == []

@@ -206,9 +206,9 @@ def start_worker(folder: str, experiment: bytes) -> None:
 
 
 def _started(folder: str, experiment: bytes) -> _Started:
-    found = read_experiment(msgspec.json.decode(experiment))
-    family_of(found)
-    return _Started(folder=Path(folder), experiment=found)
+    declared = read_experiment(msgspec.json.decode(experiment))
+    family_of(declared)  # imports it
+    return _Started(folder=Path(folder), experiment=declared)
 
 
 def _or_error(step: Callable[..., Any], *arguments: Any) -> Any:

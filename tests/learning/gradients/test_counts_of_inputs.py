@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from qspinn.errors import DataError
-
-torch = pytest.importorskip("torch")
-
-from qspinn.learning.gradients.kernels.counts import holds_counts  # noqa: E402
-from qspinn.learning.gradients.surrogate import SurrogateNet  # noqa: E402
-from qspinn.networks.models import DenseLink, chain  # noqa: E402
+from qspinn.learning.gradients.kernels.counts import holds_counts
+from qspinn.learning.gradients.surrogate import SurrogateNet
+from qspinn.networks.models import DenseLink, chain
 
 SIZE = 2600
 """More than two blocks of the compiled check."""
