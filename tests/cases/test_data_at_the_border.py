@@ -181,7 +181,7 @@ def test_valid_input_is_taken() -> None:
 
 
 def test_counts_of_others_do_not_matter() -> None:
-    from qspinn.learning.gradients.surrogate import need_events
+    from qspinn.learning.gradients.inputs import need_events
 
     network: Any = SimpleNamespace(n_steps=4, input=SimpleNamespace(shape=(1, 2, 9), max_count=2))
     both = concatenate([store(2, most=2), store(2, most=7)])

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from qspinn.errors import ConfigError, LoweringError
-from qspinn.learning.gradients.surrogate import SurrogateNet, need_counts
+from qspinn.learning.gradients.inputs import need_counts
+from qspinn.learning.gradients.surrogate import SurrogateNet
 from qspinn.learning.stdp import grid
 from qspinn.learning.stdp import training as stdp
 from qspinn.networks import published as architectures

@@ -19,7 +19,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[LocalProcesses]:
     """The executors that are made; the data cannot be read, which is noted with the processes that run by then."""
 
     def load(experiment: Experiment) -> Any:
-        started.append(len(made[0].context.made))
+        started.append(made[0].context.runs)
         raise DataError("digits", "cannot be read")
 
     made: list[LocalProcesses] = []
@@ -28,7 +28,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[LocalProcesses]:
     return made
 
 
-started: list[int] = []
+started: list[bool] = []
 
 
 def run(folder: Path, pools: list[LocalProcesses]) -> None:
@@ -42,7 +42,8 @@ def run(folder: Path, pools: list[LocalProcesses]) -> None:
 
 def test_processes_start_before_the_data_are_there(tmp_path: Path, pools: list[LocalProcesses]) -> None:
     run(tmp_path / "run", pools)
-    assert started == [2]
+    assert started == [True]
+    assert not pools[0].context.runs
     for process in pools[0].context.made:  # is_alive() stays true where a thread of the executor has reaped it
         assert multiprocessing.connection.wait([process.sentinel], timeout=10)
 
@@ -50,5 +51,5 @@ def test_processes_start_before_the_data_are_there(tmp_path: Path, pools: list[L
 def test_a_run_that_is_continued_starts_none_before_it_has_a_task(tmp_path: Path, pools: list[LocalProcesses]) -> None:
     (tmp_path / "journal").write_bytes(b"")
     run(tmp_path, pools)
-    assert started == [0]
+    assert started == [False]
     assert pools[0].context.made == []

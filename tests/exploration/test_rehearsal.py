@@ -42,7 +42,7 @@ def test_a_piece_for_every_kernel_that_the_run_takes(measurement: Any, monkeypat
 
 def test_nothing_is_rehearsed_where_kernels_are_kept(measurement: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "is_missing", lambda kernel: False)
-    assert rehearsal.rehearsals(measurement) == []
+    assert list(rehearsal.rehearsals(measurement)) == []
 
 
 def test_pieces_follow_the_first_tasks_and_leave_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import numba as nb
 import numba.core.config
 
 from qspinn.compiled.machine_code import keep
-from qspinn.compiled.parts import OPTIONS
+from qspinn.compiled.parts import KERNEL_OPTIONS, OPTIONS
 from qspinn.errors import ConfigError
 
 BOUNDS_KEY = "QSPINN_BOUNDSCHECK"
@@ -50,7 +50,7 @@ KEPT = _kept_apart() if BOUNDS_CHECKED else True
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compiles a function that Python calls; it is kept on disk and releases the interpreter."""
-    compiled = nb.njit(nogil=True, error_model="numpy", boundscheck=BOUNDS_CHECKED)(function)
+    compiled = nb.njit(nogil=True, error_model="numpy", boundscheck=BOUNDS_CHECKED, **KERNEL_OPTIONS)(function)
     if KEPT:
         keep(compiled)
     return compiled

@@ -15,10 +15,27 @@ from collections.abc import Callable
 from typing import Any
 
 from numba.core import codegen, typed_passes
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler import Compiler, CompilerBase, DefaultPassBuilder, Flags
 from numba.core.compiler_machinery import register_pass
 
 _NEEDED = ("_finalize_dynamic_globals", "_verify_declare_only_symbols", "_get_module_for_linking", "_final_module")
+
+
+class _Flags(Flags):  # type: ignore[misc]
+    """Options of a compilation that are quick to look up: Numba reads all of them, one by one, to hash or compare them,
+    a hundred thousand times for the kernels of a first run."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return _HASH
+
+    def __eq__(self, other: object) -> Any:
+        return (isinstance(other, Flags) and self._values == other._values) or super().__eq__(other)
+
+
+_HASH = hash(Flags())
+"""Numba hashes the names of options, not their values: the hash of one is that of all."""
 
 
 class _PartLibrary(codegen.JITCodeLibrary):
@@ -66,8 +83,20 @@ class _PartLowering(typed_passes.NativeLowering):
         return True
 
 
+class KernelCompiler(Compiler):  # type: ignore[misc]
+    """Numba's pipeline, with options that are quick to look up."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.state.flags = _Flags(self.state.flags)
+
+
 class _PartCompiler(CompilerBase):  # type: ignore[misc]
     """Numba's pipeline for functions without Python objects, with another last step."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.state.flags = _Flags(self.state.flags)
 
     def define_pipelines(self) -> list[Any]:
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)  # type: ignore[no-untyped-call]
@@ -81,8 +110,10 @@ class _PartCompiler(CompilerBase):  # type: ignore[misc]
 def _is_known() -> bool:
     """Whether this version of Numba has what a part's library and pipeline rely on."""
     library = codegen.JITCodeLibrary
-    return hasattr(typed_passes, "NativeLowering") and all(
-        hasattr(library, name) or name == "_final_module" for name in _NEEDED
+    return (
+        hasattr(typed_passes, "NativeLowering")
+        and hasattr(Flags(), "_values")
+        and all(hasattr(library, name) or name == "_final_module" for name in _NEEDED)
     )
 
 
@@ -90,3 +121,6 @@ OPTIONS: dict[str, Any] = (
     {"pipeline_class": _PartCompiler, "no_cpython_wrapper": True, "no_cfunc_wrapper": True} if _is_known() else {}
 )
 """Options of `numba.njit` for a part of kernels."""
+
+KERNEL_OPTIONS: dict[str, Any] = {"pipeline_class": KernelCompiler} if _is_known() else {}
+"""Options of `numba.njit` for a kernel."""

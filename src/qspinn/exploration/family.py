@@ -113,7 +113,13 @@ def family_of(experiment: AnyExperiment) -> Family:
     """
     _need_experiment(experiment)
     name, _ = _FAMILIES[type(experiment)]
-    return cast(Family, module(f"qspinn.exploration.{name}.measurement", f"an experiment of the family {name!r}"))
+    return cast(Family, module(home_of(experiment), f"an experiment of the family {name!r}"))
+
+
+def home_of(experiment: AnyExperiment) -> str:
+    """The name of the module that is the family of an experiment."""
+    name, _ = _FAMILIES[type(experiment)]
+    return f"qspinn.exploration.{name}.measurement"
 
 
 def rehearsal_of(experiment: AnyExperiment) -> Any:

@@ -29,6 +29,7 @@ from qspinn.exploration.family import (
     Files,
     checked,
     family_of,
+    home_of,
     read_experiment,
     rehearsal_of,
 )
@@ -36,6 +37,7 @@ from qspinn.exploration.journal import Journal
 from qspinn.exploration.outcome import Outcome, Selection, outcome_of, ranked, reasons, versions_of
 from qspinn.exploration.sensitivity import Significance
 from qspinn.exploration.workers import (
+    READY,
     Event,
     Executors,
     LocalProcesses,
@@ -132,7 +134,7 @@ def _opened(
     n_workers = n_workers or os.cpu_count() or 1
     with executors(n_workers, ev.start_worker, (str(folder), canonical_json(experiment))) as pool, _stopping(pool):
         if isinstance(pool, LocalProcesses) and not (folder / "journal").exists():
-            pool.start()  # a run that is continued may have no task left
+            pool.start([home_of(experiment), READY])  # a run that is continued may have no task left
         dataset = family.load(experiment)
         with Journal(folder / "journal") as journal, _stopping(pool):
             _claim(journal, experiment, dataset, folder)
@@ -196,15 +198,15 @@ def _need_own(folder: Path) -> None:
 
 def _rehearsals(
     experiment: AnyExperiment, folder: Path, labels: tuple[str, ...], files: Files
-) -> list[tuple[str, bytes]]:
+) -> Iterator[tuple[str, bytes]]:
     """Kernels that workers compile beforehand, see `rehearsal_of`; none where that fails: the run itself says why."""
     rehearsal = rehearsal_of(experiment)
+    if rehearsal is None:
+        return
     with contextlib.suppress(QSpinnError):
-        measurement = ev.open_worker(folder, experiment, labels, files).measurement if rehearsal else None
-        return (
-            [(key, msgspec.json.encode(piece)) for key, piece in rehearsal.rehearsals(measurement)] if rehearsal else []
-        )
-    return []
+        measurement = ev.open_worker(folder, experiment, labels, files).measurement
+        for key, piece in rehearsal.rehearsals(measurement):
+            yield key, msgspec.json.encode(piece)
 
 
 def _claim(journal: Journal, experiment: AnyExperiment, dataset: AnyDataset, folder: Path) -> None:

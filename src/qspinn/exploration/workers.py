@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import math
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.context
+import os
 import signal
 import sys
+import threading
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -32,51 +35,136 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 OnEvent = Callable[[Event], None]
 Executors = Callable[..., concurrent.futures.Executor]
+READY = "qspinn.compiled.ready"
+"""Module whose import makes the compiler of kernels ready."""
 Submit = Callable[[str, str, bytes], concurrent.futures.Future]
 """Hands out a task: kind, key, argument."""
 
 
-class _WorkerProcess(multiprocessing.context.SpawnProcess):
-    """A fresh process that does not import the caller's main module: workers need nothing of it, and so a script
-    without a main guard, a notebook, or code read from a pipe can call `explore` all the same."""
+_STARTING = threading.Lock()
+"""Held while a process starts: what the interpreter has one of for all threads is another one meanwhile."""
 
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # the hook's name is multiprocessing's
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Processes that start in this block import nothing of the caller's main module: workers need nothing of it, and so
+    a script without a main guard, a notebook, or code read from a pipe can call `explore` all the same."""
+    with _STARTING:
         main = sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")
         # Ctrl-C reaches the whole group: a worker that still imports would print where it was interrupted
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return multiprocessing.context.SpawnProcess._Popen(process_obj)
+            yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             sys.modules["__main__"] = main
 
 
-class _WorkerContext(multiprocessing.context.SpawnContext):
-    """Context of worker processes, which keeps those that were made."""
+class _SpawnedProcess(multiprocessing.context.SpawnProcess):
+    """A fresh process."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # the hook's name is multiprocessing's
+        with _apart():
+            return multiprocessing.context.SpawnProcess._Popen(process_obj)
+
+
+class _SpawnContext(multiprocessing.context.SpawnContext):
+    """Context of fresh processes, which keeps those that were made."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: list[_WorkerProcess] = []
+        self.made: list[Any] = []
 
     def Process(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]  # the name is multiprocessing's
-        process = _WorkerProcess(*args, **options)
+        process = _SpawnedProcess(*args, **options)
         self.made.append(process)
         return process
 
+    @property
+    def runs(self) -> bool:
+        """Whether a process runs."""
+        return any(process.is_alive() for process in self.made)
+
+    def prepare(self, modules: list[str]) -> None:
+        """Does nothing: a fresh process imports for itself."""
+
+    def close(self) -> None:
+        """Does nothing: there is nothing but the processes."""
+
+
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+
+if FORKS:
+    import multiprocessing.forkserver
+
+    class _ForkedContext(multiprocessing.context.ForkServerContext):
+        """Context of processes that a server of this context's forks; it has imported what they need, once for all.
+
+        The server that multiprocessing has for the whole program would keep the environment of its first use.
+        """
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.made: list[Any] = []
+            self.server: Any = multiprocessing.forkserver.ForkServer()
+
+        def Process(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]
+            process = _ForkedProcess(*args, **options)
+            process.server = self.server
+            self.made.append(process)
+            return process
+
+        @property
+        def runs(self) -> bool:
+            """Whether the server runs, or a process that it forked."""
+            return self.server._forkserver_pid is not None or any(process.is_alive() for process in self.made)
+
+        def prepare(self, modules: list[str]) -> None:
+            """Has the server started, and these modules imported there; what cannot be imported, workers tell."""
+            self.server.set_forkserver_preload(modules)
+            with _apart():
+                self.server.ensure_running()
+
+        def close(self) -> None:
+            """Ends the server, once its processes have ended: it holds nothing then, and is not waited for."""
+            pid = self.server._forkserver_pid
+            if pid is not None and not any(process.is_alive() for process in self.made):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                self.server._stop()
+
+    class _ForkedProcess(multiprocessing.context.ForkServerProcess):
+        """A process that the server of its context forks."""
+
+        server: Any
+
+        def _Popen(self, process_obj: Any) -> Any:  # type: ignore[override]  # the hook's name is multiprocessing's
+            server = self.__dict__.pop("server")
+            with _apart():
+                usual = multiprocessing.forkserver.connect_to_new_process
+                multiprocessing.forkserver.connect_to_new_process = server.connect_to_new_process
+                try:
+                    return multiprocessing.context.ForkServerProcess._Popen(process_obj)
+                finally:
+                    multiprocessing.forkserver.connect_to_new_process = usual
+
 
 class LocalProcesses(concurrent.futures.ProcessPoolExecutor):
-    """Executor with a fresh Python process per worker on this machine, whose work can be ended at once."""
+    """Executor with a Python process per worker on this machine, whose work can be ended at once."""
 
     def __init__(self, n_workers: int, initializer: Callable[..., None], arguments: tuple) -> None:
-        self.context, self.n_workers = _WorkerContext(), n_workers
+        self.context, self.n_workers = _ForkedContext() if FORKS else _SpawnContext(), n_workers
         super().__init__(n_workers, mp_context=self.context, initializer=initializer, initargs=arguments)
 
-    def start(self) -> None:
-        """Starts the processes now, which otherwise the first task does: they import while the caller goes on."""
-        for _ in range(self.n_workers):
-            self.submit(ev.idle)
+    def start(self, modules: list[str]) -> None:
+        """Starts what the first task would wait for: workers, or the server that forks them, import these modules while
+        the caller goes on."""
+        self.context.prepare(modules)
+        if not FORKS:  # a server forks at once, when it is ready
+            for _ in range(self.n_workers):
+                self.submit(ev.idle)
 
     def end(self) -> None:
         """Ends the processes with the tasks that they are at: files are written whole or not at all."""
@@ -86,6 +174,11 @@ class LocalProcesses(concurrent.futures.ProcessPoolExecutor):
         waiting = {process.sentinel for process in alive}
         while waiting and (ended := multiprocessing.connection.wait(waiting, timeout=10)):
             waiting -= {*ended}
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more tasks, and ends the processes once those that were handed out are done."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self.context.close()
 
 
 def local_processes(n_workers: int, initializer: Callable[..., None], arguments: tuple) -> concurrent.futures.Executor:
@@ -114,14 +207,15 @@ class Precompilation:
         self.total, self.running = 0, set[concurrent.futures.Future]()
 
     def start(self, submit: Submit, report: OnEvent) -> None:
-        """Hands out the pieces, the first time it is called."""
+        """Hands out the pieces, each as soon as it is known, the first time it is called."""
         if self.pieces is None:
             return
-        pieces, self.pieces = list(self.pieces()), None
-        self.total = len(pieces)
-        if pieces:
+        pieces, self.pieces = self.pieces, None
+        for key, argument in pieces():
+            self.running.add(submit("rehearsal", key, argument))
+            self.total += 1
+        if self.total:
             report(Event(stage=self.STAGE, done=0, total=self.total))
-        self.running = {submit("rehearsal", key, argument) for key, argument in pieces}
 
     def note(self, ready: set[concurrent.futures.Future], report: OnEvent) -> None:
         """Reports pieces that have ended, failed ones too: the run itself compiles their kernels when it calls them."""

@@ -28,10 +28,11 @@ from qspinn.fixedpoint import Rounding
 from qspinn.learning.gradients.quantized import QuantNet, convert, prepare
 from qspinn.learning.gradients.scan import Scan, outer_numbers
 from qspinn.learning.gradients.settings import Supervision
-from qspinn.learning.gradients.surrogate import Output, SurrogateNet, frozen, real_scan
+from qspinn.learning.gradients.surrogate import SurrogateNet, frozen, real_scan
 from qspinn.learning.gradients.torch_passes import connection as torch_connection
 from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
 from qspinn.learning.gradients.training import channel_rates, fit, layer_ranges, responses
+from qspinn.learning.gradients.walk import Output
 from qspinn.networks.layered import EventInput, Layer, LayeredNetwork, Leaky, Linear, NeuronReadout
 from qspinn.program import to_bytes
 from qspinn.quantization.plan import Granularity

@@ -37,7 +37,7 @@ SAMPLES = 64
 RESPONSES = "responses of the float network"
 
 
-def rehearsals(measurement: Measurement) -> list[tuple[str, Any]]:
+def rehearsals(measurement: Measurement) -> Iterator[tuple[str, Any]]:
     """Pieces to compile as (key, argument of `rehearse`), the longest first; none where the kernels are compiled
     already, or where they cannot be kept for other processes."""
     from qspinn.learning.stdp.kernels.floats import respond_float
@@ -45,21 +45,21 @@ def rehearsals(measurement: Measurement) -> list[tuple[str, Any]]:
 
     learns = set(measurement.experiment.search.schemes) - {Scheme.PTQ}
     if not is_missing(respond_float) and not (learns and is_missing(run_grid)):
-        return []
+        return
     measurement = before_training(measurement)
-    pieces: dict[str, Any] = {}
     if learns:
-        pieces["learning on the grid"] = to_plain(_learner(measurement, Scheme.ITQ))
-    pieces[RESPONSES] = None
+        yield "learning on the grid", to_plain(_learner(measurement, Scheme.ITQ))
+    yield RESPONSES, None
+    kernels = set()
     for candidate in (*_candidates(measurement), *_points(measurement)):
         with contextlib.suppress(QSpinnError):  # a width that is not possible here
             program = lower(
                 measurement.float_network(candidate.n_neurons), candidate.plan, measurement.ranges(candidate.n_neurons)
             )
             kernel = kernel_of(program, measurement.validation.spikes)
-            if kernel is not None:
-                pieces.setdefault(kernel, to_plain(candidate))
-    return list(pieces.items())
+            if kernel is not None and kernel not in kernels:
+                kernels.add(kernel)
+                yield kernel, to_plain(candidate)
 
 
 def rehearse(measurement: Measurement, piece: Any) -> None:

@@ -25,10 +25,10 @@ from qspinn.fixedpoint import QFormat, Rounding, encode, stream_key
 from qspinn.learning.device import device_of, need_together
 from qspinn.learning.gradients.codes import Estimator, coded_weights, encoded, sharpness_at, to_power
 from qspinn.learning.gradients.convolution import convolved
+from qspinn.learning.gradients.inputs import need_counts, need_shape
 from qspinn.learning.gradients.node import LayerResult, Plan, advance
 from qspinn.learning.gradients.scan import Scan
 from qspinn.learning.gradients.surrogate import (
-    Output,
     Surrogate,
     SurrogateNet,
     check_trainable,
@@ -36,14 +36,12 @@ from qspinn.learning.gradients.surrogate import (
     in_single,
     joins,
     kind_of,
-    need_counts,
     need_positive,
-    need_shape,
     total,
-    walk,
 )
 from qspinn.learning.gradients.torch_passes import connection as torch_connection
 from qspinn.learning.gradients.torch_passes import neurons as torch_neurons
+from qspinn.learning.gradients.walk import Output, walk
 from qspinn.learning.gradients.wiring import Scratch, flat, images, shaped, wiring_of
 from qspinn.networks.layer_arrays import decay_of, layer_arrays, most_spikes
 from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Skip

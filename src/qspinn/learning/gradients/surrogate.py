@@ -9,7 +9,7 @@ triangle (Bellec et al. 2018).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,123 +18,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qspinn.arrays import LARGEST_FACTOR, integer, need_kind, real_of
-from qspinn.data.events.event_set import EventSet
-from qspinn.errors import ConfigError, DataError, LoweringError
+from qspinn.errors import ConfigError, LoweringError
 from qspinn.learning.device import device_of, need_single, need_together
 from qspinn.learning.gradients.convolution import convolved
+from qspinn.learning.gradients.inputs import need_counts, need_shape
 from qspinn.learning.gradients.kernels.backward import ARCTAN, FAST_SIGMOID, TRIANGLE
-from qspinn.learning.gradients.kernels.counts import holds_counts
 from qspinn.learning.gradients.kernels.forward import PLAIN
 from qspinn.learning.gradients.node import LayerResult, Plan, advance
 from qspinn.learning.gradients.scan import Scan
+from qspinn.learning.gradients.walk import Output, walk
 from qspinn.learning.gradients.wiring import Scratch, flat, images, wiring_of
 from qspinn.networks.checkpoint import TrainedLayers
 from qspinn.networks.layer_arrays import DECAYS, decay_arrays, decay_of, decay_paths, has_bias
-from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Pool2d, Skip, Weighted
+from qspinn.networks.layered import Conv2d, Layer, LayeredNetwork, Linear, Skip, Weighted
 from qspinn.networks.tensors import TensorPath
-from qspinn.spikes import largest
 
 Surrogate = Literal["arctan", "fast_sigmoid", "triangle"]
-NUMERIC = (
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-    torch.bool,
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-)
-"""Types that spikes may have."""
 KINDS = {"arctan": ARCTAN, "fast_sigmoid": FAST_SIGMOID, "triangle": TRIANGLE}
-
-
-class Output(NamedTuple):
-    """Result of a forward pass.
-
-    scores [B, n_classes]: spikes per step, final potential, or mean potential of the read-out neurons.
-    rates: mean spikes per neuron and step of every spiking layer, by name, as tensors that carry gradients.
-    spikes: of every layer, [T, B, C, H, W].
-    potentials: potentials after each step, [T, B, C, H, W]: of every layer where asked for, otherwise
-        of those that are read out.
-    currents: the synaptic currents of the layers that have one, likewise.
-    thetas: the adaptive parts of the thresholds that move, as they were compared, likewise.
-    """
-
-    scores: Tensor
-    rates: dict[str, Tensor]
-    spikes: dict[str, Tensor]
-    potentials: dict[str, Tensor]
-    currents: dict[str, Tensor]
-    thetas: dict[str, Tensor]
-
-
-def walk(
-    network: LayeredNetwork,
-    spikes: Tensor,
-    advance: Callable[[Layer, dict[str, Tensor], bool], LayerResult],
-    *,
-    potentials: bool,
-    averages: bool = True,
-) -> Output:
-    """A forward pass over all steps, layer by layer; `advance` runs one layer, given the signals made before, and
-    whether to keep its potentials.
-
-    Args:
-        spikes: of the input, [T, B, n_inputs], any numeric type.
-        potentials: all are kept.
-        averages: average pooling divides (otherwise it adds up, and the division is the next weights').
-    """
-    n_steps, batch = spikes.shape[:2]
-    spikes = spikes if spikes.dtype is torch.uint8 else spikes.to(torch.float32)
-    signals = {"input": spikes.view(n_steps, batch, *network.input.shape)}
-    rates: dict[str, Tensor] = {}
-    potentials_of: dict[str, Tensor] = {}
-    currents: dict[str, Tensor] = {}
-    thetas: dict[str, Tensor] = {}
-    read = network.readout
-    for layer in network.layers:
-        _pool(network, signals, averages)
-        result = advance(layer, signals, potentials or (layer.name == read.source and read.of != "spikes"))
-        signals[layer.name] = result.spikes
-        if result.v_after is not None:
-            potentials_of[layer.name] = result.v_after
-        if layer.neuron.current_decay is not None:
-            currents[layer.name] = result.i_after
-        if layer.neuron.adapts:
-            thetas[layer.name] = result.thetas
-        if layer.neuron.spiking:
-            rates[layer.name] = result.rate
-    scores = {
-        "spikes": lambda: signals[read.source].mean(0),
-        "v_last": lambda: potentials_of[read.source][-1],
-        "v_sum": lambda: potentials_of[read.source].mean(0),
-    }[read.of]()
-    spikes_of = {layer.name: signals[layer.name] for layer in network.layers}
-    return Output(
-        scores=scores.flatten(1),
-        rates=rates,
-        spikes=spikes_of,
-        potentials=potentials_of,
-        currents=currents,
-        thetas=thetas,
-    )
-
-
-def _pool(network: LayeredNetwork, signals: dict[str, Tensor], averages: bool) -> None:
-    """Adds the pooled signals whose sources exist by now."""
-    for c in network.connections:
-        if isinstance(c, Pool2d) and c.source in signals and c.target not in signals:
-            x = signals[c.source]
-            pictures = images(x).to(torch.float32)
-            if c.of == "max":
-                y = functional.max_pool2d(pictures, c.kernel, c.stride)
-            else:
-                adds = c.of == "sum" or not averages
-                y = functional.avg_pool2d(pictures, c.kernel, c.stride, divisor_override=1 if adds else None)
-            signals[c.target] = y.view(x.shape[1], x.shape[0], *y.shape[1:]).transpose(0, 1)
 
 
 class _LayerPlan(NamedTuple):
@@ -330,106 +230,6 @@ class SurrogateNet(nn.Module):
         if c.norm:
             y = self._norm(c)(y)
         return y.view(x.shape[1], x.shape[0], *layer.shape).transpose(0, 1)
-
-
-def need_shape(network: LayeredNetwork, spikes: Tensor) -> None:
-    """Checks that spikes are [T, B, n_inputs] with T steps of the network and a sample at least.
-
-    Raises:
-        DataError: they are not.
-    """
-    if not isinstance(spikes, Tensor):
-        raise DataError(
-            "spikes", "are no tensor", got=type(spikes).__name__, allowed="torch.Tensor", fix="torch.from_numpy(...)"
-        )
-    allowed = f"[T, B, n] = ({network.n_steps}, B, {network.input.n})"
-    if spikes.ndim != 3 or spikes.shape[2] != network.input.n or spikes.shape[0] != network.n_steps:
-        turned = spikes.ndim == 3 and spikes.shape[1] == network.n_steps and spikes.shape[2] == network.input.n
-        raise DataError(
-            "spikes",
-            "wrong shape",
-            got=tuple(spikes.shape),
-            allowed=allowed,
-            fix="steps come before samples: spikes.transpose(0, 1)" if turned else "",
-        )
-    if spikes.shape[1] == 0:
-        raise DataError("spikes", "hold no samples", got=tuple(spikes.shape), allowed=allowed + " with B >= 1")
-
-
-def need_counts(network: LayeredNetwork, spikes: Tensor) -> None:
-    """Checks that spikes are counts up to the declared one: the integer program takes nothing else.
-
-    Raises:
-        DataError: a value is negative, not finite, no whole number, or too large.
-    """
-    most = network.input.max_count
-    if spikes.dtype not in NUMERIC or spikes.layout is not torch.strided:
-        raise DataError(
-            "spikes",
-            "are no dense tensor of real numbers",
-            got=f"{spikes.dtype} {spikes.layout}",
-            allowed=", ".join(map(str, NUMERIC)),
-        )
-    if spikes.dtype is torch.bool or spikes.device.type == "meta":  # the latter has no values
-        return
-    with torch.no_grad():
-        if _compiled(spikes) and holds_counts(spikes.numpy().reshape(-1), np.float32(most)):
-            return
-        low, high = (x.item() for x in torch.aminmax(spikes))
-        if not (low >= 0 and high <= most):  # NaN is neither
-            raise DataError(
-                "spikes",
-                "holds a value that is no count",
-                got=low if not low >= 0 else high,
-                allowed=f"whole numbers, 0..{most}: network.input.max_count",
-                fix="declare a larger max_count, if sources spike several times in a step",
-            )
-        if spikes.is_floating_point() and (part := spikes[spikes != spikes.round()]).numel():
-            raise DataError(
-                "spikes",
-                "holds a value that is no whole number",
-                got=part.flatten()[0].item(),
-                allowed=f"whole numbers, 0..{most}",
-            )
-
-
-def _compiled(x: Tensor) -> bool:
-    """Whether the compiled check reads these numbers as they lie."""
-    return x.device.type == "cpu" and x.dtype is torch.float32 and x.is_contiguous() and not x.requires_grad
-
-
-def need_events(network: LayeredNetwork, data: Any, per_step: int = 1) -> None:
-    """Checks that recordings are what the network takes, from their list of events; per_step bins make a step.
-
-    Raises:
-        DataError: other recordings, none, or a source that spikes more often in a step than declared.
-    """
-    if not isinstance(data, EventSet):
-        raise DataError(
-            "events",
-            "are no recordings",
-            got=type(data).__name__,
-            allowed="an EventSet",
-            fix="qspinn.data.events.event_set.from_dense makes one of an array [B, T, channels, height, width]",
-        )
-    n_steps = -(-data.n_steps // per_step)
-    if data.shape != network.input.shape or n_steps != network.n_steps:
-        raise DataError(
-            "events",
-            "do not fit the network's input",
-            got=(data.shape, n_steps),
-            allowed=f"{network.input.shape} over {network.n_steps} steps",
-        )
-    if data.n_samples == 0:
-        raise DataError("events", "holds no recordings", got=0, allowed="at least one")
-    most = largest(data) if data.count is None else largest(data.rebinned(per_step))
-    if most > network.input.max_count:
-        raise DataError(
-            "events.count",
-            "a source spikes more often in a step than was declared",
-            got=most,
-            allowed=f"at most {network.input.max_count}: network.input.max_count",
-        )
 
 
 def check_trainable(network: LayeredNetwork) -> None:

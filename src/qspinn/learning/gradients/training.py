@@ -18,9 +18,10 @@ from qspinn.data.events.event_set import EventSet
 from qspinn.errors import ConfigError, DataError, LoweringError, RunError
 from qspinn.learning.device import device_of, need_gradients, need_ready, not_finite, repeatable
 from qspinn.learning.gradients import resume
+from qspinn.learning.gradients.inputs import need_events
 from qspinn.learning.gradients.quantized import QuantNet
 from qspinn.learning.gradients.settings import Supervision
-from qspinn.learning.gradients.surrogate import SurrogateNet, need_events
+from qspinn.learning.gradients.surrogate import SurrogateNet
 from qspinn.networks.layered import LayeredNetwork, Shape
 from qspinn.quantization.ranges import LayerRanges, Sizes, sizes_of
 
