@@ -130,11 +130,11 @@ def _opened(
     folder = Path(out).resolve()
     _need_own(folder)
     report(Event(stage="data", done=0, total=1))
-    family = family_of(experiment)
     n_workers = n_workers or os.cpu_count() or 1
     with executors(n_workers, ev.start_worker, (str(folder), canonical_json(experiment))) as pool, _stopping(pool):
         if isinstance(pool, LocalProcesses) and not (folder / "journal").exists():
             pool.start([home_of(experiment), READY])  # a run that is continued may have no task left
+        family = family_of(experiment)
         dataset = family.load(experiment)
         with Journal(folder / "journal") as journal, _stopping(pool):
             _claim(journal, experiment, dataset, folder)

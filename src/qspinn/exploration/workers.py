@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -35,6 +36,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 OnEvent = Callable[[Event], None]
 Executors = Callable[..., concurrent.futures.Executor]
+LEADER_S = 0.25
+"""How long the best candidate so far may be the one that was best before."""
 READY = "qspinn.compiled.ready"
 """Module whose import makes the compiler of kernels ready."""
 Submit = Callable[[str, str, bytes], concurrent.futures.Future]
@@ -266,7 +269,7 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         self.report(Event(stage=stage, done=total - len(todo), total=total, best=best()))
         waiting = list(todo.items())
         running: dict[concurrent.futures.Future, str] = {}
-        finished = total - len(todo)
+        finished, leader, due = total - len(todo), "", 0.0
         while waiting or running:
             while waiting and len(running) < self.max_running:
                 key, argument = waiting.pop(0)
@@ -280,7 +283,9 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 running.pop(future)
                 self.journal.append(_result_of(future))
                 finished += 1
-                self.report(Event(stage=stage, done=finished, total=total, best=best()))
+                if time.monotonic() >= due or finished == total:  # the best of all takes a front of all
+                    leader, due = best(), time.monotonic() + LEADER_S
+                self.report(Event(stage=stage, done=finished, total=total, best=leader))
         return {k: r for k, r in self.done(kind).items() if k in wanted}
 
     def _submit(self, kind: str, key: str, argument: bytes) -> concurrent.futures.Future:

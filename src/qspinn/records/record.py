@@ -305,6 +305,8 @@ def _settled(kind: Any, value: Any, where: str, base: Any = None) -> Any:
     Raises:
         ConfigError: the value is not of that type, not finite, or a key is unknown or missing.
     """
+    if type(value) in _records(kind):  # was checked when it was made, and never changes
+        return value
     value = _without_wrapping(value)
     kind = _member(kind, value, where)
     origin = typing.get_origin(kind)
@@ -334,6 +336,13 @@ def _settled(kind: Any, value: Any, where: str, base: Any = None) -> Any:
             fix=f"write {value!r}",
         )
     return _finite(kind, value, where)
+
+
+@functools.cache
+def _records(kind: Any) -> frozenset[type]:
+    """The records among the members of a declared type."""
+    members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    return frozenset(m for m in members if isinstance(m, RecordType))
 
 
 def _without_wrapping(value: Any) -> Any:
