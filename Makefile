@@ -16,7 +16,7 @@ QUICK := tests/ground tests/networks tests/quantization tests/program tests/data
 # Files of tests in as many processes as there are cores, up to four: each takes about 1 GiB.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help install demo test quick check lint docs docs-look docs-serve figures soak wheel bench bench-table gpu peers clean
+.PHONY: help install demo test quick check lint docs docs-look docs-serve figures soak wheel bench bench-table gpu peers interop interop-test clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -85,6 +85,12 @@ peers:  ## Environments of their own for the libraries we compare with.
 	bash benchmarks/peers/install.sh
 	bash benchmarks/peers/install_torch.sh
 
+interop:  ## An environment of its own with the libraries that networks are imported from.
+	bash tests/interop/install.sh
+
+interop-test:  ## Networks of those libraries, imported and compared spike for spike.
+	.venv-interop/bin/python -m pytest tests/interop
+
 clean:  ## Remove compiled kernels, the environment and all runs.
 	find src -name '*.nb[ic]' -delete
-	rm -rf $(VENV) .venv-peers .venv-peers-torch runs build
+	rm -rf $(VENV) .venv-peers .venv-peers-torch .venv-interop runs build

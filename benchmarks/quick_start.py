@@ -24,13 +24,21 @@ from claims import RESULTS, ROOT, claim, write
 
 COMMAND = "python benchmarks/quick_start.py"
 HELP_RUNS, EXPLORATIONS = 7, 3
+SHOWN = 60
+"""Lines of the output of a command that failed."""
 
 
 def seconds(arguments: list[str], place: Path, environment: dict[str, str] | None = None) -> float:
-    """Wall-clock seconds of a command that must succeed."""
-    start = time.perf_counter()
-    subprocess.run(arguments, cwd=place, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    """Wall-clock seconds of a command that must succeed; the end of its output is shown where it does not."""
+    with tempfile.TemporaryFile("w+") as output:
+        start = time.perf_counter()
+        done = subprocess.run(arguments, cwd=place, env=environment, stdout=output)
+        taken = time.perf_counter() - start
+        if done.returncode:
+            output.seek(0)
+            print(*output.readlines()[-SHOWN:], sep="")
+            raise subprocess.CalledProcessError(done.returncode, arguments)
+    return taken
 
 
 def from_wheel(place: Path) -> list[dict[str, Any]]:

@@ -201,7 +201,7 @@ def test_the_recipe_runs_on_all_pixels(gestures: tuple[Path, int], tmp_path: Pat
     assert (run(program, test.graded()).predictions() == test.labels).mean() == result["winner_test"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_damaged_file_stops_the_recipe_where_it_is_asked_to(gestures: tuple[Path, int], tmp_path: Path) -> None:
     folder, at = gestures
     done = command_line(

@@ -164,7 +164,7 @@ def test_small_ones_train(name: str) -> None:
     not (DATA.parts and (DATA / "nmnist8_train.npz").exists()),
     reason="QSPINN_DATA does not name a folder with nmnist8_train.npz",
 )
-@pytest.mark.slow
+@pytest.mark.soak
 def test_small_residual_network_trains_on_recordings(tmp_path: Path) -> None:
     with np.load(DATA / "nmnist8_train.npz") as file:
         fields = {k: file[k] for k in ("delta", "offsets", "n_bins", "label")}

@@ -63,6 +63,10 @@ class TestTorch(BackendContract):
     backend = staticmethod(torch_engine.run)
     n_random = 100
 
+    @pytest.mark.soak
+    def test_adversarial_layered_vectors(self) -> None:
+        super().test_adversarial_layered_vectors()
+
 
 @pytest.mark.cuda
 class TestTorchOnCuda(BackendContract):

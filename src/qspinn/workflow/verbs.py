@@ -37,6 +37,7 @@ from qspinn.spikes import Spikes
 from qspinn.workflow import programs
 
 FAMILIES = {
+    "imported": ("Model",),
     "competing": ("Experiment", "GridModel", "Network", "Trained"),
     "layered": ("LayeredExperiment", "LayeredNetwork", "QuantNet", "SurrogateNet", "TrainedLayers"),
     "local": ("LocalExperiment", "LocalNetwork", "TrainedLocal"),
@@ -184,7 +185,7 @@ def calibrate(trained: Any, data: Any, *, seed: int = 0) -> Any:
     Raises:
         ConfigError, DataError: an argument of another kind, or data that do not fit the network.
     """
-    family = _family("calibrate", trained, "Trained", "TrainedLayers", "SurrogateNet")
+    family = _family("calibrate", trained, "Trained", "TrainedLayers", "SurrogateNet", "Model")
     seed = _seed("calibrate.seed", seed)
     if seed != 0 and (_kind(trained) != "Trained" or isinstance(data, Spikes)):
         raise ConfigError(
@@ -209,7 +210,7 @@ def quantize(trained: Any, plan: QuantPlan, data: Any, *, seed: int = 0) -> Prog
         LoweringError: an accumulator could overflow, or a constant cannot be kept; names the tensor and what would fit.
     """
     need_kind("plan", plan, QuantPlan)
-    family = _family("quantize", trained, "Trained", "TrainedLayers", "SurrogateNet")
+    family = _family("quantize", trained, "Trained", "TrainedLayers", "SurrogateNet", "Model")
     return family.quantize(trained, plan, data, _seed("quantize.seed", seed))
 
 
@@ -286,7 +287,7 @@ def evaluate(
         raise ConfigError("evaluate.seed", "is for competing populations in float", got=seed, fix="leave it out")
     if isinstance(model, Program):
         return programs.evaluate(model, split, name, backend, device)
-    family = _family("evaluate", model, "Trained", "TrainedLayers", "TrainedLocal", "SurrogateNet", "QuantNet")
+    family = _family("evaluate", model, "Trained", "TrainedLayers", "TrainedLocal", "SurrogateNet", "QuantNet", "Model")
     for option, value, usual in (("backend", backend, "numba"), ("device", device, "cpu")):
         if value != usual:
             raise ConfigError(f"evaluate.{option}", "is for programs", got=value, fix="leave it out")

@@ -157,7 +157,7 @@ def test_what_is_no_number_is_passed_on() -> None:
         {"n_ref": 2},
         {"has_current": True},
         {"mode": STOCHASTIC},
-        {"kind": np.float64},
+        pytest.param({"kind": np.float64}, marks=pytest.mark.soak),
         {"delayed": True},
         {"theta_step": np.ones(4)},
     ],

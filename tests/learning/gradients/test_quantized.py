@@ -215,7 +215,7 @@ OWN: dict[str, dict[str, np.ndarray]] = {
 
 
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda r: r.value)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.soak if c == "wide" else ()) for c in CASES])
 def test_the_module_computes_what_the_engine_computes(case: str, rounding: Rounding) -> None:
     neuron, settings, plan = CASES[case]
     network = network_of(Leaky(**{"v_th": 0.6, **neuron}), **settings)
