@@ -41,7 +41,7 @@ MEASUREMENTS = (
     Measurement("decolle-cost", "decolle.py cost", "seconds"),
     Measurement("borders", "borders.py", "minutes"),
     Measurement("quick-start", "quick_start.py --demo --tests --write", "minutes"),
-    Measurement("compile-time", "compile_time.py digits_stdp", "minutes"),
+    Measurement("compile-time", "compile_time.py digits_stdp --write", "minutes"),
     Measurement("accuracy-float", "accuracy.py float", "hours"),
     Measurement("accuracy-search", "accuracy.py search", "hours"),
     Measurement("accuracy-sizes", "accuracy.py sizes", "hours"),

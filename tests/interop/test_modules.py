@@ -147,6 +147,7 @@ def lif(**fields: float) -> Any:
 
 
 def box(reset: str = "reset_value", **fields: float) -> Any:
+    norse()
     from norse.torch.functional import lif_box
     from norse.torch.functional import reset as resets
 
@@ -156,12 +157,14 @@ def box(reset: str = "reset_value", **fields: float) -> Any:
 
 
 def box_cell(*arguments: Any, **fields: Any) -> Any:
+    norse()
     from norse.torch.module.lif_box import LIFBoxCell
 
     return LIFBoxCell(box(*arguments, **fields))
 
 
 def iaf(**fields: float) -> Any:
+    norse()
     from norse.torch.functional.iaf import IAFParameters
     from norse.torch.module.iaf import IAFCell
 

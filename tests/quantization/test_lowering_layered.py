@@ -78,7 +78,7 @@ def network_of(neuron: Leaky, *, pool: str = "average", feedback: bool = False) 
         ({}, False, "average"),
         ({"decay": 1.0, "strict": True}, False, "sum"),
         pytest.param({"reset": "value", "v_reset": 0.2}, True, "max", marks=pytest.mark.soak),
-        ({"current_decay": 0.6, "n_ref_steps": 1}, True, "average"),
+        pytest.param({"current_decay": 0.6, "n_ref_steps": 1}, True, "average", marks=pytest.mark.soak),
         pytest.param({"theta_step": 0.3, "theta_decay": 0.8}, True, "average", marks=pytest.mark.soak),
         ({"reset_delay": True, "strict": True}, True, "sum"),
     ],

@@ -87,7 +87,9 @@ def field(kernel: int, size: int, bits: int, n_convs: int, n_steps: int, n_out: 
         pytest.param("torch", 21, 128, 18, 1, 16, 1, 1, marks=pytest.mark.soak),  # a product over windows in 64 bits
         ("torch", 21, 128, 4, 1, 3, 1, 1),  # in 32 bits, as there are few images
         ("torch", 21, 128, 4, 1, 40, 1, 1),  # by direct convolution, and windows for the rest
-        ("numba", 32, 32, 4, 2, 100, 128, 3),  # sums of two connections, margins many times the map
+        pytest.param(
+            "numba", 32, 32, 4, 2, 100, 128, 3, marks=pytest.mark.soak
+        ),  # sums of two connections, margins many times the map
     ],
 )
 def test_a_run_takes_the_memory_that_was_checked(
