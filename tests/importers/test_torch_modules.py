@@ -79,6 +79,25 @@ def hooked() -> nn.Linear:
     return linear
 
 
+def hooked_before() -> nn.Linear:
+    linear = nn.Linear(4, 3)
+    linear.register_forward_pre_hook(lambda module, given: (given[0] * 3,))
+    return linear
+
+
+def replaced() -> nn.Linear:
+    linear = nn.Linear(4, 3)
+    linear.forward = lambda x: x[..., :3]  # type: ignore[method-assign]
+    return linear
+
+
+class Sequential(nn.Sequential):
+    """A class of torch's name that computes something else."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
 @pytest.mark.parametrize(
     ("modules", "words"),
     [
@@ -102,6 +121,11 @@ def hooked() -> nn.Linear:
         ([nn.Flatten(0)], ("start_dim", "(0, -1)")),
         ([not_finite()], ("modules[0] (Linear).weight", "nan")),
         ([hooked()], ("modules[0] (Linear)", "hooks")),
+        ([hooked_before()], ("modules[0] (Linear)", "hooks")),
+        ([replaced()], ("modules[0] (Linear)", "forward pass of its own")),
+        (Sequential(nn.Linear(4, 3)), ("modules", "Sequential", "order")),
+        ([Sequential(nn.Linear(4, 3))], ("modules[0] (Sequential)", "cannot be imported")),
+        ([nn.Linear(4, 3, dtype=torch.complex64)], ("modules[0] (Linear).weight", "complex")),
     ],
     ids=str,
 )

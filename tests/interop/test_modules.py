@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
-
-import qspinn  # noqa: E402
-from qspinn.errors import ConfigError  # noqa: E402
-from qspinn.importers import from_torch  # noqa: E402
-from qspinn.networks.simulation import simulate  # noqa: E402
-from qspinn.spikes import from_dense  # noqa: E402
+import qspinn
+from qspinn.errors import ConfigError
+from qspinn.importers import from_torch
+from qspinn.networks.simulation import simulate
+from qspinn.spikes import from_dense
 
 N_IN, N, T, B = 12, 40, 60, 8
 

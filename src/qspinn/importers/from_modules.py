@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -70,7 +72,7 @@ def from_torch(
         n_steps=n_steps,
         step_ms=step_ms,
         readout=readout,
-        source=", ".join(dict.fromkeys(p.library.version() for p in populations)),
+        source=", ".join(dict.fromkeys(_version(p.library) for p in populations)),
     )
 
 
@@ -114,12 +116,17 @@ def _read(modules: Any, shape: Shape) -> tuple[Reading, list[Read]]:
             name = given or f"layer{len(reading.layers) + 1}"
             reading.populate(place, neurons, name)
             populations.append(Read(place, library, neurons, name))
-        elif kind in torch_modules.TABLE and type(module).__module__.split(".")[0] in ("torch", *LIBRARIES):
+        elif kind in torch_modules.TABLE and _package(module) in ("torch", *LIBRARIES):
             if id(module) in seen and any(True for _ in module.parameters()):
                 reading.note(place, f"shares its weights with {seen[id(module)]}; here each has its own")
             torch_modules.TABLE[kind](reading, place)
         elif library is not None:
-            raise library.unknown(place)
+            raise ConfigError(
+                where,
+                "is no module of leaky integrate-and-fire neurons, or one that cannot be said here",
+                got=kind,
+                allowed=", ".join(library.TABLE),
+            )
         else:
             known = [*torch_modules.TABLE, *(k for lib in LIBRARIES.values() for k in lib.TABLE)]
             raise ConfigError(
@@ -213,7 +220,7 @@ def opened(modules: Any) -> Iterator[tuple[str, str, Any]]:
     """
     if isinstance(modules, Mapping):
         pairs = [(f"modules[{name!r}]", str(name), module) for name, module in modules.items()]
-    elif type(modules).__name__ in CONTAINERS or isinstance(modules, Sequence):
+    elif _is_container(modules) or isinstance(modules, Sequence):
         pairs = [(f"modules[{number}]", "", module) for number, module in enumerate(modules)]
     elif hasattr(modules, "named_children"):
         children = [name for name, _ in modules.named_children()]
@@ -229,23 +236,48 @@ def opened(modules: Any) -> Iterator[tuple[str, str, Any]]:
     for where, name, module in pairs:
         if not hasattr(module, "state_dict"):
             raise ConfigError(where, "is no torch module", got=type(module).__name__, allowed="torch.nn.Module")
-        if type(module).__name__ in CONTAINERS:
+        if _is_container(module):
             yield from ((f"{where}{inner.removeprefix('modules')}", n, m) for inner, n, m in opened(module))
         else:
             yield f"{where} ({type(module).__name__})", name, module
 
 
+def _package(module: Any) -> str:
+    """The package that a module's class is defined in; "" of a class that is not found there under its name, such as
+    one that was derived from it, whose forward pass may be another."""
+    kind = type(module)
+    home = sys.modules.get(kind.__module__)
+    return kind.__module__.split(".")[0] if getattr(home, kind.__name__, None) is kind else ""
+
+
+def _is_container(modules: Any) -> bool:
+    """Whether a module runs its children in order and does nothing else."""
+    if type(modules).__name__ in CONTAINERS and _package(modules) in ("torch", *LIBRARIES):
+        _need_ready(Place("modules", modules, (1, 1, 1)))
+        return True
+    return False
+
+
 def _library(module: Any) -> ModuleType | None:
-    return LIBRARIES.get(type(module).__module__.split(".")[0])
+    return LIBRARIES.get(_package(module))
+
+
+def _version(library: ModuleType) -> str:
+    """Name and version of the library that a module of this package reads."""
+    name = library.__name__.rpartition(".")[2]
+    return f"{name} {importlib.metadata.version(name)}"
 
 
 def _need_ready(place: Place) -> None:
     """Checks that nothing changes what a module gives.
 
     Raises:
-        ConfigError: a hook may do so.
+        ConfigError: a hook may do so, or another forward pass than that of its class.
     """
-    if hooks := getattr(place.module, "_forward_hooks", None):
+    if "forward" in vars(place.module):
+        raise ConfigError(place.where, "has a forward pass of its own, not that of its class", allowed="its class's")
+    hooks = [*getattr(place.module, "_forward_hooks", ()), *getattr(place.module, "_forward_pre_hooks", ())]
+    if hooks:
         raise ConfigError(
             place.where, "has hooks that may change what it gives", got=len(hooks), allowed="none", fix="remove them"
         )

@@ -67,6 +67,8 @@ class Place(NamedTuple):
             ConfigError: it is not finite.
         """
         value = getattr(self.module, field) if x is None else x
+        if hasattr(value, "is_complex") and value.is_complex():
+            raise self.refuse(field, "holds complex numbers", value.dtype, "real numbers")
         value = value.detach().cpu().double().numpy() if hasattr(value, "detach") else np.asarray(value, np.float64)
         if not np.isfinite(value).all():
             wrong = float(value[~np.isfinite(value)].flat[0])

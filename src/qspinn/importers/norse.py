@@ -12,11 +12,9 @@ Source: Pehle & Pedersen (2021), and norse/torch/functional.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
-from qspinn.errors import ConfigError
 from qspinn.importers.neuron import Feedback, Floats, Neurons, Place, need_step
 from qspinn.networks.layered import Leaky
 
@@ -126,28 +124,13 @@ def steps(module: Any, x: Any) -> tuple[Any, Any]:
         **{name: v.to(x.dtype) for name, v in module.p._asdict().items() if isinstance(v, torch.Tensor)}
     )
     module.p = p
-    own = (module.input_weights, module.recurrent_weights) if hasattr(module, "recurrent_weights") else ()
+    weights = (module.input_weights, module.recurrent_weights) if hasattr(module, "recurrent_weights") else ()
     state = module.initial_state(x if type(module).__name__ in ("LIF", "LIFRecurrent", "IAF") else x[0])
-    if own and state.z.is_sparse:
+    if weights and state.z.is_sparse:
         state = state._replace(z=state.z.to_dense())
     spikes, potentials = [], []
     for now in x:
-        fired, state = module.activation(now, state, *own, p, module.dt)
+        fired, state = module.activation(now, state, *weights, p, module.dt)
         spikes.append(fired.detach().clone())
         potentials.append(state.v.detach().clone())
     return torch.stack(spikes), torch.stack(potentials)
-
-
-def version() -> str:
-    """Name and version of the library."""
-    return f"norse {importlib.metadata.version('norse')}"
-
-
-def unknown(place: Place) -> ConfigError:
-    """The error that refuses neurons without an entry in TABLE."""
-    return ConfigError(
-        place.where,
-        "are neurons that are no leaky integrate-and-fire ones, or that cannot be said here",
-        got=type(place.module).__name__,
-        allowed=", ".join(TABLE),
-    )

@@ -11,13 +11,11 @@ Source: Sheik et al. (2023), and sinabs/layers.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from qspinn.errors import ConfigError
 from qspinn.importers.neuron import Feedback, Floats, Neurons, Place
 from qspinn.networks.layered import Leaky
 
@@ -145,18 +143,3 @@ def steps(module: Any, x: Any) -> tuple[Any, Any]:
         module.rec_connect.register_forward_pre_hook(lambda _, given: tuple(s.to(x.dtype) for s in given))
         spikes, potentials = type(module).forward(module, by_sample), None
     return spikes.detach().transpose(0, 1), potentials
-
-
-def version() -> str:
-    """Name and version of the library."""
-    return f"sinabs {importlib.metadata.version('sinabs')}"
-
-
-def unknown(place: Place) -> ConfigError:
-    """The error that refuses neurons without an entry in TABLE."""
-    return ConfigError(
-        place.where,
-        "are neurons that are no leaky integrate-and-fire ones, or that cannot be said here",
-        got=type(place.module).__name__,
-        allowed=", ".join(TABLE),
-    )

@@ -13,13 +13,11 @@ Source: Eshraghian et al. (2023), and snntorch/_neurons.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from qspinn.errors import ConfigError
 from qspinn.importers.neuron import Feedback, Floats, Neurons, Place, need_step
 from qspinn.networks.layered import Leaky
 
@@ -46,8 +44,8 @@ def _lapicque(place: Place) -> Neurons:
         raise place.refuse(
             "time_step", "is longer than the time constant R C", step, f"0..{resistance * capacity:g}", "a shorter step"
         )
-    said = f"the potential is kept by 1 - dt / (R C) = {kept:.6g} a step, and inputs are scaled by dt / C = {gain:.6g}"
-    return _neurons(place, decay=(kept, None), gain=gain, notes=(said,))
+    scale = f"the potential is kept by 1 - dt / (R C) = {kept:.6g} a step, and inputs are scaled by dt / C = {gain:.6g}"
+    return _neurons(place, decay=(kept, None), gain=gain, notes=(scale,))
 
 
 def _neurons(
@@ -174,18 +172,3 @@ def steps(module: Any, x: Any) -> tuple[Any, Any]:
         potentials.append(module.mem.detach().clone())
     module.reset_mem()
     return torch.stack(spikes), torch.stack(potentials)
-
-
-def version() -> str:
-    """Name and version of the library."""
-    return f"snntorch {importlib.metadata.version('snntorch')}"
-
-
-def unknown(place: Place) -> ConfigError:
-    """The error that refuses neurons without an entry in TABLE."""
-    return ConfigError(
-        place.where,
-        "are neurons that are no leaky integrate-and-fire ones, or that cannot be said here",
-        got=type(place.module).__name__,
-        allowed=", ".join(TABLE),
-    )

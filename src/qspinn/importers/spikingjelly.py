@@ -11,11 +11,9 @@ Source: Fang et al. (2023), and spikingjelly/activation_based/neuron.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
-from qspinn.errors import ConfigError
 from qspinn.importers.neuron import Floats, Neurons, Place, need_step
 from qspinn.networks.layered import Leaky
 
@@ -77,18 +75,3 @@ def steps(module: Any, x: Any) -> tuple[Any, Any]:
         potentials.append(module.v.detach().clone())
     module.reset()
     return torch.stack(spikes), torch.stack(potentials)
-
-
-def version() -> str:
-    """Name and version of the library."""
-    return f"spikingjelly {importlib.metadata.version('spikingjelly')}"
-
-
-def unknown(place: Place) -> ConfigError:
-    """The error that refuses neurons without an entry in TABLE."""
-    return ConfigError(
-        place.where,
-        "are neurons that are no leaky integrate-and-fire ones, or that cannot be said here",
-        got=type(place.module).__name__,
-        allowed=", ".join(TABLE),
-    )

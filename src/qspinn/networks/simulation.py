@@ -107,12 +107,12 @@ def _advance(
         _each(decay_of(layer, arrays, kind), size) for kind in ("decay", "i_decay", "theta_decay")
     )
     v_th = _each(thresholds_of(layer, arrays), size)
-    own = [arrays[network.weight_path(c)] for c in network.into(layer.name) if c.source == layer.name]
+    recurrent = [arrays[network.weight_path(c)] for c in network.into(layer.name) if c.source == layer.name]
     done = Population(*(np.zeros_like(received) for _ in Population._fields))
     v, i, theta, fired = (np.zeros(received.shape[1:]) for _ in range(4))
     level, rest = np.broadcast_to(v_th, v.shape), np.zeros(v.shape, np.int64)
     for t, x in enumerate(received):
-        x = x + sum(fired @ w.T for w in own)
+        x = x + sum(fired @ w.T for w in recurrent)
         if neuron.current_decay is not None:
             i = i_decay * i + x
             x = i

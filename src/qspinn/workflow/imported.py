@@ -55,9 +55,9 @@ def evaluate_trained(trained: Model, split: Any, name: str, seed: int) -> tuple[
         signals = simulate(trained.network, trained.params, counts[:, a : a + BATCH])
         predicted.append(signals.scores.argmax(axis=1))
         spikes += sum(float(x.sum()) for x in signals.spikes.values())
-    found = np.concatenate(predicted)
+    predictions = np.concatenate(predicted)
     need_classes(split, signals.scores.shape[1], name)
-    return share(name, found == split.labels, spikes / len(found)), found
+    return share(name, predictions == split.labels, spikes / len(predictions)), predictions
 
 
 def _counts(trained: Model, data: Any) -> NDArray[np.float64]:

@@ -175,8 +175,9 @@ def calibrate(trained: Any, data: Any, *, seed: int = 0) -> Any:
     """Measures the ranges of a trained network on calibration data, from which lowering chooses formats.
 
     Args:
-        trained: `Trained`, `TrainedLayers` or a `SurrogateNet`.
-        data: a data set, whose training split is taken, or a split; for `Trained` also `Spikes`.
+        trained: `Trained`, `TrainedLayers`, a `SurrogateNet`, or an imported `Model`.
+        data: a data set, whose training split is taken, or a split; for `Trained` also `Spikes`, for `Model` also
+            an array of counts [T, B, ...].
         seed: of the Poisson spikes that images become; recordings, and spikes, are what they are.
 
     Returns:
@@ -198,7 +199,7 @@ def quantize(trained: Any, plan: QuantPlan, data: Any, *, seed: int = 0) -> Prog
     """Post-training quantization (PTQ): a trained float network as an integer program.
 
     Args:
-        trained: `Trained`, `TrainedLayers` or a `SurrogateNet`.
+        trained: `Trained`, `TrainedLayers`, a `SurrogateNet`, or an imported `Model`.
         plan: format, rounding and calibrator of every tensor.
         data: calibration data as for `calibrate`, or what that returned. With labelled images, the classes of
             competing populations are assigned anew to the integer program.
@@ -270,7 +271,8 @@ def evaluate(
     """Accuracy and predictions [n] of a program or a trained network on a split.
 
     Args:
-        model: a `Program`, `Trained`, `TrainedLayers`, `TrainedLocal`, `SurrogateNet` or `QuantNet`.
+        model: a `Program`, `Trained`, `TrainedLayers`, `TrainedLocal`, `SurrogateNet`, `QuantNet`, or an imported
+            `Model`.
         split: `Split` of images or `EventSet` of recordings.
         name: of the split, in messages and in the result.
         backend, device: of a program; see `runtime.run`.
